@@ -1,0 +1,1 @@
+"""Where it runs: Ray, storage, splits, commits."""

@@ -1,0 +1,1 @@
+"""What is run tonight: the command line and one file a job."""

@@ -1,0 +1,1 @@
+"""What is learned: encoder, detectors, thresholds and bundles. Torch and Arrow; no Ray, no URIs."""
