@@ -1,0 +1,337 @@
+"""A trained detector on disk: four files, verified before any is used; never pickle."""
+
+import hashlib
+import json
+import os
+import platform
+import stat
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from models import catalog
+from models.detector import Detector
+from models.encoder import Encoder
+from models.refusal import Refusal
+from models.severity import Severity
+from models.threshold import Calibration
+
+# Raised when an older reader would misread what is written.
+FORMAT = 1
+
+MANIFEST = "bundle.json"
+ENCODER = "encoder.safetensors"
+DETECTOR = "detector.safetensors"
+CALIBRATION = "calibration.json"
+CONTENT = (ENCODER, DETECTOR, CALIBRATION)
+FILES = (MANIFEST, *CONTENT)
+
+# A header takes about 100 bytes a tensor: room for 10,000 tensors. The format itself allows 100 MB
+# of JSON, which a hostile file could make a parser work on.
+MAX_HEADER_BYTES = 1 << 20
+
+# Vocabularies and the history of losses take tens of kilobytes.
+MAX_JSON_BYTES = 16 << 20
+
+LIBRARIES = ("torch", "numpy", "pyarrow", "scikit-learn", "safetensors", "datasketches")
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A trained detector with all that scoring needs but a threshold.
+
+    `metadata` is JSON: spec digest, digests of the training snapshots, days, metrics, history of
+    losses. "versions" is added where it is missing.
+    """
+
+    encoder: Encoder
+    detector: Detector
+    detector_name: str  # in the catalogue
+    calibration: Calibration
+    metadata: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metadata", {"versions": versions(), **self.metadata})
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every field of the detector's config, so that a default may change in a later version."""
+        return asdict(self.detector.config)
+
+    @cached_property
+    def severity(self) -> Severity:
+        return Severity.from_calibration(self.calibration)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of `bundle.json`, and through the hashes in it, of all files."""
+        return _sha256(self.to_files()[MANIFEST])
+
+    @property
+    def id(self) -> str:
+        """The first 16 hexadecimal digits of the digest."""
+        return self.digest[:16]
+
+    def to_files(self) -> dict[str, bytes]:
+        """The files of the bundle by name; the same bytes for the same content.
+
+        Raises `Refusal` when the metadata is not JSON.
+        """
+        content = {
+            ENCODER: _save(self.encoder),
+            DETECTOR: _save(self.detector),
+            CALIBRATION: self.calibration.to_bytes(),
+        }
+        document = {
+            "format": FORMAT,
+            "detector": {"name": self.detector_name, "options": self.options},
+            "encoder": self.encoder.to_document(),
+            "files": {
+                name: {"sha256": _sha256(data), "size": len(data)} for name, data in content.items()
+            },
+            "metadata": self.metadata,
+        }
+        return {MANIFEST: _canonical({**document, "checksum": _checksum(document)}), **content}
+
+
+def open_bundle(files: Mapping[str, bytes], expected: str | None = None) -> Bundle:
+    """The bundle of `Bundle.to_files`, on the CPU and in evaluation mode.
+
+    Args:
+        files: contents by name.
+        expected: id or digest of the bundle that is wanted, where it is known. Without it, changes
+            are found, but not the work of someone who also wrote new checksums.
+
+    Raises `Refusal` for missing, extra, changed or truncated files, an oversized header, another
+    format version, and tensors or options that do not fit the detector.
+    """
+    _check_names(files)
+    document = _manifest(files[MANIFEST])
+    digest = _sha256(files[MANIFEST])
+    if expected is not None and (len(expected) < 16 or not digest.startswith(expected)):
+        raise Refusal(f"expected the bundle {expected}; found {digest[:16]}: fetch it again")
+    for name in CONTENT:
+        _verify(name, files[name], document["files"][name])
+    encoder = _encoder(document["encoder"], _load(ENCODER, files[ENCODER]))
+    detector = _detector(document["detector"], encoder, _load(DETECTOR, files[DETECTOR]))
+    calibration = Calibration.from_bytes(files[CALIBRATION])
+    name = document["detector"]["name"]
+    bundle = Bundle(encoder.eval(), detector.eval(), name, calibration, document["metadata"])
+    # Its identity is that of the bytes read, even if another safetensors wrote them otherwise.
+    object.__setattr__(bundle, "digest", digest)
+    return bundle
+
+
+def read_directory(path: Path) -> dict[str, bytes]:
+    """The files of a bundle in a local folder, not yet verified: give them to `open_bundle`.
+
+    Raises `Refusal` when the folder, or anything in it, is not exactly what a bundle has: links,
+    sub-folders and special files are refused, not followed.
+    """
+    if path.is_symlink():
+        raise Refusal(f"expected a bundle's folder; {path} is a symbolic link: name its target")
+    if not path.is_dir():
+        raise Refusal(f"expected a bundle's folder; found none at {path}")
+    for entry in sorted(path.iterdir()):
+        if not stat.S_ISREG(entry.lstat().st_mode):
+            raise Refusal(
+                f"expected only plain files in a bundle; {entry.name!r} is not: remove it"
+            )
+    _check_names({entry.name for entry in path.iterdir()})
+    return {name: _read_file(path / name) for name in FILES}
+
+
+def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files of a bundle to a new local folder, whole or not at all.
+
+    Raises `Refusal` when there is something at `path` already.
+    """
+    _check_names(files)
+    if path.is_symlink() or path.exists():
+        raise Refusal(f"expected a new folder for the bundle; {path} exists: name another")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.parent / f".{path.name}-{uuid.uuid4().hex}"
+    draft.mkdir()
+    try:
+        for name in FILES:
+            with (draft / name).open("wb") as file:
+                file.write(files[name])
+                file.flush()
+                os.fsync(file.fileno())
+        draft.rename(path)
+    except BaseException:
+        for name in FILES:
+            (draft / name).unlink(missing_ok=True)
+        draft.rmdir()
+        raise
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that a score depends on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+
+
+def _check_names(names: Mapping[str, bytes] | set[str]) -> None:
+    for name in sorted(names):
+        if "/" in name or "\\" in name or name in (".", ".."):
+            raise Refusal(f"expected file names without a path in a bundle; found {name!r}")
+    missing = [name for name in FILES if name not in names]
+    extra = sorted(set(names) - set(FILES))
+    if missing or extra:
+        found = [f"without {name}" for name in missing] + [f"with {name!r}" for name in extra]
+        raise Refusal(
+            f"expected a bundle of exactly {', '.join(FILES)}; found one {', '.join(found)}: "
+            "copy the bundle again"
+        )
+
+
+def _manifest(data: bytes) -> dict[str, Any]:
+    """`bundle.json`, verified against its own checksum."""
+    if len(data) > MAX_JSON_BYTES:
+        raise Refusal(
+            f"expected {MANIFEST} of at most {MAX_JSON_BYTES:,} bytes; found {len(data):,}"
+        )
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Refusal(f"expected {MANIFEST} to be JSON; it is damaged or truncated") from error
+    if not isinstance(document, dict) or type(document.get("format")) is not int:
+        raise Refusal(f"expected {MANIFEST} with a format version; found none: not a bundle")
+    if document["format"] > FORMAT:
+        raise Refusal(
+            f"expected a bundle of format {FORMAT} or older; found format {document['format']}, "
+            "from a newer version: upgrade this one, or train again"
+        )
+    checksum = document.pop("checksum", None)
+    try:
+        intact = checksum == _checksum(document)
+        intact = intact and data == _canonical({**document, "checksum": checksum})
+    except Refusal:  # NaN, which JSON does not have and Python's parser takes
+        intact = False
+    if not intact:
+        raise Refusal(f"{MANIFEST} was changed or damaged since it was written: copy it again")
+    if not _has_shape(document):
+        raise Refusal(
+            f"expected {MANIFEST} of format {FORMAT}; a part of it is missing or misshapen"
+        )
+    return document
+
+
+def _has_shape(document: dict[str, Any]) -> bool:
+    try:
+        listed = document["files"]
+        return (
+            document["format"] == FORMAT
+            and set(listed) == set(CONTENT)
+            and all(
+                isinstance(entry["sha256"], str) and type(entry["size"]) is int
+                for entry in listed.values()
+            )
+            and isinstance(document["detector"]["name"], str)
+            and isinstance(document["detector"]["options"], dict)
+            and isinstance(document["encoder"], dict)
+            and isinstance(document["metadata"], dict)
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _verify(name: str, data: bytes, entry: dict[str, Any]) -> None:
+    if len(data) != entry["size"]:
+        raise Refusal(
+            f"expected {name} of {entry['size']:,} bytes; found {len(data):,}: it is truncated or "
+            "changed: copy the bundle again"
+        )
+    if _sha256(data) != entry["sha256"]:
+        raise Refusal(f"{name} was changed or damaged since it was written: copy the bundle again")
+    if name == CALIBRATION:
+        return
+    header = int.from_bytes(data[:8], "little")
+    if header > MAX_HEADER_BYTES:
+        raise Refusal(
+            f"expected a header of at most {MAX_HEADER_BYTES:,} bytes in {name}; found {header:,}"
+        )
+    if len(data) < 8 or header > len(data) - 8:
+        raise Refusal(f"expected {name} to hold its header; it ends before: train again")
+
+
+def _save(module: nn.Module) -> bytes:
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in module.state_dict().items()
+    }
+    return safetensors.torch.save(tensors)
+
+
+def _load(name: str, data: bytes) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise Refusal(f"expected {name} to be safetensors; it cannot be read ({error})") from error
+
+
+def _encoder(document: dict[str, Any], tensors: dict[str, Tensor]) -> Encoder:
+    try:
+        return Encoder.from_document(document, tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, Refusal):
+            raise
+        raise Refusal(
+            f"expected an encoder in {MANIFEST}; it cannot be read ({error!r})"
+        ) from error
+
+
+def _detector(entry: dict[str, Any], encoder: Encoder, tensors: dict[str, Tensor]) -> Detector:
+    detector = catalog.build(entry["name"], encoder.layout, entry["options"])
+    try:
+        detector.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise Refusal(
+            f"expected the tensors of detector '{entry['name']}' in {DETECTOR}; found others: "
+            "open the bundle with the version that wrote it, or train again"
+        ) from error
+    return detector
+
+
+def _read_file(path: Path) -> bytes:
+    """The bytes of a plain file, without following a link put in its place since it was listed."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise Refusal(f"expected to read {path.name!r} of the bundle; {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise Refusal(f"expected only plain files in a bundle; {path.name!r} is not: remove it")
+        if path.suffix == ".json" and status.st_size > MAX_JSON_BYTES:
+            raise Refusal(
+                f"expected {path.name} of at most {MAX_JSON_BYTES:,} bytes; "
+                f"found {status.st_size:,}"
+            )
+        return file.read()
+
+
+def _checksum(document: dict[str, Any]) -> str:
+    return _sha256(_canonical(document))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _canonical(document: dict[str, Any]) -> bytes:
+    try:
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Refusal(
+            f"expected JSON values in a bundle's metadata and options: {error}"
+        ) from error
+    return text.encode()

@@ -1,0 +1,269 @@
+"""One column of a batch, decoded: the path that fitting, training and scoring share.
+
+Everything here is Arrow or numpy over whole columns; Python sees single values only where they
+are wrong, or odd (IPv6).
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.addresses import MULTICAST, PRIVATE, RESERVED, Addresses, parse
+from models.columns import (
+    Boolean,
+    Categorical,
+    FeatureColumn,
+    IPAddress,
+    Numeric,
+    Port,
+    Timestamp,
+)
+from models.detector import NumericInput
+
+Values = npt.NDArray[Any]
+Bools = npt.NDArray[np.bool_]
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday, counted from Monday = 0
+PORTS = 65_536
+PORT_CLASSES = (  # RFC 6335, section 6
+    ("well-known", 0, 1_023),
+    ("registered", 1_024, 49_151),
+    ("ephemeral", 49_152, 65_535),
+)
+
+
+class Problem(NamedTuple):
+    """Why a row cannot be scored."""
+
+    row: int  # index in the batch
+    column: str
+    rule: str  # not_finite, out_of_range, unparsable, overflow, unexpected_null, invalid_utf8
+
+
+class Text(NamedTuple):
+    """A column as indices into the texts that occur in it."""
+
+    indices: npt.NDArray[np.int32]  # -1 is null
+    texts: pa.Array  # string or large_string; null where the bytes are no UTF-8
+
+
+class Cells(NamedTuple):
+    """The decoded cells of one column. Cells that are null, or have a problem, hold zeros."""
+
+    inputs: tuple[Values, ...]  # one array a raw input, any dtype, [rows]
+    null: Bools | None  # [rows]; None for no nulls
+    problems: tuple[tuple[Bools, str], ...]  # rows [rows] and the rule that they break
+    text: Text | None = None  # for columns with a vocabulary
+
+
+def raw_inputs(column: FeatureColumn, signature: str) -> tuple[NumericInput, ...]:
+    """Names and kinds of `Cells.inputs`, in their order."""
+    name = column.name
+    match column:
+        case Numeric():
+            return (NumericInput(name, "real"),)
+        case Boolean():
+            return (NumericInput(name, "binary"),)
+        case Categorical():
+            return ()
+        case Port():
+            return tuple(NumericInput(f"{name} is {kind}", "binary") for kind, _, _ in PORT_CLASSES)
+        case Timestamp():
+            parts = ["weekday"] if signature == "date" else ["hour", "weekday"]
+            return tuple(
+                NumericInput(f"{part} of {name} ({wave})", "real")
+                for part in parts
+                for wave in ("sin", "cos")
+            )
+        case IPAddress():
+            kinds = [f"{name} is {kind}" for kind in ("private", "multicast", "reserved")]
+            if column.same_network_as:
+                kinds.append(f"{name} in the network of {column.same_network_as}")
+            return tuple(NumericInput(kind, "binary") for kind in kinds)
+
+
+class Decoder:
+    """Decodes the columns of one batch; an address column that two features need, once."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self._batch = batch
+        self._addresses: dict[str, tuple[Addresses, Bools | None, tuple[Any, ...]]] = {}
+
+    def decode(self, column: FeatureColumn) -> Cells:
+        match column:
+            case IPAddress():
+                return self._decode_address(column)
+            case Categorical():
+                return decode_category(self._batch.column(column.name))
+        array = self._batch.column(column.name)
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        match column:
+            case Numeric():
+                return decode_number(array, column)
+            case Boolean():
+                return decode_boolean(array)
+            case Port():
+                return decode_port(array)
+            case Timestamp():
+                return decode_timestamp(array)
+
+    def _decode_address(self, column: IPAddress) -> Cells:
+        addresses, null, problems = self._parsed(column.name)
+        inputs = [addresses.within(kind) for kind in (PRIVATE, MULTICAST, RESERVED)]
+        if column.same_network_as:
+            other, _, _ = self._parsed(column.same_network_as)
+            inputs.append(addresses.same_network(other, column.prefix))
+        return Cells(tuple(inputs), null, problems)
+
+    def _parsed(self, name: str) -> tuple[Addresses, Bools | None, tuple[Any, ...]]:
+        if name not in self._addresses:
+            (indices, texts), null, problems = decode_text(self._batch.column(name))
+            # One entry more for null, and for invalid UTF-8: no address, and not a problem again.
+            distinct = parse(pa.concat_arrays([texts.fill_null(""), pa.array([""], texts.type)]))
+            known = np.append(np.asarray(texts.is_valid()), False)
+            unparsable = ((distinct.version == 0) & known)[indices]
+            if unparsable.any():
+                problems = (*problems, (unparsable, "unparsable"))
+            self._addresses[name] = (distinct.take(indices), null, problems)
+        return self._addresses[name]
+
+
+def _nulls(array: pa.Array) -> Bools | None:
+    return np.asarray(array.is_null()) if array.null_count else None
+
+
+def _settle(values: Values, null: Bools | None, rules: dict[str, Bools]) -> Cells:
+    """Cells of one input, with zeros where a rule is broken; the first broken rule counts."""
+    broken = np.zeros(len(values), bool) if null is None else null.copy()
+    problems = []
+    for rule, rows in rules.items():
+        rows = rows & ~broken
+        if rows.any():
+            problems.append((rows, rule))
+            broken |= rows
+    return Cells((np.where(broken, 0, values),), null, tuple(problems))
+
+
+def decode_number(array: pa.Array, column: Numeric) -> Cells:
+    """float64 values; rules: not_finite, overflow (of float32), out_of_range (as declared)."""
+    null = _nulls(array)
+    whole = array.cast(pa.uint8()) if pa.types.is_boolean(array.type) else array
+    # safe=False: integers above 2**53 round, as they would in any float.
+    filled = whole.cast(pa.float64(), safe=False).fill_null(0.0)
+    values = filled.to_numpy(zero_copy_only=False)
+    low = -FLOAT32_MAX if column.low is None else column.low
+    high = FLOAT32_MAX if column.high is None else column.high
+    # NaN makes both comparisons false: one pass each for the smallest and the largest.
+    if not len(values) or (
+        values.min() >= max(low, -FLOAT32_MAX) and values.max() <= min(high, FLOAT32_MAX)
+    ):
+        return Cells((values,), null, ())
+    rules = {
+        "not_finite": ~np.isfinite(values),
+        "overflow": np.abs(values) > FLOAT32_MAX,
+        "out_of_range": (values < low) | (values > high),
+    }
+    return _settle(values, null, rules)
+
+
+def decode_boolean(array: pa.Array) -> Cells:
+    """Zeros and ones; other integers are unparsable."""
+    null = _nulls(array)
+    if pa.types.is_boolean(array.type):
+        return Cells((np.asarray(array.fill_null(False)),), null, ())
+    values = array.fill_null(0).to_numpy(zero_copy_only=False)
+    return _settle(values, null, {"unparsable": (values != 0) & (values != 1)})
+
+
+def decode_port(array: pa.Array) -> Cells:
+    """One flag a class of ports, and the port as text; rules: not_finite, unparsable (a fraction),
+    out_of_range."""
+    null = _nulls(array)
+    values = array.fill_null(0).to_numpy(zero_copy_only=False)
+    rules: dict[str, Bools] = {}
+    if values.dtype.kind == "f":
+        rules["not_finite"] = ~np.isfinite(values)
+        rules["unparsable"] = values != np.floor(values)
+    rules["out_of_range"] = (values < 0) | (values >= PORTS)
+    (ports,), _, problems, _ = _settle(values, null, rules)
+    ports = ports.astype(np.uint16)
+    flags = [(ports >= low) & (ports <= high) for _, low, high in PORT_CLASSES]
+    encoded = pa.array(ports, mask=null).dictionary_encode()
+    return Cells(tuple(flags), null, problems, _text(encoded))
+
+
+def decode_timestamp(array: pa.Array) -> Cells:
+    """Sine and cosine of the hour of the day (not for dates) and of the day of the week, in UTC.
+
+    Arrow keeps a timestamp with a zone as its instant in UTC, so no conversion is needed.
+    """
+    null = _nulls(array)
+    if pa.types.is_date32(array.type):
+        days = np.asarray(array.cast(pa.int32()).fill_null(0)).astype(np.int64)
+        return Cells(_weekday(days), null, ())
+    instants = np.asarray(array.cast(pa.int64()).fill_null(0))
+    per_day = PER_DAY[array.type.unit]
+    days = instants // per_day  # floors, so days before 1970 are right too
+    angle = (instants - days * per_day) * (2 * np.pi / per_day)
+    return Cells((np.sin(angle), np.cos(angle), *_weekday(days)), null, ())
+
+
+def _weekday(days: npt.NDArray[np.int64]) -> tuple[Values, Values]:
+    angles = np.arange(7) * (2 * np.pi / 7)  # Monday is at angle 0
+    weekday = (days + EPOCH_WEEKDAY) % 7
+    return np.sin(angles)[weekday], np.cos(angles)[weekday]
+
+
+def decode_category(array: pa.Array) -> Cells:
+    """Integers and booleans become text as Arrow casts them: "443", "true"."""
+    text, null, problems = decode_text(array)
+    return Cells((), null, problems, text)
+
+
+def decode_text(array: pa.Array) -> tuple[Text, Bools | None, tuple[tuple[Bools, str], ...]]:
+    """The distinct texts of a column, checked to be UTF-8 (Parquet readers do not check)."""
+    encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+    indices, texts = _text(encoded)
+    wrong = _invalid_utf8(texts)
+    problems: tuple[tuple[Bools, str], ...] = ()
+    if wrong is not None:
+        texts = pc.if_else(pa.array(~wrong), texts, pa.scalar(None, texts.type))
+        broken = np.append(wrong, False)[indices]
+        if broken.any():
+            problems = ((broken, "invalid_utf8"),)
+    null = indices < 0
+    return Text(indices, texts), null if null.any() else None, problems
+
+
+def _text(encoded: pa.DictionaryArray) -> Text:
+    texts = encoded.dictionary
+    indices = np.asarray(encoded.indices.cast(pa.int32()).fill_null(-1))
+    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+        view = pa.types.is_string_view(texts.type)
+        texts = texts.cast(pa.large_string() if view else pa.string())
+    if texts.null_count:  # a dictionary may hold null as one of its values
+        indices = np.where(np.append(np.asarray(texts.is_null()), True)[indices], -1, indices)
+    return Text(indices.astype(np.int32, copy=False), texts)
+
+
+def _invalid_utf8(texts: pa.Array) -> Bools | None:
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = texts.cast(pa.large_binary() if pa.types.is_large_string(texts.type) else pa.binary())
+        return np.array([value is not None and not _is_utf8(value) for value in raw.to_pylist()])
+    return None
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

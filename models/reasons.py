@@ -1,0 +1,217 @@
+"""Why a row was flagged, in words: shares of a score back to columns, units and values."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from torch import Tensor
+
+from models.cells import raw_inputs
+from models.columns import Boolean, IPAddress, Numeric, Port, Timestamp
+from models.detector import Contributions, Layout, NumericInput
+from models.scaling import NumberRange, Scaling
+from models.sources import Source
+
+REASONS_TYPE = pa.list_(
+    pa.struct(
+        [
+            ("feature", pa.string()),
+            ("contribution", pa.float32()),
+            ("observed", pa.string()),
+            ("expected", pa.string()),
+        ]
+    )
+)
+HIDDEN = "[sensitive]"
+NULL = "null"
+OTHER = "other (not in the vocabulary)"
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+# Length of the expected (sin, cos) below which it points nowhere: times spread over the whole
+# circle average to about zero, and naming an hour then would be noise.
+NO_DIRECTION = 0.1
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """What one reason is about: one or two entries of `layout.features`."""
+
+    name: str
+    kind: Literal["number", "flag", "null", "hour", "weekday", "category"]
+    columns: frozenset[str]  # that it gives away
+    shares: tuple[int, ...]  # positions in `Contributions.shares`
+    position: int  # of the raw input, or of the code
+
+
+def features_of(sources: tuple[Source, ...], layout: Layout) -> tuple[Feature, ...]:
+    """The features of a layout, with the sine and cosine of a time as one."""
+    places = {name: i for i, name in enumerate(layout.features[: len(layout.numeric)])}
+    codes = {category.name: i for i, category in enumerate(layout.categories)}
+    features: list[Feature] = []
+    for source in sources:
+        column = source.column
+        if not source.feature:
+            continue
+        name, own = column.name, frozenset({column.name})
+        inputs = raw_inputs(column, source.signature)
+        match column:
+            case Numeric():
+                features.append(Feature(name, "number", own, (places[name],), places[name]))
+            case Timestamp():
+                features.extend(_cyclic(name, [places[i.name] for i in inputs]))
+            case Boolean() | IPAddress() | Port():
+                for i in inputs:
+                    place = places[i.name]
+                    features.append(
+                        Feature(i.name, "flag", _given_away(column, i), (place,), place)
+                    )
+        null = f"{name} is null"
+        if inputs and source.nullable:
+            first = places[inputs[0].name]
+            features.append(Feature(null, "null", own, (places[null],), first))
+        if name in codes:
+            share = len(layout.numeric) + codes[name]
+            features.append(Feature(name, "category", own, (share,), codes[name]))
+    return tuple(features)
+
+
+def _given_away(column: Boolean | IPAddress | Port, flag: NumericInput) -> frozenset[str]:
+    """The columns that a flag tells of: being in another's network tells of both."""
+    other = column.same_network_as if isinstance(column, IPAddress) else None
+    if other and flag.name.endswith(f"in the network of {other}"):
+        return frozenset({column.name, other})
+    return frozenset({column.name})
+
+
+def _cyclic(name: str, places: list[int]) -> list[Feature]:
+    own = frozenset({name})
+    day = Feature(f"weekday of {name}", "weekday", own, tuple(places[-2:]), places[-2])
+    if len(places) == 2:
+        return [day]
+    return [Feature(f"hour of {name}", "hour", own, tuple(places[:2]), places[0]), day]
+
+
+class Explainer:
+    """Turns contributions into reasons. Only flagged rows get here, so a loop over rows is fine."""
+
+    def __init__(
+        self,
+        sources: tuple[Source, ...],
+        layout: Layout,
+        vocabularies: dict[str, tuple[str, ...]],
+        ranges: dict[str, NumberRange],
+        scaling: Scaling,
+    ) -> None:
+        self.features = features_of(sources, layout)
+        self.layout = layout
+        self.vocabularies = vocabularies
+        self.ranges = ranges
+        self.scales = scaling.scales()
+
+    def explain(
+        self,
+        values: Tensor,
+        codes: Tensor,
+        contributions: Contributions,
+        top: int,
+        sensitive: frozenset[str],
+    ) -> pa.Array:
+        """`REASONS_TYPE` [rows]: the `top` features by share. Those that added nothing are left
+        out, but each row has at least one."""
+        shares = contributions.shares.detach().double().cpu().numpy()
+        totals = np.stack([shares[:, f.shares].sum(axis=1) for f in self.features], axis=1)
+        order = np.argsort(-totals, axis=1, kind="stable")[:, :top]
+        observed = values.double().cpu().numpy(), codes.cpu().numpy()
+        numeric = contributions.expected.numeric.detach().double().cpu().numpy()
+        expected = numeric, contributions.expected.codes.cpu().numpy()
+        rows: list[list[dict[str, Any]]] = []
+        for row in range(len(shares)):
+            kept = [i for n, i in enumerate(order[row]) if n == 0 or totals[row, i] > 0]
+            reasons = []
+            for feature, share in ((self.features[i], totals[row, i]) for i in kept):
+                seen, wanted = HIDDEN, HIDDEN
+                if not feature.columns & sensitive:
+                    seen = self._observed(feature, observed[0][row], observed[1][row])
+                    wanted = self._expected(feature, expected[0][row], expected[1][row])
+                reasons.append(
+                    {
+                        "feature": feature.name,
+                        "contribution": share,
+                        "observed": seen,
+                        "expected": wanted,
+                    }
+                )
+            rows.append(reasons)
+        return pa.array(rows, REASONS_TYPE)
+
+    def _observed(self, feature: Feature, values: Floats, codes: npt.NDArray[np.int64]) -> str:
+        if feature.kind == "category":
+            return self._category(feature, int(codes[feature.position]))
+        value = float(values[feature.position])
+        if feature.kind == "null":
+            return _yes(math.isnan(value))
+        if math.isnan(value):
+            return NULL
+        match feature.kind:
+            case "number":
+                return readable(value + self.ranges[feature.name].offset)
+            case "flag":
+                return _yes(value >= 0.5)
+            case _:
+                return _time(feature, value, float(values[feature.position + 1]))
+
+    def _expected(self, feature: Feature, numeric: Floats, codes: npt.NDArray[np.int64]) -> str:
+        if feature.kind == "category":
+            return self._category(feature, int(codes[feature.position]))
+        scaled = numeric[list(feature.shares)]
+        match feature.kind:
+            case "number":
+                seen = self.ranges[feature.name]
+                number = self.scales[feature.position].invert(float(scaled[0])) + seen.offset
+                # A detector may expect -3 bytes: keep to what training saw.
+                return readable(min(max(number, seen.low), seen.high))
+            case "flag" | "null":
+                return _yes(float(scaled[0]) >= 0.5)
+            case _:
+                sine, cosine = (
+                    self.scales[feature.position + i].invert(float(scaled[i])) for i in range(2)
+                )
+                return _time(feature, sine, cosine)
+
+    def _category(self, feature: Feature, code: int) -> str:
+        known = (OTHER, NULL, *self.vocabularies[feature.name])
+        return known[code]
+
+
+def readable(number: float) -> str:
+    """Four significant digits, with thousands separators: 1,234,000; 0.001235; 1.235e+18."""
+    if not math.isfinite(number):
+        return str(number)
+    if number == 0:
+        return "0"
+    rounded = float(f"{number:.3e}")
+    exponent = math.floor(math.log10(abs(rounded)))
+    if not -5 < exponent < 15:  # longer than anybody reads without counting zeros
+        return f"{rounded:.4g}"
+    text = f"{rounded:,.{max(3 - exponent, 0)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _yes(flag: bool) -> str:
+    return "yes" if flag else "no"
+
+
+def _time(feature: Feature, sine: float, cosine: float) -> str:
+    """ "03:12", or "Sunday", of a point on the circle."""
+    hour = feature.kind == "hour"
+    if not math.hypot(sine, cosine) >= NO_DIRECTION:  # NaN points nowhere either
+        return "any hour" if hour else "any day"
+    turn = math.atan2(sine, cosine) / (2 * math.pi)
+    if not hour:
+        return WEEKDAYS[round(turn * 7) % 7]
+    minutes = round(turn * 1440) % 1440
+    return f"{minutes // 60:02}:{minutes % 60:02}"

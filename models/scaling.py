@@ -1,0 +1,157 @@
+"""Numbers to the detector's unit and back: elementwise tensor operations, on any device."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+# Bound on a scaled number whose column asks for no clipping: its square, summed over a thousand
+# features, still fits in float32, so a score stays finite.
+UNCLIPPED = 1e15
+# Half-width of a normal score's knots. The sketch of the quantiles is right to 0.14% of the rows
+# (see encoder_fit.KLL_K), which is the share beyond 3: knots further out would be noise.
+WIDEST_SCORE = 3.0
+
+# Distances below are subnormal in float32: a GPU may flush them to zero, and 0 / 0 is NaN.
+SMALLEST = float(np.finfo(np.float32).tiny)
+
+
+class Scale(NamedTuple):
+    """How one raw input is scaled: (t - centre) / width, t = x or sign(x) log(1 + |x|)."""
+
+    centre: float = 0.0
+    width: float = 1.0
+    log1p: bool = False
+    clip: float | None = None
+    knots: tuple[tuple[float, float], ...] = ()  # (t, normal score), strictly increasing in both
+
+    def invert(self, scaled: float) -> float:
+        """The raw input that has this scaled value, for people to read; float64."""
+        if self.knots:
+            points, scores = zip(*self.knots, strict=True)
+            beyond = scaled - min(max(scaled, scores[0]), scores[-1])
+            number = float(np.interp(scaled, scores, points)) + float(beyond) * self.width
+        else:
+            number = scaled * self.width + self.centre
+        if not self.log1p:
+            return number
+        # 700: exp(709) is the largest that float64 holds; a detector may expect anything.
+        return math.copysign(math.expm1(min(abs(number), 700.0)), number)
+
+
+@dataclass(frozen=True)
+class NumberRange:
+    """What training saw of a numeric column, in the input's unit."""
+
+    offset: float = 0.0  # subtracted in float64, where float32 could not tell values apart
+    low: float = -math.inf
+    high: float = math.inf
+
+
+class Scaling(nn.Module):
+    """Scales raw inputs and adds null indicators; parameters are buffers, saved with the bundle.
+
+    `quantile` columns are mapped piecewise-linearly from their quantiles to normal scores
+    (Φ⁻¹ of the rank), not to a uniform range: there the 1-in-100 and the 1-in-1,000 value lie
+    0.03 standard deviations apart, here 0.8, and the tail is what must be seen. Beyond the values
+    of training the map goes on with the column's standard deviation as its unit, so a value that
+    was never seen does not hide at the edge.
+    """
+
+    centre: Tensor  # float32 [raw]
+    width: Tensor  # float32 [raw]
+    clip: Tensor  # float32 [raw]
+    logged: Tensor  # int64, indexes of the raw inputs that are logged first
+    nulls: Tensor  # int64, indexes of the raw inputs that have a null indicator
+    ranked: Tensor  # int64 [q], indexes of the raw inputs scaled by quantiles
+    knots: Tensor  # float32 [2, q, k]: t and normal score, the last column repeated as padding
+    last: Tensor  # int64 [q], index of the last knot that is not padding
+
+    def __init__(self, buffers: dict[str, Tensor]) -> None:
+        super().__init__()
+        for name, tensor in buffers.items():
+            self.register_buffer(name, tensor)
+
+    @classmethod
+    def of(cls, scales: list[Scale], nulls: list[int]) -> "Scaling":
+        """From one `Scale` a raw input and the raw inputs that get a null indicator."""
+        ranked = [j for j, scale in enumerate(scales) if scale.knots]
+        tables = [_table(scales[j]) for j in ranked]
+        longest = max((table.shape[1] for table in tables), default=0)
+        knots = np.zeros((2, len(ranked), longest), np.float32)
+        for i, table in enumerate(tables):
+            knots[:, i] = np.pad(table, ((0, 0), (0, longest - table.shape[1])), mode="edge")
+        logged = [j for j, scale in enumerate(scales) if scale.log1p]
+        clips = [UNCLIPPED if scale.clip is None else scale.clip for scale in scales]
+        return cls(
+            {
+                "centre": torch.tensor([scale.centre for scale in scales]),
+                "width": torch.tensor([scale.width for scale in scales]),
+                "clip": torch.tensor(clips),
+                "logged": torch.tensor(logged, dtype=torch.int64),
+                "nulls": torch.tensor(nulls, dtype=torch.int64),
+                "ranked": torch.tensor(ranked, dtype=torch.int64),
+                "knots": torch.from_numpy(knots),
+                "last": torch.tensor([table.shape[1] - 1 for table in tables], dtype=torch.int64),
+            }
+        )
+
+    def forward(self, values: Tensor) -> Tensor:
+        """float32 [rows, raw], NaN for null -> float32 [rows, raw + null indicators]."""
+        missing = values.isnan()
+        numbers = values
+        if len(self.logged):
+            heavy = values.index_select(1, self.logged)
+            numbers = values.index_copy(1, self.logged, heavy.sign() * heavy.abs().log1p())
+        scaled = (numbers - self.centre) / self.width
+        if len(self.ranked):
+            scores = self._normal_scores(numbers.index_select(1, self.ranked))
+            scaled = scaled.index_copy(1, self.ranked, scores)
+        scaled = scaled.clamp(-self.clip, self.clip).masked_fill(missing, 0.0)
+        return torch.cat([scaled, missing.index_select(1, self.nulls).float()], 1)
+
+    def _normal_scores(self, numbers: Tensor) -> Tensor:
+        points, scores = self.knots[0], self.knots[1]
+        columns = numbers.T.contiguous()
+        last = self.last[:, None]
+        right = torch.searchsorted(points, columns).clamp(min=1).minimum(last)
+        left = right - 1
+        start, floor = points.gather(1, left), scores.gather(1, left)
+        share = (columns - start) / (points.gather(1, right) - start)
+        inside = floor + share * (scores.gather(1, right) - floor)
+        width = self.width.index_select(0, self.ranked)[:, None]
+        lowest, highest = points[:, :1], points.gather(1, last)
+        below = scores[:, :1] + (columns - lowest) / width
+        above = scores.gather(1, last) + (columns - highest) / width
+        result = torch.where(columns < lowest, below, inside)
+        return torch.where(columns > highest, above, result).T
+
+    def scales(self) -> tuple[Scale, ...]:
+        """The scale of each raw input as it was saved, off the device, to be inverted."""
+        clips, logged = self.clip.tolist(), set(self.logged.tolist())
+        tables = {}
+        for i, j in enumerate(self.ranked.tolist()):
+            points, scores = self.knots[:, i, : int(self.last[i]) + 1].tolist()
+            tables[j] = tuple(zip(points, scores, strict=True))
+        return tuple(
+            Scale(centre, width, j in logged, clips[j], tables.get(j, ()))
+            for j, (centre, width) in enumerate(
+                zip(self.centre.tolist(), self.width.tolist(), strict=True)
+            )
+        )
+
+
+def _table(scale: Scale) -> npt.NDArray[np.float32]:
+    """float32 [2, k], k >= 2: the knots that stay distinct in float32."""
+    points = np.array(scale.knots, np.float32)
+    kept = [points[0]]
+    for knot in points[1:]:
+        if (knot - kept[-1] > SMALLEST).all():
+            kept.append(knot)
+    if len(kept) == 1:  # a constant column: go on at the width, as beyond the ends
+        kept.append(kept[0] + np.array([scale.width, 1.0], np.float32))
+    return np.stack(kept, axis=1)
