@@ -1,0 +1,202 @@
+"""The spec of a watch: one YAML file, checked to the last key before anything starts."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, PrivateAttr, ValidationError, model_validator
+
+from jobs import spec_columns, spec_yaml
+from jobs.spec_columns import Column, Frozen
+from jobs.spec_errors import listed, nearest, problems, refused
+from jobs.spec_sections import (
+    THRESHOLDS,
+    BudgetThreshold,
+    CostThreshold,
+    DayRange,
+    DetectorChoice,
+    ExtremeValueThreshold,
+    FBetaThreshold,
+    Gates,
+    Input,
+    Name,
+    Nightly,
+    Output,
+    QuantileThreshold,
+    ThresholdChoice,
+    Training,
+)
+from jobs.spec_yaml import Key, Source, SpecRefused, dotted
+from models.columns import FeatureColumn, Roles
+
+__all__ = ["DayRange", "Spec", "SpecRefused", "load"]
+
+if TYPE_CHECKING:  # the threshold policies bring scipy along: imported when they are asked for
+    from models.threshold import Policy
+
+
+class Spec(Frozen):
+    """One watch. Made by `load`; equal specs have equal digests."""
+
+    name: Name
+    input: Input
+    columns: Annotated[dict[str, Column], AfterValidator(spec_columns.column_names)]
+    detector: DetectorChoice
+    training: Training = Training()
+    threshold: ThresholdChoice
+    output: Output
+    gates: Gates = Gates()
+    nightly: Nightly = Nightly()
+
+    _source: Source = PrivateAttr(default=Source("spec"))
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Spec":
+        found: list[tuple[Key, str]] = []
+        roles = self.roles
+        policy = self.threshold.policy
+        if policy in ("f_beta", "cost") and roles.label is None:
+            text = f"the policy {policy} needs a column with the role label, found none"
+            found.append((("threshold", "policy"), text))
+        by_entity = getattr(self.threshold, "per", None) == "day_and_entity"
+        if by_entity and not roles.entity:
+            text = "a budget a day and entity needs a column with the role entity, found none"
+            found.append((("threshold", "per"), text))
+        for key, uri in (("input", self.input.uri), ("training", self.training.uri)):
+            if uri is not None and _inside(self.output.uri, uri):
+                text = f"expected a place outside of {key}.uri, found {self.output.uri!r} in it"
+                found.append((("output", "uri"), f"{text}: it would be read as input"))
+        if found:
+            raise problems(found)
+        return self
+
+    @property
+    def features(self) -> tuple[FeatureColumn, ...]:
+        """The features in the order of the spec."""
+        made = (column.feature(name) for name, column in self.columns.items())
+        return tuple(feature for feature in made if feature is not None)
+
+    @property
+    def roles(self) -> Roles:
+        return spec_columns.roles(self.columns)
+
+    @property
+    def training_uri(self) -> str:
+        return self.training.uri or self.input.uri
+
+    @property
+    def policy(self) -> "Policy":
+        """The threshold policy as `models.threshold` has it."""
+        from models import threshold
+
+        match self.threshold:
+            case QuantileThreshold(contamination=contamination):
+                return threshold.Quantile(contamination)
+            case BudgetThreshold(flags=flags, per=per):
+                return threshold.Budget(flags, per)
+            case FBetaThreshold(beta=beta):
+                return threshold.FBeta(beta)
+            case CostThreshold(false_positive=positive, false_negative=negative):
+                return threshold.Cost(positive, negative)
+            case ExtremeValueThreshold(probability=probability, tail_fraction=tail):
+                return threshold.ExtremeValue(probability, tail)
+
+    @property
+    def scoring_digest(self) -> str:
+        """SHA-256 of what decides the scores, reasons and rows of a run, given bundle and data.
+
+        Left out: the URIs (the snapshot's digest says what was read, wherever it lies), the
+        detector, training and threshold (the run has the digests of the bundle and the threshold
+        that came of them), and gates and nights (they stop or start a run, and change none).
+        """
+        given = {"filter": self.input.filter, "columns": self._columns(), **_dump(self.output)}
+        del given["uri"]
+        return _digest(given)
+
+    @property
+    def training_digest(self) -> str:
+        """SHA-256 of what decides the bundle, given the data: columns, detector and training.
+
+        Left out: the URI (as in `scoring_digest`) and the baselines, which stand beside.
+        """
+        training = _dump(self.training)
+        del training["uri"], training["baselines"]
+        detector = {"name": self.detector.name, "options": self.detector.options}
+        given = {"filter": self.input.filter, "columns": self._columns(), "training": training}
+        return _digest({**given, "detector": detector})
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the whole spec; comments and layout of the file do not count."""
+        return _digest({**_dump(self), "columns": self._columns()})
+
+    def where(self, *key: str | int) -> str:
+        """`file:line` of a key, for messages."""
+        return self._source.where(*key)
+
+    def check_detector(self) -> None:
+        """Refuse a detector, an option or a baseline that `models.catalog` does not have.
+
+        Apart from `load`, because the catalogue brings torch along.
+        """
+        from jobs.spec_detector import wrong_detector
+
+        if found := wrong_detector(self):
+            raise SpecRefused([f"{self.where(*k)}: {dotted(k)}: {m}" for k, m in found])
+
+    def _columns(self) -> list[list[Any]]:
+        """As a list: the order of the columns is the order of the features."""
+        return [[name, _dump(column)] for name, column in self.columns.items()]
+
+
+def load(path: Path | str) -> Spec:
+    """Read and check a spec file; raises `SpecRefused` with every problem, each with its line."""
+    path = Path(path)
+    if not path.exists():
+        there = sorted(str(file) for file in path.parent.glob("*.y*ml"))
+        more = f" (there is: {listed(there)})" if there else ""
+        raise SpecRefused(
+            [f"{path}: expected a spec, found no such file{nearest(str(path), there)}{more}"]
+        )
+    document, source = spec_yaml.read(path)
+    try:
+        spec = Spec.model_validate(document)
+    except ValidationError as error:
+        raise refused(error, source, _keys(document)) from None
+    spec._source = source
+    return spec
+
+
+def _keys(document: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The valid keys of every place of this document."""
+    places: dict[str, type[Frozen]] = {
+        "": Spec,
+        "columns.*": Column,
+        "input": Input,
+        "training": Training,
+        "output": Output,
+        "gates": Gates,
+        "nightly": Nightly,
+    }
+    chosen = document.get("threshold")
+    policy = chosen.get("policy") if isinstance(chosen, dict) else None
+    for model in THRESHOLDS:
+        if policy in model.model_fields["policy"].annotation.__args__:  # type: ignore[union-attr]
+            places["threshold"] = model
+    return {place: tuple(model.model_fields) for place, model in places.items()}
+
+
+def _inside(uri: str, folder: str) -> bool:
+    if "://" not in uri and "://" not in folder:
+        return Path(uri).absolute().is_relative_to(Path(folder).absolute())
+    return f"{uri.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
+
+
+def _dump(model: Frozen) -> dict[str, Any]:
+    return model.model_dump(mode="json")
+
+
+def _digest(document: dict[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

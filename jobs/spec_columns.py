@@ -1,0 +1,209 @@
+"""The columns of a spec: one entry a column, its roles and the options of these roles."""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from jobs.spec_errors import expected, listed, nearest, problems
+from jobs.spec_yaml import Key
+from models.columns import (
+    Boolean,
+    Categorical,
+    FeatureColumn,
+    IPAddress,
+    Numeric,
+    Port,
+    Roles,
+    Timestamp,
+)
+
+Role = Literal[
+    "id",
+    "time",
+    "entity",
+    "numeric",
+    "categorical",
+    "boolean",
+    "ip",
+    "port",
+    "timestamp",
+    "label",
+    "kind",
+    "keep",
+]
+ROLES: tuple[str, ...] = get_args(Role)
+FEATURES = ("numeric", "categorical", "boolean", "ip", "port", "timestamp")
+ANSWERS = ("label", "kind")  # what a detector must not see
+ONCE = ("time", "label", "kind")  # roles of one column at most
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "numeric": ("scale", "log1p", "clip", "range"),
+    "categorical": ("encoding", "max_values"),
+    "ip": ("same_network_as", "prefix"),
+    "port": ("top",),
+}
+
+# The columns that the table of flags adds to those of the input.
+FLAG_COLUMNS = (
+    "score",
+    "severity",
+    "threshold",
+    "reasons",
+    "anomaly_id",
+    "bundle",
+    "run_id",
+    "day",
+)
+
+
+class Frozen(BaseModel):
+    """Base of the parts of a spec: values that never change, and no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def as_tuple(value: Any) -> Any:
+    """YAML lists as tuples, so that a spec is a value through and through."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _roles(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else as_tuple(value)
+
+
+class Column(Frozen):
+    """One column: its role or roles, and the options of the feature that it is."""
+
+    role: Annotated[tuple[Role, ...], BeforeValidator(_roles), Field(min_length=1)]
+    sensitive: bool = False  # never in messages, reasons or pages
+    # numeric
+    scale: Literal["standard", "robust", "quantile"] = "standard"
+    log1p: bool = False
+    clip: Annotated[float, Field(gt=0)] | None = 10.0  # bound on the scaled value
+    range: Annotated[tuple[float | None, float | None], BeforeValidator(as_tuple)] = (None, None)
+    # categorical
+    encoding: Literal["onehot", "embedding"] = "onehot"
+    max_values: Annotated[int, Field(ge=1, le=1_000_000)] = 64
+    # ip
+    same_network_as: str | None = None
+    prefix: Annotated[int, Field(ge=1, le=32)] = 24
+    # port
+    top: Annotated[int, Field(ge=0, le=65536)] = 16
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Column":
+        if found := [*self._wrong_roles(), *self._wrong_options()]:
+            raise problems(found)
+        return self
+
+    def _wrong_roles(self) -> list[tuple[Key, str]]:
+        features = [role for role in self.role if role in FEATURES]
+        found: list[tuple[Key, str]] = []
+        if twice := {role for role in self.role if self.role.count(role) > 1}:
+            found.append((("role",), f"the role {min(twice)} is there twice; remove one"))
+        elif len(features) > 1:
+            text = f"expected at most one kind of feature, found {listed(features)}"
+            found.append((("role",), text))
+        for answer in ANSWERS:
+            if answer in self.role and set(self.role) - {answer, "keep"}:
+                text = f"a {answer} is the answer, for evaluation only; it has no role but 'keep'"
+                others = listed(role for role in self.role if role != answer)
+                found.append((("role",), f"{text} beside it, found {others}"))
+        return found
+
+    def _wrong_options(self) -> list[tuple[Key, str]]:
+        found: list[tuple[Key, str]] = []
+        for role, options in OPTIONS.items():
+            for option in options:
+                if option in self.model_fields_set and role not in self.role:
+                    text = f"{option} belongs to the role {role}, found {listed(self.role)}"
+                    found.append(((option,), f"{text}; remove it or change the role"))
+        low, high = self.range
+        if low is not None and high is not None and low >= high:
+            found.append((("range",), f"expected [low, high] with low < high, found {[low, high]}"))
+        return found
+
+    def feature(self, name: str) -> FeatureColumn | None:
+        """What the encoder makes of the column; None where it is no feature."""
+        match next((role for role in self.role if role in FEATURES), None):
+            case "numeric":
+                low, high = self.range
+                return Numeric(name, self.scale, self.log1p, self.clip, low, high)
+            case "categorical":
+                return Categorical(name, self.encoding, self.max_values)
+            case "boolean":
+                return Boolean(name)
+            case "ip":
+                return IPAddress(name, self.same_network_as, self.prefix)
+            case "port":
+                return Port(name, self.top)
+            case "timestamp":
+                return Timestamp(name)
+        return None
+
+
+def wrong_columns(columns: dict[str, Column]) -> list[tuple[Key, str]]:
+    """What is wrong between the columns of a spec, each under its own key."""
+    found: list[tuple[Key, str]] = []
+    if not any(set(column.role) & set(FEATURES) for column in columns.values()):
+        text = f"expected at least one feature (a role out of {listed(FEATURES)}), found none"
+        found.append(((), text))
+    for role in ONCE:
+        first, *more = [name for name, column in columns.items() if role in column.role] or [""]
+        for name in more:
+            text = f"expected one column with the role {role}, found it at {first!r} already"
+            found.append(((name, "role"), text))
+    for name, column in columns.items():
+        found.extend(((name, *key), text) for key, text in _wrong_name(name, column))
+        other = column.same_network_as
+        addresses = [n for n, c in columns.items() if "ip" in c.role and n != name]
+        if other is not None and other not in addresses:
+            text = f"expected another column with the role ip ({listed(addresses) or 'none'})"
+            near = nearest(other, addresses)
+            found.append(((name, "same_network_as"), f"{text}, found {other!r}{near}"))
+    flagged = [name for name in roles(columns).flagged if name.lower() not in FLAG_COLUMNS]
+    for name in flagged:
+        if twin := next((f for f in flagged if f != name and f.lower() == name.lower()), None):
+            text = f"a flag carries {twin!r} too, and tables do not tell upper from lower case"
+            found.append(((name,), f"{text}; take one of them out of the flags"))
+    return found
+
+
+def _wrong_name(name: str, column: Column) -> list[tuple[Key, str]]:
+    if not name or not name.isprintable():
+        return [((), f"expected a name of printable characters, found {name!r}")]
+    flagged = set(column.role) & {"id", "time", "entity", "keep"}
+    if flagged and name.lower() in FLAG_COLUMNS:
+        text = f"the table of flags has a column {name.lower()!r} of its own"
+        return [(("role",), f"{text}; remove the role {listed(sorted(flagged))}")]
+    return []
+
+
+def roles(columns: dict[str, Column]) -> Roles:
+    """What the columns are for, besides feeding the detector."""
+
+    def having(role: str) -> tuple[str, ...]:
+        return tuple(name for name, column in columns.items() if role in column.role)
+
+    def one(role: str) -> str | None:
+        return next(iter(having(role)), None)
+
+    return Roles(
+        id=having("id"),
+        time=one("time"),
+        entity=having("entity"),
+        label=one("label"),
+        kind=one("kind"),
+        keep=having("keep"),
+        sensitive=frozenset(name for name, column in columns.items() if column.sensitive),
+    )
+
+
+def column_names(found: object) -> object:
+    """The columns of a spec, checked against each other; used as a validator."""
+    assert isinstance(found, dict)
+    if not found:
+        raise expected("at least one column")
+    if wrong := wrong_columns(found):
+        raise problems(wrong)
+    return found

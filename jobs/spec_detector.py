@@ -1,0 +1,43 @@
+"""The part of a spec that needs the catalogue of detectors, and with it torch."""
+
+from jobs.spec import Spec
+from jobs.spec_errors import one_of
+from jobs.spec_yaml import Key
+from models.catalog import CATALOG, configure
+from models.refusal import Refusal
+
+
+def wrong_detector(spec: Spec) -> list[tuple[Key, str]]:
+    """What `models.catalog` does not take: names, options, values, a missing label."""
+    found: list[tuple[Key, str]] = []
+    for index, name in enumerate(spec.training.baselines):
+        if name not in CATALOG:
+            found.append((("training", "baselines", index), one_of(list(CATALOG), name)))
+    name = spec.detector.name
+    if name not in CATALOG:
+        return [(("detector", "name"), one_of(list(CATALOG), name)), *found]
+    labelled = spec.roles.label is not None
+    for named in {name, *spec.training.baselines} & CATALOG.keys():
+        if CATALOG[named].needs_labels and not labelled:
+            key: Key = ("detector", "name") if named == name else ("training", "baselines")
+            text = f"{named} learns from labels; expected a column with the role label, found none"
+            found.append((key, text))
+    return [*_wrong_options(spec), *found]
+
+
+def _wrong_options(spec: Spec) -> list[tuple[Key, str]]:
+    """Each option by itself, so that all wrong ones are told; then all of them together."""
+    name, options = spec.detector.name, spec.detector.options
+    found: list[tuple[Key, str]] = []
+    for option, value in options.items():
+        try:
+            configure(name, {option: value})
+        except Refusal as refusal:
+            found.append((("detector", option), str(refusal)))
+    if found:
+        return found
+    try:
+        configure(name, options)
+    except Refusal as refusal:
+        return [(("detector",), str(refusal))]
+    return []

@@ -1,0 +1,211 @@
+"""`check` says what of a spec does not fit the data, with the line of the spec."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.check import check, run
+from jobs.spec import Spec, load
+from models.refusal import Refusal
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT.parent / "shared" / "data"
+REAL = ("nsl_kdd", "cicids2017_flows", "ctu50_zeek_flows", "fraud_handbook")
+
+SPEC = """\
+name: flows
+input: {uri: flows, partition: day, filter: "bytes > 0"}
+columns:
+  uid:      {role: id}
+  ts:       {role: [time, timestamp]}
+  src_ip:   {role: [entity, ip]}
+  port:     {role: port}
+  duration: {role: numeric}
+  bytes:    {role: numeric}
+  proto:    {role: categorical}
+  local:    {role: boolean}
+  label:    {role: label}
+detector: {name: autoencoder}
+training: {filter: "label == 0"}
+threshold: {policy: quantile}
+output: {uri: out}
+"""
+
+FIELDS = {
+    "uid": pa.string(),
+    "ts": pa.timestamp("us", "UTC"),
+    "src_ip": pa.string(),
+    "port": pa.int32(),
+    "duration": pa.float64(),
+    "bytes": pa.int64(),
+    "proto": pa.string(),
+    "local": pa.bool_(),
+    "label": pa.int8(),
+}
+ROW = {"uid": ["a"], "ts": [0], "src_ip": ["10.0.0.1"], "port": [80], "duration": [0.5]}
+ROW |= {"bytes": [10], "proto": ["tcp"], "local": [True], "label": [0]}
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spec:
+    monkeypatch.chdir(tmp_path)
+    Path("flows.yaml").write_text(SPEC)
+    return load("flows.yaml")
+
+
+def schema(**changes: pa.DataType | None) -> pa.Schema:
+    fields = {name: kind for name, kind in (FIELDS | changes).items() if kind is not None}
+    return pa.schema(list(fields.items()))
+
+
+def write_day(day: str, table: pa.Table, uri: str = "flows") -> None:
+    folder = Path(uri) / f"day={day}"
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, folder / "part-0.parquet")
+
+
+def test_a_spec_that_fits_has_nothing_to_report(spec: Spec) -> None:
+    report = check(spec, schema(), training=True)
+    assert report.ok
+    assert (report.errors, report.warnings) == ((), ())
+    report.refuse()
+
+
+def test_the_order_of_the_columns_and_the_encoding_of_texts_do_not_matter(spec: Spec) -> None:
+    other = schema(proto=pa.dictionary(pa.int32(), pa.string()), uid=pa.large_string())
+    assert check(spec, pa.schema(list(other)[::-1]), training=True).ok
+
+
+def test_a_missing_column_is_named_with_its_line_and_the_nearest_name(spec: Spec) -> None:
+    report = check(spec, schema(duration=None, durration=pa.float64()))
+    (message,) = report.errors
+    start = "flows.yaml:8: column 'duration' is not in the input; did you mean 'durration'?"
+    assert message.startswith(start)
+    assert "The input has 9 columns: uid, ts, src_ip," in message
+    with pytest.raises(Refusal, match=r"flows\.yaml:8"):
+        report.refuse()
+
+
+WRONG_TYPES = [
+    ("duration", pa.string(), "8: column 'duration' as numeric: expected a number"),
+    ("port", pa.string(), "7: column 'port' as port: expected an integer, found string"),
+    ("src_ip", pa.int32(), "6: column 'src_ip' as entity, ip: expected text, found int32"),
+    ("ts", pa.string(), "5: column 'ts' as time, timestamp: expected a timestamp or a date32"),
+    ("proto", pa.float64(), "10: column 'proto' as categorical: expected text, an integer"),
+    ("local", pa.float32(), "11: column 'local' as boolean: expected a boolean"),
+    ("label", pa.string(), "12: column 'label' as label: expected 0 or 1"),
+    ("uid", pa.list_(pa.string()), "4: column 'uid' as id: expected a plain value"),
+    ("proto", pa.null(), "10: column 'proto' has no type: every value is null"),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "message"), WRONG_TYPES)
+def test_a_column_of_the_wrong_type_is_named_with_what_its_role_expects(
+    spec: Spec, name: str, kind: pa.DataType, message: str
+) -> None:
+    (error,) = check(spec, schema(**{name: kind})).errors
+    assert error.startswith(f"flows.yaml:{message}")
+
+
+def test_all_wrong_columns_are_told(spec: Spec) -> None:
+    wrong = schema(duration=None, port=pa.string(), proto=pa.null())
+    lines = [error.split(": ")[0] for error in check(spec, wrong).errors]
+    assert lines == ["flows.yaml:7", "flows.yaml:8", "flows.yaml:10"]
+
+
+def test_a_column_that_is_there_twice_is_refused(spec: Spec) -> None:
+    twice = schema().append(pa.field("bytes", pa.int64()))
+    (error,) = check(spec, twice).errors
+    assert error.startswith("flows.yaml:9: column 'bytes': expected once, found 2 columns")
+
+
+def test_extra_columns_are_a_warning(spec: Spec) -> None:
+    report = check(spec, schema(note=pa.string(), user=pa.string()))
+    assert report.ok
+    (warning,) = report.warnings
+    assert (
+        "flows.yaml:3: the input has 2 columns that the spec does not name: note, user" in warning
+    )
+
+
+def test_a_time_without_a_zone_is_a_warning(spec: Spec) -> None:
+    report = check(spec, schema(ts=pa.timestamp("ns")))
+    assert report.ok
+    (warning,) = report.warnings
+    assert warning == "flows.yaml:5: column 'ts' is a time without a zone; it is taken as UTC"
+
+
+def test_a_spec_without_an_id_gets_a_warning(spec: Spec) -> None:
+    Path("flows.yaml").write_text(SPEC.replace("role: id", "role: keep"))
+    (warning,) = check(load("flows.yaml"), schema()).warnings
+    assert warning.startswith("flows.yaml:3: no column has the role id")
+
+
+def test_a_filter_on_a_column_that_is_not_there_is_refused_with_its_line(spec: Spec) -> None:
+    Path("flows.yaml").write_text(SPEC.replace("label == 0", "lable == 0"))
+    wrong = load("flows.yaml")
+    (error,) = check(wrong, schema(), training=True).errors
+    assert error.startswith("flows.yaml:14: training.filter: ")
+    assert "'label'" in error
+    assert check(wrong, schema()).ok  # scoring does not read the training filter
+
+
+def test_run_looks_at_the_newest_day(spec: Spec) -> None:
+    good = pa.table(ROW, schema=schema())
+    write_day("2026-01-01", good.drop_columns("bytes"))
+    write_day("2026-01-02", good)
+    report = run("flows.yaml")
+    assert report.ok, report.errors
+    assert report.seen == ("flows, day 2026-01-02 of 2: 1 files, 1 rows",)
+    write_day("2026-01-03", good.drop_columns("bytes"))
+    assert "column 'bytes' is not in the input" in run("flows.yaml").errors[0]
+
+
+def test_run_checks_training_data_that_lie_apart(spec: Spec) -> None:
+    Path("flows.yaml").write_text(SPEC.replace("training: {", "training: {uri: past, "))
+    good = pa.table(ROW, schema=schema())
+    write_day("2026-01-02", good)
+    write_day("2025-01-02", good.drop_columns("label"), "past")
+    report = run("flows.yaml")
+    assert any("'label'" in error for error in report.errors)
+    assert [line.split(",")[0] for line in report.seen] == ["flows", "past"]
+
+
+def test_run_refuses_training_days_that_are_not_there(spec: Spec) -> None:
+    Path("flows.yaml").write_text(SPEC.replace("training: {", "training: {days: 2025-01-01, "))
+    write_day("2026-01-02", pa.table(ROW, schema=schema()))
+    (error,) = run("flows.yaml").errors
+    assert error.startswith("flows.yaml:14: training.days: expected days between 2026-01-02 and")
+
+
+def test_run_says_where_it_found_no_data(spec: Spec) -> None:
+    (error,) = run("flows.yaml").errors
+    assert error.startswith("flows.yaml:2: input.uri: ")
+
+
+def test_run_tells_of_files_that_cannot_be_read(spec: Spec) -> None:
+    write_day("2026-01-02", pa.table(ROW, schema=schema()))
+    Path("flows/day=2026-01-02/part-1.parquet").write_text("uid,ts\n1,2\n")
+    report = run("flows.yaml")
+    assert report.ok
+    assert any("part-1.parquet" in warning for warning in report.warnings)
+    Path("flows/day=2026-01-02/part-0.parquet").write_bytes(b"")
+    assert "expected a readable Parquet file" in run("flows.yaml").errors[0]
+
+
+def test_run_tells_of_a_detector_that_is_not_there(spec: Spec) -> None:
+    Path("flows.yaml").write_text(SPEC.replace("autoencoder", "autoencodr"))
+    write_day("2026-01-02", pa.table(ROW, schema=schema()))
+    (error,) = run("flows.yaml").errors
+    assert error.startswith("flows.yaml:13: detector.name: expected one of autoencoder,")
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_specs_of_real_data_fit_them(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    if not (DATA / name).exists():
+        pytest.skip(f"the shared data set {name} is not there")
+    monkeypatch.chdir(ROOT)
+    report = run(f"specs/{name}.yaml")
+    assert report.ok, report.errors

@@ -1,0 +1,207 @@
+"""`init` guesses the roles of columns, says why, and writes a spec that loads and fits."""
+
+import ipaddress
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs import check, init
+from jobs.infer import Inferred, infer
+from jobs.spec import load
+from models.refusal import Refusal
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT.parent / "shared" / "data"
+ROWS = 400
+
+
+def logs() -> dict[str, pa.Array | list[object]]:
+    rng = np.random.default_rng(3)
+    index = np.arange(ROWS)
+    addresses = [str(ipaddress.ip_address(0x0A000000 + int(n))) for n in rng.integers(0, 90, ROWS)]
+    return {
+        "uid": [f"C{n:05}" for n in index],
+        "ts": pa.array(index * 1_000_000, pa.timestamp("us", "UTC")),
+        "seen_at": pa.array(index * 1_000_000, pa.timestamp("ms")),
+        "src_ip": addresses,
+        "dst_ip": addresses[::-1],
+        "dst_port": rng.choice([53, 80, 443, 40_000], ROWS).tolist(),
+        "protocol": rng.choice([6, 17], ROWS).tolist(),
+        "state": pa.array(rng.choice(["SF", "S0", "REJ"], ROWS)).dictionary_encode(),
+        "duration": rng.lognormal(3, 2.5, ROWS).tolist(),
+        "score_rate": rng.uniform(0, 1, ROWS).tolist(),
+        "is_local": rng.choice([0, 1], ROWS).tolist(),
+        "encrypted": rng.choice([True, False], ROWS).tolist(),
+        "user": [f"u{n}" for n in rng.integers(0, 150, ROWS)],
+        "user_agent_text": [f"agent {n}" for n in index],
+        "sensor_version": ["1.2"] * ROWS,
+        "empty": pa.nulls(ROWS),
+        "tags": [["a"]] * ROWS,
+        "label": rng.choice([0, 1], ROWS, p=[0.9, 0.1]).tolist(),
+        "attack_type": rng.choice(["none", "scan"], ROWS).tolist(),
+        "attack_group": rng.choice(["none", "recon"], ROWS).tolist(),
+    }
+
+
+ROLES = {
+    "uid": ("id",),
+    "ts": ("time", "timestamp"),
+    "seen_at": ("timestamp",),
+    "src_ip": ("entity", "ip"),
+    "dst_ip": ("ip",),
+    "dst_port": ("port",),
+    "protocol": ("categorical",),
+    "state": ("categorical",),
+    "duration": ("numeric",),
+    "score_rate": ("numeric",),
+    "is_local": ("boolean",),
+    "encrypted": ("boolean",),
+    "user": ("entity",),
+    "user_agent_text": (),
+    "sensor_version": (),
+    "empty": (),
+    "tags": (),
+    "label": ("label",),
+    "attack_type": ("kind",),
+    "attack_group": (),
+}
+
+
+@pytest.fixture(scope="module")
+def guesses() -> dict[str, Inferred]:
+    return {guess.name: guess for guess in infer(pa.table(logs()))}
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_the_role_of_a_column_is_guessed_from_its_name_type_and_values(
+    guesses: dict[str, Inferred], name: str
+) -> None:
+    assert guesses[name].roles == ROLES[name], guesses[name].why
+
+
+def test_guesses_come_with_options_and_reasons(guesses: dict[str, Inferred]) -> None:
+    assert guesses["src_ip"].options == {"same_network_as": "dst_ip"}
+    assert guesses["duration"].options == {"log1p": True}
+    assert "skew" in guesses["duration"].why
+    assert guesses["score_rate"].options == {}
+    assert guesses["seen_at"].why == "timestamp[ms], without a zone: taken as UTC"
+    assert guesses["sensor_version"].why == "constant in the sample"
+    assert guesses["empty"].why == "all values are null"
+    assert guesses["attack_group"].why == "by its name an answer, which a detector must not see"
+
+
+def test_the_words_of_a_column_may_be_joined_by_capitals() -> None:
+    table = pa.table({"srcPort": [1, 2, 80, 443], "eventId": ["a", "b", "c", "d"]})
+    assert [guess.roles for guess in infer(table)] == [("port",), ("id",)]
+
+
+def test_columns_that_a_flag_cannot_carry_or_that_are_doubled_are_left_out() -> None:
+    table = pa.table([["a", "b"], [1.0, 2.0], [3.0, 4.0], [5.0, 6.5]], ["run_id", "x", "x", "y"])
+    guesses = {guess.name: guess for guess in infer(table)}
+    assert guesses["run_id"].roles == ()
+    assert guesses["x"].why == "2 columns have this name: rename all but one"
+    assert guesses["y"].roles == ("numeric",)
+
+
+def write_logs(folder: Path) -> None:
+    for day in ("2026-01-01", "2026-01-02"):
+        (folder / f"day={day}").mkdir(parents=True)
+        pq.write_table(pa.table(logs()), folder / f"day={day}" / "part-0.parquet")
+
+
+def test_the_spec_that_init_writes_loads_and_fits_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_logs(Path("data/flow logs"))
+    text = init.run("data/flow logs", Path("specs/flows.yaml"))
+    assert Path("specs/flows.yaml").read_text() == text
+    spec = load("specs/flows.yaml")
+    assert (spec.name, spec.input.partition) == ("flow_logs", "day")
+    assert spec.roles.id == ("uid",)
+    assert "# user_agent_text:" in text
+    assert f"from {ROWS} rows of 2026-01-02" in text
+    report = check.run("specs/flows.yaml")
+    assert report.ok, report.errors
+
+
+def test_init_overwrites_no_spec(tmp_path: Path) -> None:
+    write_logs(tmp_path / "data")
+    target = tmp_path / "mine.yaml"
+    target.write_text("mine")
+    with pytest.raises(Refusal, match="expected a new file"):
+        init.run(str(tmp_path / "data"), target)
+    assert target.read_text() == "mine"
+
+
+def test_init_says_when_there_is_nothing_to_learn_from(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(Refusal, match="expected Parquet files"):
+        init.run(str(empty), tmp_path / "a.yaml")
+    pq.write_table(pa.table({"id": ["a", "b", "c"]}), empty / "a.parquet")
+    with pytest.raises(Refusal, match="expected a column that a detector could use, found none"):
+        init.run(str(empty), tmp_path / "a.yaml")
+    assert not (tmp_path / "a.yaml").exists()
+
+
+def test_init_reads_at_most_its_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(init, "MOST_ROWS", 100)
+    for part in range(6):
+        pq.write_table(pa.table({"x": np.arange(1000.0)}), tmp_path / f"part-{part}.parquet")
+    text = init.run(str(tmp_path), tmp_path / "spec.yaml")
+    assert "from 100 rows of" in text
+
+
+NAMES = st.text(st.characters(codec="utf-8"), max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(NAMES, min_size=1, max_size=6))
+def test_any_names_of_columns_give_a_spec_that_loads(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
+) -> None:
+    """Names are the input's: quotes, colons, hashes and line ends cannot break the YAML."""
+    columns = [np.arange(50) * 1.5 for _ in names] + [np.arange(50) * 2.5]
+    table = pa.Table.from_arrays([pa.array(c) for c in columns], [*names, "amount"])
+    text = init.render("data", None, ("all",), 50, infer(table))
+    path = tmp_path_factory.mktemp("specs") / "spec.yaml"
+    path.write_text(text)
+    found = {feature.name for feature in load(path).features}
+    assert found <= {*names, "amount"}
+    plain = {n for n in names if n.isalnum() and n.isascii() and names.count(n) == 1}
+    assert plain - {"amount"} <= found | {n for n in plain if n.lower() in ROLES}
+
+
+def test_field_names_in_types_cannot_break_out_of_a_comment(tmp_path: Path) -> None:
+    kind = pa.struct([pa.field("a\ninput: {uri: evil}\u2028b", pa.int32())])
+    table = pa.table({"x": pa.array([{}, {}], kind), "y": [1.5, 2.5]})
+    path = tmp_path / "spec.yaml"
+    path.write_text(init.render("data", None, ("all",), 2, infer(table)))
+    assert load(path).input.uri == "data"
+
+
+REAL: dict[str, dict[str, str | None]] = {
+    "ctu50_zeek_flows": {"id": "uid", "time": "ts", "label": "label"},
+    "cicids2017_flows": {"id": "source_row_id", "time": "timestamp", "label": "label"},
+    "fraud_handbook": {"id": "transaction_id", "time": "tx_datetime", "label": "label"},
+    "nsl_kdd/train.parquet": {"id": "row_id", "time": None, "label": "label"},
+    "adbench/annthyroid.parquet": {"id": "row_id", "time": None, "label": "label"},
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_data_get_a_spec_that_loads_and_fits(tmp_path: Path, name: str) -> None:
+    if not (DATA / name).exists():
+        pytest.skip(f"the shared data set {name} is not there")
+    init.run(str(DATA / name), tmp_path / "spec.yaml")
+    roles = load(tmp_path / "spec.yaml").roles
+    wanted = REAL[name]
+    assert (*roles.id, roles.time, roles.label) == tuple(wanted.values())
+    report = check.run(tmp_path / "spec.yaml")
+    assert report.ok, report.errors
