@@ -122,7 +122,8 @@ class Autoencoder(Detector):
 
     def _decode(self, columns: Tensor, dropout: float = 0.0) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Outputs for the numeric columns (binaries as logits) and logits a category."""
-        out = run(self.decoder, run(self.encoder, columns, dropout), dropout)
+        # float: bf16 under autocast is for the products, not for losses and residuals
+        out = run(self.decoder, run(self.encoder, columns, dropout), dropout).float()
         numeric, logits = torch.split(out, [len(self.layout.numeric), sum(self.sizes)], 1)
         return numeric, torch.split(logits, self.sizes, 1) if self.sizes else ()
 

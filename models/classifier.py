@@ -131,7 +131,7 @@ class Classifier(Detector):
             self.usual_codes[j] = torch.as_tensor(counts).argmax()
 
     def _logit(self, columns: Tensor, dropout: float = 0.0) -> Tensor:
-        return run(self.layers, columns, dropout).squeeze(1)
+        return run(self.layers, columns, dropout).float().squeeze(1)
 
     def _nodes(self) -> list[tuple[float, float]]:
         """Positions and weights of the quadrature on [0, 1]."""

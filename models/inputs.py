@@ -38,14 +38,15 @@ class Inputs(nn.Module):
         ]
         self.width = len(layout.numeric) + sum(self.sizes)
         self.capped = any(cap < c.size for c, cap in zip(layout.categories, caps, strict=True))
-        self.embeddings = nn.ModuleList(
+        tables = [
             nn.Embedding(c.size, c.embedding)
             for c, embedded in zip(layout.categories, self.embedded, strict=True)
             if embedded
-        )
-        for table in self.embeddings:
+        ]
+        for table in tables:
             # "Other" is seldom or never trained on: it starts as no information, not as noise.
-            nn.init.zeros_(table.weight[0].detach())
+            nn.init.zeros_(table.weight.data[0])
+        self.embeddings = nn.ModuleList(tables)
         # One-hot column k is `codes[:, block[k]] == code[k]`: one comparison for all categories.
         pairs = [
             (j, k)

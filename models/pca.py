@@ -76,5 +76,5 @@ class PCA(Detector):
 
     def _plane(self, columns: Tensor) -> Tensor:
         """The nearest point of the plane."""
-        plane: Tensor = self.mean + ((columns - self.mean) @ self.axes.T) @ self.axes
-        return plane
+        along: Tensor = (columns - self.mean) @ self.axes.T
+        return self.mean + along @ self.axes

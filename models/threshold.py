@@ -29,14 +29,14 @@ class Calibration:
     scores: ScoreSketch  # of all rows, labelled or not
     normal: ScoreSketch | None = None  # of the rows labelled 0
     anomalous: ScoreSketch | None = None  # of the rows labelled 1
-    days: int = 1  # that the rows were taken from
+    days: float = 1  # that the rows stand for: half the rows of a day are half a day
     entities_per_day: float | None = None  # distinct entities on an average day
 
     def __post_init__(self) -> None:
         if self.scores.count == 0:
             raise Refusal("expected calibration scores; found no rows: hold back days with rows")
-        if self.days < 1:
-            raise Refusal(f"expected a calibration of 1 day or more; found {self.days}")
+        if not 0 < self.days < float("inf"):
+            raise Refusal(f"expected a calibration of more than 0 days; found {self.days}")
         if self.entities_per_day is not None and not 0 < self.entities_per_day < float("inf"):
             raise Refusal(f"expected entities a day above 0; found {self.entities_per_day}")
 
@@ -62,7 +62,7 @@ class Calibration:
         """The calibration of `to_bytes`. Raises `Refusal` for anything else."""
         document = _parse(data, MAX_CALIBRATION_BYTES, "a calibration", set(cls.__annotations__))
         days, entities = document["days"], document["entities_per_day"]
-        if type(days) is not int or not isinstance(entities, int | float | None):
+        if not isinstance(days, int | float) or not isinstance(entities, int | float | None):
             raise Refusal("expected a calibration; its days or entities a day are not numbers")
         normal, anomalous = document["normal"], document["anomalous"]
         return cls(
@@ -239,7 +239,7 @@ def _by_budget(policy: Budget, calibration: Calibration) -> float:
     if allowed > rows:
         raise Refusal(
             f"expected a budget of at most the rows of the calibration; found {allowed:,.0f} flags "
-            f"for {rows:,} rows in {days:,} days: lower the budget"
+            f"for {rows:,} rows in {days:,g} days: lower the budget"
         )
     return calibration.scores.cut(allowed)
 

@@ -62,6 +62,12 @@ def test_severity_says_how_rare_a_score_is(shape: float) -> None:
     assert found == pytest.approx(100 * (1 - shares**0.2), abs=1)
 
 
+def test_a_tie_at_the_start_of_the_tail_is_as_rare_as_the_whole_tie() -> None:
+    scores = [0.0] * 800 + [1.0] * 180 + np.linspace(2, 9, 20).tolist()
+    found = severity_of(scores)([1.0, 2.0])
+    assert found == pytest.approx(100 * (1 - np.array([0.2, 0.02]) ** 0.2), abs=1e-3)
+
+
 def test_the_tail_model_goes_on_beyond_the_calibration() -> None:
     severity = severity_of(pareto(seed=4, shape=0.2, rows=50_000))
     share = 1e-7

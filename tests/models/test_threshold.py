@@ -81,6 +81,8 @@ def test_a_budget_flags_that_many_rows_on_an_average_day(
 ) -> None:
     assert flagged(million, choose(Budget(50), calibration)) == 500
     assert flagged(million, choose(Budget(0.5), calibration)) == 5
+    half = replace(calibration, days=0.5)
+    assert flagged(million, choose(Budget(50), half)) == 25
     per_entity = choose(Budget(2, "day_and_entity"), calibration)
     assert flagged(million, per_entity) == 2 * 25 * 10
 
@@ -220,8 +222,13 @@ def test_the_id_of_a_threshold_is_that_of_its_content_not_of_its_time() -> None:
     threshold = Threshold(1.5, {"policy": "quantile"}, "b", "2026-11-22T00:00:00+00:00", "c")
     assert len(threshold.id) == 16
     assert replace(threshold, created="2027-01-01T00:00:00+00:00").id == threshold.id
-    for change in ({"value": 2.5}, {"bundle": "x"}, {"calibration": "x"}, {"policy": {}}):
-        assert replace(threshold, **change).id != threshold.id  # type: ignore[arg-type]
+    others = (
+        replace(threshold, value=2.5),
+        replace(threshold, bundle="x"),
+        replace(threshold, calibration="x"),
+        replace(threshold, policy={}),
+    )
+    assert len({threshold.id, *(other.id for other in others)}) == 5
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.1])
@@ -268,8 +275,9 @@ def test_a_calibration_that_makes_no_sense_is_refused() -> None:
     one = sketch_of([1.0])
     with pytest.raises(Refusal, match="found no rows: hold back days with rows"):
         Calibration(ScoreSketch())
-    with pytest.raises(Refusal, match="1 day or more; found 0"):
-        Calibration(one, days=0)
+    for days in (0, -1.5, float("nan"), float("inf")):
+        with pytest.raises(Refusal, match="more than 0 days; found"):
+            Calibration(one, days=days)
     for entities in (0.0, float("nan"), float("inf")):
         with pytest.raises(Refusal, match="entities a day above 0; found"):
             Calibration(one, entities_per_day=entities)
