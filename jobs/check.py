@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cluster.lake import reading, schemas, snapshot
+from cluster.lake import schemas, snapshot
+from cluster.lake.filters import parse_filter
 from jobs.spec import Spec, load
 from jobs.spec_errors import listed
 from models.columns import Timestamp
@@ -52,6 +53,11 @@ def check(spec: Spec, schema: pa.Schema, *, training: bool = False) -> Report:
     return Report(tuple(errors), tuple(_warnings(spec, schema)))
 
 
+def refuse(spec: Spec, schema: pa.Schema, uri: str) -> None:
+    """Raises `Refusal` with all that does not fit between the spec and the data at `uri`."""
+    check(spec, schema, training=uri == spec.training_uri).refuse()
+
+
 def run(path: Path | str) -> Report:
     """Load the spec and check it against the newest day of its input and of its training data."""
     spec = load(path)
@@ -84,7 +90,12 @@ def _look(spec: Spec, uri: str, key: tuple[str, str], *, training: bool) -> Repo
     if not taken.files:
         text = f"expected a readable Parquet file in day {days[-1]}, found none"
         return report + Report(errors=(f"{where}: {'.'.join(key)}: {text}",))
-    return report + _wrong_days(spec, days, training) + check(spec, taken.schema, training=training)
+    drifted = tuple(
+        f"{spec.where('columns', one.column)}: {one}"
+        for one in snapshot.drift(taken, tuple(spec.columns))
+    )
+    report += _wrong_days(spec, days, training) + Report(errors=drifted)
+    return report + check(spec, taken.schema, training=training)
 
 
 def _wrong_days(spec: Spec, days: tuple[str, ...], training: bool) -> Report:
@@ -141,7 +152,7 @@ def _wrong_filters(spec: Spec, schema: pa.Schema, training: bool) -> list[str]:
         if text is None:
             continue
         try:
-            reading.parse_filter(text, schema.names)
+            parse_filter(text, schema.names)
         except Refusal as refusal:
             errors.append(f"{spec.where(*key)}: {'.'.join(key)}: {refusal}")
     return errors

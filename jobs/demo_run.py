@@ -58,7 +58,7 @@ def _show(spec: Spec, receipt: Receipt) -> None:
         f"{receipt.quarantined:,} quarantined",
         highlight=False,
     )
-    flags.show(flags.read(spec.output.uri, receipt.day), _SHOWN, out, spec.roles)
+    flags.show(flags.read(f"{spec.output.uri}/flags", receipt.day), _SHOWN, out, spec.roles)
     quality = evaluate.evaluate(spec, DayRange(receipt.day, receipt.day))
     for table in evaluate.table_of(quality):
         out.print(table)

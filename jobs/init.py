@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,38 +20,38 @@ WHOLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 YAML_WORDS = {"true", "false", "null"}
 
 
-def run(uri: str, target: Path, *, partition: str | None = None) -> str:
-    """Write a spec for the data at `uri` to `target`, which must not exist; returns its text.
+def init(uri: str, name: str | None = None, partition: str | None = None) -> str:
+    """The text of a spec for the data at `uri`, named `name` or after the last folder.
 
     The partition key is taken from the first folder `key=value`, unless given. Raises `Refusal`
     where there is no Parquet file, or no column that a detector could use.
     """
-    if target.exists():
-        raise Refusal(f"expected a new file, found {target}; remove it or name another with --to")
     partition = partition or _partition(uri)
     days = snapshot.days(uri, partition)
     if not days:
         raise Refusal(f"expected Parquet files in {uri!r}, found none; check the address")
     table = _sample(uri, partition, days[-1])
-    text = render(uri, partition, days, table.num_rows, infer(table))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text)
-    return text
+    return render(uri, name or uri, partition, days, table.num_rows, infer(table))
 
 
 def render(
-    uri: str, partition: str | None, days: tuple[str, ...], rows: int, columns: list[Inferred]
+    uri: str,
+    name: str,
+    partition: str | None,
+    days: tuple[str, ...],
+    rows: int,
+    columns: list[Inferred],
 ) -> str:
     """The text of a spec, with a comment for every guess. Raises `Refusal` without a feature."""
     if not any(set(column.roles) & set(FEATURES) for column in columns):
         why = "; ".join(f"{column.name!r}: {column.why}" for column in columns[:20])
         raise Refusal(f"expected a column that a detector could use, found none: {why}")
-    name = _spec_name(uri)
+    name = _spec_name(name)
     label = next((column.name for column in columns if "label" in column.roles), None)
     out = "out" if uri.strip("/") not in ("", ".") and not uri.startswith("out") else "../out"
     lines = [
-        f"# Written by `python -m jobs init` from {rows:,} rows of {_printed(days[-1])}, the newest",
-        f"# of {len(days)} day(s). The roles are guesses: read them once, then run",
+        f"# Written by `python -m jobs init` from {rows:,} rows of {_printed(days[-1])},",
+        f"# the newest of {len(days)} day(s). The roles are guesses: read them once, then run",
         "# `python -m jobs check` on this file.",
         f"name: {name}",
         "input:",
@@ -104,9 +103,9 @@ def _inline(text: str) -> str:
     return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
-def _spec_name(uri: str) -> str:
-    """The last folder of the address as a name."""
-    last = [part for part in re.split(r"[/\\]", uri) if part.strip(".")][-1:] or ["watch"]
+def _spec_name(text: str) -> str:
+    """The last part of a path, made of what a name may have."""
+    last = [part for part in re.split(r"[/\\]", text) if part.strip(".")][-1:] or ["watch"]
     stem = re.sub(r"\.parquet$", "", last[0])
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", stem)
     return name if name[:1].isalpha() else f"watch_{name}"
@@ -129,7 +128,7 @@ def _sample(uri: str, partition: str | None, day: str) -> pa.Table:
     if not taken.files:
         reasons = "; ".join(f"{file.key}: {file.message}" for file in taken.rejected[:5])
         raise Refusal(f"expected a readable Parquet file in {day} of {uri!r}: {reasons or 'none'}")
-    store = Store.open(uri)
+    store = Store.open(taken.uri)
     files = taken.files[:MOST_FILES]
     batches = []
     for file in files:

@@ -65,7 +65,7 @@ class PCA(Detector):
         self.axes[: len(axes)] = axes.to(self.axes)
 
     def score(self, batch: Batch) -> Tensor:
-        columns = self.inputs(batch)
+        columns: Tensor = self.inputs(batch)
         return (columns - self._plane(columns)).square().sum(1)
 
     def contributions(self, batch: Batch) -> Contributions:
@@ -76,5 +76,4 @@ class PCA(Detector):
 
     def _plane(self, columns: Tensor) -> Tensor:
         """The nearest point of the plane."""
-        along: Tensor = (columns - self.mean) @ self.axes.T
-        return self.mean + along @ self.axes
+        return self.mean + ((columns - self.mean) @ self.axes.T) @ self.axes

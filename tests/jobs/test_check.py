@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.check import check, run
+from jobs.check import check, refuse, run
 from jobs.spec import Spec, load
 from models.refusal import Refusal
 
@@ -149,6 +149,9 @@ def test_a_filter_on_a_column_that_is_not_there_is_refused_with_its_line(spec: S
     (error,) = check(wrong, schema(), training=True).errors
     assert error.startswith("flows.yaml:14: training.filter: ")
     assert "'label'" in error
+    with pytest.raises(Refusal, match=r"training\.filter"):
+        refuse(wrong, schema(), wrong.training_uri)
+    refuse(wrong, schema(), "elsewhere")
     assert check(wrong, schema()).ok  # scoring does not read the training filter
 
 
@@ -193,6 +196,15 @@ def test_run_tells_of_files_that_cannot_be_read(spec: Spec) -> None:
     assert any("part-1.parquet" in warning for warning in report.warnings)
     Path("flows/day=2026-01-02/part-0.parquet").write_bytes(b"")
     assert "expected a readable Parquet file" in run("flows.yaml").errors[0]
+
+
+def test_run_tells_of_a_file_whose_column_has_another_type(spec: Spec) -> None:
+    table = pa.table(ROW, schema=schema())
+    write_day("2026-01-02", table)
+    text = table.set_column(table.schema.get_field_index("bytes"), "bytes", pa.array(["10"]))
+    pq.write_table(text, "flows/day=2026-01-02/part-1.parquet")
+    (error,) = run("flows.yaml").errors
+    assert error.startswith("flows.yaml:9: day=2026-01-02/part-1.parquet: column 'bytes': expected")
 
 
 def test_run_tells_of_a_detector_that_is_not_there(spec: Spec) -> None:

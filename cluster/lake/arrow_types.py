@@ -1,0 +1,44 @@
+"""Types as the readers hand them out: one of several ways to store the same values."""
+
+import pyarrow as pa
+
+
+def plain(kind: pa.DataType) -> pa.DataType:
+    """Large and view strings as string, large and view binary as binary, decimals as float64.
+
+    Dictionaries stay, with their values so treated; all other types are left alone.
+    """
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, plain(kind.value_type), kind.ordered)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_decimal(kind):
+        return pa.float64()
+    return kind
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema of what `reading` gives for a file of this schema; no metadata."""
+    return pa.schema([pa.field(f.name, plain(f.type), f.nullable) for f in schema])
+
+
+def plain_array(column: pa.Array) -> pa.Array:
+    """The column in its plain type.
+
+    A decimal of more than 15 digits is rounded to the nearest float64.
+    """
+    wanted = plain(column.type)
+    if wanted == column.type:
+        return column
+    if pa.types.is_dictionary(wanted):
+        values = plain_array(column.dictionary)
+        return pa.DictionaryArray.from_arrays(column.indices, values, ordered=wanted.ordered)
+    return column.cast(wanted, safe=not pa.types.is_decimal(column.type))
+
+
+def signature(kind: pa.DataType) -> str:
+    """The type as text, the same for all ways to store the same values."""
+    inner = plain(kind)
+    return str(inner.value_type if pa.types.is_dictionary(inner) else inner)

@@ -1,0 +1,72 @@
+"""The journal of a run: what is done, and how often what was tried. It is the checkpoint."""
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from cluster.lake import documents
+from cluster.lake.store import Missing, Store
+
+# Records are small reads that wait for the network: more threads than CPUs.
+_THREADS = 16
+
+
+class Journal:
+    """`<store>/<run_id>/`: a plan, a marker an attempt, a record a split, a receipt."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self.store = store.child(run_id)
+
+    def write_plan(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Write the plan down, once; the plan that counts: ours, or an earlier one."""
+        return self._once("plan.json", document)
+
+    def read_plan(self) -> dict[str, Any] | None:
+        return self._read("plan.json")
+
+    def begin_attempt(self, split_id: str, limit: int) -> int | None:
+        """The number of this attempt at the split, from 1; None where `limit` were begun before.
+
+        No two attempts have one number, whichever process or machine they run in.
+        """
+        document = documents.encode({"split": split_id, "attempt_of": uuid.uuid4().hex})
+        for number in range(1, limit + 1):
+            if self.store.create(f"attempts/{split_id}-{number}", document):
+                return number
+        return None
+
+    def record(self, split_id: str, receipt: dict[str, Any]) -> dict[str, Any]:
+        """Record that the split is done, once; the record that counts: ours, or an earlier one."""
+        return self._once(f"splits/{split_id}.json", receipt)
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """All records by split."""
+        keys = [found.key for found in self.store.list("splits")]
+        with ThreadPoolExecutor(_THREADS) as threads:
+            read = threads.map(self.store.read, keys)
+            return {
+                key.removeprefix("splits/").removesuffix(".json"): self._decode(key, data)
+                for key, data in zip(keys, read, strict=True)
+            }
+
+    def write_receipt(self, document: dict[str, Any]) -> None:
+        """The receipt of the run; a later one takes the place of an earlier one."""
+        self.store.put("receipt.json", documents.encode(document))
+
+    def read_receipt(self) -> dict[str, Any] | None:
+        return self._read("receipt.json")
+
+    def _once(self, key: str, document: dict[str, Any]) -> dict[str, Any]:
+        data = documents.encode(document)
+        if not self.store.create(key, data):
+            data = self.store.read(key)
+        return self._decode(key, data)
+
+    def _read(self, key: str) -> dict[str, Any] | None:
+        try:
+            return self._decode(key, self.store.read(key))
+        except Missing:
+            return None
+
+    def _decode(self, key: str, data: bytes) -> dict[str, Any]:
+        return documents.decode(data, f"{self.store.uri}/{key}")

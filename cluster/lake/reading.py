@@ -1,0 +1,197 @@
+"""Rows of a split, in order, each with its row number in the file."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from rapidfuzz import process
+
+from cluster.lake import footer
+from cluster.lake.arrow_types import plain_array, plain_schema
+from cluster.lake.filters import RowFilter, parse_filter
+from cluster.lake.snapshot import Split
+from cluster.lake.store import Missing, ReadOnlyFile, Store
+from models.refusal import Refusal, SchemaMismatch
+
+__all__ = ["RowFilter", "Rows", "UnreadableFile", "parse_filter", "read"]
+
+# Column chunks of a split up to this size are fetched at once; of larger ones (a row group of
+# gigabytes that was cut by rows) each column is read bit by bit, to bound the memory.
+_PREFETCH = 512 * 1024**2
+# One request of such a column: the smallest size that Amazon's performance guide advises.
+_BIT = 8 * 1024**2
+
+
+class UnreadableFile(Refusal):
+    """A file that is there, as it was, and still cannot be read.
+
+    `rule` is one of vanished, truncated, checksum, unreadable.
+    """
+
+    def __init__(self, key: str, rule: str, message: str) -> None:
+        super().__init__(message)
+        self.key, self.rule = key, rule
+
+    def __reduce__(self) -> tuple[type["UnreadableFile"], tuple[str, str, str]]:
+        return UnreadableFile, (self.key, self.rule, str(self))
+
+
+class Rows(NamedTuple):
+    """Some rows of a split."""
+
+    batch: pa.RecordBatch  # columns as asked for, in plain types (see `arrow_types`)
+    numbers: np.ndarray  # int64 [rows]: their row numbers in the file
+
+
+def read(
+    store: Store,
+    split: Split,
+    columns: Sequence[str],
+    batch_rows: int,
+    filter_text: str | None = None,
+) -> Iterator[Rows]:
+    """Rows of the split in order, at most `batch_rows` at a time; without those filtered out.
+
+    Row groups that the filter excludes by their statistics are not fetched. Raises
+    `UnreadableFile`, `ChangedSinceSnapshot`, and `SchemaMismatch` for a column that is missing or
+    there twice; an error of the store itself is no `Refusal`, and stays what it is.
+    """
+    try:
+        file = store.open_parquet(split.key, split.version)
+    except Missing as gone:
+        message = f"{gone}: it was there when the snapshot was taken"
+        raise UnreadableFile(split.key, "vanished", message) from None
+    with file:
+        try:
+            parquet = _open(file)
+            row_filter = (
+                parse_filter(filter_text, parquet.schema_arrow.names) if filter_text else None
+            )
+            extra = row_filter.columns if row_filter else ()
+            names = tuple(dict.fromkeys((*columns, *extra)))
+            _need(split.key, parquet.schema_arrow, names)
+            if row_filter:
+                row_filter.check(parquet.schema_arrow)
+            groups = _groups(file, parquet, split, row_filter)
+            parquet = _fetch(file, parquet, groups, names)
+            yield from _rows(parquet, split, groups, columns, names, batch_rows, row_filter)
+        except (pa.ArrowException, OSError) as error:
+            if not footer.is_content(error):
+                raise
+            raise _unreadable(split.key, error) from error
+
+
+def _open(file: ReadOnlyFile, **options: int) -> pq.ParquetFile:
+    # pre_buffer would copy what `prefetch` has brought already.
+    return pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False, **options)
+
+
+def _need(key: str, schema: pa.Schema, names: Sequence[str]) -> None:
+    for name in names:
+        there = schema.names.count(name)
+        if there > 1:
+            raise SchemaMismatch(f"{key}: expected one column {name!r}, found {there} of that name")
+        if there == 0:
+            near = process.extractOne(name, schema.names, score_cutoff=60)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise SchemaMismatch(f"{key}: there is no column {name!r}{hint}")
+
+
+def _groups(
+    file: ReadOnlyFile, parquet: pq.ParquetFile, split: Split, row_filter: RowFilter | None
+) -> tuple[int, ...]:
+    """The split's row groups that may hold rows of the filter."""
+    if row_filter is None:
+        return split.row_groups
+    kinds = [parquet.schema_arrow.field(name).type for name in row_filter.columns]
+    # The statistics of floats say nothing of NaN, for which `not (x < 5)` is true: never skip.
+    if any(pa.types.is_floating(kind) or pa.types.is_nested(kind) for kind in kinds):
+        return split.row_groups
+    file.seek(0)
+    fragment = ds.ParquetFileFormat().make_fragment(file, row_groups=list(split.row_groups))
+    kept = fragment.subset(filter=row_filter.expression, schema=parquet.schema_arrow)
+    return tuple(group.id for group in kept.row_groups)
+
+
+def _fetch(
+    file: ReadOnlyFile, parquet: pq.ParquetFile, groups: Sequence[int], names: Sequence[str]
+) -> pq.ParquetFile:
+    """The file, with the column chunks that will be read brought near."""
+    ranges = []
+    for index in groups:
+        group = parquet.metadata.row_group(index)
+        for place in range(group.num_columns):
+            chunk = group.column(place)
+            path = chunk.path_in_schema
+            if any(path == name or path.startswith(name + ".") for name in names):
+                start = chunk.data_page_offset
+                if chunk.dictionary_page_offset:
+                    start = min(start, chunk.dictionary_page_offset)
+                ranges.append((start, min(file.length, start + chunk.total_compressed_size)))
+    if sum(stop - start for start, stop in ranges) > _PREFETCH:
+        return _open(file, buffer_size=_BIT)
+    file.prefetch(ranges)
+    return parquet
+
+
+def _rows(
+    parquet: pq.ParquetFile,
+    split: Split,
+    groups: Sequence[int],
+    columns: Sequence[str],
+    names: Sequence[str],
+    batch_rows: int,
+    row_filter: RowFilter | None,
+) -> Iterator[Rows]:
+    numbers = _numbers(parquet.metadata, split, groups)
+    last = split.first_row + split.rows
+    place = 0
+    schema = plain_schema(pa.schema([parquet.schema_arrow.field(name) for name in names]))
+    for batch in parquet.iter_batches(batch_rows, row_groups=list(groups), columns=list(names)):
+        here = numbers[place : place + batch.num_rows]
+        place += batch.num_rows
+        first, stop = np.searchsorted(here, [split.first_row, last])
+        if stop > first:
+            part = batch.slice(int(first), int(stop - first))
+            arrays = [plain_array(part.column(name)) for name in names]
+            rows = Rows(pa.record_batch(arrays, schema=schema), here[first:stop])
+            rows = _kept(rows, row_filter)
+            yield Rows(rows.batch.select(list(columns)), rows.numbers)
+        if place and numbers[place - 1] >= last - 1:
+            break
+    if place < len(numbers) and numbers[place] < last:
+        message = f"{split.key}: expected {len(numbers):,} rows in the split, found {place:,}"
+        raise UnreadableFile(split.key, "truncated", message)
+
+
+def _numbers(metadata: pq.FileMetaData, split: Split, groups: Sequence[int]) -> np.ndarray:
+    """int64: the row numbers in the file of all rows of the groups."""
+    before = np.cumsum(
+        [0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))]
+    )
+    if not split.row_groups or before[split.row_groups[0]] + split.offset != split.first_row:
+        raise Refusal(f"split {split.id} of {split.key} was not cut from this version of the file")
+    spans = [np.arange(before[i], before[i + 1], dtype=np.int64) for i in groups]
+    return np.concatenate(spans) if spans else np.empty(0, np.int64)
+
+
+def _kept(rows: Rows, row_filter: RowFilter | None) -> Rows:
+    if row_filter is None:
+        return rows
+    keep = row_filter.keep(rows.batch)
+    if keep.all():
+        return rows
+    return Rows(rows.batch.filter(pa.array(keep)), rows.numbers[keep])
+
+
+def _unreadable(key: str, error: BaseException) -> UnreadableFile:
+    text = str(error)
+    lower = text.lower()
+    if "crc" in lower or "checksum" in lower:
+        return UnreadableFile(key, "checksum", f"{key}: a page does not match its checksum: {text}")
+    if "end of file" in lower or "eof" in lower or "expected to read" in lower:
+        return UnreadableFile(key, "truncated", f"{key} ends before its data does: {text}")
+    return UnreadableFile(key, "unreadable", f"{key} cannot be decoded: {text}")

@@ -1,0 +1,227 @@
+"""From splits to what a training needs: a fitted encoder, a dataset, a sample, a calibration."""
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+import torch
+
+from cluster import judge
+from cluster.distinct import KeySample, hashes
+from cluster.intake import BATCH_ROWS, Books, Intake, Lot
+from cluster.lake import reading
+from cluster.lake.snapshot import Split
+from cluster.lake.store import Store
+from cluster.resources import ActorPlan
+from cluster.stream import SplitWorker, descriptors, over, stream
+from cluster.training import tensors
+from models.columns import FeatureColumn
+from models.detector import Batch, Detector
+from models.encoder import Encoder
+from models.encoder_fit import EncoderFit
+from models.refusal import Refusal
+from models.sketch import ScoreSketch
+from models.threshold import Calibration
+
+DaySplit = tuple[str, Split]
+OnSplit = Callable[[int], None]  # called with the rows of each split that is done
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of the input a training sees."""
+
+    input_uri: str
+    columns: tuple[FeatureColumn, ...]
+    schema: pa.Schema
+    filter: str | None
+
+
+class _FitWorker(SplitWorker):
+    def __init__(self, plan: ActorPlan, rows: Rows) -> None:
+        super().__init__(plan)
+        self.rows = rows
+
+    def answer(self, day: str, split: Split) -> dict[str, Any]:
+        fit = EncoderFit(self.rows.columns, self.rows.schema)
+        required = tuple(source.column.name for source in fit.sources)
+        store = Store.open(self.rows.input_uri)
+        for batch, _ in reading.read(
+            store, split, required, BATCH_ROWS, filter_text=self.rows.filter
+        ):
+            fit.update(batch)
+        document = base64.b64encode(fit.to_bytes()).decode()
+        return {"split": split.id, "rows": split.rows, "fit": document}
+
+
+def fit_encoder(
+    rows: Rows, splits: Sequence[DaySplit], plan: ActorPlan, on_split: OnSplit
+) -> tuple[Encoder, int]:
+    """One pass over the splits; statistics merged in the order of the plan. Also the number of
+    rows that the encoder was fitted on."""
+    parts: dict[str, EncoderFit] = {}
+    for answer in stream(splits, _FitWorker, (rows,), plan):
+        parts[answer["split"]] = EncoderFit.from_bytes(base64.b64decode(answer["fit"]))
+        on_split(answer["rows"])
+    whole = EncoderFit(rows.columns, rows.schema)
+    for _, split in splits:
+        whole.merge(parts[split.id])
+    if whole.rows == 0:
+        kept = f" that pass the filter {rows.filter!r}" if rows.filter else ""
+        raise Refusal(f"there are no rows to train on{kept} in {rows.input_uri}")
+    return whole.finish(), whole.rows
+
+
+class _Extract:
+    """Raw encoder inputs of a split as one Arrow table."""
+
+    def __init__(self, intake: Intake, needs_labels: bool) -> None:
+        self.intake, self.needs_labels = intake, needs_labels
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
+        parts = [
+            _table(lot, self.intake.roles.label, self.needs_labels)
+            for _, split in descriptors(batch)
+            for lot in self.intake.lots(split, Books())
+        ]
+        if parts:
+            return pa.concat_tables(parts)
+        encoder = self.intake.encoder
+        return _columns(
+            np.empty((0, len(encoder.raw)), np.float32),
+            np.empty((0, len(encoder.layout.categories)), np.int64),
+            np.empty(0, np.float32),
+        )
+
+
+def _table(lot: Lot, label: str | None, needs_labels: bool) -> pa.Table:
+    labels = np.full(lot.rows.num_rows, np.nan, np.float32)
+    if label is not None:
+        column = lot.rows.column(label).cast(pa.float32())
+        labels = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
+    values, codes = lot.extracted.values.numpy(), lot.extracted.codes.numpy()
+    if needs_labels:
+        known = np.isfinite(labels)
+        values, codes, labels = values[known], codes[known], labels[known]
+    return _columns(values, codes, labels)
+
+
+def _columns(values: np.ndarray, codes: np.ndarray, labels: np.ndarray) -> pa.Table:
+    def matrix(array: np.ndarray, kind: pa.DataType) -> pa.Array:
+        flat = pa.array(np.ascontiguousarray(array).reshape(-1), kind)
+        if array.shape[1]:
+            return pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
+        return pa.array([[]] * len(array), pa.list_(kind, 0))
+
+    return pa.table(
+        {
+            "values": matrix(values, pa.float32()),
+            "codes": matrix(codes.astype(np.int32), pa.int32()),
+            "label": pa.array(labels, pa.float32()),
+        }
+    )
+
+
+def dataset(
+    intake: Intake, splits: Sequence[DaySplit], needs_labels: bool, plan: ActorPlan
+) -> ray.data.Dataset:
+    """A lazy dataset of `values`, `codes` and `label` (NaN where there is none)."""
+    return over(splits, _Extract, (intake, needs_labels), plan)
+
+
+def sample(encoder: Encoder, data: ray.data.Dataset, rows: int, most: int, seed: int) -> Batch:
+    """A uniform sample without replacement of about `most` of the dataset's `rows`, encoded."""
+    share = min(1.0, most / max(1, rows))
+    parts: list[Batch] = []
+    for number, table in enumerate(data.iter_batches(batch_size=None, batch_format="pyarrow")):
+        values, codes, label = tensors(table)
+        if share < 1.0:
+            generator = np.random.default_rng((seed, number))
+            chosen = torch.from_numpy(generator.random(len(values)) < share)
+            values, codes, label = values[chosen], codes[chosen], label[chosen]
+        parts.append(encoder(values, codes)._replace(label=label))
+    labels = [p.label for p in parts if p.label is not None]
+    return Batch(
+        torch.cat([p.numeric for p in parts]),
+        torch.cat([p.codes for p in parts]),
+        torch.cat(labels),
+    )
+
+
+class _Calibrator(SplitWorker):
+    """Score sketches of held-back splits, for several detectors in one reading."""
+
+    def __init__(self, plan: ActorPlan, intake: Intake, detectors: dict[str, Detector]) -> None:
+        super().__init__(plan)
+        self.intake = intake
+        self.encoder = intake.encoder.to(self.device).eval()
+        self.detectors = {n: d.to(self.device).eval() for n, d in detectors.items()}
+
+    def answer(self, day: str, split: Split) -> dict[str, Any]:
+        sketches = {name: [ScoreSketch(), ScoreSketch(), ScoreSketch()] for name in self.detectors}
+        entities = KeySample()
+        roles = self.intake.roles
+        for lot in self.intake.lots(split, Books()):
+            labels = None
+            if roles.label:
+                column = lot.rows.column(roles.label).cast(pa.float32())
+                labels = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
+            if roles.entity:
+                entities.update(hashes([lot.rows.column(name) for name in roles.entity[:1]]))
+            found = judge.scores(self.encoder, self.detectors, lot.extracted, self.device)
+            for name, scores in found.items():
+                everything, normal, anomalous = sketches[name]
+                everything.update(scores)
+                if labels is not None:
+                    normal.update(scores[labels == 0])
+                    anomalous.update(scores[labels == 1])
+        return {
+            "day": day,
+            "rows": split.rows,
+            "entities": entities.to_document(),
+            "sketches": {
+                name: [sketch.to_document() for sketch in three]
+                for name, three in sketches.items()
+            },
+        }
+
+
+def calibrate(
+    intake: Intake,
+    detectors: dict[str, Detector],
+    splits: Sequence[DaySplit],
+    days: float,
+    plan: ActorPlan,
+    on_split: OnSplit,
+) -> dict[str, Calibration]:
+    """The distribution of each detector's scores on held-back splits that stand for `days` days.
+
+    Entities are those of the first entity column. A non-finite score anywhere is refused.
+    """
+    merged = {name: [ScoreSketch(), ScoreSketch(), ScoreSketch()] for name in detectors}
+    entities: dict[str, KeySample] = {}
+    for answer in stream(splits, _Calibrator, (intake, detectors), plan):
+        for name, three in answer["sketches"].items():
+            for whole, part in zip(merged[name], three, strict=True):
+                whole.merge(ScoreSketch.from_document(part))
+        seen = entities.setdefault(answer["day"], KeySample())
+        seen.merge(KeySample.from_document(answer["entities"]))
+        on_split(answer["rows"])
+    a_day = None
+    if intake.roles.entity and entities:
+        a_day = sum(e.distinct for e in entities.values()) / max(days, len(entities))
+    labelled = intake.roles.label is not None
+    return {
+        name: Calibration(
+            scores=everything,
+            normal=normal if labelled else None,
+            anomalous=anomalous if labelled else None,
+            days=days,
+            entities_per_day=a_day,
+        )
+        for name, (everything, normal, anomalous) in merged.items()
+    }

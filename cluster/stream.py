@@ -1,0 +1,78 @@
+"""Ray Data streams descriptors of splits, not rows, through a pool of actors.
+
+Each actor reads its splits for itself, so that reading, computing and writing overlap in its
+threads, and answers with one small document a split (see "Scoring: exactly once" in the design
+for what was measured).
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import ray.data
+import torch
+
+from cluster.lake.snapshot import Split
+from cluster.resources import ActorPlan
+
+
+class SplitWorker:
+    """Base of what runs in the actors: `answer` turns one split into one JSON-able document.
+
+    `answer` is called from several threads at once.
+    """
+
+    def __init__(self, plan: ActorPlan) -> None:
+        torch.set_num_threads(plan.torch_threads)
+        self.device = torch.device("cuda" if plan.gpus else "cpu")
+
+    def answer(self, day: str, split: Split) -> dict[str, Any]:
+        raise TypeError("a SplitWorker says what it does with a split")
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
+        return {"answer": [json.dumps(self.answer(*pair)) for pair in descriptors(batch)]}
+
+
+def stream(
+    splits: Sequence[tuple[str, Split]],
+    worker: type[SplitWorker],
+    arguments: tuple[Any, ...],
+    plan: ActorPlan,
+) -> Iterator[dict[str, Any]]:
+    """Run `worker(plan, *arguments)` over (day, split) pairs; answers come as they are ready."""
+    if splits:
+        for row in over(splits, worker, (plan, *arguments), plan).iter_rows():
+            yield json.loads(row["answer"])
+
+
+def over(
+    splits: Sequence[tuple[str, Split]],
+    worker: type[Any],
+    arguments: tuple[Any, ...],
+    plan: ActorPlan,
+) -> ray.data.Dataset:
+    """A lazy dataset of what `worker(*arguments)` makes of (day, split) pairs, one task a split."""
+    items = [{"day": day, "split": json.dumps(split.to_document())} for day, split in splits]
+    return ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        worker,
+        fn_constructor_args=arguments,
+        batch_size=1,
+        batch_format="numpy",
+        compute=ray.data.ActorPoolStrategy(
+            size=plan.actors,
+            max_tasks_in_flight_per_actor=plan.threads + 1,
+            max_concurrent_calls_per_actor=plan.threads,
+            enable_true_multi_threading=True,
+        ),
+        num_cpus=plan.cpus,
+        num_gpus=plan.gpus or None,
+    )
+
+
+def descriptors(batch: dict[str, np.ndarray]) -> list[tuple[str, Split]]:
+    """The (day, split) pairs in a batch of `over`."""
+    return [
+        (str(day), Split.from_document(json.loads(str(split))))
+        for day, split in zip(batch["day"], batch["split"], strict=True)
+    ]

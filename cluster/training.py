@@ -1,0 +1,384 @@
+"""Train a detector with DDP: Ray Train runs the loop, Ray Data streams the encoded splits."""
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from torch import Tensor, nn
+
+from cluster import checkpoint
+from cluster.lake.store import Store
+from cluster.resources import WorkerPlan
+from models import catalog
+from models.detector import Batch, Detector
+from models.encoder import Encoder
+from models.refusal import Refusal
+
+# A worker that hangs in a collective (a peer died) gives up after this; Ray's default is 30 min.
+_COLLECTIVE_TIMEOUT_S = 120
+# Rows that a worker takes from Ray Data at once and shuffles before cutting batches: larger mixes
+# the splits better, and costs this many encoded rows of memory.
+_SHUFFLE_BATCHES = 16
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a gradient-trained detector is trained."""
+
+    epochs: int = 30
+    batch_rows: int = 1024  # of all workers together
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    warmup: float = 0.05  # share of all steps over which the learning rate rises
+    patience: int = 5  # epochs without a better validation loss before stopping
+    clip_gradient: float = 1.0  # largest norm of the gradient
+    seed: int = 0
+    max_failures: int = 3  # times that lost workers are replaced
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gives back."""
+
+    state: dict[str, Tensor]
+    history: list[dict[str, float]]  # one entry an epoch
+    best_epoch: int
+    resumed_from: int  # epochs that an earlier, interrupted job had done
+
+
+class NonFiniteLoss(Refusal):
+    """The loss was NaN or infinite; the message names epoch, batch and feature."""
+
+
+def train(
+    encoder: Encoder,
+    detector_name: str,
+    options: dict[str, Any],
+    training: TrainingOptions,
+    data: dict[str, ray.data.Dataset],
+    rows: int,
+    plan: WorkerPlan,
+    storage: Store,
+    run_name: str,
+    on_epoch: Callable[[dict[str, float]], None],
+    prepared: dict[str, Any] | None = None,
+) -> Trained:
+    """Minimise the detector's loss over `data["train"]`, keep the epoch that is best on
+    `data["validation"]`.
+
+    `data` holds raw encoder inputs (see `cluster.preparing`); each worker encodes on its device.
+    A job that died is resumed from its last checkpoint by calling this again with the same
+    `run_name` and `storage`.
+    """
+    board = Board.remote()  # type: ignore[attr-defined]
+    filesystem, path = storage.arrow()
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "encoder": encoder,
+            "detector": detector_name,
+            "options": options,
+            "training": asdict(training),
+            "rows": rows,
+            "torch_threads": plan.torch_threads,
+            "board": board,
+            "prepared": prepared or {},
+        },
+        torch_config=TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT_S),
+        scaling_config=ScalingConfig(
+            num_workers=plan.workers,
+            use_gpu=bool(plan.gpus),
+            resources_per_worker={"CPU": plan.cpus, **({"GPU": plan.gpus} if plan.gpus else {})},
+        ),
+        run_config=RunConfig(
+            name=run_name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=training.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        ),
+        datasets=dict(data),
+        dataset_config=ray.train.DataConfig(datasets_to_split="all"),
+    )
+    with _listening(board, on_epoch):
+        try:
+            result = trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise _plain(error) from error
+    if result.checkpoint is None:
+        raise RuntimeError("the training ended without a checkpoint")
+    with result.checkpoint.as_directory() as folder:
+        saved = checkpoint.load(folder)
+    return Trained(saved.best, saved.history, saved.best_epoch, saved.resumed_from)
+
+
+def _plain(error: Exception) -> Exception:
+    """The refusal that a worker raised, if that is what ended the training."""
+    causes = [error, *getattr(error, "worker_failures", {}).values()]
+    for cause in causes:
+        text = str(cause)
+        if "NonFiniteLoss: " in text:
+            return NonFiniteLoss(text.split("NonFiniteLoss: ")[-1].splitlines()[0])
+    return error
+
+
+@ray.remote(num_cpus=0)
+class Board:
+    """Where the first worker pins up its progress for the driver to read."""
+
+    def __init__(self) -> None:
+        import asyncio
+
+        self.epochs: asyncio.Queue[dict[str, float] | None] = asyncio.Queue()
+
+    async def pin(self, epoch: dict[str, float] | None) -> None:
+        await self.epochs.put(epoch)
+
+    async def next(self) -> dict[str, float] | None:
+        return await self.epochs.get()
+
+
+class _listening:  # noqa: N801 - used as a context manager, like a function
+    """Call `on_epoch` in the driver for each epoch that the workers finish."""
+
+    def __init__(self, board: Any, on_epoch: Callable[[dict[str, float]], None]) -> None:
+        self.board, self.on_epoch = board, on_epoch
+        self.thread = threading.Thread(target=self._listen, daemon=True)
+
+    def _listen(self) -> None:
+        while (epoch := ray.get(self.board.next.remote())) is not None:
+            self.on_epoch(epoch)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        ray.get(self.board.pin.remote(None))
+        self.thread.join()
+
+
+# --- what runs in each worker ---------------------------------------------------------------
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """One DDP rank: epochs of steps, a validation and a checkpoint after each."""
+    import time
+
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    options = TrainingOptions(**config["training"])
+    torch.set_num_threads(config["torch_threads"])
+    torch.manual_seed(options.seed + rank)
+    device = ray.train.torch.get_device()
+    encoder: Encoder = config["encoder"].to(device).eval()
+    torch.manual_seed(options.seed)  # the same weights on every rank
+    detector = catalog.build(config["detector"], encoder.layout, config["options"]).to(device)
+    if config["prepared"]:
+        detector.prepare(**config["prepared"])
+    torch.manual_seed(options.seed + rank)
+    optimizer = torch.optim.AdamW(
+        detector.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    steps = max(1, math.ceil(config["rows"] / options.batch_rows))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _rate(options, steps))
+    progress = _resume(detector, optimizer, schedule)
+    loop = _Loop(encoder, detector, optimizer, schedule, options, rank, world, device)
+    for epoch in range(len(progress.history), options.epochs):
+        started = time.monotonic()
+        shard = ray.train.get_dataset_shard("train")
+        train_loss, rows = loop.epoch(epoch, shard)
+        seconds = time.monotonic() - started
+        validation_loss = loop.validate(epoch, ray.train.get_dataset_shard("validation"))
+        entry = {
+            "epoch": epoch + 1,
+            "train_loss": train_loss,
+            "validation_loss": validation_loss,
+            "learning_rate": optimizer.param_groups[0]["lr"],
+            "rows_per_second": rows / max(seconds, 1e-9),
+        }
+        progress = progress.after(entry, detector.state_dict())
+        progress.report(detector, optimizer, schedule, rank, entry)
+        if rank == 0:
+            ray.get(config["board"].pin.remote(entry))
+        if epoch + 1 - progress.best_epoch >= options.patience:
+            break
+
+
+def _resume(
+    detector: Detector,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> checkpoint.Progress:
+    saved = ray.train.get_checkpoint()
+    if saved is None:
+        return checkpoint.Progress()
+    with saved.as_directory() as folder:
+        return checkpoint.restore(folder, detector, optimizer, schedule)
+
+
+def _rate(options: TrainingOptions, steps: int) -> Callable[[int], float]:
+    """Linear warm-up, then half a cosine down to a hundredth (Loshchilov & Hutter, 2017)."""
+    total = steps * options.epochs
+    warm = max(1, int(total * options.warmup))
+
+    def rate(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        done = min(1.0, (step - warm) / max(1, total - warm))
+        return 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
+
+    return rate
+
+
+class _Loop:
+    """The steps of one rank."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        detector: Detector,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        options: TrainingOptions,
+        rank: int,
+        world: int,
+        device: torch.device,
+    ) -> None:
+        self.encoder, self.detector = encoder, detector
+        self.optimizer, self.schedule, self.options = optimizer, schedule, options
+        self.rank, self.world, self.device = rank, world, device
+        self.rows_a_rank = max(1, options.batch_rows // world)
+        self.model: nn.Module = detector
+        if world > 1:
+            self.model = nn.parallel.DistributedDataParallel(detector, broadcast_buffers=False)
+
+    def epoch(self, epoch: int, shard: Any) -> tuple[float, int]:
+        """One pass; returns the mean training loss and the rows, over all ranks."""
+        self.detector.train()
+        total_loss, total_rows, number = 0.0, 0, 0
+        generator = np.random.default_rng((self.options.seed, epoch, self.rank))
+        batches = self._batches(shard, generator)
+        while True:
+            number += 1
+            batch = next(batches, None)
+            rows = self._sum(0.0 if batch is None else len(batch.numeric))
+            if rows == 0:
+                break
+            loss = self._step(batch, rows, epoch, number)
+            total_loss += loss
+            total_rows += int(rows)
+        # _step returns this rank's summed loss; add up over ranks.
+        return self._sum(total_loss) / max(1, total_rows), total_rows
+
+    def _step(self, batch: Batch | None, rows: float, epoch: int, number: int) -> float:
+        """One update. Ranks have shards of different sizes: one that has run out takes part with
+        an empty share, so that every rank makes the same steps and no row is dropped. The
+        gradient is that of the mean over all ranks' rows."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+            per_row = self.model(self._nothing() if batch is None else batch)
+            if batch is None:
+                per_row = per_row * 0.0
+        total = per_row.float().sum()
+        # The check is on the sum over ranks, so that all stop together.
+        if not math.isfinite(self._sum(float(total.detach()))):
+            self._explain(batch, epoch, number)
+        (total * self.world / rows).backward()
+        nn.utils.clip_grad_norm_(self.detector.parameters(), self.options.clip_gradient)
+        self.optimizer.step()
+        self.schedule.step()
+        return float(total.detach())
+
+    @torch.no_grad()
+    def validate(self, epoch: int, shard: Any) -> float:
+        """Mean loss over the held-back rows of all ranks."""
+        self.detector.eval()
+        loss, rows = 0.0, 0
+        for batch in self._batches(shard, None):
+            loss += float(self.detector.loss(batch).float().sum())
+            rows += len(batch.numeric)
+        total, count = self._sum(loss), self._sum(float(rows))
+        if not math.isfinite(total):
+            raise NonFiniteLoss(f"the validation loss of epoch {epoch + 1} is {total}")
+        return total / max(1.0, count)
+
+    def _batches(self, shard: Any, generator: np.random.Generator | None) -> Iterator[Batch]:
+        """Encoded batches of this rank; shuffled within a buffer when there is a generator."""
+        size = self.rows_a_rank
+        for table in shard.iter_batches(
+            batch_size=size * _SHUFFLE_BATCHES, batch_format="pyarrow", prefetch_batches=2
+        ):
+            values, codes, label = tensors(table)
+            order = torch.arange(len(values))
+            if generator is not None:
+                order = torch.from_numpy(generator.permutation(len(values)))
+            for start in range(0, len(values), size):
+                chosen = order[start : start + size]
+                batch: Batch = self.encoder(
+                    values[chosen].to(self.device), codes[chosen].to(self.device)
+                )
+                yield batch._replace(label=label[chosen].to(self.device))
+
+    def _nothing(self) -> Batch:
+        layout = self.encoder.layout
+        numeric = torch.zeros(1, len(layout.numeric), device=self.device)
+        codes = torch.zeros(1, len(layout.categories), dtype=torch.int64, device=self.device)
+        return Batch(numeric, codes, torch.zeros(1, device=self.device))
+
+    def _sum(self, value: float) -> float:
+        if self.world == 1:
+            return value
+        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return float(tensor)
+
+    @torch.no_grad()
+    def _explain(self, batch: Batch | None, epoch: int, number: int) -> None:
+        """Stop, naming the feature that made the loss non-finite."""
+        where = f"epoch {epoch + 1}, batch {number}"
+        feature = "an input of another worker"
+        if batch is not None:
+            bad = ~torch.isfinite(batch.numeric)
+            if bad.any():
+                feature = self.encoder.layout.numeric[int(bad.any(0).nonzero()[0])].name
+            else:
+                shares = self.detector.contributions(batch).shares
+                odd = ~torch.isfinite(shares)
+                column = odd.any(0).nonzero()
+                names = self.encoder.layout.features
+                feature = names[int(column[0])] if len(column) else "the weights (they diverged)"
+        raise NonFiniteLoss(
+            f"the training loss is not finite at {where}; caused by {feature}: lower "
+            "training.learning_rate, or give that column a range, clip or log1p in the spec"
+        )
+
+
+def tensors(table: pa.Table) -> tuple[Tensor, Tensor, Tensor]:
+    """(values float32 [rows, raw], codes int64 [rows, c], label float32 [rows]) of a table of
+    `cluster.preparing`."""
+    table = table.combine_chunks()
+    rows = table.num_rows
+
+    def matrix(name: str, dtype: type) -> Tensor:
+        column = table.column(name)
+        width = column.type.list_size
+        if rows == 0 or width == 0:
+            return torch.from_numpy(np.empty((rows, width), dtype))
+        chunk = column.chunk(0)
+        flat = chunk.flatten().to_numpy(zero_copy_only=False).astype(dtype, copy=True)
+        return torch.from_numpy(flat.reshape(rows, width))
+
+    label = table.column("label").to_numpy().astype(np.float32, copy=True)
+    return matrix("values", np.float32), matrix("codes", np.int64), torch.from_numpy(label)

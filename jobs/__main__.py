@@ -1,0 +1,388 @@
+"""The command line, `python -m jobs VERB`: it chooses a spec and a day; the spec configures.
+
+Torch and Ray are imported by the verb that needs them: `--help` answers at once.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from jobs.console import configure_logs, err, out
+from models.refusal import Refusal
+
+app = typer.Typer(
+    name="python -m jobs",
+    help="Anomaray finds anomalies in a data lake.\n\n"
+    "A night is: [b]train[/] a detector, [b]score[/] a day, read its [b]flags[/]. "
+    "Start with [b]init URI[/], which looks at your Parquet and writes a spec.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+SpecPath = Annotated[Path, typer.Argument(help="The spec: the YAML file of a watch.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Address = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads the annotation
+    typer.Option(help="Address of a running Ray (also RAY_ADDRESS); without it Ray is embedded."),
+]
+SingleWriter = Annotated[
+    bool,
+    typer.Option(help="Allow a store without conditional PUT; nothing else may write there."),
+]
+Days = Annotated[Optional[str], typer.Option(help="FIRST..LAST, both included, or one day.")]  # noqa: UP045
+
+
+def _range(days: str | None) -> Any:
+    from jobs.spec import DayRange
+
+    try:
+        return None if days is None else DayRange.parse(days)
+    except ValueError as error:
+        raise Refusal(f"--days: {error}, such as 2026-01-01..2026-01-13") from None
+
+
+def _print(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=1, default=str) + "\n")
+
+
+@app.command()
+def init(
+    uri: Annotated[str, typer.Argument(help="Folder or bucket prefix with Parquet files.")],
+    output: Annotated[Path, typer.Option(help="The spec to write.")] = Path("watch.yaml"),
+    force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+) -> None:
+    """Look at the data and write a commented spec with roles inferred."""
+    from jobs import init as job
+
+    if output.exists() and not force:
+        raise Refusal(f"{output} exists: name another file with --output, or pass --force")
+    output.write_text(job.init(uri, output.stem))
+    err.print(f"wrote {output}; look through it, then: python -m jobs check {output}")
+
+
+@app.command()
+def check(spec: SpecPath, as_json: Json = False) -> None:
+    """Check a spec against the data."""
+    from jobs import check as job
+
+    report = job.run(spec)
+    if as_json:
+        _print({"errors": report.errors, "warnings": report.warnings, "seen": report.seen})
+    else:
+        for line in report.seen:
+            out.print(line, highlight=False, markup=False)
+        for line in report.warnings:
+            err.print(f"[yellow]warning[/] {_plain(line)}", highlight=False)
+    report.refuse()
+    if not as_json:
+        out.print(f"{spec}: fits the data", highlight=False)
+
+
+@app.command()
+def plan(
+    spec: SpecPath,
+    day: Annotated[str, typer.Option(help="Partition value; `all` without partitions.")],
+    as_json: Json = False,
+) -> None:
+    """Print the snapshot and splits of a day, with predicted rows, bytes, memory and time."""
+    from jobs import plan as job
+    from jobs.spec import load
+
+    document = job.plan(load(spec), day)
+    if as_json:
+        _print(document)
+        return
+    out.print(job.table_of(document))
+    for rejected in document["rejected"]:
+        err.print(f"[yellow]to the quarantine[/] {rejected['key']}: {rejected['message']}")
+
+
+@app.command()
+def train(
+    spec: SpecPath,
+    workers: Annotated[Optional[int], typer.Option(min=1, help="DDP workers.")] = None,  # noqa: UP045
+    days: Days = None,
+    promote: Annotated[bool, typer.Option(help="Make the bundle the champion.")] = True,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Train the detector and its baselines; the bundle becomes the champion."""
+    from dataclasses import asdict
+
+    from jobs import train as job
+    from jobs.spec import load
+
+    made = job.train(
+        load(spec), days=_range(days), workers=workers, address=address, promote=promote
+    )
+    if as_json:
+        _print(asdict(made))
+        return
+    loss = "" if made.validation_loss is None else f", held-back loss {made.validation_loss:.4g}"
+    out.print(
+        f"bundle {made.bundle} from {made.rows:,} rows in {made.seconds:.0f} s: best epoch "
+        f"{made.best_epoch} of {made.epochs}{loss}, {made.rows_per_second:,.0f} rows/s; "
+        + ("champion" if made.promoted else f"not promoted (promote {spec} {made.bundle})"),
+        highlight=False,
+    )
+
+
+@app.command()
+def threshold(
+    spec: SpecPath,
+    promote: Annotated[bool, typer.Option(help="Put it into force.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Choose a new threshold by the spec's policy from stored score sketches: no GPU, no data."""
+    from jobs import threshold as job
+    from jobs.spec import load
+
+    document = job.change(load(spec), promote)
+    if as_json:
+        _print(document)
+        return
+    before, after = document["before"], document["after"]
+    out.print(
+        f"threshold {before['value']:.6g} -> {after['value']:.6g} by {after['policy']}: "
+        f"{document['calibration_rows_above']:,} of {document['calibration_rows']:,} held-back "
+        f"rows are above; " + ("in force" if document["promoted"] else "unchanged"),
+        highlight=False,
+    )
+
+
+@app.command()
+def score(
+    spec: SpecPath,
+    day: Annotated[str, typer.Option(help="Partition value; `all` without partitions.")],
+    single_writer: SingleWriter = False,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Score a day and commit its flags. Exits with 0 only when they are committed."""
+    from jobs import score as job
+    from jobs.spec import load
+
+    receipt = job.score(load(spec), day, address=address, single_writer=single_writer)
+    if as_json:
+        _print(receipt.to_document())
+    else:
+        _say_receipt(receipt)
+    if receipt.status != "committed":
+        raise typer.Exit(1)
+
+
+def _say_receipt(receipt: Any) -> None:
+    for warning in receipt.warnings:
+        err.print(f"[yellow]warning[/] {_plain(warning)}", highlight=False)
+    if receipt.already:
+        out.print(f"{receipt.day} was committed before by this very run: nothing to do")
+        return
+    line = (
+        f"{receipt.day}: {receipt.rows:,} rows = {receipt.scored:,} scored + "
+        f"{receipt.quarantined:,} quarantined + {receipt.filtered:,} filtered; "
+        f"{receipt.flagged:,} flags; {receipt.rows_per_second:,.0f} rows/s; run {receipt.run_id}"
+    )
+    out.print(line, highlight=False)
+    for gate in receipt.failed_gates:
+        err.print(f"[red]gate[/] {_plain(gate)}", highlight=False)
+    if receipt.status != "committed":
+        err.print("[red]not committed[/]: the table is as it was before", highlight=False)
+    out.print(f"run card: {receipt.card}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    spec: SpecPath, days: Days = None, address: Address = None, as_json: Json = False
+) -> None:
+    """Measure the detector and its baselines, side by side, on labelled days."""
+    from jobs import evaluate as job
+    from jobs.spec import load
+
+    document = job.evaluate(load(spec), _range(days), address=address)
+    if as_json:
+        _print(document)
+        return
+    for table in job.table_of(document):
+        out.print(table)
+
+
+@app.command()
+def flags(
+    spec: SpecPath,
+    day: Annotated[Optional[str], typer.Option(help="One day; without it, all.")] = None,  # noqa: UP045
+    sql: Annotated[Optional[str], typer.Option(help="A query over the view `flags`.")] = None,  # noqa: UP045
+    export: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Write them as plain hive-partitioned Parquet to this URI."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Read the committed flags: on the terminal, by SQL, or exported as plain Parquet."""
+    from jobs import flags as job
+    from jobs.spec import load
+
+    watch = load(spec)
+    table = f"{watch.output.uri.rstrip('/')}/flags"
+    if export:
+        written = job.export(table, export)
+        out.print(f"wrote {written.rows:,} flags to {export}", highlight=False)
+        return
+    frame = job.query(sql, table, day) if sql else job.read(table, day)
+    if as_json:
+        sys.stdout.write(frame.to_json(orient="records", date_format="iso") + "\n")
+        return
+    job.show(frame, limit, out, None if sql else watch.roles)
+
+
+@app.command()
+def nightly(
+    spec: SpecPath,
+    single_writer: SingleWriter = False,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """What a scheduler calls: trains when due, scores every complete day not yet committed."""
+    from jobs import nightly as job
+    from jobs.spec import load
+
+    _end_night(job.nightly(load(spec), address=address, single_writer=single_writer), as_json)
+
+
+@app.command()
+def backfill(
+    spec: SpecPath,
+    days: Annotated[str, typer.Option(help="FIRST..LAST, both included, or one day.")],
+    single_writer: SingleWriter = False,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Score the days of a range that are not committed."""
+    from jobs import nightly as job
+    from jobs.spec import load
+
+    night = job.backfill(load(spec), _range(days), address=address, single_writer=single_writer)
+    _end_night(night, as_json)
+
+
+def _end_night(night: Any, as_json: bool) -> None:
+    if as_json:
+        _print(night.to_document())
+    if not night.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def registry(spec: SpecPath, as_json: Json = False) -> None:
+    """List the bundles of a watch, and which was champion when."""
+    from jobs import bundles as job
+    from jobs.spec import load
+
+    document = job.listing(load(spec))
+    if as_json:
+        _print(document)
+    else:
+        out.print(job.table_of(document))
+
+
+@app.command()
+def promote(
+    spec: SpecPath, bundle: Annotated[str, typer.Argument(help="Id of a bundle in the registry.")]
+) -> None:
+    """Make a bundle the champion, in one atomic step."""
+    from jobs import bundles as job
+    from jobs.spec import load
+
+    out.print(job.promote(load(spec), bundle), highlight=False)
+
+
+@app.command()
+def rollback(spec: SpecPath) -> None:
+    """Go back to the champion before this one, in one atomic step."""
+    from jobs import bundles as job
+    from jobs.spec import load
+
+    out.print(job.rollback(load(spec)), highlight=False)
+
+
+@app.command()
+def vacuum(
+    spec: SpecPath,
+    hours: Annotated[int, typer.Option(min=0, help="Keep files younger than this.")] = 168,
+    dry_run: Annotated[bool, typer.Option(help="Only list what would be removed.")] = True,
+) -> None:
+    """Remove shards that no commit names: those of dead attempts and of replaced runs."""
+    from jobs import bundles as job
+    from jobs.spec import load
+
+    removed = job.vacuum(load(spec), hours, dry_run)
+    for key in removed:
+        out.print(key, highlight=False, markup=False)
+    verb = "would be removed (pass --no-dry-run)" if dry_run else "were removed"
+    err.print(f"{len(removed):,} files {verb}", highlight=False)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where data and results go.")] = Path("demo"),
+    workers: Annotated[int, typer.Option(min=1, help="DDP workers.")] = 2,
+    scale: Annotated[float, typer.Option(min=0.01, help="Multiplies the rows.")] = 1.0,
+) -> None:
+    """Generate two weeks of flows and transactions, train, score the last day, show the flags."""
+    from jobs import demo_run as job
+
+    job.run(folder, workers, scale)
+
+
+@app.command()
+def generate(
+    folder: Annotated[Path, typer.Argument(help="Where the demo's data goes.")],
+    days: Annotated[int, typer.Option(min=1)] = 14,
+    scale: Annotated[float, typer.Option(min=0.01, help="Multiplies the rows.")] = 1.0,
+    seed: Annotated[int, typer.Option()] = 7,
+) -> None:
+    """Only write the demo's data: labelled flows and transactions, the same for a seed."""
+    from jobs import demo as job
+    from jobs.console import step
+
+    with step("write", days * job.FILES_A_DAY * 2) as progress:
+        summary = job.write(
+            folder, days=days, scale=scale, seed=seed, progress=lambda *_: progress.advance()
+        )
+    _print(job.document(summary))
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """A refusal is one message and exit code 2; everything else is a fault and keeps its trace."""
+    try:
+        yield
+    except Refusal as error:
+        err.print(f"[bold red]refused[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err.print("stopped; the same command goes on where this one was", highlight=False)
+        sys.exit(130)
+
+
+def main() -> None:
+    configure_logs()
+    with _refusals():
+        app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The registry of a watch: list its bundles, change the champion, clean up."""
+
+from typing import Any
+
+from rich.table import Table
+
+from cluster.lake import schemas, snapshot
+from cluster.lake.registry import Registry
+from cluster.lake.store import Store
+from cluster.lake.table import LakeTable
+from cluster.scoring import FLAGS, QUARANTINE, REGISTRY, SCORES
+from jobs.days import listed
+from jobs.spec import Spec
+from jobs.threshold import new_threshold
+from models.bundle import open_bundle
+from models.refusal import Refusal
+
+
+def _registry(spec: Spec) -> Registry:
+    return Registry(Store.open(spec.output.uri).child(REGISTRY))
+
+
+def listing(spec: Spec) -> dict[str, Any]:
+    """Bundles with their facts, and the champions in order."""
+    registry = _registry(spec)
+    champion = registry.champion()
+    found = []
+    for bundle_id in registry.bundles():
+        bundle = open_bundle(registry.files(bundle_id), bundle_id)
+        facts = bundle.metadata
+        found.append(
+            {
+                "id": bundle_id,
+                "detector": bundle.detector_name,
+                "created": facts["created"],
+                "days": facts["training"]["days"],
+                "rows": facts["training"]["rows"],
+                "validation_loss": facts["metrics"].get("validation_loss"),
+                "champion": champion is not None and champion.bundle == bundle_id,
+            }
+        )
+    found.sort(key=lambda entry: str(entry["created"]), reverse=True)
+    history = [
+        {"bundle": e.bundle, "threshold": e.threshold, "note": e.note, "created": e.created}
+        for e in registry.history()
+    ]
+    return {"watch": spec.name, "bundles": found, "champions": history}
+
+
+def table_of(document: dict[str, Any]) -> Table:
+    """The listing for a terminal."""
+    table = Table(title=f"bundles of {document['watch']}", title_justify="left")
+    for name in ("", "bundle", "detector", "created", "days", "rows", "held-back loss"):
+        table.add_column(name, justify="right" if name in ("rows", "held-back loss") else "left")
+    for entry in document["bundles"]:
+        loss = entry["validation_loss"]
+        table.add_row(
+            "champion" if entry["champion"] else "",
+            entry["id"],
+            entry["detector"],
+            entry["created"],
+            listed(entry["days"]),
+            f"{entry['rows']:,}",
+            "" if loss is None else f"{loss:.4g}",
+        )
+    return table
+
+
+def promote(spec: Spec, bundle_id: str) -> str:
+    """Make a bundle the champion, with a threshold by the spec's policy."""
+    registry = _registry(spec)
+    bundle = open_bundle(registry.files(bundle_id), bundle_id)
+    threshold = new_threshold(registry, bundle_id, bundle.calibration, spec.policy)
+    before = registry.champion()
+    earlier = (e.baselines for e in reversed(registry.history()) if e.bundle == bundle_id)
+    baselines = next(earlier, {})
+    registry.promote(bundle_id, threshold.id, "promoted by hand", baselines)
+    return f"champion: {bundle_id}, threshold {threshold.value:.6g}" + (
+        f" (before: {before.bundle})" if before else ""
+    )
+
+
+def rollback(spec: Spec) -> str:
+    entry = _registry(spec).rollback()
+    return f"champion: {entry.bundle}, threshold {entry.threshold} (rolled back)"
+
+
+def vacuum(spec: Spec, hours: int, dry_run: bool) -> list[str]:
+    """Files of all tables of the watch that no commit names and that are older than `hours`."""
+    output = Store.open(spec.output.uri)
+    newest = snapshot.days(spec.input.uri, spec.input.partition)[-1:]
+    if not newest:
+        raise Refusal(f"no data in {spec.input.uri}: it says what the tables of flags look like")
+    schema = snapshot.take(spec.input.uri, spec.input.partition, newest[0]).schema
+    tables = {
+        FLAGS: schemas.flags(schema, spec.roles),
+        SCORES: schemas.scores(schema, spec.roles),
+        QUARANTINE: schemas.QUARANTINE,
+    }
+    return [
+        f"{name}/{key}"
+        for name, columns in tables.items()
+        for key in LakeTable(output.child(name), columns, name).vacuum(hours, dry_run)
+    ]

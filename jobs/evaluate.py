@@ -1,0 +1,167 @@
+"""Evaluate the champion and its baselines side by side on labelled days."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.table import Table
+
+from cluster import evaluating
+from cluster.intake import Intake
+from cluster.lake import snapshot
+from cluster.lake.registry import Registry
+from cluster.lake.store import Store
+from cluster.resources import plan_actors
+from cluster.scoring import REGISTRY
+from cluster.session import session
+from jobs import check, metrics
+from jobs.console import say, step
+from jobs.days import SPLIT_BYTES, SPLIT_ROWS, listed
+from jobs.metrics import Measure, Quality
+from jobs.spec import DayRange, Spec
+from models.bundle import Bundle, open_bundle
+from models.refusal import Refusal
+from models.threshold import Threshold, choose
+
+# Ranks at which an analyst stops reading.
+RANKS = (10, 100, 1000)
+
+
+def evaluate(
+    spec: Spec, days: DayRange | None = None, *, address: str | None = None
+) -> dict[str, Any]:
+    """Quality of detector and baselines on the labelled rows of `days` (None: all).
+
+    The detector is judged at its threshold, each baseline at the one that the same policy gives
+    on the baseline's own calibration.
+    """
+    if not spec.roles.label:
+        raise Refusal(
+            f"watch {spec.name} has no column with the role label: evaluation needs one "
+            "(`label: {role: label}`, 0 for normal and 1 for an anomaly)"
+        )
+    registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
+    champion = registry.champion_or_refuse()
+    bundle = open_bundle(registry.files(champion.bundle), champion.bundle)
+    baselines = {n: open_bundle(registry.files(i), i) for n, i in champion.baselines.items()}
+    thresholds = {
+        bundle.detector_name: Threshold.from_json(registry.threshold(champion.threshold)).value
+    }
+    thresholds |= {n: choose(spec.policy, b.calibration) for n, b in baselines.items()}
+    chosen, table = _scores(spec, days, bundle, baselines, address)
+    found: dict[str, Any] = {}
+    for name, value in thresholds.items():
+        quality = quality_of(table, name, value)
+        if quality is None:
+            raise Refusal(f"no row of {listed(chosen)} has a label: evaluation needs labelled days")
+        found[name] = quality.to_document()
+    return {
+        "watch": spec.name,
+        "days": list(chosen),
+        "bundle": bundle.id,
+        "detector": bundle.detector_name,
+        "rows": table.num_rows,
+        "quality": found,
+    }
+
+
+def _scores(
+    spec: Spec,
+    days: DayRange | None,
+    bundle: Bundle,
+    baselines: dict[str, Bundle],
+    address: str | None,
+) -> tuple[tuple[str, ...], pa.Table]:
+    uri, partition = spec.input.uri, spec.input.partition
+    chosen = tuple(d for d in snapshot.days(uri, partition) if days is None or d in days)
+    if not chosen:
+        raise Refusal(f"no day of {uri} is in {days}: it has {snapshot.days(uri, partition)}")
+    splits = []
+    for day in chosen:
+        taken = snapshot.take(uri, partition, day)
+        check.check(spec, taken.schema).refuse()
+        bundle.encoder.check_schema(taken.schema)
+        splits += [(day, s) for s in snapshot.cut(taken, SPLIT_ROWS, SPLIT_BYTES)]
+    roles = spec.roles
+    carried = tuple(filter(None, [roles.label, roles.kind]))
+    # The baselines were fitted on the same encoder: one reading serves all.
+    intake = Intake(uri, bundle.encoder, roles, spec.input.filter, carried)
+    detectors = {bundle.detector_name: bundle.detector}
+    detectors |= {name: each.detector for name, each in baselines.items()}
+    with (
+        session(address) as where,
+        step(f"score {listed(chosen)}", sum(s.rows for _, s in splits)) as progress,
+    ):
+        say(where)
+        table = evaluating.evaluate(intake, detectors, splits, plan_actors(), progress.advance)
+    return chosen, table
+
+
+def quality_of(table: pa.Table, column: str, threshold: float) -> Quality | None:
+    """Measure a column of scores against `label` and `kind`; None without a labelled row."""
+    known = table.filter(pc.is_valid(table.column("label")))
+    if known.num_rows == 0:
+        return None
+    kinds = known.column("kind").to_pylist() if "kind" in known.column_names else None
+    return metrics.evaluate(
+        known.column(column).to_numpy().astype(np.float32),
+        known.column("label").to_numpy().astype(np.int8),
+        threshold,
+        kinds,
+        tuple(k for k in RANKS if k <= known.num_rows),
+    )
+
+
+def table_of(document: dict[str, Any]) -> list[Table]:
+    """What `evaluate` found, for a terminal: measures side by side, then recall by kind."""
+    quality = document["quality"]
+    names = list(quality)
+    first = quality[names[0]]
+    measures = Table(
+        title=f"{document['watch']}: {first['rows']:,} labelled rows, "
+        f"{first['anomalies']:,} anomalies, {listed(document['days'])}",
+        title_justify="left",
+    )
+    measures.add_column("measure")
+    for name in names:
+        measures.add_column(name, justify="right")
+    for label, key in (
+        ("AUROC", "auroc"),
+        ("AUPRC", "auprc"),
+        ("precision", "precision"),
+        ("recall", "recall"),
+        ("F1", "f1"),
+    ):
+        measures.add_row(label, *(_shown(quality[n][key]) for n in names))
+    for place, at in enumerate(first["at_k"]):
+        for key in ("precision", "recall"):
+            cells = (_shown(quality[n]["at_k"][place][key]) for n in names)
+            measures.add_row(f"{key} at {at['k']:,}", *cells)
+    measures.add_row("flagged", *(f"{quality[n]['flagged']:,}" for n in names))
+    tables = [measures]
+    if first["kinds"]:
+        kinds = Table(title="recall (AUROC) by kind of anomaly", title_justify="left")
+        kinds.add_column("kind")
+        kinds.add_column("rows", justify="right")
+        for name in names:
+            kinds.add_column(name, justify="right")
+        for place, kind in enumerate(first["kinds"]):
+            cells = (_kind(quality[n]["kinds"][place]) for n in names)
+            kinds.add_row(kind["kind"], f"{kind['rows']:,}", *cells)
+        tables.append(kinds)
+    return tables
+
+
+def _kind(kind: dict[str, Any]) -> str:
+    auroc = "" if kind["auroc"] is None else f" ({kind['auroc']:.3f})"
+    return f"{kind['recall']:.3f}{auroc}"
+
+
+def _shown(measure: dict[str, Any] | Measure) -> str:
+    document = measure if isinstance(measure, dict) else vars(measure)
+    if document["value"] is None:
+        return f"– ({document['reason']})"
+    if document["low"] is None:
+        return f"{document['value']:.4f}"
+    return f"{document['value']:.4f} [{document['low']:.3f}, {document['high']:.3f}]"

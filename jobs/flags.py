@@ -1,0 +1,268 @@
+"""Read the committed flags: as a pandas frame, with SQL, on the terminal, as plain Parquet.
+
+Every call sees one version of the table, whatever a scoring run commits meanwhile.
+"""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import quote
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cluster.lake.store import Missing, Store
+from jobs.printable import printable
+from models.columns import Roles
+from models.refusal import Refusal
+
+_MARKER = "_anomaray_export.json"  # readers of Parquet pass over names with an underscore
+_MARKER_FORMAT = 1
+_PART = re.compile(r"day=[^/]+/part-\d{10}\.parquet")
+# Columns that every flag has, besides those of the input.
+_OWN = frozenset(
+    {"score", "severity", "threshold", "reasons", "anomaly_id", "bundle", "run_id", "day"}
+)
+# From here a flag is 1 row in 1,000, and 1 in 100,000, of the calibration (models/severity.py).
+_HIGH, _HIGHEST = 75.0, 90.0
+_CELL = 60  # characters of a value in a terminal table
+
+
+def read(uri: str, day: str | None = None) -> pd.DataFrame:
+    """The flags of the table at `uri`, most severe first; of one day, or of all.
+
+    Columns are those of the table; times are in UTC. Raises Refusal where there is no table; a
+    day without flags is an empty frame with all columns.
+    """
+    table = _dataset(_open(uri), day).to_table()
+    return _frame(table.sort_by([("severity", "descending"), ("score", "descending")]))
+
+
+def query(sql: str, uri: str, day: str | None = None) -> pd.DataFrame:
+    """The answer to one SQL statement over the view `flags`, by DuckDB, with times in UTC.
+
+    The statement sees the view and nothing else: no file, no network, no extension, no setting.
+    Raises Refusal for SQL that cannot be run, with DuckDB's own words.
+    """
+    data = _dataset(_open(uri), day)
+    with duckdb.connect(":memory:") as connection:
+        connection.execute("LOAD icu; SET TimeZone = 'UTC'")
+        connection.execute("SET python_enable_replacements = false")
+        connection.register("flags", data)
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        try:
+            statements = connection.extract_statements(sql)
+            if len(statements) != 1:
+                raise Refusal(f"expected one SQL statement, found {len(statements)}")
+            answer = connection.sql(sql)
+            if answer is None:
+                raise Refusal("expected SQL with an answer, such as SELECT, found none")
+            return _frame(answer.to_arrow_table())
+        except duckdb.Error as error:
+            columns = ", ".join(data.schema.names)
+            raise Refusal(f"SQL: {error}\nThe view `flags` has the columns {columns}") from error
+
+
+def _open(uri: str) -> DeltaTable:
+    store = Store.open(uri)
+    try:
+        return DeltaTable(store.delta_uri, storage_options=store.delta_options)
+    except TableNotFoundError:
+        raise Refusal(
+            f"{uri}: expected a table of flags, found none; "
+            "`python -m jobs score SPEC --day DAY` writes the first"
+        ) from None
+
+
+def _dataset(table: DeltaTable, day: str | None) -> ds.Dataset:
+    data = table.to_pyarrow_dataset()
+    return data if day is None else data.filter(ds.field("day") == day)
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+# Plain Parquet, for readers that know no Delta.
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export left at its target; stored there as `_anomaray_export.json`."""
+
+    format: int
+    source: str
+    version: int  # of the Delta table
+    complete: bool  # False while files are being written, and after a crash
+    rows: int
+    files: tuple[dict[str, Any], ...]  # key, rows, sha256
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1).encode()
+
+
+def export(uri: str, target: str) -> Export:
+    """Write all flags of the table at `uri` as `day=…/part-….parquet` below `target`.
+
+    A target that holds an earlier export of ours is brought up to date: new files first, each
+    by one put, then the old ones go. Raises Refusal for a target that holds anything else. One
+    day at a time is held in memory. Run one export to a target at a time: only racing first ones
+    are told apart.
+    """
+    table, to = _open(uri), Store.open(target)
+    data = table.to_pyarrow_dataset()
+    days = sorted(partition["day"] for partition in table.partitions())
+    keys = {day: f"day={quote(day, safe='')}/part-{table.version():010d}.parquet" for day in days}
+    earlier = _earlier_export(to)
+    # The marker names every file that may be there, so that a crash leaves none unaccounted for.
+    planned = [{"key": key, "rows": 0, "sha256": ""} for key in keys.values()]
+    started = Export(_MARKER_FORMAT, uri, table.version(), False, 0, (*earlier, *planned))
+    _begin(to, started, first=not to.exists(_MARKER))
+    written = []
+    for day, key in keys.items():
+        rows = data.to_table(filter=ds.field("day") == day).drop_columns(["day"])
+        written.append(_put(to, key, rows))
+    for file in earlier:
+        if file["key"] not in keys.values():
+            to.delete(file["key"])
+    total = sum(file["rows"] for file in written)
+    done = Export(_MARKER_FORMAT, uri, table.version(), True, total, tuple(written))
+    to.put(_MARKER, done.to_json())
+    return done
+
+
+def _earlier_export(store: Store) -> tuple[dict[str, Any], ...]:
+    """Files of an earlier export; none for an empty target; Refusal for a target of others."""
+    try:
+        marker = json.loads(store.read(_MARKER))
+    except Missing:
+        found = store.list()
+        if found:
+            raise Refusal(
+                f"{store.uri}: expected an empty target or an earlier export, found "
+                f"{len(found):,} other objects ({found[0].key}, …); choose another target"
+            ) from None
+        return ()
+    except ValueError:
+        marker = None
+    files = marker.get("files") if isinstance(marker, dict) else None
+    if not isinstance(files, list) or marker.get("format") != _MARKER_FORMAT:
+        raise Refusal(f"{store.uri}/{_MARKER} is not one that this version wrote; move it away")
+    for file in files:
+        # What the marker names is deleted later: it may only name files of an export.
+        if not isinstance(file, dict) or not _PART.fullmatch(str(file.get("key"))):
+            raise Refusal(f"{store.uri}/{_MARKER} names {file!r}, which no export writes")
+    return tuple(files)
+
+
+def _begin(store: Store, started: Export, first: bool) -> None:
+    if not first:
+        store.put(_MARKER, started.to_json())
+    elif not store.create(_MARKER, started.to_json()):
+        raise Refusal(f"{store.uri}: another export has just begun here; wait for it")
+
+
+def _put(store: Store, key: str, rows: pa.Table) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, compression="zstd", write_page_checksum=True)
+    store.put(key, buffer.getvalue())
+    return {
+        "key": key,
+        "rows": rows.num_rows,
+        "sha256": hashlib.sha256(buffer.getbuffer()).hexdigest(),
+    }
+
+
+# The terminal.
+
+
+def show(frame: pd.DataFrame, limit: int, console: Console, roles: Roles | None = None) -> None:
+    """Print the first `limit` rows: flags as severity, who, when and why; other frames as is.
+
+    Log fields are hostile input: control characters and direction marks are shown as escapes,
+    and rich's markup is plain text.
+    """
+    flags = {"severity", "score", "reasons"} <= set(frame.columns)
+    table = _flags_table(frame.head(limit), roles) if flags else _plain_table(frame.head(limit))
+    console.print(table)
+    if len(frame) > limit:
+        console.print(f"{limit:,} of {len(frame):,} rows", style="dim", highlight=False)
+
+
+def _flags_table(frame: pd.DataFrame, roles: Roles | None) -> Table:
+    time = roles.time if roles else None
+    who = roles.entity if roles else [c for c in frame.columns if c not in _OWN]
+    who = [column for column in who if column in frame.columns and column != time]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("severity", justify="right", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    if time in frame.columns:
+        table.add_column("time", no_wrap=True)
+    table.add_column("who" if roles else "row", overflow="fold")
+    table.add_column("why", overflow="fold", ratio=1)
+    for row in frame.to_dict("records"):
+        severity = float(row["severity"])
+        style = "bold red" if severity >= _HIGHEST else "yellow" if severity >= _HIGH else ""
+        cells = [Text(f"{severity:.1f}", style=style), Text(f"{float(row['score']):.4g}")]
+        if time in frame.columns:
+            cells.append(_cell(row[time]))
+        cells.append(Text("\n").join(_named(column, row[column]) for column in who))
+        table.add_row(*cells, _why(row["reasons"]))
+    return table
+
+
+def _plain_table(frame: pd.DataFrame) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    numbers = set(frame.select_dtypes("number").columns)
+    for column in frame.columns:
+        header = Text(printable(str(column), _CELL))
+        table.add_column(header, justify="right" if column in numbers else "left", overflow="fold")
+    for values in frame.itertuples(index=False, name=None):
+        table.add_row(*map(_cell, values))
+    return table
+
+
+def _named(column: str, value: Any) -> Text:
+    return Text.assemble((printable(column, _CELL) + " ", "dim"), _cell(value))
+
+
+def _why(reasons: Iterable[dict[str, Any]] | None) -> Text:
+    """The reason that adds most; the others are on the run card."""
+    most = max(reasons if reasons is not None else (), key=_contribution, default=None)
+    if most is None:
+        return Text("–", style="dim")
+    feature, observed, expected = (
+        printable(str(most[part]), _CELL) for part in ("feature", "observed", "expected")
+    )
+    return Text.assemble(
+        feature, " ", (observed, "bold"), (" where ", "dim"), expected, (" was expected", "dim")
+    )
+
+
+def _contribution(reason: dict[str, Any]) -> float:
+    return float(reason["contribution"])
+
+
+def _cell(value: Any) -> Text:
+    if isinstance(value, pd.Timestamp):
+        return Text(f"{value:%Y-%m-%d %H:%M:%S}")
+    # Missing text is None or NaN, by pandas' mood; NaN alone differs from itself.
+    if value is None or value is pd.NaT or value is pd.NA or (value != value) is True:
+        return Text("–", style="dim")
+    if isinstance(value, float):
+        return Text(f"{value:,.6g}")
+    return Text(printable(str(value), _CELL))

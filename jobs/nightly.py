@@ -1,0 +1,143 @@
+"""What a scheduler calls, without thinking: all that is due is done, once."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from cluster.lake import schemas, snapshot
+from cluster.lake.registry import Entry, Registry
+from cluster.lake.store import Store
+from cluster.lake.table import LakeTable
+from cluster.scoring import FLAGS, REGISTRY
+from cluster.session import session
+from jobs.console import say
+from jobs.score import Receipt, score
+from jobs.spec import DayRange, Spec
+from jobs.train import train
+from models.bundle import open_bundle
+from models.refusal import Refusal
+
+
+@dataclass
+class Night:
+    """What a night did: what it trained, the receipts of the days it scored, what failed."""
+
+    trained: str | None = None
+    receipts: list[Receipt] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)  # day -> message
+
+    @property
+    def ok(self) -> bool:
+        return not self.failed
+
+    def to_document(self) -> dict[str, Any]:
+        return {
+            "trained": self.trained,
+            "days": [receipt.to_document() for receipt in self.receipts],
+            "failed": self.failed,
+        }
+
+
+def nightly(spec: Spec, *, address: str | None = None, single_writer: bool = False) -> Night:
+    """Train when it is due, then score every complete day that is not committed, oldest first.
+
+    The days are those after the first training (days learned from are not news), or from
+    `nightly.first_day` on; `backfill` does any others.
+    """
+    night = Night()
+    registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
+    champion = registry.champion()
+    reason = _training_due(spec, champion)
+    with session(address):
+        if reason:
+            say(f"training: {reason}")
+            night.trained = train(spec).bundle
+        first = _first_day(spec, registry)
+        due = [day for day in complete_days(spec) if day >= first and not is_committed(spec, day)]
+        _score_all(spec, due, night, single_writer)
+    if not reason and not due:
+        say("nothing to do: every complete day is committed")
+    return night
+
+
+def backfill(
+    spec: Spec, days: DayRange, *, address: str | None = None, single_writer: bool = False
+) -> Night:
+    """Score the days of a range that are not committed, with the champion as it is."""
+    Registry(Store.open(spec.output.uri).child(REGISTRY)).champion_or_refuse()
+    there = [d for d in snapshot.days(spec.input.uri, spec.input.partition) if d in days]
+    if not there:
+        raise Refusal(f"no day of {spec.input.uri} is from {days.first} to {days.last}")
+    due = [day for day in there if not is_committed(spec, day)]
+    night = Night()
+    with session(address):
+        _score_all(spec, due, night, single_writer)
+    if not due:
+        say("nothing to do: every day of the range is committed")
+    return night
+
+
+def _score_all(spec: Spec, days: list[str], night: Night, single_writer: bool) -> None:
+    """One day's failure does not keep the next from being scored; the night fails in the end."""
+    for day in days:
+        try:
+            receipt = score(spec, day, single_writer=single_writer)
+        except Refusal as error:
+            say(f"[red]{day} was not scored[/]: {error}")
+            night.failed[day] = str(error)
+            continue
+        night.receipts.append(receipt)
+        if receipt.status != "committed":
+            night.failed[day] = "; ".join(receipt.failed_gates)
+            say(f"[red]{day} is not committed[/]: {night.failed[day]}")
+        else:
+            say(f"{day}: {receipt.flagged:,} flags of {receipt.scored:,} scored rows, committed")
+
+
+def _training_due(spec: Spec, champion: Entry | None) -> str | None:
+    """Why a training is due, or None."""
+    if champion is None:
+        return "there is no champion yet"
+    registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
+    created = datetime.fromisoformat(
+        open_bundle(registry.files(champion.bundle), champion.bundle).metadata["created"]
+    )
+    age = datetime.now(UTC) - created
+    limit = timedelta(days=spec.nightly.max_champion_age_days)
+    if age > limit:
+        return f"the champion is {age.days} days old, nightly.max_champion_age_days is {limit.days}"
+    return None
+
+
+def _first_day(spec: Spec, registry: Registry) -> str:
+    if spec.nightly.first_day is not None:
+        return spec.nightly.first_day
+    if spec.training.uri is not None:
+        return ""  # trained on other data: every day of the input is news
+    first = registry.history()[0]
+    days: list[str] = open_bundle(registry.files(first.bundle), first.bundle).metadata["training"]["days"]
+    return max(days) + "\0"  # the first text after the last training day
+
+
+def complete_days(spec: Spec) -> list[str]:
+    """Days that get no more rows: a date before today (UTC), or any value that is no date."""
+    today = datetime.now(UTC).date()
+    there = snapshot.days(spec.input.uri, spec.input.partition)
+    return [day for day in there if (_date(day) or date.min) < today]
+
+
+def _date(day: str) -> date | None:
+    try:
+        return date.fromisoformat(day)
+    except ValueError:
+        return None
+
+
+def is_committed(spec: Spec, day: str) -> bool:
+    """Whether the day's last commit was made from the files that are there now."""
+    taken = snapshot.take(spec.input.uri, spec.input.partition, day)
+    if not taken.files:
+        return False
+    schema = schemas.flags(taken.schema, spec.roles)
+    table = LakeTable(Store.open(spec.output.uri).child(FLAGS), schema, FLAGS)
+    return table.is_committed(day, taken.digest)

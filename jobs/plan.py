@@ -1,0 +1,91 @@
+"""Show what a run would do before it does it: snapshot, splits, predicted cost."""
+
+from typing import Any
+
+from rich.table import Table
+
+from cluster.lake import snapshot
+from cluster.lake.registry import Registry
+from cluster.lake.store import Store
+from cluster.resources import THREADS
+from cluster.scoring import REGISTRY, RUNS
+from jobs.days import SPLIT_BYTES, SPLIT_ROWS
+from jobs.spec import Spec
+
+# Decoded Arrow takes about this much more than Parquet's own uncompressed size (offsets, validity,
+# the encoder's matrix); measured on the demo's flows.
+_DECODED = 2.0
+# Ray and torch before the first row, in each actor.
+_ACTOR_BYTES = 600 * 1024**2
+
+
+def plan(spec: Spec, day: str) -> dict[str, Any]:
+    """The snapshot and the splits of a day, with predicted rows, bytes, memory and time."""
+    taken = snapshot.take(spec.input.uri, spec.input.partition, day)
+    splits = snapshot.cut(taken, SPLIT_ROWS, SPLIT_BYTES)
+    largest = max((s.bytes for s in splits), default=0)
+    rate, source = _rate(spec)
+    return {
+        "watch": spec.name,
+        "day": day,
+        "uri": spec.input.uri,
+        "snapshot": taken.digest,
+        "files": len(taken.files),
+        "rejected": [{"key": r.key, "rule": r.rule, "message": r.message} for r in taken.rejected],
+        "rows": taken.rows,
+        "bytes": taken.bytes,
+        "splits": [s.to_document() for s in splits],
+        "predicted": {
+            "memory_bytes": int(_ACTOR_BYTES + _DECODED * largest * THREADS),
+            "rows_per_second": rate,
+            "seconds": None if rate is None else round(taken.rows / rate, 1),
+            "from": source,
+        },
+    }
+
+
+def _rate(spec: Spec) -> tuple[float | None, str]:
+    """Rows a second of the last run of this watch: a measurement, or no prediction at all."""
+    runs = Store.open(spec.output.uri).child(RUNS)
+    receipts = [found for found in runs.list("") if found.key.endswith("/receipt.json")]
+    import json
+
+    for found in sorted(receipts, key=lambda f: f.modified, reverse=True):
+        document = json.loads(runs.read(found.key))
+        if document.get("rows_per_second"):
+            return float(document["rows_per_second"]), f"run {document['run_id']}"
+    champion = Registry(Store.open(spec.output.uri).child(REGISTRY)).champion()
+    if champion is None:
+        return None, "no bundle yet: run `train` first"
+    return None, "no run yet: the first one measures the rate"
+
+
+def table_of(document: dict[str, Any]) -> Table:
+    """The plan for a terminal."""
+    predicted = document["predicted"]
+    seconds = predicted["seconds"]
+    table = Table(
+        title=f"{document['watch']}, {document['day']}: {document['rows']:,} rows in "
+        f"{document['files']} files, {document['bytes'] / 1024**2:,.1f} MiB uncompressed, "
+        f"{len(document['splits'])} splits",
+        caption=f"memory of an actor: about {predicted['memory_bytes'] / 1024**2:,.0f} MiB · time: "
+        + (f"about {seconds:,.1f} s" if seconds is not None else "unknown")
+        + f" ({predicted['from']})",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for name in ("split", "file", "row groups", "rows", "MiB"):
+        table.add_column(name, justify="right" if name in ("rows", "MiB") else "left")
+    for split in document["splits"][:50]:
+        groups = split["row_groups"]
+        shown = f"{groups[0]}..{groups[-1]}" if len(groups) > 1 else str(groups[0])
+        table.add_row(
+            split["id"],
+            split["key"],
+            shown,
+            f"{split['rows']:,}",
+            f"{split['bytes'] / 1024**2:,.1f}",
+        )
+    if len(document["splits"]) > 50:
+        table.add_row("…", f"and {len(document['splits']) - 50:,} more", "", "", "")
+    return table

@@ -1,0 +1,54 @@
+"""Log fields made safe to print: attackers write them.
+
+A terminal obeys escape sequences, a browser obeys direction marks, and both suffer from a
+megabyte on one line. Every character that draws nothing, or moves what is drawn, is shown as an
+escape instead. Escaping for HTML and for rich's markup is left to those who print.
+"""
+
+import unicodedata
+from typing import Any
+
+# Control, format (direction marks, zero width), surrogate, private, unassigned, line separators.
+_UNDRAWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_MARKS = frozenset({"Mn", "Me"})
+# Vietnamese and Hebrew stack up to three marks on a letter; towers of them cover other lines.
+_MARKS_IN_A_ROW = 3
+# Two lines of a desktop page; the table of flags has the whole value.
+LIMIT = 160
+
+
+def printable(text: str, limit: int = LIMIT) -> str:
+    r"""At most `limit` characters of `text` and "…", with undrawn characters as escapes (\u202e).
+
+    Spaces of all kinds become plain ones; the result is one line.
+    """
+    pieces: list[str] = []
+    marks = 0
+    for character in text[:limit]:
+        category = unicodedata.category(character)
+        marks = marks + 1 if category in _MARKS else 0
+        if category in _UNDRAWN or marks > _MARKS_IN_A_ROW:
+            pieces.append(_escaped(character))
+        else:
+            pieces.append(" " if category == "Zs" else character)
+    return "".join(pieces) + ("…" if len(text) > limit else "")
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def printable_document(value: Any, limit: int = LIMIT) -> Any:
+    """A copy of a JSON document with every string and key printable, and NaN and ±Inf as None."""
+    if isinstance(value, str):
+        return printable(value, limit)
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else None
+    if isinstance(value, dict):
+        return {printable(str(k), limit): printable_document(v, limit) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [printable_document(v, limit) for v in value]
+    return value

@@ -1,0 +1,256 @@
+"""Assemble the run card of a day from the books, the bundle and the committed flags."""
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.lake import shard
+from cluster.lake.store import Store
+from cluster.scoring import FLAGS, RUNS
+from jobs.books import Balance
+from jobs.card import Card, DayEntry, QualityFacts, TopFlag
+from jobs.evaluate import quality_of
+from jobs.gates import Gate
+from jobs.report import render_card, render_index
+from models.bundle import Bundle
+from models.columns import Roles
+
+if TYPE_CHECKING:
+    from jobs.score import Run
+
+REPORTS = "reports"
+_TOP_FLAGS, _TOP_ENTITIES, _BINS = 20, 10, 60
+_MASK = "[sensitive]"
+
+Times = tuple[datetime, datetime, float]  # started, finished, seconds of scoring
+
+
+def write(
+    run: "Run", balance: Balance, verdicts: list[Gate], version: int | None, times: Times
+) -> str:
+    """Write page and JSON under `reports/day=D/`, and the index of all days; returns the page's
+    URI. Written after the commit: a run card that fails to appear loses nothing."""
+    card = assemble(run, balance, verdicts, version, times)
+    reports = run.output.child(REPORTS)
+    folder = shard.folder(run.day)
+    reports.put(f"{folder}/run_card.html", render_card(card).encode())
+    reports.put(f"{folder}/run_card.json", _json(card))
+    entry: DayEntry = {
+        "watch": run.spec.name,
+        "day": run.day,
+        "status": card["run"]["status"],
+        "rows": balance.rows,
+        "flagged": balance.flagged,
+        "quarantined": balance.quarantined,
+        "link": f"{folder}/run_card.html",
+        "run_id": run.run_id,
+        "when": card["run"]["finished"],
+    }
+    reports.put(f"{folder}/entry.json", _json(entry))
+    write_index(reports)
+    return f"{reports.uri}/{folder}/run_card.html"
+
+
+def write_index(reports: Store) -> str:
+    """The page of all days, from the entry that each run left."""
+    entries = [
+        json.loads(reports.read(found.key))
+        for found in reports.list("")
+        if found.key.endswith("/entry.json")
+    ]
+    reports.put("index.html", render_index(entries).encode())
+    return f"{reports.uri}/index.html"
+
+
+def assemble(
+    run: "Run", balance: Balance, verdicts: list[Gate], version: int | None, times: Times
+) -> Card:
+    """All facts of the card as plain JSON."""
+    from jobs.score import command
+
+    started, finished, seconds = times
+    flags = _flags(run, balance)
+    roles = run.spec.roles
+    return {
+        "run": {
+            "watch": run.spec.name,
+            "day": run.day,
+            "run_id": run.run_id,
+            "status": "refused" if version is None else "committed",
+            "started": _iso(started),
+            "finished": _iso(finished),
+            "seconds": seconds,
+            "rows_per_second": balance.rows / max(seconds, 1e-9),
+            "command": command(),
+            "table_version": version,
+        },
+        "books": {
+            "rows": balance.rows,
+            "filtered": balance.filtered,
+            "scored": balance.scored,
+            "quarantined": balance.quarantined,
+            "flagged": balance.flagged,
+            "files": len(run.snapshot.files),
+            "rejected_files": len(run.snapshot.rejected),
+            "splits": balance.splits,
+            "bytes": run.snapshot.bytes,
+            "retried": balance.retried,
+            "duplicate_ids": balance.repeats_across_splits,
+        },
+        "gates": [{"name": g.name, "passed": g.passed, "message": g.message} for g in verdicts],
+        "threshold": {
+            "value": run.threshold.value,
+            "policy": run.threshold.policy,
+            "id": run.threshold.id,
+        },
+        "bundle": _bundle(run.bundle),
+        "score_histogram": _histogram(run.bundle, balance),
+        "flags_over_time": _over_time(balance),
+        "entities": _entities(flags, roles),
+        "top_flags": top_flags(flags, roles, _TOP_FLAGS),
+        "quarantine": balance.rules(),  # type: ignore[typeddict-item]
+        "training": _training(run.bundle),
+        "quality": _quality(run, balance),
+        "warnings": balance.warnings(),
+    }
+
+
+def _flags(run: "Run", balance: Balance) -> pa.Table:
+    """The flags of the run, read back from its shards and verified."""
+    store = run.output.child(FLAGS)
+    parts = [shard.read(store, s) for s in balance.shards("shards")]
+    return pa.concat_tables(parts) if parts else pa.table({})
+
+
+def top_flags(flags: pa.Table, roles: Roles, most: int) -> list[TopFlag]:
+    """The most severe flags, with sensitive values masked."""
+    if not flags.num_rows:
+        return []
+    order = pc.sort_indices(flags, sort_keys=[("score", "descending")])[:most]
+    found: list[TopFlag] = []
+    for row in flags.take(order).to_pylist():
+        shown = {n: _plain(_MASK if n in roles.sensitive else row[n]) for n in roles.flagged}
+        found.append(
+            {
+                "severity": row["severity"],
+                "score": row["score"],
+                "time": shown[roles.time] if roles.time else None,
+                "id": {n: shown[n] for n in roles.id},
+                "entities": {n: shown[n] for n in roles.entity},
+                "kept": {n: shown[n] for n in roles.keep},
+                "reasons": row["reasons"] or [],
+            }
+        )
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return _iso(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if isinstance(value, int | float | str | bool | None) else str(value)
+
+
+def _iso(moment: datetime) -> str:
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _bundle(bundle: Bundle) -> Any:
+    return {
+        "id": bundle.id,
+        "digest": bundle.digest,
+        "detector": bundle.detector_name,
+        "options": bundle.options,
+        "trained_days": bundle.metadata["training"]["days"],
+        "created": bundle.metadata["created"],
+        "versions": bundle.metadata["versions"],
+        "features": len(bundle.encoder.layout.features),
+        "parameters": sum(p.numel() for p in bundle.detector.parameters()),
+    }
+
+
+def _training(bundle: Bundle) -> Any:
+    history = bundle.metadata["history"]
+    if not history:
+        return None
+    return {
+        "epochs": history,
+        "best_epoch": bundle.metadata["best_epoch"],
+        "seconds": bundle.metadata["metrics"]["seconds"],
+        "rows": bundle.metadata["training"]["rows"],
+    }
+
+
+def _histogram(bundle: Bundle, balance: Balance) -> Any:
+    """Scores of the day and of the calibration in common bins."""
+    if balance.sketch.count == 0:
+        return None
+    calibration = bundle.calibration.scores
+    low = min(balance.sketch.minimum, calibration.minimum)
+    high = max(balance.sketch.maximum, calibration.maximum)
+    edges = np.linspace(low, high if high > low else low + 1.0, _BINS + 1)
+    counts = balance.sketch.histogram(edges)[1]
+    before = calibration.histogram(edges)[1]
+    return {
+        "edges": edges.tolist(),
+        "counts": [int(c) for c in counts],
+        "calibration_counts": [int(c) for c in before],
+    }
+
+
+def _over_time(balance: Balance) -> Any:
+    """Rows and flags by the hour of the rows' own time, at most `_BINS` bins."""
+    if not balance.hours:
+        return None
+    first, last = min(balance.hours), max(balance.hours)
+    width = max(1, -(-(last - first + 1) // _BINS))
+    count = (last - first) // width + 1
+    rows, flags = [0] * count, [0] * count
+    for hour, (n, m) in balance.hours.items():
+        rows[(hour - first) // width] += n
+        flags[(hour - first) // width] += m
+    bins = [_iso(datetime.fromtimestamp((first + i * width) * 3600, UTC)) for i in range(count)]
+    return {"bins": bins, "flags": flags, "rows": rows}
+
+
+def _entities(flags: pa.Table, roles: Roles) -> Any:
+    found = []
+    for name in roles.entity:
+        if not flags.num_rows or name in roles.sensitive:
+            continue
+        grouped = flags.group_by(name).aggregate([("severity", "max"), ("severity", "count")])
+        found += [
+            {
+                "column": name,
+                "value": _plain(row[name]),
+                "flags": row["severity_count"],
+                "max_severity": row["severity_max"],
+            }
+            for row in grouped.to_pylist()
+        ]
+    return sorted(found, key=lambda e: (-e["flags"], -e["max_severity"]))[:_TOP_ENTITIES]
+
+
+def _quality(run: "Run", balance: Balance) -> QualityFacts | None:
+    """Against labels, where the day has them: exact, over every scored row."""
+    if not run.spec.roles.label:
+        return None
+    store = run.output.child(f"{RUNS}/{run.run_id}/labelled")
+    parts = [shard.read(store, s) for s in balance.shards("labelled")]
+    if not parts:
+        return None
+    quality = quality_of(pa.concat_tables(parts), "score", run.threshold.value)
+    if quality is None:
+        return None
+    return {"detector": quality.to_document(), "baselines": {}}
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode()

@@ -1,0 +1,299 @@
+"""Score a day: spec, champion, snapshot, splits, scores, books, gates, one commit, run card."""
+
+import hashlib
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from cluster import scoring
+from cluster.lake import schemas, snapshot
+from cluster.lake.journal import Journal
+from cluster.lake.registry import Entry, Registry
+from cluster.lake.snapshot import Snapshot, Split
+from cluster.lake.store import Store
+from cluster.lake.table import LakeTable
+from cluster.scoring import FLAGS, QUARANTINE, REGISTRY, RUNS, SCORES, ScoringJob
+from cluster.session import session
+from jobs import check, gates, run_card
+from jobs.books import Balance
+from jobs.console import say, step
+from jobs.days import SPLIT_BYTES, SPLIT_ROWS
+from jobs.gates import Gate
+from jobs.spec import Spec
+from models.bundle import Bundle, open_bundle
+from models.refusal import Refusal
+from models.threshold import Threshold
+
+
+@dataclass(frozen=True)
+class Run:
+    """One day, one bundle, one threshold, one spec: the same inputs give the same run."""
+
+    spec: Spec
+    day: str
+    champion: Entry
+    bundle: Bundle
+    threshold: Threshold
+    snapshot: Snapshot
+    output: Store
+
+    @property
+    def run_id(self) -> str:
+        parts = (
+            self.snapshot.digest,
+            self.bundle.digest,
+            self.threshold.id,
+            self.spec.scoring_digest,
+        )
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    @property
+    def job(self) -> ScoringJob:
+        return ScoringJob(
+            run_id=self.run_id,
+            input_uri=self.spec.input.uri,
+            output_uri=self.spec.output.uri,
+            schema=self.snapshot.schema,
+            roles=self.spec.roles,
+            filter=self.spec.input.filter,
+            bundle=self.bundle.id,
+            threshold=self.threshold.value,
+            top_reasons=self.spec.output.reasons,
+            all_scores=self.spec.output.scores == "all",
+        )
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a run says about itself when it ends."""
+
+    watch: str
+    day: str
+    run_id: str
+    status: str  # "committed", or "refused" by a gate
+    already: bool  # the same run had been committed before: nothing was done
+    rows: int
+    filtered: int
+    scored: int
+    quarantined: int
+    flagged: int
+    rejected_files: int
+    seconds: float
+    rows_per_second: float
+    table_version: int | None
+    card: str | None
+    bundle: str
+    threshold: str
+    failed_gates: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def score(
+    spec: Spec, day: str, *, address: str | None = None, single_writer: bool = False
+) -> Receipt:
+    """Score one day and commit its flags, once. Refused by a gate, nothing is committed."""
+    started = datetime.now(UTC)
+    output = Store.open(spec.output.uri)
+    run = open_run(spec, day, output)
+    table = flag_table(run)
+    if table.is_run_committed(day, run.run_id):
+        return _already(run)
+    _need_create_once(output, single_writer)
+    seen = table.counter(day)
+    journal = Journal(output.child(RUNS), run.run_id)
+    splits = _splits(run, journal)
+    done = {key: record for key, record in journal.records().items() if key in splits}
+    todo = [split for key, split in splits.items() if key not in done]
+    if done:
+        say(f"resuming run {run.run_id}: {len(done):,} of {len(splits):,} splits are done")
+    balance = Balance(run.snapshot, len(splits), list(done.values()))
+    clock = time.monotonic()
+    with (
+        session(address) as where,
+        step(f"score {day}", sum(s.rows for s in todo)) as progress,
+    ):
+        say(where)
+        for receipt in scoring.score(run.job, day, todo):
+            balance.add(receipt)
+            progress.advance(receipt["rows"], f"{balance.flagged:,} flags")
+        seconds = time.monotonic() - clock
+        return _finish(run, balance, table, seen, journal, started, seconds)
+
+
+def open_run(spec: Spec, day: str, output: Store) -> Run:
+    """Champion, threshold and snapshot of a day, checked against each other."""
+    registry = Registry(output.child(REGISTRY))
+    champion = registry.champion_or_refuse()
+    bundle = open_bundle(registry.files(champion.bundle), champion.bundle)
+    threshold = Threshold.from_json(registry.threshold(champion.threshold))
+    taken = snapshot.take(spec.input.uri, spec.input.partition, day)
+    run = Run(spec, day, champion, bundle, threshold, taken, output)
+    if taken.files:
+        check.check(spec, taken.schema).refuse()
+        bundle.encoder.check_schema(taken.schema)
+        needed = (*bundle.encoder.required, *spec.roles.flagged)
+        for drift in snapshot.drift(taken, needed):
+            raise Refusal(str(drift))
+    return run
+
+
+def flag_table(run: Run) -> LakeTable:
+    schema = schemas.flags(run.snapshot.schema, run.spec.roles)
+    return LakeTable(run.output.child(FLAGS), schema, FLAGS)
+
+
+def _need_create_once(output: Store, single_writer: bool) -> None:
+    if single_writer or output.creates_once():
+        return
+    raise Refusal(
+        f"the store of {output.uri} has no conditional PUT (If-None-Match): two runs of one day "
+        "could both commit. Use a store that has it, or pass --single-writer if nothing else "
+        "ever writes there"
+    )
+
+
+def _splits(run: Run, journal: Journal) -> dict[str, Split]:
+    """The plan of the run: as it was first written down, so that a resumed run has the same."""
+    cut = snapshot.cut(run.snapshot, SPLIT_ROWS, SPLIT_BYTES)
+    document = {
+        "watch": run.spec.name,
+        "day": run.day,
+        "snapshot": run.snapshot.digest,
+        "bundle": run.bundle.id,
+        "threshold": run.threshold.id,
+        "splits": [split.to_document() for split in cut],
+    }
+    plan = journal.write_plan(document)
+    return {s.id: s for s in (Split.from_document(entry) for entry in plan["splits"])}
+
+
+def _finish(
+    run: Run,
+    balance: Balance,
+    table: LakeTable,
+    seen: int,
+    journal: Journal,
+    started: datetime,
+    seconds: float,
+) -> Receipt:
+    """Balance the books, apply the gates, commit, write the run card."""
+    balance.check()
+    verdicts = gates.judge(run.spec.gates, run.snapshot, balance, table.recent_rows(run.day))
+    passed = all(gate.passed for gate in verdicts)
+    version = _commit(run, balance, table, seen) if passed else None
+    finished = datetime.now(UTC)
+    card = run_card.write(run, balance, verdicts, version, (started, finished, seconds))
+    receipt = _receipt(run, balance, verdicts, version, seconds, card)
+    journal.write_receipt(receipt.to_document())
+    return receipt
+
+
+def _commit(run: Run, balance: Balance, table: LakeTable, seen: int) -> int:
+    """The side tables first, then the flags, whose commit is the one that counts."""
+    facts = {"bundle": run.bundle.id, "threshold": run.threshold.id, "rows": str(balance.rows)}
+    sides = [(QUARANTINE, schemas.QUARANTINE, balance.shards("quarantine_shards"))]
+    if run.spec.output.scores == "all":
+        schema = schemas.scores(run.snapshot.schema, run.spec.roles)
+        sides.append((SCORES, schema, balance.shards("score_shards")))
+    for name, schema, shards in sides:
+        side = LakeTable(run.output.child(name), schema, name)
+        shards = [*shards, *_rejected(run, name)]
+        side.commit(run.day, run.run_id, run.snapshot.digest, shards, None, facts)
+    return table.commit(
+        run.day, run.run_id, run.snapshot.digest, balance.shards("shards"), seen, facts
+    )
+
+
+def _rejected(run: Run, table: str) -> list[Any]:
+    """A quarantine shard that names the files which could not be read at all."""
+    import pyarrow as pa
+
+    from cluster.lake import shard
+
+    if table != QUARANTINE or not run.snapshot.rejected:
+        return []
+    rows = [
+        {
+            "file": file.key,
+            "row": None,
+            "column": "",
+            "rule": file.rule,
+            "message": file.message,
+            "run_id": run.run_id,
+        }
+        for file in run.snapshot.rejected
+    ]
+    whole = pa.Table.from_pylist(rows, schema=schemas.QUARANTINE)
+    key = shard.key(run.day, f"{run.run_id}-files-0")
+    return [shard.write(run.output.child(QUARANTINE), key, whole)]
+
+
+def _receipt(
+    run: Run,
+    balance: Balance,
+    verdicts: list[Gate],
+    version: int | None,
+    seconds: float,
+    card: str,
+) -> Receipt:
+    return Receipt(
+        watch=run.spec.name,
+        day=run.day,
+        run_id=run.run_id,
+        status="refused" if version is None else "committed",
+        already=False,
+        rows=balance.rows,
+        filtered=balance.filtered,
+        scored=balance.scored,
+        quarantined=balance.quarantined,
+        flagged=balance.flagged,
+        rejected_files=len(run.snapshot.rejected),
+        seconds=round(seconds, 3),
+        rows_per_second=round(balance.rows / max(seconds, 1e-9)),
+        table_version=version,
+        card=card,
+        bundle=run.bundle.id,
+        threshold=run.threshold.id,
+        failed_gates=[f"{g.name}: {g.message}" for g in verdicts if not g.passed],
+        warnings=balance.warnings(),
+    )
+
+
+def _already(run: Run) -> Receipt:
+    """The receipt of a run that had been committed: it is read back, not made up."""
+    stored = Journal(run.output.child(RUNS), run.run_id).read_receipt()
+    if stored is None or stored["status"] != "committed":
+        # The driver died between the commit and the card: the table is what counts.
+        table = flag_table(run)
+        stored = asdict(
+            Receipt(
+                watch=run.spec.name,
+                day=run.day,
+                run_id=run.run_id,
+                status="committed",
+                already=True,
+                rows=run.snapshot.rows,
+                filtered=0,
+                scored=0,
+                quarantined=0,
+                flagged=table.rows(run.day),
+                rejected_files=len(run.snapshot.rejected),
+                seconds=0.0,
+                rows_per_second=0.0,
+                table_version=table.version(),
+                card=None,
+                bundle=run.bundle.id,
+                threshold=run.threshold.id,
+            )
+        )
+    return Receipt(**{**stored, "already": True})
+
+
+def command() -> str:
+    """How this process was called, for the run card."""
+    return " ".join(["python", "-m", "jobs", *sys.argv[1:]])

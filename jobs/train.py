@@ -1,0 +1,339 @@
+"""Train a detector: spec, training days, encoder, epochs, calibration, threshold, bundle."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import ray
+import ray.data
+import torch
+
+from cluster import preparing
+from cluster import training as ddp
+from cluster.intake import Intake
+from cluster.lake.registry import Registry
+from cluster.lake.store import Store
+from cluster.preparing import Rows
+from cluster.resources import ActorPlan, plan_actors, plan_workers
+from cluster.scoring import REGISTRY
+from cluster.session import session
+from jobs import check
+from jobs.console import say, step
+from jobs.days import TrainingPlan, listed, plan_training
+from jobs.spec import DayRange, Spec
+from jobs.threshold import new_threshold
+from models import catalog
+from models.bundle import Bundle
+from models.detector import Detector
+from models.encoder import Encoder
+from models.refusal import Refusal
+from models.threshold import Calibration
+
+TRAININGS = "_trainings"
+# Held-back rows that settle residual scales and the like; more change the fourth digit.
+_CALIBRATION_ROWS = 200_000
+# Share of Ray's object store that encoded training rows may fill; above it, every epoch reads
+# the splits again.
+_CACHE_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class TrainedBundle:
+    """What `train` made: the champion (unless told otherwise) and its baselines."""
+
+    bundle: str
+    threshold: str
+    baselines: dict[str, str]
+    days: tuple[str, ...]
+    rows: int
+    epochs: int
+    best_epoch: int
+    validation_loss: float | None
+    rows_per_second: float
+    seconds: float
+    promoted: bool
+
+
+def train(
+    spec: Spec,
+    *,
+    days: DayRange | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    promote: bool = True,
+) -> TrainedBundle:
+    """Train the spec's detector and its baselines; the bundle becomes the champion."""
+    started = time.monotonic()
+    spec.check_detector()
+    plan = plan_training(spec, days)
+    check.check(spec, plan.snapshots[0].schema, training=True).refuse()
+    registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
+    say(
+        f"training {spec.detector.name} of watch {spec.name} on {listed(plan.days)}: "
+        f"{plan.rows:,} rows to learn from, "
+        f"{sum(s.rows for _, s in plan.held_back):,} held back"
+    )
+    with session(address) as where:
+        say(where)
+        made = _Training(spec, plan, workers or spec.training.workers).run()
+    ids = {name: registry.add(made_bundle.to_files()) for name, made_bundle in made.items()}
+    champion = made[""]
+    threshold = new_threshold(registry, champion.id, champion.calibration, spec.policy)
+    baselines = {name: ids[name] for name in ids if name}
+    if promote:
+        registry.promote(champion.id, threshold.id, "trained", baselines)
+    history = champion.metadata["history"]
+    return TrainedBundle(
+        bundle=champion.id,
+        threshold=threshold.id,
+        baselines=baselines,
+        days=plan.days,
+        rows=plan.rows,
+        epochs=len(history),
+        best_epoch=champion.metadata["best_epoch"] or 0,
+        validation_loss=champion.metadata["metrics"].get("validation_loss"),
+        rows_per_second=champion.metadata["metrics"].get("rows_per_second", 0.0),
+        seconds=time.monotonic() - started,
+        promoted=promote,
+    )
+
+
+class _Training:
+    """The steps of one training, on a running Ray."""
+
+    def __init__(self, spec: Spec, plan: TrainingPlan, workers: int) -> None:
+        self.spec, self.plan = spec, plan
+        self.actors: ActorPlan = plan_actors()
+        self.workers = plan_workers(workers)
+        self.storage = Store.open(spec.output.uri).child(TRAININGS)
+
+    def run(self) -> dict[str, Bundle]:
+        """The bundle under "" and those of the baselines under their names."""
+        encoder, rows = self._encoder()
+        names = [self.spec.detector.name, *self.spec.training.baselines]
+        needs_labels = catalog.CATALOG[names[0]].needs_labels
+        data = self._data(encoder, needs_labels)
+        held_rows = self._cached(data, encoder, rows)
+        detector, facts = self._detector(encoder, data, rows)
+        self._settle(encoder, detector, data["validation"], held_rows)
+        detectors = {"": detector}
+        for name in self.spec.training.baselines:
+            if name != names[0]:
+                detectors[name] = self._baseline(encoder, name, data, rows, held_rows)
+        calibrations = self._calibrations(encoder, detectors)
+        return {
+            name: self._bundle(encoder, name, detectors[name], calibrations[name], facts)
+            for name in detectors
+        }
+
+    def _encoder(self) -> tuple[Encoder, int]:
+        rows = Rows(self.plan.uri, self.spec.features, self.plan.snapshots[0].schema, self._filter)
+        with step("fit the encoder", self.plan.rows) as progress:
+            return preparing.fit_encoder(rows, self.plan.learned, self.actors, progress.advance)
+
+    @property
+    def _filter(self) -> str | None:
+        """The filters of input and training, both."""
+        return both(self.spec.input.filter, self.spec.training.filter)
+
+    def _intake(self, encoder: Encoder, row_filter: str | None, labels: bool) -> Intake:
+        roles = self.spec.roles
+        carried = (*roles.entity, *filter(None, [roles.label if labels else None]))
+        roles = roles if labels else dataclasses.replace(roles, label=None, kind=None)
+        return Intake(self.plan.uri, encoder, roles, row_filter, carried)
+
+    def _data(self, encoder: Encoder, needs_labels: bool) -> dict[str, ray.data.Dataset]:
+        # Labels reach the training only of a detector that says it needs them.
+        intake = self._intake(encoder, self._filter, needs_labels)
+        return {
+            "train": preparing.dataset(intake, self.plan.learned, needs_labels, self.actors),
+            "validation": preparing.dataset(intake, self.plan.held_back, needs_labels, self.actors),
+        }
+
+    def _cached(self, data: dict[str, ray.data.Dataset], encoder: Encoder, rows: int) -> int:
+        """Keep the encoded rows in Ray's object store where they fit; the held-back rows' count."""
+        size = rows * encoder.bytes_per_row
+        room = ray.cluster_resources().get("object_store_memory", 0.0) * _CACHE_SHARE
+        # The held-back rows are needed three times whatever their size.
+        with step("encode the rows", 2) as progress:
+            data["validation"] = data["validation"].materialize()
+            progress.advance()
+            if size <= room:
+                data["train"] = data["train"].materialize()
+            progress.advance()
+        held: int = data["validation"].count()
+        if held == 0:
+            raise Refusal(
+                f"none of the {listed(self.plan.days)} held-back rows passes the training filter "
+                f"{self._filter!r}: choose more training days or a larger training.validation"
+            )
+        return held
+
+    def _detector(
+        self, encoder: Encoder, data: dict[str, ray.data.Dataset], rows: int
+    ) -> tuple[Detector, dict[str, Any]]:
+        name, options = self.spec.detector.name, self.spec.detector.options
+        if catalog.CATALOG[name].learns == "sample":
+            started = time.monotonic()
+            detector = self._fitted(encoder, name, options, data["train"], rows)
+            seconds = time.monotonic() - started
+            return detector, {"history": [], "best_epoch": None, "seconds": seconds}
+        prepared = None
+        if catalog.CATALOG[name].needs_labels:
+            positive = int(data["train"].sum("label") or 0)
+            rows = data["train"].count()
+            prepared = {"positive": positive, "rows": rows}
+        given = self.spec.training
+        options_of_loop = ddp.TrainingOptions(
+            epochs=given.epochs,
+            batch_rows=given.batch_rows,
+            learning_rate=given.learning_rate,
+            weight_decay=given.weight_decay,
+            warmup=given.warmup,
+            patience=given.patience,
+            clip_gradient=given.clip_gradient or float("inf"),
+            seed=given.seed,
+        )
+        started = time.monotonic()
+        with step("train", given.epochs) as progress:
+            trained = ddp.train(
+                encoder,
+                name,
+                options,
+                options_of_loop,
+                data,
+                rows,
+                self.workers,
+                self.storage,
+                self._run_name(),
+                lambda epoch: progress.advance(1, _epoch_line(epoch)),
+                prepared,
+            )
+        if trained.resumed_from:
+            say(f"resumed an interrupted training after epoch {trained.resumed_from}")
+        self.storage.delete_all(self._run_name())
+        detector = catalog.build(name, encoder.layout, options)
+        detector.load_state_dict(trained.state)
+        facts = {
+            "history": trained.history,
+            "best_epoch": trained.best_epoch,
+            "seconds": time.monotonic() - started,
+        }
+        return detector.eval(), facts
+
+    def _run_name(self) -> str:
+        """The same for the same spec and data, so that a job that died is resumed."""
+        import hashlib
+
+        parts = [self.spec.training_digest, *(s.digest for s in self.plan.snapshots)]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+    def _fitted(
+        self,
+        encoder: Encoder,
+        name: str,
+        options: dict[str, Any],
+        data: ray.data.Dataset,
+        rows: int,
+    ) -> Detector:
+        torch.manual_seed(self.spec.training.seed)
+        detector = catalog.build(name, encoder.layout, options)
+        most = detector.config.sample_rows
+        sample = preparing.sample(encoder, data, rows, most, self.spec.training.seed)
+        detector.fit(sample._replace(label=None), self.spec.training.seed)
+        return detector.eval()
+
+    def _baseline(
+        self,
+        encoder: Encoder,
+        name: str,
+        data: dict[str, ray.data.Dataset],
+        rows: int,
+        held_rows: int,
+    ) -> Detector:
+        with step(f"fit the baseline {name}", 1) as progress:
+            detector = self._fitted(encoder, name, {}, data["train"], rows)
+            self._settle(encoder, detector, data["validation"], held_rows)
+            progress.advance()
+        return detector
+
+    def _settle(
+        self, encoder: Encoder, detector: Detector, held_back: ray.data.Dataset, rows: int
+    ) -> None:
+        """What a detector has to learn from held-back rows, after training."""
+        seed = self.spec.training.seed
+        batch = preparing.sample(encoder, held_back, rows, _CALIBRATION_ROWS, seed)
+        with torch.no_grad():
+            detector.calibrate([batch])
+
+    def _calibrations(
+        self, encoder: Encoder, detectors: dict[str, Detector]
+    ) -> dict[str, Calibration]:
+        # A policy that weighs labels has to see the anomalies that one-class training leaves out.
+        weighs_labels = self.spec.threshold.policy in ("f_beta", "cost")
+        row_filter = self.spec.input.filter if weighs_labels else self._filter
+        intake = self._intake(encoder, row_filter, labels=weighs_labels)
+        held_back = self.plan.held_back
+        with step("calibrate", sum(s.rows for _, s in held_back)) as progress:
+            return preparing.calibrate(
+                intake,
+                detectors,
+                held_back,
+                self.plan.held_back_days,
+                self.actors,
+                progress.advance,
+            )
+
+    def _bundle(
+        self,
+        encoder: Encoder,
+        name: str,
+        detector: Detector,
+        calibration: Calibration,
+        facts: dict[str, Any],
+    ) -> Bundle:
+        baseline = bool(name)
+        history = [] if baseline else facts["history"]
+        best = None if baseline else facts["best_epoch"]
+        metrics: dict[str, float] = {"seconds": 0.0 if baseline else facts["seconds"]}
+        if history:
+            metrics["validation_loss"] = history[best - 1]["validation_loss"]
+            rates = sorted(e["rows_per_second"] for e in history)
+            metrics["rows_per_second"] = rates[len(rates) // 2]
+        return Bundle(
+            encoder=encoder.cpu(),
+            detector=detector.cpu(),
+            detector_name=name or self.spec.detector.name,
+            calibration=calibration,
+            metadata={
+                "watch": self.spec.name,
+                "spec": self.spec.digest,
+                "training": {
+                    "uri": self.plan.uri,
+                    "days": list(self.plan.days),
+                    "snapshots": [s.digest for s in self.plan.snapshots],
+                    "filter": self._filter,
+                    "rows": self.plan.rows,
+                    "workers": self.workers.workers,
+                },
+                "history": history,
+                "best_epoch": best,
+                "metrics": metrics,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            },
+        )
+
+
+def both(first: str | None, second: str | None) -> str | None:
+    """Two filters, of which both must hold."""
+    given = [f"({text})" for text in (first, second) if text]
+    return " and ".join(given) or None
+
+
+def _epoch_line(epoch: dict[str, float]) -> str:
+    return (
+        f"loss {epoch['train_loss']:.4g}, held back {epoch['validation_loss']:.4g}, "
+        f"{epoch['rows_per_second']:,.0f} rows/s"
+    )

@@ -1,0 +1,50 @@
+"""A small encoder and rows for tests of the cluster layer."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cluster.preparing import _columns
+from cluster.session import session
+from models.columns import Categorical, Numeric
+from models.encoder import Encoder
+from models.encoder_fit import EncoderFit
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    with session(cpus=4):
+        yield
+
+
+@pytest.fixture(scope="session")
+def rows() -> pa.RecordBatch:
+    """2,000 rows of three correlated numbers and a category."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=2000)
+    return pa.RecordBatch.from_pydict(
+        {
+            "a": base,
+            "b": 2 * base + rng.normal(scale=0.1, size=2000),
+            "c": rng.exponential(size=2000),
+            "proto": rng.choice(["tcp", "udp"], size=2000),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def encoder(rows: pa.RecordBatch) -> Encoder:
+    columns = (Numeric("a"), Numeric("b"), Numeric("c", log1p=True), Categorical("proto"))
+    fit = EncoderFit(columns, rows.schema)
+    fit.update(rows)
+    return fit.finish()
+
+
+@pytest.fixture(scope="session")
+def table(rows: pa.RecordBatch, encoder: Encoder) -> pa.Table:
+    """The rows as `cluster.preparing` hands them to the workers."""
+    extracted = encoder.extract(rows)
+    label = (np.arange(rows.num_rows) % 10 == 0).astype(np.float32)
+    return _columns(extracted.values.numpy(), extracted.codes.numpy(), label)

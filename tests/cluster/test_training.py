@@ -1,0 +1,86 @@
+"""DDP over Ray Train: equal steps on uneven shards, early stopping, resume, non-finite losses."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray.data
+
+from cluster.lake.store import Store
+from cluster.resources import plan_workers
+from cluster.training import NonFiniteLoss, Trained, TrainingOptions, train
+from models import catalog
+from models.encoder import Encoder
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def run(
+    table: pa.Table, encoder: Encoder, folder: Path, *, workers: int = 2, **options: object
+) -> Trained:
+    # Blocks of very different sizes: one worker gets far more rows than the other.
+    sizes = [1300, 17, 300]
+    blocks, start = [], 0
+    for size in sizes:
+        blocks.append(table.slice(start, size))
+        start += size
+    data = {
+        "train": ray.data.from_arrow(blocks),
+        "validation": ray.data.from_arrow(table.slice(start)),
+    }
+    given = TrainingOptions(batch_rows=256, **{"epochs": 3, **options})  # type: ignore[arg-type]
+    return train(
+        encoder,
+        "autoencoder",
+        {},
+        given,
+        data,
+        sum(sizes),
+        plan_workers(workers),
+        Store.open(str(folder)),
+        "a-run",
+        lambda epoch: None,
+    )
+
+
+def test_the_loss_falls_with_two_workers_and_uneven_shards(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    trained = run(table, encoder, tmp_path, epochs=4)
+    losses = [epoch["validation_loss"] for epoch in trained.history]
+    assert len(losses) == 4
+    assert losses[-1] < losses[0]
+    assert trained.best_epoch == int(np.argmin(losses)) + 1
+    detector = catalog.build("autoencoder", encoder.layout, {})
+    detector.load_state_dict(trained.state)
+
+
+def test_training_stops_when_the_held_back_loss_no_longer_falls(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    trained = run(table, encoder, tmp_path, workers=1, epochs=30, patience=1, learning_rate=0.05)
+    assert len(trained.history) == trained.best_epoch + 1 < 30
+
+
+def test_the_same_run_called_again_goes_on_where_it_was(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    run(table, encoder, tmp_path, workers=1, epochs=2)
+    trained = run(table, encoder, tmp_path, workers=1, epochs=4)
+    assert trained.resumed_from == 2
+    assert [epoch["epoch"] for epoch in trained.history] == [1, 2, 3, 4]
+
+
+def test_a_loss_that_is_not_finite_names_the_feature(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    values = np.array(table.column("values").to_pylist(), np.float32)
+    values[700, 1] = np.inf
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    broken = table.set_column(0, "values", flat)
+    unclipped = copy.deepcopy(encoder)
+    unclipped.scaling.clip.fill_(float("inf"))
+    with pytest.raises(NonFiniteLoss, match=r"epoch 1, batch \d+; caused by b"):
+        run(broken, unclipped, tmp_path, workers=1)

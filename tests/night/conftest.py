@@ -1,0 +1,71 @@
+"""One embedded Ray and one trained watch for all tests of nights; each test has its own copy."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.session import session
+from jobs import demo
+from jobs.spec import Spec, load
+from jobs.train import train
+
+SPECS = Path(__file__).parents[2] / "specs"
+DAYS = [f"2026-01-0{n}" for n in range(1, 7)]
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """Embedded Ray with more CPUs than the machine: they are bookkeeping, and tests are small."""
+    with session(cpus=4):
+        yield
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six days of small flows and cards."""
+    folder = tmp_path_factory.mktemp("demo")
+    demo.write(folder, days=6, first_day=date(2026, 1, 1), scale=0.08)
+    return folder
+
+
+def write_spec(folder: Path, source: str | Path, output: str | Path, **changes: Any) -> Path:
+    """The demo's flow spec over other places, quick to train; `changes` replace whole sections."""
+    document = yaml.safe_load((SPECS / "demo_flows.yaml").read_text())
+    document["input"]["uri"] = str(source)
+    document["output"] = {"uri": str(output)}
+    document["training"] = {"days": f"{DAYS[0]}..{DAYS[4]}", "epochs": 2, "baselines": ["pca"]}
+    document["threshold"] = {"policy": "quantile", "contamination": 0.01}
+    document["gates"] = {"flag_rate": [0, 0.5]}
+    document.update(changes)
+    path = folder / "watch.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, data: Path, ray_session: None
+) -> tuple[Path, Path]:
+    """Folders of the input and of a trained watch's output, not to be written to."""
+    folder = tmp_path_factory.mktemp("trained")
+    spec = load(write_spec(folder, data / "flows", folder / "out"))
+    train(spec, workers=2)
+    return data / "flows", folder / "out"
+
+
+@pytest.fixture
+def watch(trained: tuple[Path, Path], tmp_path: Path, ray_session: None) -> Spec:
+    """A trained watch of the test's own: its input and output may be spoilt."""
+    return load(watch_at(trained, tmp_path))
+
+
+def watch_at(trained: tuple[Path, Path], folder: Path, **changes: Any) -> Path:
+    flows, out = trained
+    shutil.copytree(flows, folder / "flows")
+    shutil.copytree(out, folder / "out")
+    return write_spec(folder, folder / "flows", folder / "out", **changes)

@@ -1,0 +1,121 @@
+"""Kills and races: the same command, run again, ends with the oracle's flags, once."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.spec import Spec, load
+from tests.night.conftest import DAYS, watch_at
+from tests.night.test_score import DAY, committed, oracle
+
+ROOT = Path(__file__).parents[2]
+
+
+def many_files(spec: Spec, files: int) -> None:
+    """Cut the day into many files, so that a run has many splits."""
+    folder = Path(spec.input.uri) / f"day={DAY}"
+    parts = [pq.read_table(p, partitioning=None) for p in sorted(folder.glob("*.parquet"))]
+    shutil.rmtree(folder)
+    folder.mkdir()
+    number = 0
+    for table in parts:
+        rows = -(-len(table) // (files // len(parts)))
+        for start in range(0, len(table), rows):
+            pq.write_table(table.slice(start, rows), folder / f"part-{number:03}.parquet")
+            number += 1
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "jobs", *arguments]
+
+
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    """A driver in a process group of its own, with a Ray of its own."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    return subprocess.Popen(
+        command(*arguments),
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def kill_when(process: subprocess.Popen[bytes], folder: Path, pattern: str, count: int) -> None:
+    """SIGKILL the driver and its Ray as soon as `count` files match below the folder."""
+    while process.poll() is None:
+        if len(list(folder.glob(pattern))) >= count:
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+        # Wait for the next change or for the end, whichever is first.
+        try:
+            process.wait(timeout=0.005)
+        except subprocess.TimeoutExpired:
+            continue
+    process.communicate()
+
+
+def test_a_killed_driver_resumes_without_scoring_a_finished_split_twice(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path = watch_at(trained, tmp_path)
+    spec = load(path)
+    many_files(spec, 24)
+    runs = Path(spec.output.uri) / "_runs"
+    kill_when(start("score", str(path), "--day", DAY), runs, "*/splits/*.json", 5)
+    finished = {p.stem for p in runs.glob("*/splits/*.json")}
+    assert len(finished) >= 5
+    done = start("score", str(path), "--day", DAY, "--json")
+    output, errors = done.communicate(timeout=240)
+    assert done.returncode == 0, errors.decode()
+    receipt = json.loads(output)
+    assert receipt["rows"] == receipt["scored"] + receipt["quarantined"]
+    assert committed(spec).keys() == oracle(spec).keys()
+    again = {p.name.rsplit("-", 1)[0] for p in runs.glob("*/attempts/*-2*")}
+    assert not finished & again
+
+
+def test_two_drivers_of_one_day_have_one_winner(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    path = watch_at(trained, tmp_path)
+    spec = load(path)
+    drivers = [start("score", str(path), "--day", DAY) for _ in range(2)]
+    results: dict[int, tuple[int, str]] = {}
+
+    def finish(number: int) -> None:
+        output, errors = drivers[number].communicate(timeout=280)
+        results[number] = (drivers[number].returncode, (output + errors).decode())
+
+    threads = [threading.Thread(target=finish, args=(n,)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # Both were asked for the same run: it is committed, once, and both may say so.
+    assert 0 in [code for code, _ in results.values()], results
+    assert committed(spec).keys() == oracle(spec).keys()
+
+
+@pytest.mark.slow
+def test_a_training_killed_whole_goes_on_after_its_last_epoch(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    training = {"days": f"{DAYS[0]}..{DAYS[4]}", "epochs": 12, "patience": 12, "baselines": []}
+    path = watch_at(trained, tmp_path, training=training)
+    spec = load(path)
+    shutil.rmtree(spec.output.uri)
+    folder = Path(spec.output.uri) / "_trainings"
+    kill_when(start("train", str(path)), folder, "*/checkpoint*/training.json", 2)
+    again = start("train", str(path), "--json")
+    output, errors = again.communicate(timeout=280)
+    assert again.returncode == 0, errors.decode()
+    assert json.loads(output)["epochs"] == 12
+    assert "resumed an interrupted training after epoch" in errors.decode()

@@ -1,0 +1,255 @@
+"""Scoring a day: equal to the oracle, committed once, balanced, refused by gates."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from cluster.lake.registry import Registry
+from cluster.lake.store import Store
+from cluster.scoring import QUARANTINE, REGISTRY, SCORES
+from jobs import flags
+from jobs.nightly import backfill, nightly
+from jobs.score import score
+from jobs.spec import DayRange, Spec, load
+from jobs.threshold import change
+from models.bundle import open_bundle
+from models.refusal import Refusal
+from models.threshold import Threshold
+from tests.night.conftest import DAYS, watch_at
+from tests.night.oracle import flagged_ids
+
+DAY = DAYS[5]
+
+
+def day_folder(spec: Spec, day: str = DAY) -> Path:
+    return Path(spec.input.uri) / f"day={day}"
+
+
+def oracle(spec: Spec, day: str = DAY) -> dict[str, float]:
+    registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
+    entry = registry.champion_or_refuse()
+    threshold = Threshold.from_json(registry.threshold(entry.threshold)).value
+    bundle = open_bundle(registry.files(entry.bundle))
+    return flagged_ids(bundle, threshold, day_folder(spec, day), "uid")
+
+
+def committed(spec: Spec, day: str = DAY) -> dict[str, float]:
+    frame = flags.read(f"{spec.output.uri}/flags", day)
+    assert frame["uid"].is_unique
+    return dict(zip(frame["uid"], frame["score"], strict=True))
+
+
+def rows_of(spec: Spec, name: str) -> pa.Table:
+    """Committed rows of a side table, by Delta's own reader."""
+    table = DeltaTable(f"{spec.output.uri}/{name}")
+    found: pa.Table = table.to_pyarrow_dataset().to_table()
+    return found
+
+
+def spoil(spec: Spec, column: str, rows: list[int], values: list[object]) -> Path:
+    """Overwrite cells of the first file of the day."""
+    path = sorted(day_folder(spec).glob("*.parquet"))[0]
+    table = pq.read_table(path, partitioning=None)
+    cells = table.column(column).to_pylist()
+    for row, value in zip(rows, values, strict=True):
+        cells[row] = value
+    place = table.column_names.index(column)
+    kind = table.schema.field(column).type
+    pq.write_table(table.set_column(place, column, pa.array(cells, kind)), path)
+    return path
+
+
+def test_the_committed_flags_are_those_of_the_oracle(watch: Spec) -> None:
+    receipt = score(watch, DAY)
+    expected, found = oracle(watch), committed(watch)
+    assert receipt.status == "committed"
+    assert found.keys() == expected.keys()
+    assert len(found) == receipt.flagged > 0
+    np.testing.assert_allclose(
+        [found[k] for k in expected], list(expected.values()), rtol=1e-4, atol=1e-5
+    )
+    assert receipt.rows == receipt.scored + receipt.quarantined + receipt.filtered
+
+
+def test_a_flag_explains_itself(watch: Spec) -> None:
+    score(watch, DAY)
+    frame = flags.read(f"{watch.output.uri}/flags", DAY)
+    top = frame.sort_values("score").iloc[-1]
+    assert 0 <= top["severity"] <= 100
+    assert (frame["score"] > frame["threshold"]).all()
+    assert frame["anomaly_id"].is_unique
+    shares = [reason["contribution"] for reason in top["reasons"]]
+    assert shares == sorted(shares, reverse=True)
+    assert all(reason["observed"] and reason["expected"] for reason in top["reasons"])
+
+
+def test_a_day_scored_twice_is_committed_once(watch: Spec) -> None:
+    first = score(watch, DAY)
+    again = score(watch, DAY)
+    assert not first.already
+    assert again.already
+    assert again.run_id == first.run_id
+    assert again.flagged == first.flagged == len(committed(watch))
+
+
+def test_a_changed_day_replaces_its_flags_and_leaves_other_days_alone(watch: Spec) -> None:
+    score(watch, DAYS[4])
+    score(watch, DAY)
+    before, other = committed(watch), committed(watch, DAYS[4])
+    sorted(day_folder(watch).glob("*.parquet"))[0].unlink()
+    receipt = score(watch.model_copy(update={"gates": _wide(watch)}), DAY)
+    assert receipt.status == "committed"
+    assert committed(watch).keys() == oracle(watch).keys()
+    assert len(committed(watch)) < len(before)
+    assert committed(watch, DAYS[4]) == other
+
+
+def _wide(spec: Spec) -> object:
+    return spec.gates.model_copy(update={"volume": None, "quarantine_rate": 1.0})
+
+
+def test_rows_that_cannot_be_scored_are_quarantined_by_name(watch: Spec) -> None:
+    path = spoil(watch, "duration", [3, 5], [float("nan"), float("inf")])
+    spoil(watch, "uid", [7], [None])
+    first = pq.read_table(path, partitioning=None).column("uid")[0].as_py()
+    spoil(watch, "uid", [11], [first])
+    receipt = score(watch.model_copy(update={"gates": _wide(watch)}), DAY)
+    rows = rows_of(watch, QUARANTINE).to_pylist()
+    found = {(row["row"], row["column"], row["rule"]) for row in rows}
+    assert receipt.quarantined == 4
+    assert found == {
+        (3, "duration", "not_finite"),
+        (5, "duration", "not_finite"),
+        (7, "uid", "null_key"),
+        (11, "uid", "duplicate_id"),
+    }
+
+
+def test_too_many_bad_rows_stop_the_commit_and_leave_the_table(watch: Spec) -> None:
+    score(watch, DAY)
+    before = committed(watch)
+    spoil(watch, "duration", list(range(100)), [float("nan")] * 100)
+    receipt = score(watch, DAY)
+    assert receipt.status == "refused"
+    assert "'duration', rule not_finite" in receipt.failed_gates[0]
+    assert committed(watch) == before
+
+
+def test_an_unreadable_file_stops_the_commit_by_name(watch: Spec) -> None:
+    path = sorted(day_folder(watch).glob("*.parquet"))[0]
+    path.write_bytes(path.read_bytes()[:1000])
+    receipt = score(watch, DAY)
+    assert receipt.status == "refused"
+    assert any(path.name in gate for gate in receipt.failed_gates)
+
+
+def test_a_flipped_bit_in_a_page_is_seen(watch: Spec) -> None:
+    path = sorted(day_folder(watch).glob("*.parquet"))[0]
+    column = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    data = bytearray(path.read_bytes())
+    data[column.data_page_offset + column.total_compressed_size // 2] ^= 0x10
+    path.write_bytes(data)
+    receipt = score(watch, DAY)
+    assert receipt.status == "refused"
+    assert receipt.quarantined > 0
+    assert any(path.name in gate for gate in receipt.failed_gates)
+
+
+def test_a_flag_rate_out_of_its_band_stops_the_commit(watch: Spec) -> None:
+    tight = watch.gates.model_copy(update={"flag_rate": (0.0, 0.0001)})
+    receipt = score(watch.model_copy(update={"gates": tight}), DAY)
+    assert receipt.status == "refused"
+    assert "flag rate" in receipt.failed_gates[0]
+    assert flags.read(f"{watch.output.uri}/flags", DAY).empty
+
+
+def test_a_missing_day_is_refused_with_the_days_there_are(watch: Spec) -> None:
+    with pytest.raises(Refusal, match="2026-01-06"):
+        score(watch, "2026-01-09")
+
+
+def test_a_column_of_another_type_is_refused_by_name(watch: Spec) -> None:
+    for path in day_folder(watch).glob("*.parquet"):
+        table = pq.read_table(path, partitioning=None)
+        place = table.column_names.index("duration")
+        text = table.column("duration").cast(pa.string())
+        pq.write_table(table.set_column(place, "duration", text), path)
+    with pytest.raises(Refusal, match="duration"):
+        score(watch, DAY)
+
+
+def test_columns_that_moved_and_columns_that_came_do_no_harm(watch: Spec) -> None:
+    before = score(watch, DAY)
+    for path in day_folder(watch).glob("*.parquet"):
+        table = pq.read_table(path, partitioning=None)
+        table = table.select(table.column_names[::-1])
+        pq.write_table(table.append_column("new", pa.array([1] * len(table))), path)
+    after = score(watch, DAY)
+    assert not after.already
+    assert after.flagged == before.flagged
+
+
+def test_every_row_has_a_score_where_the_spec_asks_for_all(
+    trained: tuple[Path, Path], tmp_path: Path, ray_session: None
+) -> None:
+    out = {"uri": str(tmp_path / "out"), "scores": "all"}
+    spec = load(watch_at(trained, tmp_path, output=out))
+    receipt = score(spec, DAY)
+    table = rows_of(spec, SCORES)
+    assert len(table) == receipt.scored
+    above = table.filter(pc.greater(table["score"], _threshold(spec)))
+    assert set(above["uid"].to_pylist()) == committed(spec).keys()
+
+
+def _threshold(spec: Spec) -> float:
+    registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
+    entry = registry.champion_or_refuse()
+    return Threshold.from_json(registry.threshold(entry.threshold)).value
+
+
+def test_a_new_threshold_needs_no_training_and_makes_another_run(watch: Spec) -> None:
+    first = score(watch, DAY)
+    fewer = watch.threshold.model_copy(update={"contamination": 0.002})
+    changed = watch.model_copy(update={"threshold": fewer})
+    document = change(changed)
+    second = score(changed, DAY)
+    assert document["after"]["value"] > document["before"]["value"]
+    assert second.run_id != first.run_id
+    assert 0 < second.flagged < first.flagged
+
+
+def test_a_night_does_all_that_is_due_and_the_next_one_nothing(watch: Spec) -> None:
+    first = nightly(watch)
+    second = nightly(watch)
+    assert [r.day for r in first.receipts] == [DAY]
+    assert first.ok
+    assert second.receipts == []
+    assert second.trained is None
+
+
+def test_a_night_scores_a_day_again_whose_input_has_changed(watch: Spec) -> None:
+    nightly(watch)
+    spoil(watch, "duration", [0], [1.0])
+    assert [r.day for r in nightly(watch).receipts] == [DAY]
+
+
+def test_a_day_that_fails_does_not_keep_the_others_from_being_committed(watch: Spec) -> None:
+    for path in day_folder(watch, DAYS[2]).glob("*.parquet"):
+        path.write_bytes(b"id,amount\n1,2\n")
+    night = backfill(watch, DayRange(DAYS[1], DAYS[3]))
+    assert list(night.failed) == [DAYS[2]]
+    assert not night.ok
+    assert {r.day for r in night.receipts if r.status == "committed"} == {DAYS[1], DAYS[3]}
+
+
+def test_run_card_and_index_are_written_with_the_commit(watch: Spec) -> None:
+    receipt = score(watch, DAY)
+    reports = Path(watch.output.uri) / "reports"
+    page = (reports / f"day={DAY}" / "run_card.html").read_text()
+    assert receipt.run_id in page
+    assert f"day={DAY}/run_card.html" in (reports / "index.html").read_text()
