@@ -31,6 +31,11 @@ class TrainingPlan:
         return tuple(s.day for s in self.snapshots)
 
     @property
+    def holds_back_days(self) -> bool:
+        """Whether whole days are held back, rather than splits of every day."""
+        return not {day for day, _ in self.learned} & {day for day, _ in self.held_back}
+
+    @property
     def rows(self) -> int:
         return sum(split.rows for _, split in self.learned)
 

@@ -125,7 +125,7 @@ def table_of(document: dict[str, Any]) -> list[Table]:
     )
     measures.add_column("measure")
     for name in names:
-        measures.add_column(name, justify="right")
+        measures.add_column(name, justify="right", no_wrap=True)
     for label, key in (
         ("AUROC", "auroc"),
         ("AUPRC", "auprc"),
@@ -145,7 +145,7 @@ def table_of(document: dict[str, Any]) -> list[Table]:
         kinds.add_column("kind")
         kinds.add_column("rows", justify="right")
         for name in names:
-            kinds.add_column(name, justify="right")
+            kinds.add_column(name, justify="right", no_wrap=True)
         for place, kind in enumerate(first["kinds"]):
             cells = (_kind(quality[n]["kinds"][place]) for n in names)
             kinds.add_row(kind["kind"], f"{kind['rows']:,}", *cells)
@@ -164,4 +164,6 @@ def _shown(measure: dict[str, Any] | Measure) -> str:
         return f"– ({document['reason']})"
     if document["low"] is None:
         return f"{document['value']:.4f}"
-    return f"{document['value']:.4f} [{document['low']:.3f}, {document['high']:.3f}]"
+    # Digits without the leading 0: three columns of them fit a terminal of 80.
+    low, high = (f"{document[end]:.2f}".removeprefix("0") for end in ("low", "high"))
+    return f"{document['value']:.4f} [{low}–{high}]"

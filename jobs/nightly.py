@@ -115,7 +115,8 @@ def _first_day(spec: Spec, registry: Registry) -> str:
     if spec.training.uri is not None:
         return ""  # trained on other data: every day of the input is news
     first = registry.history()[0]
-    days: list[str] = open_bundle(registry.files(first.bundle), first.bundle).metadata["training"]["days"]
+    bundle = open_bundle(registry.files(first.bundle), first.bundle)
+    days: list[str] = bundle.metadata["training"]["days"]
     return max(days) + "\0"  # the first text after the last training day
 
 

@@ -132,14 +132,16 @@ def open_run(spec: Spec, day: str, output: Store) -> Run:
     bundle = open_bundle(registry.files(champion.bundle), champion.bundle)
     threshold = Threshold.from_json(registry.threshold(champion.threshold))
     taken = snapshot.take(spec.input.uri, spec.input.partition, day)
-    run = Run(spec, day, champion, bundle, threshold, taken, output)
-    if taken.files:
-        check.check(spec, taken.schema).refuse()
-        bundle.encoder.check_schema(taken.schema)
-        needed = (*bundle.encoder.required, *spec.roles.flagged)
-        for drift in snapshot.drift(taken, needed):
-            raise Refusal(str(drift))
-    return run
+    if not taken.files:
+        files = "; ".join(f"{file.key}: {file.message}" for file in taken.rejected)
+        raise Refusal(f"no file of {day} in {spec.input.uri} can be read: {files or 'it has none'}")
+    spec = spec.without_answers(taken.schema.names)
+    check.check(spec, taken.schema).refuse()
+    bundle.encoder.check_schema(taken.schema)
+    needed = (*bundle.encoder.required, *spec.roles.flagged)
+    if drifts := snapshot.drift(taken, needed):
+        raise Refusal("\n".join(map(str, drifts)))
+    return Run(spec, day, champion, bundle, threshold, taken, output)
 
 
 def flag_table(run: Run) -> LakeTable:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -130,6 +131,16 @@ class Spec(Frozen):
     def digest(self) -> str:
         """SHA-256 of the whole spec; comments and layout of the file do not count."""
         return _digest({**_dump(self), "columns": self._columns()})
+
+    def without_answers(self, names: Iterable[str]) -> "Spec":
+        """The spec for data that has only the columns `names`: a night has no labels yet, so a
+        label or kind that is missing is left out. Other columns stay, missing or not."""
+        there = set(names)
+        answers = {self.roles.label, self.roles.kind} - there - {None}
+        kept = {name: c for name, c in self.columns.items() if name not in answers}
+        made = self.model_copy(update={"columns": kept})
+        made._source = self._source
+        return made
 
     def where(self, *key: str | int) -> str:
         """`file:line` of a key, for messages."""

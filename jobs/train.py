@@ -117,7 +117,7 @@ class _Training:
         data = self._data(encoder, needs_labels)
         held_rows = self._cached(data, encoder, rows)
         detector, facts = self._detector(encoder, data, rows)
-        self._settle(encoder, detector, data["validation"], held_rows)
+        self._settle(encoder, detector, data, rows, held_rows)
         detectors = {"": detector}
         for name in self.spec.training.baselines:
             if name != names[0]:
@@ -255,18 +255,29 @@ class _Training:
     ) -> Detector:
         with step(f"fit the baseline {name}", 1) as progress:
             detector = self._fitted(encoder, name, {}, data["train"], rows)
-            self._settle(encoder, detector, data["validation"], held_rows)
+            self._settle(encoder, detector, data, rows, held_rows)
             progress.advance()
         return detector
 
     def _settle(
-        self, encoder: Encoder, detector: Detector, held_back: ray.data.Dataset, rows: int
+        self,
+        encoder: Encoder,
+        detector: Detector,
+        data: dict[str, ray.data.Dataset],
+        rows: int,
+        held_rows: int,
     ) -> None:
-        """What a detector has to learn from held-back rows, after training."""
-        seed = self.spec.training.seed
-        batch = preparing.sample(encoder, held_back, rows, _CALIBRATION_ROWS, seed)
+        """What a detector has to learn from held-back rows, after training.
+
+        Where whole days are held back, learned rows are added: one Tuesday says nothing of how
+        well a Sunday is known, and every row of a Wednesday was flagged for its weekday.
+        """
+        seed, most = self.spec.training.seed, _CALIBRATION_ROWS
+        batches = [preparing.sample(encoder, data["validation"], held_rows, most, seed)]
+        if self.plan.holds_back_days:
+            batches.append(preparing.sample(encoder, data["train"], rows, most, seed))
         with torch.no_grad():
-            detector.calibrate([batch])
+            detector.calibrate(batches)
 
     def _calibrations(
         self, encoder: Encoder, detectors: dict[str, Detector]

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import acero
-from rapidfuzz import process
+from rapidfuzz import fuzz, process
 
 from cluster.lake.arrow_types import plain
 from models.refusal import Refusal
@@ -46,7 +46,9 @@ class RowFilter:
         """Raises `Refusal` where the columns' types cannot be compared as the filter does."""
         empty = pa.schema([_decoded(schema.field(name)) for name in self.columns]).empty_table()
         try:
-            self._evaluate(empty)
+            kind = self._evaluate(empty).type
+            if not pa.types.is_boolean(kind):
+                raise TypeError(f"it is not true or false, but a value of type {kind}")
         except (pa.ArrowException, TypeError) as error:
             kinds = ", ".join(f"{name} is {empty.schema.field(name).type}" for name in self.columns)
             reason = str(error).splitlines()[0]
@@ -68,7 +70,7 @@ class RowFilter:
         ]
         # One thread: several would hand the rows back in any order.
         column = acero.Declaration.from_sequence(steps).to_table(use_threads=False).column(0)
-        return pa.concat_arrays(column.cast(pa.bool_()).chunks or [pa.array([], pa.bool_())])
+        return pa.concat_arrays(column.chunks or [pa.array([], column.type)])
 
 
 def parse_filter(text: str, names: Sequence[str]) -> RowFilter:
@@ -165,8 +167,8 @@ class _Reader:
     def _column(self, node: ast.expr) -> pc.Expression:
         name = self._name(node)
         if name not in self.names:
-            near = process.extractOne(name, self.names, score_cutoff=60)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            near = process.extractOne(name, self.names, scorer=fuzz.ratio, score_cutoff=60)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise Refusal(
                 f"filter {self.text!r}: there is no column {name!r}{hint} "
                 f"The input has {len(self.names)} columns: {', '.join(self.names)}"

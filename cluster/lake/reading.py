@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from rapidfuzz import process
+from rapidfuzz import fuzz, process
 
 from cluster.lake import footer
 from cluster.lake.arrow_types import plain_array, plain_schema
@@ -95,7 +95,7 @@ def _need(key: str, schema: pa.Schema, names: Sequence[str]) -> None:
         if there > 1:
             raise SchemaMismatch(f"{key}: expected one column {name!r}, found {there} of that name")
         if there == 0:
-            near = process.extractOne(name, schema.names, score_cutoff=60)
+            near = process.extractOne(name, schema.names, scorer=fuzz.ratio, score_cutoff=60)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise SchemaMismatch(f"{key}: there is no column {name!r}{hint}")
 

@@ -301,6 +301,8 @@ def _cut_file(file: InputFile, max_rows: int, max_bytes: int) -> Iterator[Split]
     split = start
     row = 0
     for index, group in enumerate(file.row_groups):
+        if not group.rows:
+            continue
         large = group.rows > max_rows or group.bytes > max_bytes
         full = split.rows + group.rows > max_rows or split.bytes + group.bytes > max_bytes
         if split.rows and (large or full):
@@ -309,7 +311,7 @@ def _cut_file(file: InputFile, max_rows: int, max_bytes: int) -> Iterator[Split]
         if large:
             yield from _ranges(replace(start, first_row=row), index, group, max_rows, max_bytes)
             split = replace(start, first_row=row + group.rows)
-        elif group.rows:
+        else:
             split = replace(
                 split,
                 row_groups=(*split.row_groups, index),

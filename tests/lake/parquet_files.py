@@ -1,5 +1,7 @@
 """Small real Parquet files for the tests."""
 
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,7 +17,7 @@ def numbered(rows: int, first: int = 0) -> pa.Table:
     return pa.table(columns)
 
 
-def encoded(table: pa.Table, row_group_size: int | None = None, **options: object) -> bytes:
+def encoded(table: pa.Table, row_group_size: int | None = None, **options: Any) -> bytes:
     """The table as a Parquet file with page checksums."""
     sink = pa.BufferOutputStream()
     given = {"write_page_checksum": True, "row_group_size": row_group_size, **options}

@@ -9,11 +9,12 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.lake import s3_store
@@ -141,6 +142,7 @@ def test_a_change_between_two_reads_of_an_open_file_is_noticed(store: Store) -> 
             file.read(100)
 
 
+@settings(deadline=None, max_examples=40)  # a real server: its times vary
 @given(
     data=st.binary(min_size=0, max_size=300_000),
     cuts=st.lists(st.integers(0, 300_000), min_size=2, max_size=8),
@@ -158,7 +160,7 @@ def test_ranges_are_the_bytes_of_the_object(
         http_put(f"{s3_server.endpoint}/ranges")
         store.put("data", data)
         edges = sorted(min(c, len(data)) for c in cuts)
-        spans = [s for s in zip(edges, edges[1:], strict=False) if s[1] > s[0]]
+        spans = [s for s in pairwise(edges) if s[1] > s[0]]
         with store.open_parquet("data") as file:
             file.prefetch(spans)
             for start, stop in reversed(spans):
@@ -301,6 +303,7 @@ class _Faulty(ThreadingHTTPServer):
 
 class _Forward(BaseHTTPRequestHandler):
     server: _Faulty
+    protocol_version = "HTTP/1.1"  # clients wait for "100 Continue", which 1.0 does not know
 
     def _any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -310,7 +313,8 @@ class _Forward(BaseHTTPRequestHandler):
             self._answer(int(fault), {}, b"<Error><Code>SlowDown</Code></Error>")
             return
         connection = http.client.HTTPConnection(self.server.behind)
-        connection.request(self.command, self.path, body, dict(self.headers))
+        given = {k: v for k, v in self.headers.items() if k.lower() != "expect"}
+        connection.request(self.command, self.path, body, given)
         answer = connection.getresponse()
         data, headers = answer.read(), dict(answer.getheaders())
         connection.close()
@@ -383,7 +387,7 @@ def test_a_body_that_was_cut_off_is_read_again(faulty: _FaultyStore) -> None:
 
 
 def test_an_error_that_stays_is_raised_and_not_taken_for_a_bad_file(faulty: _FaultyStore) -> None:
-    with pytest.raises(OSError, match="SlowDown|busy|reduce|Unknown|unavailable") as caught:
+    with pytest.raises(OSError, match=r"503|SlowDown") as caught:
         faulty.then(*["503"] * 20).read("a")
     assert not isinstance(caught.value, Refusal)
     assert len(faulty.server.seen) == 6

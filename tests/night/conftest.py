@@ -33,11 +33,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_spec(folder: Path, source: str | Path, output: str | Path, **changes: Any) -> Path:
+def write_spec(folder: Path, source: str | Path, target: str | Path, **changes: Any) -> Path:
     """The demo's flow spec over other places, quick to train; `changes` replace whole sections."""
     document = yaml.safe_load((SPECS / "demo_flows.yaml").read_text())
     document["input"]["uri"] = str(source)
-    document["output"] = {"uri": str(output)}
+    document["output"] = {"uri": str(target)}
     document["training"] = {"days": f"{DAYS[0]}..{DAYS[4]}", "epochs": 2, "baselines": ["pca"]}
     document["threshold"] = {"policy": "quantile", "contamination": 0.01}
     document["gates"] = {"flag_rate": [0, 0.5]}

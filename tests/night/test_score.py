@@ -165,7 +165,7 @@ def test_a_flag_rate_out_of_its_band_stops_the_commit(watch: Spec) -> None:
     receipt = score(watch.model_copy(update={"gates": tight}), DAY)
     assert receipt.status == "refused"
     assert "flag rate" in receipt.failed_gates[0]
-    assert flags.read(f"{watch.output.uri}/flags", DAY).empty
+    assert not (Path(watch.output.uri) / "flags" / "_delta_log").exists()
 
 
 def test_a_missing_day_is_refused_with_the_days_there_are(watch: Spec) -> None:
@@ -181,6 +181,14 @@ def test_a_column_of_another_type_is_refused_by_name(watch: Spec) -> None:
         pq.write_table(table.set_column(place, "duration", text), path)
     with pytest.raises(Refusal, match="duration"):
         score(watch, DAY)
+
+
+def test_a_day_without_labels_is_scored_as_well(watch: Spec) -> None:
+    for path in day_folder(watch).glob("*.parquet"):
+        pq.write_table(pq.read_table(path, partitioning=None).drop(["label", "incident"]), path)
+    receipt = score(watch, DAY)
+    assert receipt.status == "committed"
+    assert committed(watch).keys() == oracle(watch).keys()
 
 
 def test_columns_that_moved_and_columns_that_came_do_no_harm(watch: Spec) -> None:
