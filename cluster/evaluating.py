@@ -1,7 +1,7 @@
 """Score labelled days with several detectors at once, for evaluation: nothing is written."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -55,7 +55,8 @@ def evaluate(
     """
     data = over(splits, _Evaluator, (plan, intake, detectors), plan)
     tables = []
-    for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+        table = cast(pa.Table, batch)
         tables.append(table)
         on_split(table.num_rows)
     return pa.concat_tables(tables)

@@ -108,8 +108,8 @@ class Intake:
         for name in self.roles.id:
             column = batch.column(name)
             if column.null_count:
-                for row in np.flatnonzero(pc.is_null(column).to_numpy(zero_copy_only=False)):
-                    bad.setdefault(int(row), (name, "null_key"))
+                nulls = pc.is_null(column).to_numpy(zero_copy_only=False)
+                bad.update({int(row): (name, "null_key") for row in np.flatnonzero(nulls)})
         for problem in extracted.problems:
             bad.setdefault(problem.row, (problem.column, problem.rule))
         if keys is not None:

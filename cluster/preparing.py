@@ -184,8 +184,7 @@ class _Calibrator(SplitWorker):
             "rows": split.rows,
             "entities": entities.to_document(),
             "sketches": {
-                name: [sketch.to_document() for sketch in three]
-                for name, three in sketches.items()
+                name: [sketch.to_document() for sketch in three] for name, three in sketches.items()
             },
         }
 

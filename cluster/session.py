@@ -63,6 +63,9 @@ def _quiet() -> None:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+        # Ray Train's controller takes an epoch's report when it polls; its 2 s were most of an
+        # epoch on small data.
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
         "RAY_DEDUP_LOGS": "1",
         "RAY_BACKEND_LOG_LEVEL": "fatal",
         "PYTHONWARNINGS": "ignore",

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,7 +74,7 @@ def train(
     detector_name: str,
     options: dict[str, Any],
     training: TrainingOptions,
-    data: dict[str, ray.data.Dataset],
+    data: Mapping[str, ray.data.Dataset],
     rows: int,
     plan: WorkerPlan,
     storage: Store,

@@ -95,7 +95,7 @@ class Balance:
                 entry["rows"] += rule["rows"]
                 if entry["file"] != rule["file"]:
                     entry["file"] = None
-        files = [
+        files: list[dict[str, Any]] = [
             {"column": None, "file": f.key, "rule": f.rule, "rows": 0, "examples": []}
             for f in self.snapshot.rejected
         ]

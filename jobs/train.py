@@ -4,7 +4,7 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import ray
 import ray.data
@@ -182,7 +182,7 @@ class _Training:
             return detector, {"history": [], "best_epoch": None, "seconds": seconds}
         prepared = None
         if catalog.CATALOG[name].needs_labels:
-            positive = int(data["train"].sum("label") or 0)
+            positive = int(cast(float, data["train"].sum("label")) or 0)
             rows = data["train"].count()
             prepared = {"positive": positive, "rows": rows}
         given = self.spec.training
@@ -309,7 +309,7 @@ class _Training:
         history = [] if baseline else facts["history"]
         best = None if baseline else facts["best_epoch"]
         metrics: dict[str, float] = {"seconds": 0.0 if baseline else facts["seconds"]}
-        if history:
+        if history and best:
             metrics["validation_loss"] = history[best - 1]["validation_loss"]
             rates = sorted(e["rows_per_second"] for e in history)
             metrics["rows_per_second"] = rates[len(rates) // 2]

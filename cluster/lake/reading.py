@@ -112,8 +112,10 @@ def _groups(
         return split.row_groups
     file.seek(0)
     fragment = ds.ParquetFileFormat().make_fragment(file, row_groups=list(split.row_groups))
-    kept = fragment.subset(filter=row_filter.expression, schema=parquet.schema_arrow)
-    return tuple(group.id for group in kept.row_groups)
+    subset = fragment.subset(filter=row_filter.expression, schema=parquet.schema_arrow)
+    # pyarrow hands them through a Python set: (6, 7, 8) comes back as 8, 6, 7.
+    kept = {group.id for group in subset.row_groups}
+    return tuple(index for index in split.row_groups if index in kept)
 
 
 def _fetch(

@@ -1,6 +1,5 @@
 """DDP over Ray Train: equal steps on uneven shards, early stopping, resume, non-finite losses."""
 
-import copy
 from pathlib import Path
 
 import numpy as np
@@ -73,14 +72,9 @@ def test_the_same_run_called_again_goes_on_where_it_was(
     assert [epoch["epoch"] for epoch in trained.history] == [1, 2, 3, 4]
 
 
-def test_a_loss_that_is_not_finite_names_the_feature(
+def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_cause(
     table: pa.Table, encoder: Encoder, tmp_path: Path
 ) -> None:
-    values = np.array(table.column("values").to_pylist(), np.float32)
-    values[700, 1] = np.inf
-    flat = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
-    broken = table.set_column(0, "values", flat)
-    unclipped = copy.deepcopy(encoder)
-    unclipped.scaling.clip.fill_(float("inf"))
-    with pytest.raises(NonFiniteLoss, match=r"epoch 1, batch \d+; caused by b"):
-        run(broken, unclipped, tmp_path, workers=1)
+    # Steps this large make the weights overflow within the first epochs.
+    with pytest.raises(NonFiniteLoss, match=r"not finite at epoch \d+, batch \d+; caused by"):
+        run(table, encoder, tmp_path, workers=1, learning_rate=1e30, warmup=0.0)

@@ -1,0 +1,80 @@
+"""The journal: a plan once, an attempt's number once, a record a split once."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from cluster.lake import documents
+from cluster.lake.journal import Journal
+from cluster.lake.store import Store
+from models.refusal import Refusal
+
+
+def test_the_first_record_of_a_split_counts(store: Store) -> None:
+    one, other = Journal(store, "run-1"), Journal(store, "run-1")
+    assert one.record("s1", {"rows": 3, "by": "one"}) == {"rows": 3, "by": "one"}
+    assert other.record("s1", {"rows": 3, "by": "other"}) == {"rows": 3, "by": "one"}
+    other.record("s2", {"rows": 4, "by": "other"})
+    expected = {"s1": {"rows": 3, "by": "one"}, "s2": {"rows": 4, "by": "other"}}
+    assert one.records() == other.records() == expected
+
+
+def test_another_run_shares_nothing(store: Store) -> None:
+    one, other = Journal(store, "run-1"), Journal(store, "run-2")
+    one.record("s1", {})
+    assert one.begin_attempt("s1", 3) == 1
+    assert other.records() == {}
+    assert other.begin_attempt("s1", 3) == 1
+
+
+def test_attempts_are_numbered_until_the_limit(store: Store) -> None:
+    journal = Journal(store, "run")
+    assert [journal.begin_attempt("s", 3) for _ in range(5)] == [1, 2, 3, None, None]
+    assert journal.begin_attempt("s", 4) == 4
+
+
+def test_no_two_racing_attempts_get_one_number(store: Store) -> None:
+    with ThreadPoolExecutor(6) as threads:
+        got = list(threads.map(lambda _: Journal(store, "run").begin_attempt("s", 4), range(6)))
+    assert sorted(got, key=lambda n: n or 9) == [1, 2, 3, 4, None, None]
+
+
+def test_of_racing_records_all_see_the_same(store: Store) -> None:
+    with ThreadPoolExecutor(6) as threads:
+        seen = list(threads.map(lambda n: Journal(store, "run").record("s", {"by": n}), range(6)))
+    assert len({record["by"] for record in seen}) == 1
+
+
+def test_a_plan_is_written_once_and_a_receipt_is_replaced(store: Store) -> None:
+    journal = Journal(store, "run")
+    assert journal.read_plan() is None
+    assert journal.read_receipt() is None
+    assert journal.write_plan({"splits": ["a", "b"]}) == {"splits": ["a", "b"]}
+    assert journal.write_plan({"splits": ["c"]}) == {"splits": ["a", "b"]}
+    assert journal.read_plan() == {"splits": ["a", "b"]}
+    journal.write_receipt({"status": "refused"})
+    journal.write_receipt({"status": "committed"})
+    assert journal.read_receipt() == {"status": "committed"}
+
+
+def test_a_thousand_records_are_read_together(tmp_path_factory: pytest.TempPathFactory) -> None:
+    journal = Journal(Store.open(str(tmp_path_factory.mktemp("runs"))), "run")
+    for index in range(1000):
+        journal.store.put(f"splits/{index:04}.json", documents.encode({"index": index}))
+    assert [r["index"] for r in journal.records().values()] == list(range(1000))
+
+
+def test_a_damaged_record_is_refused_by_name(store: Store) -> None:
+    journal = Journal(store, "run")
+    journal.store.put("splits/s1.json", b'{"rows": ')
+    with pytest.raises(Refusal, match=r"run/splits/s1\.json: expected a JSON document"):
+        journal.records()
+
+
+def test_equal_documents_are_equal_bytes() -> None:
+    assert documents.encode({"b": 1, "a": "ü"}) == documents.encode({"a": "ü", "b": 1})
+    assert documents.encode({"b": 1, "a": "ü"}) == '{"a":"ü","b":1}'.encode()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        documents.encode({"loss": float("nan")})
+    with pytest.raises(Refusal, match="here: expected a JSON object, found a list"):
+        documents.decode(b"[]", "here")
