@@ -38,7 +38,7 @@ def test_a_bundle_is_stored_under_the_digest_of_its_manifest(registry: Registry)
 def test_a_bundle_without_its_manifest_is_not_there(registry: Registry) -> None:
     registry.store.put("bundles/half/detector.safetensors", b"weights")
     assert registry.bundles() == ()
-    with pytest.raises(Refusal, match="bundle half is not in the registry .*; it has: none"):
+    with pytest.raises(Refusal, match=r"bundle half is not in the registry .*; it has: none"):
         registry.files("half")
     with pytest.raises(Refusal, match=r"a bundle has a bundle\.json, found x"):
         registry.add({"x": b""})
@@ -117,7 +117,7 @@ def test_racing_promotions_all_count_and_none_is_lost(registry: Registry) -> Non
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".."])
 def test_a_name_that_leaves_its_folder_is_refused(registry: Registry, name: str) -> None:
     for act in (registry.files, registry.threshold):
-        with pytest.raises(Refusal, match="is not allowed|is not a name"):
+        with pytest.raises(Refusal, match=r"is not allowed|is not a name"):
             act(name)
 
 

@@ -1,10 +1,10 @@
 """The commit: once, for all or nothing, whoever races and whatever dies."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -174,12 +174,12 @@ def test_processes_that_commit_different_days_at_once_all_commit(store: Store) -
     assert flags(store).days() == ("d0", "d1", "d2", "d3")
 
 
-def test_twenty_threads_commit_twenty_days(store: Store) -> None:
+def test_ten_threads_commit_ten_days(store: Store) -> None:
     table = flags(store)
-    made = {f"d{i:02}": shards(table, f"d{i:02}", "r", i, 1) for i in range(20)}
-    with ThreadPoolExecutor(20) as threads:
+    made = {f"d{i:02}": shards(table, f"d{i:02}", "r", i, 1) for i in range(10)}
+    with ThreadPoolExecutor(10) as threads:
         list(threads.map(lambda day: table.commit(day, f"r-{day}", "s", made[day], 0), made))
-    assert ids(table) == list(range(20))
+    assert ids(table) == list(range(10))
 
 
 _DIE = """
@@ -224,18 +224,20 @@ def test_duckdb_and_pandas_see_the_rows(store: Store) -> None:
     table = flags(store)
     table.commit("d1", "r1", "s1", shards(table, "d1", "r1", 0, 3), 0)
     table.commit("d2", "r2", "s1", shards(table, "d2", "r2", 3, 4), 0)
-    flagged = table.dataset()
-    counted = duckdb.sql("select day, count(*), max(reasons[1].feature) from flagged group by day")
+    lake = duckdb.connect().register("flagged", table.dataset())
+    counted = lake.execute(
+        "select day, count(*), max(reasons[1].feature) from flagged group by day"
+    )
     assert sorted(counted.fetchall()) == [("d1", 3, "f2"), ("d2", 4, "f6")]
     frame = table.to_arrow("d2").to_pandas()
     assert frame["id"].tolist() == [3, 4, 5, 6]
     assert str(frame["ts"].dt.tz) == "UTC"
-    assert flagged is not None
 
 
 def test_duckdb_sees_a_table_that_was_never_committed(store: Store) -> None:
     flagged = flags(store).dataset()
-    assert duckdb.sql("select count(*) from flagged").fetchall() == [(0,)]
+    lake = duckdb.connect().register("flagged", flagged)
+    assert lake.execute("select count(*) from flagged").fetchall() == [(0,)]
     assert flagged.schema.names == ["id", "ts", "reasons", "day"]
 
 
@@ -253,7 +255,11 @@ def test_another_schema_is_refused_with_its_columns(store: Store) -> None:
     flags(store).commit("d1", "r1", "s1", [], 0)
     wider = SCHEMA.append(pa.field("amount", pa.float64())).set(0, pa.field("id", pa.string()))
     other = LakeTable(store.child("flags"), wider, "flags")
-    for act in (lambda: other.counter("d1"), lambda: other.commit("d1", "r2", "s1", [], 1)):
+    acts: list[Callable[[], object]] = [
+        lambda: other.counter("d1"),
+        lambda: other.commit("d1", "r2", "s1", [], 1),
+    ]
+    for act in acts:
         with pytest.raises(SchemaMismatch, match="another schema") as refused:
             act()
         assert "column 'amount': the table has none, this spec writes" in str(refused.value)
@@ -282,4 +288,4 @@ def test_the_log_says_what_other_readers_need(tmp_path: Path) -> None:
         "day=a b/run=r1": 1,
         "day=a b/snapshot=s1": 1,
     }
-    assert os.path.exists(tmp_path / "flags" / made[0].key)
+    assert (tmp_path / "flags" / made[0].key).exists()

@@ -1,0 +1,33 @@
+"""The whole way on object storage: input, training checkpoints, registry, tables and cards on S3."""
+
+import json
+from pathlib import Path
+
+from cluster.lake.store import Store
+from jobs.spec import load
+from tests.night.conftest import DAYS, write_spec
+from tests.night.test_faults import start
+
+DAY = DAYS[5]
+
+
+def test_a_night_on_s3_trains_scores_commits_and_is_done_once(
+    data: Path, tmp_path: Path, s3_uri: str
+) -> None:
+    lake = Store.open(s3_uri)
+    for path in sorted((data / "flows").rglob("*.parquet")):
+        lake.put(f"flows/{path.relative_to(data / 'flows').as_posix()}", path.read_bytes())
+    spec_path = write_spec(tmp_path, f"{s3_uri}/flows", f"{s3_uri}/out")
+    nights = []
+    for _ in range(2):
+        night = start("nightly", str(spec_path), "--json")
+        output, errors = night.communicate(timeout=280)
+        assert night.returncode == 0, errors.decode()
+        nights.append(json.loads(output))
+    first, second = nights
+    assert first["trained"]
+    assert [day["day"] for day in first["days"]] == [DAY]
+    assert first["days"][0]["rows"] == first["days"][0]["scored"]
+    assert second == {"trained": None, "days": [], "failed": {}}
+    reports = Store.open(load(spec_path).output.uri).child("reports")
+    assert {o.key for o in reports.list()} >= {"index.html", f"day={DAY}/run_card.html"}
