@@ -12,38 +12,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from cluster.lake import shard
-from cluster.lake.shard import Shard
 from cluster.lake.store import Store
 from cluster.lake.table import DayTakenMeanwhile, LakeTable
 from models.refusal import Refusal, SchemaMismatch
-
-SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.int64()),
-        pa.field("ts", pa.timestamp("us", "UTC")),
-        pa.field("reasons", pa.list_(pa.struct([pa.field("feature", pa.string())]))),
-    ]
-)
-
-
-def flags(store: Store) -> LakeTable:
-    return LakeTable(store.child("flags"), SCHEMA, "flags")
-
-
-def rows(first: int, count: int) -> pa.Table:
-    n = range(first, first + count)
-    reasons = [[{"feature": f"f{i}"}] for i in n]
-    return pa.table([list(n), [0] * count, reasons], schema=SCHEMA)
-
-
-def shards(table: LakeTable, day: str, run: str, first: int, *counts: int) -> list[Shard]:
-    made = []
-    for index, count in enumerate(counts):
-        key = shard.key(day, f"{run}-{index}-1")
-        made.append(shard.write(table.store, key, rows(first, count)))
-        first += count
-    return made
+from tests.lake.flag_rows import SCHEMA, flags, shards
 
 
 def ids(table: LakeTable, day: str | None = None) -> list[int]:
@@ -123,7 +95,7 @@ import json, sys
 from cluster.lake.shard import Shard
 from cluster.lake.store import Store
 from cluster.lake.table import DayTakenMeanwhile
-from tests.lake.test_table import flags, shards
+from tests.lake.flag_rows import flags, shards
 uri, day, run, first = sys.argv[1:]
 table = flags(Store.open(uri))
 made = shards(table, day, run, int(first), 2)
@@ -185,7 +157,7 @@ def test_ten_threads_commit_ten_days(store: Store) -> None:
 _DIE = """
 import os, signal, sys
 from cluster.lake.store import Store
-from tests.lake.test_table import flags, shards
+from tests.lake.flag_rows import flags, shards
 table = flags(Store.open(sys.argv[1]))
 shards(table, "d1", "dead", 50, 3, 3)
 os.kill(os.getpid(), signal.SIGKILL)

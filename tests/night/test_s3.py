@@ -1,4 +1,4 @@
-"""The whole way on object storage: input, training checkpoints, registry, tables and cards on S3."""
+"""The whole way on object storage: input, checkpoints, registry, tables and cards on S3."""
 
 import json
 from pathlib import Path
