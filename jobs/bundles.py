@@ -9,7 +9,6 @@ from cluster.lake.registry import Registry
 from cluster.lake.store import Store
 from cluster.lake.table import LakeTable
 from cluster.scoring import FLAGS, QUARANTINE, REGISTRY, SCORES
-from jobs.days import listed
 from jobs.spec import Spec
 from jobs.threshold import new_threshold
 from models.bundle import open_bundle
@@ -50,16 +49,17 @@ def listing(spec: Spec) -> dict[str, Any]:
 def table_of(document: dict[str, Any]) -> Table:
     """The listing for a terminal."""
     table = Table(title=f"bundles of {document['watch']}", title_justify="left")
-    for name in ("", "bundle", "detector", "created", "days", "rows", "held-back loss"):
-        table.add_column(name, justify="right" if name in ("rows", "held-back loss") else "left")
+    for name in ("", "bundle", "detector", "created", "learned from", "rows", "loss"):
+        right = name in ("rows", "loss")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name == "bundle")
     for entry in document["bundles"]:
-        loss = entry["validation_loss"]
+        loss, days = entry["validation_loss"], entry["days"]
         table.add_row(
             "champion" if entry["champion"] else "",
             entry["id"],
             entry["detector"],
-            entry["created"],
-            listed(entry["days"]),
+            entry["created"][:16].replace("T", " "),
+            days[0] if len(days) == 1 else f"{len(days)} days to {days[-1]}",
             f"{entry['rows']:,}",
             "" if loss is None else f"{loss:.4g}",
         )

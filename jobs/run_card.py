@@ -1,8 +1,9 @@
 """Assemble the run card of a day from the books, the bundle and the committed flags."""
 
 import json
+import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +17,9 @@ from jobs.card import Card, DayEntry, QualityFacts, TopFlag
 from jobs.evaluate import quality_of
 from jobs.gates import Gate
 from jobs.report import render_card, render_index
+from jobs.run import Run
 from models.bundle import Bundle
 from models.columns import Roles
-
-if TYPE_CHECKING:
-    from jobs.score import Run
 
 REPORTS = "reports"
 _TOP_FLAGS, _TOP_ENTITIES, _BINS = 20, 10, 60
@@ -30,7 +29,7 @@ Times = tuple[datetime, datetime, float]  # started, finished, seconds of scorin
 
 
 def write(
-    run: "Run", balance: Balance, verdicts: list[Gate], version: int | None, times: Times
+    run: Run, balance: Balance, verdicts: list[Gate], version: int | None, times: Times
 ) -> str:
     """Write page and JSON under `reports/day=D/`, and the index of all days; returns the page's
     URI. Written after the commit: a run card that fails to appear loses nothing."""
@@ -67,11 +66,9 @@ def write_index(reports: Store) -> str:
 
 
 def assemble(
-    run: "Run", balance: Balance, verdicts: list[Gate], version: int | None, times: Times
+    run: Run, balance: Balance, verdicts: list[Gate], version: int | None, times: Times
 ) -> Card:
     """All facts of the card as plain JSON."""
-    from jobs.score import command
-
     started, finished, seconds = times
     flags = _flags(run, balance)
     roles = run.spec.roles
@@ -85,7 +82,7 @@ def assemble(
             "finished": _iso(finished),
             "seconds": seconds,
             "rows_per_second": balance.rows / max(seconds, 1e-9),
-            "command": command(),
+            "command": " ".join(["python", "-m", "jobs", *sys.argv[1:]]),
             "table_version": version,
         },
         "books": {
@@ -119,7 +116,7 @@ def assemble(
     }
 
 
-def _flags(run: "Run", balance: Balance) -> pa.Table:
+def _flags(run: Run, balance: Balance) -> pa.Table:
     """The flags of the run, read back from its shards and verified."""
     store = run.output.child(FLAGS)
     parts = [shard.read(store, s) for s in balance.shards("shards")]
@@ -238,7 +235,7 @@ def _entities(flags: pa.Table, roles: Roles) -> Any:
     return sorted(found, key=lambda e: (-e["flags"], -e["max_severity"]))[:_TOP_ENTITIES]
 
 
-def _quality(run: "Run", balance: Balance) -> QualityFacts | None:
+def _quality(run: Run, balance: Balance) -> QualityFacts | None:
     """Against labels, where the day has them: exact, over every scored row."""
     if not run.spec.roles.label:
         return None

@@ -1,7 +1,5 @@
 """Score a day: spec, champion, snapshot, splits, scores, books, gates, one commit, run card."""
 
-import hashlib
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -10,59 +8,22 @@ from typing import Any
 from cluster import scoring
 from cluster.lake import schemas, snapshot
 from cluster.lake.journal import Journal
-from cluster.lake.registry import Entry, Registry
-from cluster.lake.snapshot import Snapshot, Split
+from cluster.lake.registry import Registry
+from cluster.lake.snapshot import Split
 from cluster.lake.store import Store
 from cluster.lake.table import LakeTable
-from cluster.scoring import FLAGS, QUARANTINE, REGISTRY, RUNS, SCORES, ScoringJob
+from cluster.scoring import FLAGS, QUARANTINE, REGISTRY, RUNS, SCORES
 from cluster.session import session
 from jobs import check, gates, run_card
 from jobs.books import Balance
 from jobs.console import say, step
 from jobs.days import SPLIT_BYTES, SPLIT_ROWS
 from jobs.gates import Gate
+from jobs.run import Run
 from jobs.spec import Spec
-from models.bundle import Bundle, open_bundle
+from models.bundle import open_bundle
 from models.refusal import Refusal
 from models.threshold import Threshold
-
-
-@dataclass(frozen=True)
-class Run:
-    """One day, one bundle, one threshold, one spec: the same inputs give the same run."""
-
-    spec: Spec
-    day: str
-    champion: Entry
-    bundle: Bundle
-    threshold: Threshold
-    snapshot: Snapshot
-    output: Store
-
-    @property
-    def run_id(self) -> str:
-        parts = (
-            self.snapshot.digest,
-            self.bundle.digest,
-            self.threshold.id,
-            self.spec.scoring_digest,
-        )
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-    @property
-    def job(self) -> ScoringJob:
-        return ScoringJob(
-            run_id=self.run_id,
-            input_uri=self.spec.input.uri,
-            output_uri=self.spec.output.uri,
-            schema=self.snapshot.schema,
-            roles=self.spec.roles,
-            filter=self.spec.input.filter,
-            bundle=self.bundle.id,
-            threshold=self.threshold.value,
-            top_reasons=self.spec.output.reasons,
-            all_scores=self.spec.output.scores == "all",
-        )
 
 
 @dataclass(frozen=True)
@@ -294,8 +255,3 @@ def _already(run: Run) -> Receipt:
             )
         )
     return Receipt(**{**stored, "already": True})
-
-
-def command() -> str:
-    """How this process was called, for the run card."""
-    return " ".join(["python", "-m", "jobs", *sys.argv[1:]])

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 import botocore.exceptions as boto  # type: ignore[import-untyped]
+import botocore.session  # type: ignore[import-untyped]
 import fsspec.asyn
 import pyarrow.fs
 import s3fs
@@ -136,7 +137,7 @@ class S3Store(Store):
         if endpoint:
             options["AWS_ENDPOINT_URL"] = endpoint
             options["AWS_ALLOW_HTTP"] = str(endpoint.startswith("http://")).lower()
-        return options
+        return {**options, **_credentials()}
 
     def arrow(self) -> tuple[Any, str]:
         endpoint, region = self._endpoint()
@@ -221,6 +222,20 @@ class S3Store(Store):
 
     async def _send(self, method: str, **given: Any) -> dict[str, Any]:
         return await _send(self._files, method, Bucket=self.bucket, **given)
+
+
+def _credentials() -> dict[str, str]:
+    """For delta-rs, which reads no profiles: found anew each time, as they expire."""
+    found = botocore.session.get_session().get_credentials()
+    if found is None:
+        return {}
+    now = found.get_frozen_credentials()
+    given = {
+        "AWS_ACCESS_KEY_ID": now.access_key,
+        "AWS_SECRET_ACCESS_KEY": now.secret_key,
+        "AWS_SESSION_TOKEN": now.token,
+    }
+    return {name: value for name, value in given.items() if value}
 
 
 def _transient(error: BaseException) -> bool:

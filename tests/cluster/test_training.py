@@ -1,5 +1,9 @@
 """DDP over Ray Train: equal steps on uneven shards, early stopping, resume, non-finite losses."""
 
+import contextlib
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +21,13 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 def run(
-    table: pa.Table, encoder: Encoder, folder: Path, *, workers: int = 2, **options: object
+    table: pa.Table,
+    encoder: Encoder,
+    folder: Path,
+    *,
+    workers: int = 2,
+    on_epoch: Callable[[dict[str, float]], None] = lambda epoch: None,
+    **options: object,
 ) -> Trained:
     # Blocks of very different sizes: one worker gets far more rows than the other.
     sizes = [1300, 17, 300]
@@ -40,7 +50,7 @@ def run(
         plan_workers(workers),
         Store.open(str(folder)),
         "a-run",
-        lambda epoch: None,
+        on_epoch,
     )
 
 
@@ -70,6 +80,33 @@ def test_the_same_run_called_again_goes_on_where_it_was(
     trained = run(table, encoder, tmp_path, workers=1, epochs=4)
     assert trained.resumed_from == 2
     assert [epoch["epoch"] for epoch in trained.history] == [1, 2, 3, 4]
+
+
+def worker_processes() -> list[int]:
+    """Process ids of Ray Train's workers on this machine."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if b"RayTrainWorker" in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+    return found
+
+
+def test_a_killed_worker_is_replaced_and_training_goes_on(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    killed: list[int] = []
+
+    def kill_once(epoch: dict[str, float]) -> None:
+        if epoch["epoch"] == 3 and not killed:
+            killed.append(worker_processes()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    trained = run(table, encoder, tmp_path, workers=1, epochs=20, patience=20, on_epoch=kill_once)
+    assert killed
+    assert [epoch["epoch"] for epoch in trained.history] == list(range(1, 21))
+    assert trained.resumed_from >= 2
 
 
 def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_cause(

@@ -21,6 +21,7 @@ from cluster.lake import s3_store
 from cluster.lake.store import ChangedSinceSnapshot, Missing, Store, check_key
 from models.refusal import Refusal
 from tests.conftest import S3Server
+from tests.lake.flag_rows import flags
 
 
 def test_what_was_put_is_read_and_listed(store: Store) -> None:
@@ -219,6 +220,42 @@ def test_the_uri_of_a_parquet_file_opens_the_folder_around_it(tmp_path: Path) ->
     assert Store.open(f"{tmp_path}/a.parquet").uri == str(tmp_path)
     assert Store.open("s3://bucket/x/a.parquet").uri == "s3://bucket/x"
     assert Store.open(f"file://{tmp_path}/a%20b").uri == f"{tmp_path}/a b"
+
+
+def test_pyarrow_sees_the_same_folder(store: Store) -> None:
+    store.put("a/b", b"data")
+    files, path = store.arrow()
+    with files.open_input_file(f"{path}/a/b") as file:
+        assert file.read() == b"data"
+
+
+def test_endpoint_and_credentials_may_come_from_a_profile(
+    s3_server: S3Server, s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    store = Store.open(s3_uri)
+    config = tmp_path / "config"
+    config.write_text(
+        f"[profile lake]\nendpoint_url = {s3_server.endpoint}\nregion = eu-west-1\n"
+        "aws_access_key_id = a-key\naws_secret_access_key = a-secret\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(
+        Refusal, match=r"access denied .* credentials come from the AWS environment"
+    ):
+        store.list()
+    monkeypatch.setenv("AWS_PROFILE", "lake")
+    store.put("a", b"data")
+    assert store.read("a") == b"data"
+    assert store.delta_options["AWS_ENDPOINT_URL"] == s3_server.endpoint
+    assert store.delta_options["AWS_REGION"] == "eu-west-1"
+    files, path = store.arrow()
+    assert files.open_input_file(f"{path}/a").read() == b"data"
+    assert flags(store).commit("d1", "r1", "s1", [], 0) == 1
+    assert flags(store).counter("d1") == 1
 
 
 def test_a_bucket_that_is_not_there_is_named(s3_uri: str) -> None:

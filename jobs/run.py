@@ -1,0 +1,50 @@
+"""A run: one day, one bundle, one threshold, one spec."""
+
+import hashlib
+from dataclasses import dataclass
+
+from cluster.lake.registry import Entry
+from cluster.lake.snapshot import Snapshot
+from cluster.lake.store import Store
+from cluster.scoring import ScoringJob
+from jobs.spec import Spec
+from models.bundle import Bundle
+from models.threshold import Threshold
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is made of: the same inputs give the same run, any other is another run."""
+
+    spec: Spec
+    day: str
+    champion: Entry
+    bundle: Bundle
+    threshold: Threshold
+    snapshot: Snapshot
+    output: Store
+
+    @property
+    def run_id(self) -> str:
+        parts = (
+            self.snapshot.digest,
+            self.bundle.digest,
+            self.threshold.id,
+            self.spec.scoring_digest,
+        )
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    @property
+    def job(self) -> ScoringJob:
+        return ScoringJob(
+            run_id=self.run_id,
+            input_uri=self.spec.input.uri,
+            output_uri=self.spec.output.uri,
+            schema=self.snapshot.schema,
+            roles=self.spec.roles,
+            filter=self.spec.input.filter,
+            bundle=self.bundle.id,
+            threshold=self.threshold.value,
+            top_reasons=self.spec.output.reasons,
+            all_scores=self.spec.output.scores == "all",
+        )
