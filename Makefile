@@ -31,7 +31,7 @@ lint: .venv/.done ## ruff, mypy strict, import layers
 	$(BIN)/lint-imports
 
 bench: .venv/.done ## rows per second and peak memory of training and scoring (FOLDER, SCALE)
-	$(BIN)/python -m tests.bench.night --folder $(or $(FOLDER),demo/bench) --scale $(or $(SCALE),14.5)
+	$(BIN)/python -m tests.bench.night --folder $(or $(FOLDER),demo/bench) --scale $(or $(SCALE),17.3)
 
 clean: ## remove the environment and the demo
 	rm -rf .venv demo
