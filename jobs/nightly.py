@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from rich.markup import escape
+
 from cluster.lake import schemas, snapshot
 from cluster.lake.registry import Entry, Registry
 from cluster.lake.store import Store
@@ -83,13 +85,13 @@ def _score_all(spec: Spec, days: list[str], night: Night, single_writer: bool) -
         try:
             receipt = score(spec, day, single_writer=single_writer)
         except Refusal as error:
-            say(f"[red]{day} was not scored[/]: {error}")
+            say(f"[red]{day} was not scored[/]: {escape(str(error))}")
             night.failed[day] = str(error)
             continue
         night.receipts.append(receipt)
         if receipt.status != "committed":
             night.failed[day] = "; ".join(receipt.failed_gates)
-            say(f"[red]{day} is not committed[/]: {night.failed[day]}")
+            say(f"[red]{day} is not committed[/]: {escape(night.failed[day])}")
         else:
             say(f"{day}: {receipt.flagged:,} flags of {receipt.scored:,} scored rows, committed")
 
@@ -137,8 +139,9 @@ def _date(day: str) -> date | None:
 def is_committed(spec: Spec, day: str) -> bool:
     """Whether the day's last commit was made from the files that are there now."""
     taken = snapshot.take(spec.input.uri, spec.input.partition, day)
-    if not taken.files:
-        return False
+    missing = set(spec.roles.flagged) - set(taken.schema.names)
+    if not taken.files or missing:
+        return False  # scoring it says what is wrong, without keeping the other days waiting
     schema = schemas.flags(taken.schema, spec.roles)
     table = LakeTable(Store.open(spec.output.uri).child(FLAGS), schema, FLAGS)
     return table.is_committed(day, taken.digest)

@@ -5,8 +5,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
+
 from cluster import scoring
-from cluster.lake import schemas, snapshot
+from cluster.lake import schemas, shard, snapshot
 from cluster.lake.journal import Journal
 from cluster.lake.registry import Registry
 from cluster.lake.snapshot import Split
@@ -174,10 +176,6 @@ def _commit(run: Run, balance: Balance, table: LakeTable, seen: int) -> int:
 
 def _rejected(run: Run, table: str) -> list[Any]:
     """A quarantine shard that names the files which could not be read at all."""
-    import pyarrow as pa
-
-    from cluster.lake import shard
-
     if table != QUARANTINE or not run.snapshot.rejected:
         return []
     rows = [

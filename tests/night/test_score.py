@@ -255,6 +255,14 @@ def test_a_day_that_fails_does_not_keep_the_others_from_being_committed(watch: S
     assert {r.day for r in night.receipts if r.status == "committed"} == {DAYS[1], DAYS[3]}
 
 
+def test_a_day_without_a_carried_column_fails_alone_in_its_night(watch: Spec) -> None:
+    for path in day_folder(watch, DAYS[2]).glob("*.parquet"):
+        pq.write_table(pq.read_table(path, partitioning=None).drop(["src_ip"]), path)
+    night = backfill(watch, DayRange(DAYS[2], DAYS[3]))
+    assert "src_ip" in night.failed[DAYS[2]]
+    assert [r.day for r in night.receipts if r.status == "committed"] == [DAYS[3]]
+
+
 def test_run_card_and_index_are_written_with_the_commit(watch: Spec) -> None:
     receipt = score(watch, DAY)
     reports = Path(watch.output.uri) / "reports"
