@@ -19,9 +19,20 @@ _HASHES = 2.0**64
 
 def hashes(columns: list[pa.Array]) -> np.ndarray:
     """64-bit hash of each row's key: uint64 [rows]."""
+    if len(columns) == 1 and pa.types.is_integer(columns[0].type):
+        # pandas' own mixing of integers, without a frame around it; nulls are no keys anyway.
+        whole = columns[0].fill_null(0).cast(pa.int64(), safe=False)
+        return pd.util.hash_array(whole.to_numpy(zero_copy_only=False), categorize=False)
     frame = pd.DataFrame({str(i): column.to_pandas() for i, column in enumerate(columns)})
     # categorize=False: keys hardly repeat, and finding that out costs a hash table.
     return pd.util.hash_pandas_object(frame, index=False, categorize=False).to_numpy(np.uint64)
+
+
+def smallest(key_hashes: np.ndarray) -> np.ndarray:
+    """The hashes of which a sample is made: the k smallest, in no order. For distinct keys."""
+    if len(key_hashes) <= _K:
+        return key_hashes
+    return np.partition(key_hashes, _K)[:_K]
 
 
 def _empty(dtype: type) -> np.ndarray:

@@ -4,7 +4,8 @@ Training, calibration, scoring and evaluation all take their rows from here, so 
 differ in what they accept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,11 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.distinct import KeySample, hashes
+from cluster.distinct import KeySample, hashes, smallest
 from cluster.lake import reading
+from cluster.lake.reading import OpenSplit
 from cluster.lake.snapshot import Split
 from cluster.lake.store import Store
-from models.columns import Roles
+from cluster.stages import Stages
+from models.columns import Categorical, Roles
 from models.encoder import Encoder, Extracted
 
 # Measured in one thread: 16k rows a batch were read and encoded 1.2 times as fast as 64k.
@@ -59,77 +62,146 @@ class Intake:
     encoder: Encoder
     roles: Roles
     filter: str | None = None
-    carried: tuple[str, ...] = ()  # columns read beside the features
+    carried: tuple[str, ...] = ()  # columns that each lot has beside the features
+    ahead: tuple[str, ...] = ()  # columns that are wanted of the whole split, before its lots
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*self.encoder.required, *self.roles.id, *self.carried)))
+        """What each lot's rows hold."""
+        return tuple(dict.fromkeys((*self.encoder.required, *self.carried)))
 
     def lots(self, split: Split, books: Books) -> Iterator[Lot]:
         """Good rows of the split in order; `books` is filled along the way."""
-        store = Store.open(self.input_uri)
-        seen: set[int] = set()
-        books.rows = split.rows
-        for batch, numbers in reading.read(
-            store, split, self.columns, BATCH_ROWS, filter_text=self.filter
-        ):
-            extracted = self.encoder.extract(batch)
-            keys = self._keys(batch)
-            bad = self._bad(batch, extracted, keys, seen)
-            for row, (column, rule) in sorted(bad.items()):
-                books.set_aside.append(SetAside(int(numbers[row]), column, rule))
-            lot = Lot(batch, numbers, extracted)
-            if bad:
-                keep = np.setdiff1d(np.arange(len(numbers)), list(bad), assume_unique=True)
-                lot = take(lot, keep)
-                keys = keys[keep] if keys is not None else None
-            if keys is not None:
-                books.keys.update(keys)
-            books.good += lot.rows.num_rows
-            if lot.rows.num_rows:
+        with self.open(split, books, Stages()) as admission:
+            yield from admission.lots()
+
+    @contextmanager
+    def open(self, split: Split, books: Books, stages: Stages) -> Iterator["Admission"]:
+        """The split's file, opened, its keys read and checked."""
+        with reading.open_split(Store.open(self.input_uri), split, self.filter) as source:
+            yield Admission(self, source, books, stages)
+
+
+class Admission:
+    """One split on its way in. Ids first, as one column tells all repeated ids of a split; then
+    the features, in lots; other columns only of the rows that turn out to be wanted."""
+
+    def __init__(self, intake: Intake, source: OpenSplit, books: Books, stages: Stages) -> None:
+        self.intake, self.source, self.books, self.stages = intake, source, books, stages
+        books.rows = source.split.rows
+        ahead = tuple(dict.fromkeys((*intake.roles.id, *intake.ahead)))
+        with stages("open"):
+            source.fetch((*ahead, *intake.columns))
+        with stages("read"):
+            self.numbers, self.ahead = self._whole(ahead)
+        with stages("filter"):
+            self.keys = self._hashes()
+            self._unfit = self._unfit_keys()
+        self.used = np.ones(len(self.numbers), bool)
+
+    def lots(self) -> Iterator[Lot]:
+        """Good rows in order, in lots of one batch each; the books are filled along the way."""
+        intake, stages = self.intake, self.stages
+        texts = [c.name for c in intake.encoder.columns if isinstance(c, Categorical)]
+        batches = self.source.rows(intake.columns, BATCH_ROWS, texts)
+        while (found := _next(batches, stages)) is not None:
+            batch, numbers = found
+            with stages("encode"):
+                extracted = intake.encoder.extract(batch)
+            with stages("filter"):
+                bad = self._bad(numbers, extracted)
+                lot = Lot(batch, numbers, extracted)
+                if bad:
+                    lot = self._without(lot, bad)
+                self.books.good += len(lot.numbers)
+            if len(lot.numbers):
                 yield lot
-        books.filtered = books.rows - books.good - len(books.set_aside)
+        self._close_books()
 
-    def _keys(self, batch: pa.RecordBatch) -> np.ndarray | None:
-        if not self.roles.id:
+    def take(self, columns: Sequence[str], numbers: np.ndarray) -> pa.Table:
+        """These columns of the rows with these numbers, ascending."""
+        return self.source.take(columns, numbers, BATCH_ROWS)
+
+    def _whole(self, columns: tuple[str, ...]) -> tuple[np.ndarray, pa.Table | None]:
+        """Row numbers of the split that pass the filter, and these columns of them."""
+        if not columns:
+            return np.empty(0, np.int64), None
+        parts = list(self.source.rows(columns, BATCH_ROWS))
+        if not parts:
+            return np.empty(0, np.int64), None
+        numbers = np.concatenate([part.numbers for part in parts])
+        return numbers, pa.Table.from_batches([part.batch for part in parts]).combine_chunks()
+
+    def _hashes(self) -> np.ndarray | None:
+        if not self.intake.roles.id or self.ahead is None:
             return None
-        return hashes([batch.column(name) for name in self.roles.id])
+        columns = [self.ahead.column(name) for name in self.intake.roles.id]
+        return hashes([column.combine_chunks() for column in columns])
 
-    def _bad(
-        self,
-        batch: pa.RecordBatch,
-        extracted: Extracted,
-        keys: np.ndarray | None,
-        seen: set[int],
-    ) -> dict[int, tuple[str, str]]:
-        """Batch rows that cannot be used, each with the first rule that it breaks."""
-        bad: dict[int, tuple[str, str]] = {}
-        for name in self.roles.id:
-            column = batch.column(name)
+    def _unfit_keys(self) -> dict[int, tuple[str, str]]:
+        """Row numbers whose id is null, or came before in the split. Two different ids share a
+        64-bit hash with probability below 1e-7 in a split of a million rows."""
+        if self.keys is None or self.ahead is None:
+            return {}
+        unfit: dict[int, tuple[str, str]] = {}
+        for name in self.intake.roles.id:
+            column = self.ahead.column(name)
             if column.null_count:
                 nulls = pc.is_null(column).to_numpy(zero_copy_only=False)
-                bad.update({int(row): (name, "null_key") for row in np.flatnonzero(nulls)})
+                unfit.update({int(n): (name, "null_key") for n in self.numbers[nulls]})
+        name = "+".join(self.intake.roles.id)
+        for row in _repeated(self.keys):
+            unfit.setdefault(int(self.numbers[row]), (name, "duplicate_id"))
+        return unfit
+
+    def _bad(self, numbers: np.ndarray, extracted: Extracted) -> dict[int, tuple[str, str]]:
+        """Rows of the batch that cannot be used, each with the first rule that it breaks."""
+        if not self._unfit and not extracted.problems:
+            return {}
+        bad: dict[int, tuple[str, str]] = {}
+        repeated: dict[int, tuple[str, str]] = {}
+        if self._unfit:
+            for row, number in enumerate(numbers.tolist()):
+                if number in self._unfit:
+                    found = self._unfit[number]
+                    (repeated if found[1] == "duplicate_id" else bad)[row] = found
         for problem in extracted.problems:
             bad.setdefault(problem.row, (problem.column, problem.rule))
-        if keys is not None:
-            name = "+".join(self.roles.id)
-            for row in _repeated(keys, seen):
-                bad.setdefault(row, (name, "duplicate_id"))
-        return bad
+        return {**repeated, **bad}
+
+    def _without(self, lot: Lot, bad: dict[int, tuple[str, str]]) -> Lot:
+        for row, (column, rule) in sorted(bad.items()):
+            self.books.set_aside.append(SetAside(int(lot.numbers[row]), column, rule))
+        places = np.fromiter(bad, np.int64, len(bad))
+        if len(self.numbers):
+            self.used[np.searchsorted(self.numbers, lot.numbers[places])] = False
+        keep = np.setdiff1d(np.arange(len(lot.numbers)), places, assume_unique=True)
+        return take(lot, keep)
+
+    def _close_books(self) -> None:
+        books = self.books
+        with self.stages("filter"):
+            if self.keys is not None:
+                # Each id is used once in a split, so the smallest hashes are all that count.
+                books.keys.update(smallest(self.keys[self.used]))
+            books.filtered = books.rows - books.good - len(books.set_aside)
 
 
-def _repeated(keys: np.ndarray, seen: set[int]) -> list[int]:
-    """Rows whose key came before in the split. Two different ids share a 64-bit hash with
-    probability below 1e-7 in a split of a million rows."""
+def _next(batches: Iterator[reading.Rows], stages: Stages) -> reading.Rows | None:
+    with stages("read"):
+        return next(batches, None)
+
+
+def _repeated(keys: np.ndarray) -> list[int]:
+    """Places of the keys that came before."""
+    in_order = np.sort(keys)
+    if not (in_order[1:] == in_order[:-1]).any():
+        return []
     _, first = np.unique(keys, return_index=True)
     repeated = np.ones(len(keys), bool)
     repeated[first] = False
-    values = keys.tolist()
-    rows = np.flatnonzero(repeated).tolist()
-    if seen:
-        rows = sorted({*rows, *(i for i in first.tolist() if values[i] in seen)})
-    seen.update(values)
-    return rows
+    places: list[int] = np.flatnonzero(repeated).tolist()
+    return places
 
 
 def take(lot: Lot, rows: np.ndarray) -> Lot:

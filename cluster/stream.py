@@ -16,6 +16,8 @@ import torch
 from cluster.lake.snapshot import Split
 from cluster.resources import ActorPlan
 
+ray.data.DataContext.get_current().enable_progress_bars = False  # ours says more
+
 
 class SplitWorker:
     """Base of what runs in the actors: `answer` turns one split into one JSON-able document.

@@ -166,10 +166,15 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score a day and commit its flags. Exits with 0 only when they are committed."""
-    from jobs import score as job
     from jobs.spec import load
 
-    receipt = job.score(load(spec), day, address=address, single_writer=single_writer)
+    watch = load(spec)
+    from cluster import session
+
+    session.start(address, beside="jobs.score")
+    from jobs import score as job
+
+    receipt = job.score(watch, day, address=address, single_writer=single_writer)
     if as_json:
         _print(receipt.to_document())
     else:
@@ -380,8 +385,21 @@ def _refusals() -> Iterator[None]:
 
 def main() -> None:
     configure_logs()
+    code = 0
     with _refusals():
-        app()
+        try:
+            app()
+        except SystemExit as end:  # typer ends every command with one
+            if not _leaves():
+                raise
+            code = end.code if isinstance(end.code, int) else 1
+    if _leaves():
+        sys.modules["cluster.session"].leave(code)
+
+
+def _leaves() -> bool:
+    session = sys.modules.get("cluster.session")
+    return session is not None and session.is_left_running()
 
 
 if __name__ == "__main__":

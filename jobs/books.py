@@ -5,7 +5,7 @@ from typing import Any
 from cluster.distinct import KeySample
 from cluster.lake.shard import Shard
 from cluster.lake.snapshot import Snapshot
-from models.sketch import ScoreSketch
+from models.score_histogram import ScoreHistogram
 
 
 class UnbalancedError(RuntimeError):
@@ -20,7 +20,7 @@ class Balance:
         self.receipts: dict[str, dict[str, Any]] = {}
         self.rows = self.filtered = self.scored = self.quarantined = self.flagged = 0
         self.non_finite = self.retried = 0
-        self.sketch = ScoreSketch()
+        self.sketch = ScoreHistogram()
         self.keys = KeySample()
         self.hours: dict[int, list[int]] = {}
         for receipt in receipts:
@@ -35,7 +35,7 @@ class Balance:
         self.retried += receipt["attempt"] > 1
         if "sketch" in receipt:
             self.non_finite += receipt["non_finite"]
-            self.sketch.merge(ScoreSketch.from_document(receipt["sketch"]))
+            self.sketch.merge(ScoreHistogram.from_document(receipt["sketch"]))
             self.keys.merge(KeySample.from_document(receipt["keys"]))
             for hour, (rows, flags) in receipt["hours"].items():
                 entry = self.hours.setdefault(int(hour), [0, 0])

@@ -193,7 +193,7 @@ def _histogram(bundle: Bundle, balance: Balance) -> Any:
     low = min(balance.sketch.minimum, calibration.minimum)
     high = max(balance.sketch.maximum, calibration.maximum)
     edges = np.linspace(low, high if high > low else low + 1.0, _BINS + 1)
-    counts = balance.sketch.histogram(edges)[1]
+    counts = balance.sketch.between(edges)
     before = calibration.histogram(edges)[1]
     return {
         "edges": edges.tolist(),

@@ -71,7 +71,9 @@ def score(
     journal = Journal(output.child(RUNS), run.run_id)
     splits = _splits(run, journal)
     done = {key: record for key, record in journal.records().items() if key in splits}
-    todo = [split for key, split in splits.items() if key not in done]
+    # Longest first, so that no straggler ends the run.
+    waiting = (split for key, split in splits.items() if key not in done)
+    todo = sorted(waiting, key=lambda split: -split.rows)
     if done:
         say(f"resuming run {run.run_id}: {len(done):,} of {len(splits):,} splits are done")
     balance = Balance(run.snapshot, len(splits), list(done.values()))

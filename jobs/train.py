@@ -16,7 +16,7 @@ from cluster.intake import Intake
 from cluster.lake.registry import Registry
 from cluster.lake.store import Store
 from cluster.preparing import Rows
-from cluster.resources import ActorPlan, plan_actors, plan_workers
+from cluster.resources import ActorPlan, plan_readers, plan_workers
 from cluster.scoring import REGISTRY
 from cluster.session import session
 from jobs import check
@@ -105,7 +105,7 @@ class _Training:
 
     def __init__(self, spec: Spec, plan: TrainingPlan, workers: int) -> None:
         self.spec, self.plan = spec, plan
-        self.actors: ActorPlan = plan_actors()
+        self.actors: ActorPlan = plan_readers()
         self.workers = plan_workers(workers)
         self.storage = Store.open(spec.output.uri).child(TRAININGS)
 

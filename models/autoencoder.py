@@ -76,12 +76,14 @@ class Autoencoder(Detector):
         self.decoder = mlp((latent, *config.widths[::-1], outputs))
         binary = torch.tensor([i.kind == "binary" for i in layout.numeric], dtype=torch.bool)
         self.register_buffer("binary", binary, persistent=False)
+        self.has_binary = bool(binary.any())
         self.register_buffer("variance", torch.ones(len(layout.features)))
 
     def loss(self, batch: Batch) -> Tensor:
         columns = self.inputs(batch)
         noisy = self._corrupt(columns) if self.training else columns
-        numeric, logits = self._decode(noisy, self.config.dropout if self.training else 0.0)
+        out = self._decode(noisy, self.config.dropout if self.training else 0.0)
+        numeric, logits = self._parts(out, 1)
         target = columns[:, : len(self.layout.numeric)]
         real = 2 * F.huber_loss(numeric, target, reduction="none", delta=HUBER)
         odds = F.binary_cross_entropy_with_logits(numeric, target.clamp(0, 1), reduction="none")
@@ -90,12 +92,17 @@ class Autoencoder(Detector):
             loss = loss + F.cross_entropy(block, batch.codes[:, j], reduction="none")
         return loss
 
+    @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
-        return self.contributions(batch).shares.sum(1)
+        squares, _, _ = self._residuals(batch)
+        return torch.log1p(squares / self.variance[:, None]).sum(0)
 
+    @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
-        squares, expected = self._residuals(batch)
-        return Contributions(torch.log1p(squares / self.variance), expected)
+        squares, numeric, logits = self._residuals(batch)
+        codes = [block.argmax(0) for block in logits]
+        expected = Batch(numeric.T, stack_codes(codes, numeric.T))
+        return Contributions(torch.log1p(squares / self.variance[:, None]).T, expected)
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
@@ -105,7 +112,7 @@ class Autoencoder(Detector):
             raise Refusal("expected held-back rows to calibrate the autoencoder on, found none")
         total = torch.zeros_like(self.variance, dtype=torch.float64)
         for batch in batches:
-            total += self._residuals(batch)[0].double().sum(0)
+            total += self._residuals(batch)[0].double().sum(1)
         self.variance.copy_((total / rows).clamp_min(self.config.floor))
 
     def _corrupt(self, columns: Tensor) -> Tensor:
@@ -121,23 +128,28 @@ class Autoencoder(Detector):
             columns = columns * torch.cat([keep[:, :n], *kept], 1)
         return columns
 
-    def _decode(self, columns: Tensor, dropout: float = 0.0) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Outputs for the numeric columns (binaries as logits) and logits a category."""
+    def _decode(self, columns: Tensor, dropout: float = 0.0) -> Tensor:
+        """Outputs [rows, width]: the numeric columns (binaries as logits), logits a category."""
         # float: bf16 under autocast is for the products, not for losses and residuals
-        out = run(self.decoder, run(self.encoder, columns, dropout), dropout).float()
-        numeric, logits = torch.split(out, [len(self.layout.numeric), sum(self.sizes)], 1)
-        return numeric, torch.split(logits, self.sizes, 1) if self.sizes else ()
+        return run(self.decoder, run(self.encoder, columns, dropout), dropout).float()
 
-    def _residuals(self, batch: Batch) -> tuple[Tensor, Batch]:
-        """Squared residual of every feature [rows, features], and the reconstruction."""
-        columns = self.inputs(batch)
-        numeric, logits = self._decode(columns)
-        numeric = torch.where(self.binary, numeric.sigmoid(), numeric)
-        squares = [(columns[:, : numeric.shape[1]] - numeric).square()]
+    def _parts(self, out: Tensor, dim: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The numeric columns, and the block of each category, along the dimension of columns."""
+        numeric, *logits = torch.split(out, [len(self.layout.numeric), *self.sizes], dim)
+        return numeric, tuple(logits)
+
+    def _residuals(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Squared residuals [features, rows], and the reconstruction: numbers and logits, each
+        [columns, rows] (see `Inputs.columns`)."""
+        columns = self.inputs.columns(batch)
+        numeric, logits = self._parts(self._decode(columns.T).T.contiguous(), 0)
+        if self.has_binary:
+            numeric = torch.where(self.binary[:, None], numeric.sigmoid(), numeric)
+        squares = [(columns[: len(numeric)] - numeric).square()]
         for j, block in enumerate(logits):
             # Not sum p^2 - 2 p_hit + 1: it cancels near 0, where the score is most sensitive.
-            hit = torch.ones_like(batch.codes[:, j, None], dtype=block.dtype)
-            misses = block.softmax(1).scatter_add(1, batch.codes[:, j, None], -hit)
-            squares.append(misses.square().sum(1, keepdim=True))
-        codes = [block.argmax(1) for block in logits]
-        return torch.cat(squares, 1), Batch(numeric, stack_codes(codes, numeric))
+            code = batch.codes[:, j][None]
+            hit = torch.ones_like(code, dtype=block.dtype)
+            misses = block.softmax(0).scatter_add(0, code, -hit)
+            squares.append(misses.square().sum(0, keepdim=True))
+        return torch.cat(squares), numeric, logits

@@ -23,7 +23,6 @@ class Inputs(nn.Module):
     is one-hot over at most MAX_ONEHOT codes.
     """
 
-    block: Tensor
     code: Tensor
     caps: Tensor
 
@@ -47,37 +46,30 @@ class Inputs(nn.Module):
             # "Other" is seldom or never trained on: it starts as no information, not as noise.
             nn.init.zeros_(table.weight.data[0])
         self.embeddings = nn.ModuleList(tables)
-        # One-hot column k is `codes[:, block[k]] == code[k]`: one comparison for all categories.
-        pairs = [
-            (j, k)
-            for j, (size, embedded) in enumerate(zip(self.sizes, self.embedded, strict=True))
-            if not embedded
-            for k in range(size)
-        ]
-        index = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
-        self.register_buffer("block", index[:, 0].contiguous(), persistent=False)
-        self.register_buffer("code", index[:, 1].contiguous(), persistent=False)
+        widest = max(self.sizes, default=0)
+        self.register_buffer("code", torch.arange(widest)[:, None], persistent=False)
         self.register_buffer("caps", torch.tensor(caps, dtype=torch.int64), persistent=False)
 
     def forward(self, batch: Batch) -> Tensor:
         """The matrix. Raises Refusal for a batch of another layout."""
-        self.layout.check(batch)
-        codes = batch.codes
-        if self.capped:
-            codes = torch.where(codes < self.caps, codes, 0)
-        onehot = (codes.index_select(1, self.block) == self.code).to(torch.float32)
-        return torch.cat([batch.numeric.clamp(-LIMIT, LIMIT), *self._blocks(onehot, codes)], 1)
+        return self.columns(batch).T
 
-    def _blocks(self, onehot: Tensor, codes: Tensor) -> list[Tensor]:
-        if not len(self.embeddings):
-            return [onehot]
+    def columns(self, batch: Batch) -> Tensor:
+        """The matrix as [width, rows], each column of it in one piece of memory.
+
+        Per-column work (scaling, one-hot, softmax over a category, sums over features) then goes
+        along rows: a softmax over 14 codes took 9 ns a row instead of 172 on a CPU.
+        """
+        self.layout.check(batch)
+        codes = batch.codes.T
+        if self.capped:
+            codes = torch.where(codes < self.caps[:, None], codes, 0)
         tables = iter(self.embeddings)
-        widths = [s for s, e in zip(self.sizes, self.embedded, strict=True) if not e]
-        columns = iter(torch.split(onehot, widths, 1))
-        return [
-            next(tables)(codes[:, j]) if embedded else next(columns)
-            for j, embedded in enumerate(self.embedded)
+        blocks = [
+            next(tables)(codes[j]).T if embedded else (codes[j] == self.code[:size]).float()
+            for j, (size, embedded) in enumerate(zip(self.sizes, self.embedded, strict=True))
         ]
+        return torch.cat([batch.numeric.T.clamp(-LIMIT, LIMIT), *blocks])
 
     def by_feature(self, columns: Tensor) -> Tensor:
         """Sum [rows, width] over the columns of each feature: [rows, len(layout.features)]."""
@@ -108,10 +100,40 @@ def mlp(widths: tuple[int, ...]) -> nn.ModuleList:
 
 
 def run(layers: nn.ModuleList, values: Tensor, dropout: float = 0.0) -> Tensor:
-    """Pass values through `mlp` layers. Dropout is the caller's word, not the module's mode."""
+    """Pass values [rows, width] through `mlp` layers.
+
+    Dropout is the caller's word, not the module's mode. Where no gradient is asked for on a CPU,
+    oneDNN does product, bias and GELU in one pass, with the CPU's own widest instructions: 146 ns
+    a row of a 35-64-32-8-32-64-35 network, against 256 ns layer by layer (and 188 ns in
+    onnxruntime); the outputs differ in their last bits only.
+    """
+    fused = _fuses(values) and not dropout
     for layer in layers[:-1]:
+        if fused:
+            values = _fused(layer, values, "gelu")
+            continue
         values = nn.functional.gelu(layer(values))
         if dropout:
             values = nn.functional.dropout(values, dropout, training=True)
-    out: Tensor = layers[-1](values)
+    out: Tensor = _fused(layers[-1], values, "none") if fused else layers[-1](values)
+    return out
+
+
+def _fuses(values: Tensor) -> bool:
+    return (
+        values.device.type == "cpu"
+        and values.dtype == torch.float32
+        and len(values) > 0
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    )
+
+
+def _fused(layer: nn.Module, values: Tensor, activation: str) -> Tensor:
+    # The operator that torch.compile itself uses for a linear layer on a CPU.
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(
+        values, layer.weight, layer.bias, activation, [], "none"
+    )
     return out

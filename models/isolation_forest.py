@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import sklearn.ensemble
 import torch
 from torch import Tensor
 
@@ -71,6 +71,8 @@ class IsolationForest(Detector):
 
     @torch.no_grad()
     def fit(self, sample: Batch, seed: int) -> None:
+        import sklearn.ensemble  # a second of start-up that only training needs
+
         columns = self.inputs(sample).cpu()
         if len(columns) < 2:
             raise Refusal(f"expected at least 2 rows to grow a forest, found {len(columns)}")
@@ -85,7 +87,7 @@ class IsolationForest(Detector):
         n = len(self.layout.numeric)
         self.usual[n:] = columns[:, n:].mean(0).to(self.usual.device)  # for the commonest code
 
-    def _take(self, t: int, tree: sklearn.tree._tree.Tree) -> None:
+    def _take(self, t: int, tree: Any) -> None:
         """Copy one tree; scikit-learn numbers its nodes with parents before children."""
         leaf = tree.children_left < 0
         here = np.arange(tree.node_count)

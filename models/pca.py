@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import sklearn.decomposition
 import torch
 from torch import Tensor
 
@@ -53,6 +52,8 @@ class PCA(Detector):
     @torch.no_grad()
     def fit(self, sample: Batch, seed: int) -> None:
         """Fit on the sample; `seed` is not needed, the decomposition is exact."""
+        import sklearn.decomposition  # a second of start-up that only training needs
+
         columns = self.inputs(sample).cpu()
         if len(columns) < 2:
             raise Refusal(f"expected at least 2 rows to fit components, found {len(columns)}")

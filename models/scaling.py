@@ -102,21 +102,27 @@ class Scaling(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """float32 [rows, raw], NaN for null -> float32 [rows, raw + null indicators]."""
-        missing = values.isnan()
-        numbers = values
+        # Column by column: see `Inputs.columns`.
+        columns = values.T
+        missing = columns.isnan()
+        numbers = columns
         if len(self.logged):
-            heavy = values.index_select(1, self.logged)
-            numbers = values.index_copy(1, self.logged, heavy.sign() * heavy.abs().log1p())
-        scaled = (numbers - self.centre) / self.width
+            heavy = columns.index_select(0, self.logged)
+            numbers = columns.index_copy(0, self.logged, heavy.sign() * heavy.abs().log1p())
+        scaled = (numbers - self.centre[:, None]) / self.width[:, None]
         if len(self.ranked):
-            scores = self._normal_scores(numbers.index_select(1, self.ranked))
-            scaled = scaled.index_copy(1, self.ranked, scores)
-        scaled = scaled.clamp(-self.clip, self.clip).masked_fill(missing, 0.0)
-        return torch.cat([scaled, missing.index_select(1, self.nulls).float()], 1)
+            scores = self._normal_scores(numbers.index_select(0, self.ranked))
+            scaled = scaled.index_copy(0, self.ranked, scores)
+        clip = self.clip[:, None]
+        scaled = scaled.clamp(-clip, clip).masked_fill(missing, 0.0)
+        if len(self.nulls):
+            scaled = torch.cat([scaled, missing.index_select(0, self.nulls).float()])
+        return scaled.T
 
-    def _normal_scores(self, numbers: Tensor) -> Tensor:
+    def _normal_scores(self, columns: Tensor) -> Tensor:
+        """[q, rows] to [q, rows]."""
         points, scores = self.knots[0], self.knots[1]
-        columns = numbers.T.contiguous()
+        columns = columns.contiguous()
         last = self.last[:, None]
         right = torch.searchsorted(points, columns).clamp(min=1).minimum(last)
         left = right - 1
@@ -128,7 +134,7 @@ class Scaling(nn.Module):
         below = scores[:, :1] + (columns - lowest) / width
         above = scores.gather(1, last) + (columns - highest) / width
         result = torch.where(columns < lowest, below, inside)
-        return torch.where(columns > highest, above, result).T
+        return torch.where(columns > highest, above, result)
 
     def scales(self) -> tuple[Scale, ...]:
         """The scale of each raw input as it was saved, off the device, to be inverted."""

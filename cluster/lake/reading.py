@@ -1,7 +1,8 @@
 """Rows of a split, in order, each with its row number in the file."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,15 @@ from cluster.lake.snapshot import Split
 from cluster.lake.store import Missing, ReadOnlyFile, Store
 from models.refusal import Refusal, SchemaMismatch
 
-__all__ = ["RowFilter", "Rows", "UnreadableFile", "parse_filter", "read"]
+__all__ = [
+    "OpenSplit",
+    "RowFilter",
+    "Rows",
+    "UnreadableFile",
+    "open_split",
+    "parse_filter",
+    "read",
+]
 
 # Column chunks of a split up to this size are fetched at once; of larger ones (a row group of
 # gigabytes that was cut by rows) each column is read bit by bit, to bound the memory.
@@ -46,18 +55,113 @@ class Rows(NamedTuple):
     numbers: np.ndarray  # int64 [rows]: their row numbers in the file
 
 
-def read(
-    store: Store,
-    split: Split,
-    columns: Sequence[str],
-    batch_rows: int,
-    filter_text: str | None = None,
-) -> Iterator[Rows]:
-    """Rows of the split in order, at most `batch_rows` at a time; without those filtered out.
+class OpenSplit:
+    """A split's file, opened once, held to the snapshot's version, read as often as is needed.
 
-    Row groups that the filter excludes by their statistics are not fetched. Raises
-    `UnreadableFile`, `ChangedSinceSnapshot`, and `SchemaMismatch` for a column that is missing or
-    there twice; an error of the store itself is no `Refusal`, and stays what it is.
+    Methods raise `UnreadableFile`, `ChangedSinceSnapshot`, and `SchemaMismatch` for a column that
+    is missing or there twice; an error of the store itself is no `Refusal`, and stays what it is.
+    """
+
+    def __init__(self, split: Split, file: ReadOnlyFile, filter_text: str | None) -> None:
+        self.split, self._file = split, file
+        self._parquet = _open(file)
+        schema = self._parquet.schema_arrow
+        self._filter = parse_filter(filter_text, schema.names) if filter_text else None
+        if self._filter:
+            _need(split.key, schema, self._filter.columns)
+            self._filter.check(schema)
+        self._groups = _groups(file, self._parquet, split, self._filter)
+        self._numbers = _numbers(self._parquet.metadata, split, self._groups)
+
+    def fetch(self, columns: Sequence[str]) -> None:
+        """Be told which columns will be read: they are brought near in few, large requests."""
+        with _told(self.split.key):
+            _fetch(self._file, self._parquet.metadata, self._groups, self._names(columns))
+
+    def rows(
+        self, columns: Sequence[str], batch_rows: int, dictionaries: Sequence[str] = ()
+    ) -> Iterator[Rows]:
+        """Rows in order, at most `batch_rows` at a time; without those filtered out.
+
+        Texts of the columns in `dictionaries` come as Arrow dictionaries, without a copy of each.
+        """
+        names = self._names(columns)
+        with _told(self.split.key):
+            parquet = self._open_for(names, dictionaries)
+            yield from _rows(
+                parquet,
+                self.split,
+                self._groups,
+                self._numbers,
+                columns,
+                names,
+                batch_rows,
+                self._filter,
+            )
+
+    def take(self, columns: Sequence[str], numbers: np.ndarray, batch_rows: int) -> pa.Table:
+        """These columns of the rows with these numbers in the file (ascending, of this split).
+
+        Only row groups that hold one of them are read.
+        """
+        names = tuple(dict.fromkeys(columns))
+        with _told(self.split.key):
+            _need(self.split.key, self._parquet.schema_arrow, names)
+            metadata = self._parquet.metadata
+            edges = _edges(metadata)
+            held = np.searchsorted(edges, numbers, side="right") - 1
+            groups = tuple(dict.fromkeys(held.tolist()))
+            kinds = {name: self._parquet.schema_arrow.field(name).type for name in names}
+            texts = [name for name, kind in kinds.items() if pa.types.is_string(kind)]
+            _fetch(self._file, metadata, groups, names)
+            parquet = self._open_for(names, texts, groups)
+            schema = plain_schema(pa.schema([parquet.schema_arrow.field(n) for n in names]))
+            parts = []
+            place = first = 0
+            here = _numbers_of(edges, groups)
+            for batch in parquet.iter_batches(
+                batch_rows, row_groups=list(groups), columns=list(names), use_threads=False
+            ):
+                last = place + batch.num_rows
+                stop = int(np.searchsorted(numbers, here[last - 1], side="right"))
+                if stop > first:
+                    rows = np.searchsorted(here[place:last], numbers[first:stop])
+                    part = batch.take(pa.array(rows))
+                    arrays = [plain_array(part.column(name)) for name in names]
+                    parts.append(pa.record_batch(arrays, schema=schema))
+                place, first = last, stop
+        return pa.Table.from_batches(parts, schema=schema).select(list(columns))
+
+    def _names(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """The columns, and those of the filter."""
+        extra = self._filter.columns if self._filter else ()
+        names = tuple(dict.fromkeys((*columns, *extra)))
+        _need(self.split.key, self._parquet.schema_arrow, names)
+        return names
+
+    def _open_for(
+        self,
+        names: Sequence[str],
+        dictionaries: Sequence[str],
+        groups: Sequence[int] | None = None,
+    ) -> pq.ParquetFile:
+        read = self._groups if groups is None else groups
+        metadata = self._parquet.metadata
+        large = _size(_ranges(self._file, metadata, read, names)) > _PREFETCH
+        filtered = self._filter.columns if self._filter else ()
+        return _open(
+            self._file,
+            metadata=metadata,
+            read_dictionary=[name for name in dictionaries if name not in filtered],
+            buffer_size=_BIT if large else 0,
+        )
+
+
+@contextmanager
+def open_split(store: Store, split: Split, filter_text: str | None = None) -> Iterator[OpenSplit]:
+    """Open the split's file. Raises as the methods of `OpenSplit` do.
+
+    Row groups that the filter excludes by their statistics are not fetched.
     """
     try:
         file = store.open_parquet(split.key, split.version)
@@ -65,27 +169,38 @@ def read(
         message = f"{gone}: it was there when the snapshot was taken"
         raise UnreadableFile(split.key, "vanished", message) from None
     with file:
-        try:
-            parquet = _open(file)
-            row_filter = (
-                parse_filter(filter_text, parquet.schema_arrow.names) if filter_text else None
-            )
-            extra = row_filter.columns if row_filter else ()
-            names = tuple(dict.fromkeys((*columns, *extra)))
-            _need(split.key, parquet.schema_arrow, names)
-            if row_filter:
-                row_filter.check(parquet.schema_arrow)
-            groups = _groups(file, parquet, split, row_filter)
-            parquet = _fetch(file, parquet, groups, names)
-            yield from _rows(parquet, split, groups, columns, names, batch_rows, row_filter)
-        except (pa.ArrowException, OSError) as error:
-            if not footer.is_content(error):
-                raise
-            raise _unreadable(split.key, error) from error
+        with _told(split.key):
+            opened = OpenSplit(split, file, filter_text)
+        yield opened
 
 
-def _open(file: ReadOnlyFile, **options: int) -> pq.ParquetFile:
+def read(
+    store: Store,
+    split: Split,
+    columns: Sequence[str],
+    batch_rows: int,
+    filter_text: str | None = None,
+) -> Iterator[Rows]:
+    """Rows of the split in order, in one reading: see `OpenSplit`."""
+    with open_split(store, split, filter_text) as opened:
+        opened.fetch(columns)
+        yield from opened.rows(columns, batch_rows)
+
+
+@contextmanager
+def _told(key: str) -> Iterator[None]:
+    """Errors of the content as `UnreadableFile`."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if not footer.is_content(error):
+            raise
+        raise _unreadable(key, error) from error
+
+
+def _open(file: ReadOnlyFile, **options: Any) -> pq.ParquetFile:
     # pre_buffer would copy what `prefetch` has brought already.
+    file.seek(0)
     return pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False, **options)
 
 
@@ -118,13 +233,13 @@ def _groups(
     return tuple(index for index in split.row_groups if index in kept)
 
 
-def _fetch(
-    file: ReadOnlyFile, parquet: pq.ParquetFile, groups: Sequence[int], names: Sequence[str]
-) -> pq.ParquetFile:
-    """The file, with the column chunks that will be read brought near."""
+def _ranges(
+    file: ReadOnlyFile, metadata: pq.FileMetaData, groups: Sequence[int], names: Sequence[str]
+) -> list[tuple[int, int]]:
+    """Where the column chunks lie."""
     ranges = []
     for index in groups:
-        group = parquet.metadata.row_group(index)
+        group = metadata.row_group(index)
         for place in range(group.num_columns):
             chunk = group.column(place)
             path = chunk.path_in_schema
@@ -133,26 +248,42 @@ def _fetch(
                 if chunk.dictionary_page_offset:
                     start = min(start, chunk.dictionary_page_offset)
                 ranges.append((start, min(file.length, start + chunk.total_compressed_size)))
-    if sum(stop - start for start, stop in ranges) > _PREFETCH:
-        return _open(file, buffer_size=_BIT)
-    file.prefetch(ranges)
-    return parquet
+    return ranges
+
+
+def _size(ranges: Sequence[tuple[int, int]]) -> int:
+    return sum(stop - start for start, stop in ranges)
+
+
+def _fetch(
+    file: ReadOnlyFile, metadata: pq.FileMetaData, groups: Sequence[int], names: Sequence[str]
+) -> None:
+    """Bring the column chunks near, unless they are too large."""
+    ranges = _ranges(file, metadata, groups, names)
+    if _size(ranges) <= _PREFETCH:
+        file.prefetch(ranges)
 
 
 def _rows(
     parquet: pq.ParquetFile,
     split: Split,
     groups: Sequence[int],
+    numbers: np.ndarray,
     columns: Sequence[str],
     names: Sequence[str],
     batch_rows: int,
     row_filter: RowFilter | None,
 ) -> Iterator[Rows]:
-    numbers = _numbers(parquet.metadata, split, groups)
     last = split.first_row + split.rows
     place = 0
     schema = plain_schema(pa.schema([parquet.schema_arrow.field(name) for name in names]))
-    for batch in parquet.iter_batches(batch_rows, row_groups=list(groups), columns=list(names)):
+    for batch in parquet.iter_batches(
+        # One thread a split: the actor's threads have a split each.
+        batch_rows,
+        row_groups=list(groups),
+        columns=list(names),
+        use_threads=False,
+    ):
         here = numbers[place : place + batch.num_rows]
         place += batch.num_rows
         first, stop = np.searchsorted(here, [split.first_row, last])
@@ -171,12 +302,19 @@ def _rows(
 
 def _numbers(metadata: pq.FileMetaData, split: Split, groups: Sequence[int]) -> np.ndarray:
     """int64: the row numbers in the file of all rows of the groups."""
-    before = np.cumsum(
-        [0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))]
-    )
-    if not split.row_groups or before[split.row_groups[0]] + split.offset != split.first_row:
+    edges = _edges(metadata)
+    if not split.row_groups or edges[split.row_groups[0]] + split.offset != split.first_row:
         raise Refusal(f"split {split.id} of {split.key} was not cut from this version of the file")
-    spans = [np.arange(before[i], before[i + 1], dtype=np.int64) for i in groups]
+    return _numbers_of(edges, groups)
+
+
+def _edges(metadata: pq.FileMetaData) -> np.ndarray:
+    """int64 [row groups + 1]: the row number at which each row group begins."""
+    return np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
+
+
+def _numbers_of(edges: np.ndarray, groups: Sequence[int]) -> np.ndarray:
+    spans = [np.arange(edges[i], edges[i + 1], dtype=np.int64) for i in groups]
     return np.concatenate(spans) if spans else np.empty(0, np.int64)
 
 

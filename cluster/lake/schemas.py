@@ -86,14 +86,16 @@ def lake_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def conform(batch: pa.RecordBatch, schema: pa.Schema, names: tuple[str, ...]) -> list[pa.Array]:
+def conform(
+    batch: pa.RecordBatch | pa.Table, schema: pa.Schema, names: tuple[str, ...]
+) -> list[pa.Array]:
     """The named columns of the batch, cast to the types of the table."""
     return [_cast(batch.column(name), schema.field(name).type) for name in names]
 
 
-def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    if isinstance(column, pa.DictionaryArray):
-        column = column.dictionary_decode()
+def _cast(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     if pa.types.is_timestamp(column.type) and column.type.tz is None:
         column = column.cast(pa.timestamp(column.type.unit, tz="UTC"))
     # safe=False only drops nanoseconds: Delta keeps microseconds.

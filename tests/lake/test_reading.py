@@ -5,6 +5,7 @@ import decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -235,3 +236,54 @@ def test_a_large_row_group_is_read_without_fetching_it_whole(
     splits = snapshot.cut(taken, 20_000, 10**9)
     assert rows(store, splits[1])[:2] == [(16_666, 16_666), (16_667, 16_667)]
     assert sum(len(rows(store, split)) for split in splits) == 50_000
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    group=st.integers(1, 100),
+    most=st.integers(1, 120),
+    chosen=st.sets(st.integers(0, 299), max_size=40),
+)
+def test_chosen_rows_are_taken_by_their_numbers(
+    tmp_path_factory: pytest.TempPathFactory, group: int, most: int, chosen: set[int]
+) -> None:
+    store = Store.open(str(tmp_path_factory.mktemp("take")))
+    store.put("a.parquet", encoded(numbered(300), group))
+    found: list[int] = []
+    for split in snapshot.cut(snapshot.take(store.uri, None, "all"), most, 10**9):
+        mine = [n for n in sorted(chosen) if split.first_row <= n < split.first_row + split.rows]
+        if mine:
+            with reading.open_split(store, split) as opened:
+                taken = opened.take(("x", "n"), np.array(mine, np.int64), 7)
+            assert taken.column_names == ["x", "n"]
+            assert taken.column("x").to_pylist() == [n / 7 for n in mine]
+            found.extend(taken.column("n").to_pylist())
+    assert found == sorted(chosen)
+
+
+def test_taking_reads_only_row_groups_that_hold_a_row(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = one_split(store, encoded(numbered(30_000), 10_000))
+    fetched: list[tuple[int, int]] = []
+    kind = LocalFile if isinstance(store.open_parquet("a.parquet"), LocalFile) else RangedFile
+    monkeypatch.setattr(kind, "prefetch", lambda self, ranges: fetched.extend(ranges))
+    with reading.open_split(store, split) as opened:
+        opened.take(("n",), np.array([5, 25_000], np.int64), 1_000)
+    assert len(fetched) == 2
+
+
+def test_texts_can_come_as_dictionaries(store: Store) -> None:
+    table = pa.table({"s": ["a", None, "b", "a"], "n": [1, 2, 3, 4]})
+    split = one_split(store, encoded(table))
+    with reading.open_split(store, split) as opened:
+        ((batch, _),) = opened.rows(("s", "n"), 10, ("s",))
+    assert pa.types.is_dictionary(batch.column("s").type)
+    assert batch.to_pydict() == table.to_pydict()
+
+
+def test_a_filter_works_on_a_column_that_is_read_as_a_dictionary(store: Store) -> None:
+    split = one_split(store, encoded(pa.table({"s": ["a", "b", "a"]})))
+    with reading.open_split(store, split, 's == "a"') as opened:
+        ((_, numbers),) = opened.rows(("s",), 10, ("s",))
+    assert numbers.tolist() == [0, 2]

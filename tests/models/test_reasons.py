@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models.columns import Boolean, Categorical, FeatureColumn, IPAddress, Numeric, Port, Timestamp
 from models.detector import Contributions
@@ -185,3 +187,12 @@ def test_no_rows_have_no_reasons() -> None:
 )
 def test_a_number_is_readable(number: float, text: str) -> None:
     assert readable(number) == text
+
+
+@given(st.floats(min_value=1e-5, max_value=20_000), st.booleans())
+def test_common_numbers_are_shown_as_all_others(number: float, negative: bool) -> None:
+    number = -number if negative else number
+    rounded = float(f"{number:.3e}")
+    shown = readable(number)
+    assert float(shown.replace(",", "")) == rounded
+    assert ("," in shown) == (abs(rounded) >= 1000)
