@@ -1,7 +1,7 @@
 """Scoring a day: what one actor does with one split, exactly once."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from cluster import judge
+from cluster.distinct import KeySample
 from cluster.intake import Admission, Books, Intake, Lot, SetAside
 from cluster.lake import schemas, shard
 from cluster.lake.journal import Journal
 from cluster.lake.reading import UnreadableFile
 from cluster.lake.registry import Registry
-from cluster.lake.snapshot import Split
+from cluster.lake.snapshot import Split, Task
 from cluster.lake.store import ChangedSinceSnapshot, Store
 from cluster.resources import ActorPlan, plan_actors
 from cluster.stages import Stages
@@ -53,14 +54,16 @@ class ScoringJob:
 
 
 def score(
-    job: ScoringJob, day: str, splits: Sequence[Split], plan: ActorPlan | None = None
+    job: ScoringJob, day: str, tasks: Sequence[Task], plan: ActorPlan | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Score the splits over Ray Data; yields their receipts, in any order."""
-    yield from stream([(day, s) for s in splits], Scorer, (job,), plan or plan_actors())
+    """Score the tasks over Ray Data; yields their receipts, in any order."""
+    yield from stream([(day, task) for task in tasks], Scorer, (job,), plan or plan_actors())
 
 
 class Scorer(SplitWorker):
-    """Reads, scores and explains splits; keeps the flags in one shard a split."""
+    """Reads, scores and explains tasks; keeps the flags in one shard a task."""
+
+    takes = Task
 
     def __init__(self, plan: ActorPlan, job: ScoringJob) -> None:
         super().__init__(plan)
@@ -83,109 +86,115 @@ class Scorer(SplitWorker):
             carried = (*roles.id, *time, *roles.entity, *carried)
         return Intake(job.input_uri, self.encoder, roles, job.filter, carried, time)
 
-    def answer(self, day: str, split: Split) -> dict[str, Any]:
-        attempt = self.journal.begin_attempt(split.id, ATTEMPTS)
+    def answer(self, day: str, task: Task) -> dict[str, Any]:
+        attempt = self.journal.begin_attempt(task.id, ATTEMPTS)
+        stages, outcome = Stages(), _Outcome()
         if attempt is None:
+            attempt = ATTEMPTS + 1
             message = f"the split stopped its actor {ATTEMPTS} times"
-            receipt = self._refused(day, split, "stops_the_scorer", message, ATTEMPTS + 1)
+            for split in task.splits:
+                outcome.refuse(split, "stops_the_scorer", message)
         else:
-            receipt = self._score(day, split, attempt)
-        return self.journal.record(split.id, receipt)
+            for split in task.splits:
+                self._score(split, outcome, stages)
+        receipt = self._receipt(day, task, attempt, outcome, stages)
+        return self.journal.record(task.id, receipt)
 
-    def _score(self, day: str, split: Split, attempt: int) -> dict[str, Any]:
-        stages, books, tally = Stages(), Books(), Tally()
-        found = _Found()
+    def _score(self, split: Split, outcome: "_Outcome", stages: Stages) -> None:
+        """One split: all of it goes into the outcome, or, where it cannot be read, none."""
+        books, found = Books(), _Found()
         try:
             with self.intake.open(split, books, stages) as admission:
                 for lot in admission.lots():
-                    self._judge(lot, found, tally, stages)
-                tally.close(admission, found, self.job.roles, stages)
-                flags = self._flags(split, admission, found, stages)
+                    self._judge(lot, found, stages)
+                if len(found.numbers):
+                    with stages("read"):
+                        found.rows = admission.take(self.job.roles.flagged, found.numbers)
         except (UnreadableFile, ChangedSinceSnapshot) as error:
-            rule = getattr(error, "rule", "changed")
-            return self._refused(day, split, rule, str(error), attempt)
-        name = f"{self.job.run_id}-{split.id}-{attempt}"
+            outcome.refuse(split, getattr(error, "rule", "changed"), str(error))
+            return
+        with stages("filter"):
+            outcome.add(split, books, found, admission, self.job.roles)
+
+    def _receipt(
+        self, day: str, task: Task, attempt: int, outcome: "_Outcome", stages: Stages
+    ) -> dict[str, Any]:
+        """Write what there is to write, and say what was done."""
+        flags = self._flags(outcome.found, stages)
+        name = f"{self.job.run_id}-{task.id}-{attempt}"
         receipt = {
-            "split": split.id,
-            "file": split.key,
-            "rows": books.rows,
-            "filtered": books.filtered,
-            "scored": books.good,
-            "flagged": len(found.numbers),
-            "quarantined": len(books.set_aside),
-            "rules": _rules(split.key, books.set_aside),
-            "keys": books.keys.to_document(),
+            "split": task.id,
+            "file": task.files,
+            "splits": len(task.splits),
+            "flagged": sum(len(found.numbers) for _, found in outcome.found),
             "attempt": attempt,
-            **tally.to_document(),
+            **outcome.to_document(),
         }
         with stages("write"):
-            receipt["shards"] = self._write(FLAGS, day, name, flags)
-            receipt["score_shards"] = self._write(SCORES, day, name, found.every)
-            receipt["quarantine_shards"] = self._quarantine(day, name, split.key, books.set_aside)
             labelled = f"{RUNS}/{self.job.run_id}/labelled"
-            receipt["labelled"] = self._write(labelled, day, name, found.labelled)
+            every = [table for _, found in outcome.found for table in found.every]
+            answers = [table for _, found in outcome.found for table in found.labelled]
+            receipt["shards"] = self._write(FLAGS, day, name, flags)
+            receipt["score_shards"] = self._write(SCORES, day, name, every)
+            receipt["quarantine_shards"] = self._quarantine(day, name, outcome.aside)
+            receipt["labelled"] = self._write(labelled, day, name, answers)
         receipt["stages"] = stages.to_document()
         receipt["seconds"] = round(sum(stages.seconds.values()), 3)
         return receipt
 
-    def _judge(self, lot: Lot, found: "_Found", tally: "Tally", stages: Stages) -> None:
+    def _judge(self, lot: Lot, found: "_Found", stages: Stages) -> None:
         """Score a lot, and keep what is to be kept of it."""
         with stages("score"):
             scored = judge.scores(self.encoder, {"": self.detector}, lot.extracted, self.device)
         with stages("filter"):
             scores = scored[""]
-            tally.add(scores)
             flagged = np.flatnonzero(scores > self.job.threshold)
-            if len(flagged):
-                kept = lot.extracted.values[flagged], lot.extracted.codes[flagged]
-                found.add(lot.numbers[flagged], scores[flagged], *kept)
+            found.add(lot, scores, flagged)
             if self.job.all_scores:
                 found.every.append(self._scores(lot, scores))
             if self.job.roles.label:
                 found.labelled.append(labelled_scores(lot, {"score": scores}, self.job.roles))
 
-    def _flags(
-        self, split: Split, admission: Admission, found: "_Found", stages: Stages
-    ) -> list[pa.Table]:
-        """The flagged rows, with the columns that only they need, and their reasons: one table,
-        or none."""
-        if not len(found.numbers):
+    def _flags(self, parts: list[tuple[str, "_Found"]], stages: Stages) -> list[pa.Table]:
+        """The flagged rows, with the columns that only they need, and their reasons, which are
+        found for all at once: one table, or none."""
+        parts = [(key, found) for key, found in parts if len(found.numbers)]
+        if not parts:
             return []
         job = self.job
-        with stages("read"):
-            rows = admission.take(job.roles.flagged, found.numbers)
+        scores = np.concatenate([found.scores for _, found in parts])
         with stages("reasons"):
+            extracted = Extracted(
+                torch.cat([found.values for _, found in parts]),
+                torch.cat([found.codes for _, found in parts]),
+                (),
+            )
             reasons = judge.reasons(
-                self.encoder,
-                self.detector,
-                found.extracted,
-                job.roles,
-                job.top_reasons,
-                self.device,
+                self.encoder, self.detector, extracted, job.roles, job.top_reasons, self.device
             )
         schema = schemas.flags(job.schema, job.roles)
         with stages("write"):
-            scores = found.scores
-            count = len(scores)
+            carried = pa.concat_tables([_conformed(found, schema, job.roles) for _, found in parts])
+            ids = [name for key, found in parts for name in self._anomaly_ids(key, found)]
             columns = [
-                *schemas.conform(rows.combine_chunks(), schema, job.roles.flagged),
+                *carried.columns,
                 pa.array(scores, pa.float32()),
                 pa.array(self.severity(scores), pa.float32()),
-                pa.array(np.full(count, job.threshold, np.float32)),
+                pa.array(np.full(len(scores), job.threshold, np.float32)),
                 reasons,
-                pa.array(self._anomaly_ids(split, rows, found.numbers)),
-                pa.repeat(job.bundle, count),
-                pa.repeat(job.run_id, count),
+                pa.array(ids),
+                pa.repeat(job.bundle, len(scores)),
+                pa.repeat(job.run_id, len(scores)),
             ]
             return [pa.table(columns, schema=schema)]
 
-    def _anomaly_ids(self, split: Split, rows: pa.Table, numbers: np.ndarray) -> list[str]:
+    def _anomaly_ids(self, key: str, found: "_Found") -> list[str]:
         """The same for a row and a model, whenever it is scored: by the id, else by its place."""
+        keys: Iterable[tuple[Any, ...]]
         if self.job.roles.id:
-            names = self.job.roles.id
-            keys = zip(*(rows.column(n).to_pylist() for n in names), strict=True)
+            keys = zip(*(found.rows[n].to_pylist() for n in self.job.roles.id), strict=True)
         else:
-            keys = zip([split.key] * len(numbers), numbers.tolist(), strict=True)
+            keys = zip([key] * len(found.numbers), found.numbers.tolist(), strict=True)
         return [
             hashlib.sha256(repr((self.job.bundle, *key)).encode()).hexdigest()[:20] for key in keys
         ]
@@ -207,43 +216,23 @@ class Scorer(SplitWorker):
         key = shard.key(day, name)
         return [shard.write(self.output.child(table), key, whole).to_document()]
 
-    def _quarantine(self, day: str, name: str, file: str, aside: list[SetAside]) -> list[Any]:
+    def _quarantine(self, day: str, name: str, aside: list[tuple[str, SetAside]]) -> list[Any]:
         if not aside:
             return []
         columns = {
-            "file": [file] * len(aside),
-            "row": [a.row for a in aside],
-            "column": [a.column for a in aside],
-            "rule": [a.rule for a in aside],
-            "message": [a.message for a in aside],
+            "file": [file for file, _ in aside],
+            "row": [a.row for _, a in aside],
+            "column": [a.column for _, a in aside],
+            "rule": [a.rule for _, a in aside],
+            "message": [a.message for _, a in aside],
             "run_id": [self.job.run_id] * len(aside),
         }
         table = pa.table(columns, schema=schemas.QUARANTINE)
         return self._write(QUARANTINE, day, name, [table])
 
-    def _refused(
-        self, day: str, split: Split, rule: str, message: str, attempt: int
-    ) -> dict[str, Any]:
-        """The receipt of a split that could not be read: all its rows are set aside."""
-        aside = [SetAside(None, "", rule, message)]
-        name = f"{self.job.run_id}-{split.id}-{attempt}"
-        return {
-            "split": split.id,
-            "file": split.key,
-            "rows": split.rows,
-            "filtered": 0,
-            "scored": 0,
-            "flagged": 0,
-            "quarantined": split.rows,
-            "unreadable": {"rule": rule, "message": message},
-            "rules": [],
-            "attempt": attempt,
-            "shards": [],
-            "score_shards": [],
-            "quarantine_shards": self._quarantine(day, name, split.key, aside),
-            "labelled": [],
-            "seconds": 0.0,
-        }
+
+def _conformed(found: "_Found", schema: pa.Schema, roles: Roles) -> pa.Table:
+    return pa.table(schemas.conform(found.rows, schema, roles.flagged), names=list(roles.flagged))
 
 
 def labelled_scores(lot: Lot, scores: Mapping[str, np.ndarray], roles: Roles) -> pa.Table:
@@ -257,21 +246,25 @@ def labelled_scores(lot: Lot, scores: Mapping[str, np.ndarray], roles: Roles) ->
 
 
 class _Found:
-    """What the lots of a split leave behind."""
+    """What the lots of one split leave behind."""
 
     def __init__(self) -> None:
         self._numbers: list[np.ndarray] = []
         self._scores: list[np.ndarray] = []
         self._values: list[Tensor] = []
         self._codes: list[Tensor] = []
+        self.all_scores: list[np.ndarray] = []
         self.every: list[pa.Table] = []
         self.labelled: list[pa.Table] = []
+        self.rows = pa.table({})  # columns of the flagged rows that a flag carries
 
-    def add(self, numbers: np.ndarray, scores: np.ndarray, values: Tensor, codes: Tensor) -> None:
-        self._numbers.append(numbers)
-        self._scores.append(scores)
-        self._values.append(values)
-        self._codes.append(codes)
+    def add(self, lot: Lot, scores: np.ndarray, flagged: np.ndarray) -> None:
+        self.all_scores.append(scores)
+        if len(flagged):
+            self._numbers.append(lot.numbers[flagged])
+            self._scores.append(scores[flagged])
+            self._values.append(lot.extracted.values[flagged])
+            self._codes.append(lot.extracted.codes[flagged])
 
     @property
     def numbers(self) -> np.ndarray:
@@ -280,40 +273,86 @@ class _Found:
 
     @property
     def scores(self) -> np.ndarray:
-        return np.concatenate(self._scores) if self._scores else np.empty(0, np.float32)
+        """Their scores, float32."""
+        return np.concatenate(self._scores)
 
     @property
-    def extracted(self) -> Extracted:
-        """What the encoder made of the flagged rows."""
-        return Extracted(torch.cat(self._values), torch.cat(self._codes), ())
+    def values(self) -> Tensor:
+        """Their numbers, as the encoder extracted them; `codes` likewise."""
+        return torch.cat(self._values)
+
+    @property
+    def codes(self) -> Tensor:
+        return torch.cat(self._codes)
+
+
+class _Outcome:
+    """What became of the rows of a task, split by split."""
+
+    def __init__(self) -> None:
+        self.rows = self.filtered = self.scored = self.quarantined = 0
+        self.aside: list[tuple[str, SetAside]] = []
+        self.rules: list[dict[str, Any]] = []
+        self.unreadable: list[dict[str, Any]] = []
+        self.keys = KeySample()
+        self.tally = Tally()
+        self.found: list[tuple[str, _Found]] = []
+
+    def add(
+        self, split: Split, books: Books, found: _Found, admission: Admission, roles: Roles
+    ) -> None:
+        self.rows += books.rows
+        self.filtered += books.filtered
+        self.scored += books.good
+        self.quarantined += len(books.set_aside)
+        self.aside += [(split.key, item) for item in books.set_aside]
+        self.rules += _rules(split.key, books.set_aside)
+        self.keys.merge(books.keys)
+        self.tally.add(found, admission, roles)
+        self.found.append((split.key, found))
+
+    def refuse(self, split: Split, rule: str, message: str) -> None:
+        """A split that could not be read: all its rows are set aside."""
+        self.rows += split.rows
+        self.quarantined += split.rows
+        self.aside.append((split.key, SetAside(None, "", rule, message)))
+        self.unreadable.append(
+            {"file": split.key, "rows": split.rows, "rule": rule, "message": message}
+        )
+
+    def to_document(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "filtered": self.filtered,
+            "scored": self.scored,
+            "quarantined": self.quarantined,
+            "unreadable": self.unreadable,
+            "rules": self.rules,
+            "keys": self.keys.to_document(),
+            **self.tally.to_document(),
+        }
 
 
 class Tally:
-    """Counts of a split that the run card and the gates need."""
+    """Counts of a task that the run card and the gates need."""
 
     def __init__(self) -> None:
         self.non_finite = 0
         self.hours: dict[str, list[int]] = {}
         self.histogram = ScoreHistogram()
-        self._scores: list[np.ndarray] = []
 
-    def add(self, scores: np.ndarray) -> None:
-        finite = np.isfinite(scores)
-        if not finite.all():
+    def add(self, found: _Found, admission: Admission, roles: Roles) -> None:
+        """Count the scores of a split, and its rows and flags by the hour."""
+        if found.all_scores:
+            scores = np.concatenate(found.all_scores)
+            finite = np.isfinite(scores)
             self.non_finite += int((~finite).sum())
-            scores = scores[finite]
-        self._scores.append(scores)
-
-    def close(self, admission: Admission, found: _Found, roles: Roles, stages: Stages) -> None:
-        """Once all lots are added: count the scores, and rows and flags by the hour."""
-        with stages("filter"):
-            if self._scores:
-                self.histogram.update(np.concatenate(self._scores))
-            if roles.time and admission.ahead is not None:
-                time_column = admission.ahead.column(roles.time)
-                if pa.types.is_timestamp(time_column.type):
-                    flagged = np.searchsorted(admission.numbers, found.numbers)
-                    self._by_hour(time_column, flagged, admission.used)
+            self.histogram.update(scores[finite])
+        if roles.time and admission.ahead is not None:
+            time_column = admission.ahead.column(roles.time)
+            if pa.types.is_timestamp(time_column.type):
+                flagged = np.searchsorted(admission.numbers, found.numbers)
+                self._by_hour(time_column, flagged, admission.used)
 
     def _by_hour(self, time_column: pa.ChunkedArray, flagged: np.ndarray, used: np.ndarray) -> None:
         per_hour = 3600 * _PER_SECOND[time_column.type.unit]
@@ -330,7 +369,9 @@ class Tally:
             marked = np.bincount(place[flagged], minlength=len(values))
         for value, n, m in zip(values.tolist(), counts.tolist(), marked.tolist(), strict=True):
             if n:
-                self.hours[str(value)] = [n, m]
+                entry = self.hours.setdefault(str(value), [0, 0])
+                entry[0] += n
+                entry[1] += m
 
     def to_document(self) -> dict[str, Any]:
         return {

@@ -7,13 +7,13 @@ for what was measured).
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import ray.data
 import torch
 
-from cluster.lake.snapshot import Split
+from cluster.lake.snapshot import Split, Task
 from cluster.resources import ActorPlan
 
 ray.data.DataContext.get_current().enable_progress_bars = False  # ours says more
@@ -22,34 +22,36 @@ ray.data.DataContext.get_current().enable_progress_bars = False  # ours says mor
 class SplitWorker:
     """Base of what runs in the actors: `answer` turns one split into one JSON-able document.
 
-    `answer` is called from several threads at once.
+    `answer` may be called from several threads at once.
     """
+
+    takes: ClassVar[type[Split] | type[Task]] = Split
 
     def __init__(self, plan: ActorPlan) -> None:
         torch.set_num_threads(plan.torch_threads)
         self.device = torch.device("cuda" if plan.gpus else "cpu")
 
-    def answer(self, day: str, split: Split) -> dict[str, Any]:
+    def answer(self, day: str, split: Any) -> dict[str, Any]:
         raise TypeError("a SplitWorker says what it does with a split")
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        return {"answer": [json.dumps(self.answer(*pair)) for pair in descriptors(batch)]}
+        return {"answer": [json.dumps(self.answer(*pair)) for pair in _items(batch, self.takes)]}
 
 
 def stream(
-    splits: Sequence[tuple[str, Split]],
+    splits: Sequence[tuple[str, Split | Task]],
     worker: type[SplitWorker],
     arguments: tuple[Any, ...],
     plan: ActorPlan,
 ) -> Iterator[dict[str, Any]]:
-    """Run `worker(plan, *arguments)` over (day, split) pairs; answers come as they are ready."""
+    """Run `worker(plan, *arguments)` over (day, split or task) pairs; answers come when ready."""
     if splits:
         for row in over(splits, worker, (plan, *arguments), plan).iter_rows():
             yield json.loads(row["answer"])
 
 
 def over(
-    splits: Sequence[tuple[str, Split]],
+    splits: Sequence[tuple[str, Split | Task]],
     worker: type[Any],
     arguments: tuple[Any, ...],
     plan: ActorPlan,
@@ -62,7 +64,7 @@ def over(
         batch_size=1,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(
-            size=plan.actors,
+            size=min(plan.actors, max(1, len(items))),
             max_tasks_in_flight_per_actor=plan.threads + 1,
             max_concurrent_calls_per_actor=plan.threads,
             enable_true_multi_threading=True,
@@ -74,7 +76,11 @@ def over(
 
 def descriptors(batch: dict[str, np.ndarray]) -> list[tuple[str, Split]]:
     """The (day, split) pairs in a batch of `over`."""
+    return _items(batch, Split)
+
+
+def _items(batch: dict[str, np.ndarray], kind: type[Any]) -> list[tuple[str, Any]]:
     return [
-        (str(day), Split.from_document(json.loads(str(split))))
-        for day, split in zip(batch["day"], batch["split"], strict=True)
+        (str(day), kind.from_document(json.loads(str(item))))
+        for day, item in zip(batch["day"], batch["split"], strict=True)
     ]

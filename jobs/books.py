@@ -33,14 +33,13 @@ class Balance:
         for name in ("rows", "filtered", "scored", "quarantined", "flagged"):
             setattr(self, name, getattr(self, name) + receipt[name])
         self.retried += receipt["attempt"] > 1
-        if "sketch" in receipt:
-            self.non_finite += receipt["non_finite"]
-            self.sketch.merge(ScoreHistogram.from_document(receipt["sketch"]))
-            self.keys.merge(KeySample.from_document(receipt["keys"]))
-            for hour, (rows, flags) in receipt["hours"].items():
-                entry = self.hours.setdefault(int(hour), [0, 0])
-                entry[0] += rows
-                entry[1] += flags
+        self.non_finite += receipt["non_finite"]
+        self.sketch.merge(ScoreHistogram.from_document(receipt["sketch"]))
+        self.keys.merge(KeySample.from_document(receipt["keys"]))
+        for hour, (rows, flags) in receipt["hours"].items():
+            entry = self.hours.setdefault(int(hour), [0, 0])
+            entry[0] += rows
+            entry[1] += flags
 
     def check(self) -> None:
         """Every row of the snapshot is filtered, scored or quarantined; else this raises."""
@@ -65,7 +64,7 @@ class Balance:
     @property
     def unreadable_files(self) -> set[str]:
         """Files that could not be read, at the snapshot or later."""
-        late = {r["file"] for r in self.receipts.values() if "unreadable" in r}
+        late = {bad["file"] for r in self.receipts.values() for bad in r["unreadable"]}
         return late | {file.key for file in self.snapshot.rejected}
 
     def shards(self, kind: str) -> list[Shard]:
@@ -102,13 +101,13 @@ class Balance:
         late = [
             {
                 "column": None,
-                "file": r["file"],
-                "rule": r["unreadable"]["rule"],
-                "rows": r["rows"],
+                "file": bad["file"],
+                "rule": bad["rule"],
+                "rows": bad["rows"],
                 "examples": [],
             }
             for _, r in sorted(self.receipts.items())
-            if "unreadable" in r
+            for bad in r["unreadable"]
         ]
         return [*files, *late, *sorted(grouped.values(), key=lambda e: -e["rows"])]
 

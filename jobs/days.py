@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.lake import snapshot
-from cluster.lake.snapshot import Snapshot, Split
+from cluster.lake.snapshot import Snapshot, Split, Task
 from jobs.spec import DayRange, Spec
 from models.refusal import Refusal
 
@@ -12,8 +12,17 @@ from models.refusal import Refusal
 # reading it, and small enough that a killed one loses seconds of work.
 SPLIT_ROWS = 1_000_000
 SPLIT_BYTES = 256 * 1024**2
+# Small splits are scored together, but in so many tasks at least that a pool of actors is busy to
+# the end.
+_TASKS = 64
 # From this many training days on, whole days are held back; below, splits of every day are.
 _DAYS_TO_HOLD_BACK = 3
+
+
+def plan_tasks(taken: Snapshot) -> tuple[Task, ...]:
+    """How a day is handed to the scorers."""
+    splits = snapshot.cut(taken, SPLIT_ROWS, SPLIT_BYTES)
+    return snapshot.group(splits, taken.rows // _TASKS, SPLIT_BYTES)
 
 
 @dataclass(frozen=True)

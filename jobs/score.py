@@ -11,7 +11,7 @@ from cluster import scoring
 from cluster.lake import schemas, shard, snapshot
 from cluster.lake.journal import Journal
 from cluster.lake.registry import Registry
-from cluster.lake.snapshot import Split
+from cluster.lake.snapshot import Task
 from cluster.lake.store import Store
 from cluster.lake.table import LakeTable
 from cluster.scoring import FLAGS, QUARANTINE, REGISTRY, RUNS, SCORES
@@ -19,7 +19,7 @@ from cluster.session import session
 from jobs import check, gates, run_card
 from jobs.books import Balance
 from jobs.console import say, step
-from jobs.days import SPLIT_BYTES, SPLIT_ROWS
+from jobs.days import plan_tasks
 from jobs.gates import Gate
 from jobs.run import Run
 from jobs.spec import Spec
@@ -69,7 +69,7 @@ def score(
     _need_create_once(output, single_writer)
     seen = table.counter(day)
     journal = Journal(output.child(RUNS), run.run_id)
-    splits = _splits(run, journal)
+    splits = _tasks(run, journal)
     done = {key: record for key, record in journal.records().items() if key in splits}
     # Longest first, so that no straggler ends the run.
     waiting = (split for key, split in splits.items() if key not in done)
@@ -124,19 +124,18 @@ def _need_create_once(output: Store, single_writer: bool) -> None:
     )
 
 
-def _splits(run: Run, journal: Journal) -> dict[str, Split]:
+def _tasks(run: Run, journal: Journal) -> dict[str, Task]:
     """The plan of the run: as it was first written down, so that a resumed run has the same."""
-    cut = snapshot.cut(run.snapshot, SPLIT_ROWS, SPLIT_BYTES)
     document = {
         "watch": run.spec.name,
         "day": run.day,
         "snapshot": run.snapshot.digest,
         "bundle": run.bundle.id,
         "threshold": run.threshold.id,
-        "splits": [split.to_document() for split in cut],
+        "tasks": [task.to_document() for task in plan_tasks(run.snapshot)],
     }
     plan = journal.write_plan(document)
-    return {s.id: s for s in (Split.from_document(entry) for entry in plan["splits"])}
+    return {task.id: task for task in map(Task.from_document, plan["tasks"])}
 
 
 def _finish(

@@ -121,6 +121,31 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Task:
+    """What an actor takes in one go: a split, or several small ones."""
+
+    id: str
+    splits: tuple[Split, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(split.rows for split in self.splits)
+
+    @property
+    def files(self) -> str:
+        """The files, for messages and cards: the first and how many more."""
+        keys = list(dict.fromkeys(split.key for split in self.splits))
+        return keys[0] + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
+
+    def to_document(self) -> dict[str, Any]:
+        return {"id": self.id, "splits": [split.to_document() for split in self.splits]}
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "Task":
+        return cls(document["id"], tuple(map(Split.from_document, document["splits"])))
+
+
+@dataclass(frozen=True)
 class Drift:
     """A column whose type in one file is not that of the snapshot's schema."""
 
@@ -182,6 +207,29 @@ def cut(snapshot: Snapshot, max_rows: int, max_bytes: int) -> tuple[Split, ...]:
     if max_rows < 1 or max_bytes < 1:
         raise ValueError(f"max_rows {max_rows} and max_bytes {max_bytes}: expected 1 at least")
     return tuple(s for file in snapshot.files for s in _cut_file(file, max_rows, max_bytes))
+
+
+def group(splits: Sequence[Split], rows: int, size: int) -> tuple[Task, ...]:
+    """Neighbouring splits together, as long as they have at most `rows` rows and `size` bytes.
+
+    A task costs a few writes, however small it is: 2,000 files of 4,000 rows one by one took most
+    of their time in them.
+    """
+    tasks: list[list[Split]] = []
+    held_rows = held_bytes = 0
+    for split in splits:
+        if not tasks or held_rows + split.rows > rows or held_bytes + split.bytes > size:
+            tasks.append([])
+            held_rows = held_bytes = 0
+        tasks[-1].append(split)
+        held_rows, held_bytes = held_rows + split.rows, held_bytes + split.bytes
+    return tuple(Task(_task_id(task), tuple(task)) for task in tasks)
+
+
+def _task_id(splits: Sequence[Split]) -> str:
+    if len(splits) == 1:
+        return splits[0].id
+    return hashlib.sha256("\n".join(split.id for split in splits).encode()).hexdigest()[:20]
 
 
 def drift(snapshot: Snapshot, needed: Sequence[str]) -> tuple[Drift, ...]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.lake import footer, snapshot
-from cluster.lake.snapshot import InputFile, RowGroup, Snapshot, Split
+from cluster.lake.snapshot import InputFile, RowGroup, Snapshot, Split, Task
 from cluster.lake.store import Store
 from models.refusal import Refusal
 from tests.lake.parquet_files import encoded, numbered
@@ -333,3 +333,24 @@ def made(files: list[list[RowGroup]]) -> Snapshot:
         for i, file in enumerate(files)
     )
     return Snapshot("somewhere", "all", inputs, (), pa.schema([]))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(0, 120), st.integers(1, 999)
+)
+def test_small_splits_are_grouped_in_order_and_none_is_lost(
+    rows: list[int], most: int, size: int
+) -> None:
+    splits = [Split(str(i), f"{i}", "v", (0,), 0, 0, n, n * 10) for i, n in enumerate(rows)]
+    tasks = snapshot.group(splits, most, size)
+    assert [split for task in tasks for split in task.splits] == splits
+    assert len({task.id for task in tasks}) == len(tasks)
+    for task in tasks:
+        assert task.rows == sum(split.rows for split in task.splits)
+        if len(task.splits) > 1:
+            assert task.rows <= most
+            assert task.rows * 10 <= size
+        else:
+            assert task.id == task.splits[0].id
+        assert Task.from_document(json.loads(json.dumps(task.to_document()))) == task

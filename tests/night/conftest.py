@@ -6,6 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -70,3 +71,18 @@ def watch_at(trained: tuple[Path, Path], folder: Path, **changes: Any) -> Path:
     shutil.copytree(flows, folder / "flows")
     shutil.copytree(out, folder / "out")
     return write_spec(folder, folder / "flows", folder / "out", **changes)
+
+
+def cut_into_files(folder: Path, files: int) -> list[Path]:
+    """Cut the Parquet files of a day into about so many, in order, with page checksums."""
+    parts = [pq.read_table(path, partitioning=None) for path in sorted(folder.glob("*.parquet"))]
+    shutil.rmtree(folder)
+    folder.mkdir()
+    written: list[Path] = []
+    for table in parts:
+        rows = -(-len(table) // (files // len(parts)))
+        for start in range(0, len(table), rows):
+            path = folder / f"part-{len(written):04}.parquet"
+            pq.write_table(table.slice(start, rows), path, write_page_checksum=True)
+            written.append(path)
+    return written

@@ -9,28 +9,13 @@ import sys
 import threading
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
-from jobs.spec import Spec, load
-from tests.night.conftest import DAYS, watch_at
+from jobs.spec import load
+from tests.night.conftest import DAYS, cut_into_files, watch_at
 from tests.night.test_score import DAY, committed, oracle
 
 ROOT = Path(__file__).parents[2]
-
-
-def many_files(spec: Spec, files: int) -> None:
-    """Cut the day into many files, so that a run has many splits."""
-    folder = Path(spec.input.uri) / f"day={DAY}"
-    parts = [pq.read_table(p, partitioning=None) for p in sorted(folder.glob("*.parquet"))]
-    shutil.rmtree(folder)
-    folder.mkdir()
-    number = 0
-    for table in parts:
-        rows = -(-len(table) // (files // len(parts)))
-        for start in range(0, len(table), rows):
-            pq.write_table(table.slice(start, rows), folder / f"part-{number:03}.parquet")
-            number += 1
 
 
 def command(*arguments: str) -> list[str]:
@@ -69,7 +54,7 @@ def test_a_killed_driver_resumes_without_scoring_a_finished_split_twice(
 ) -> None:
     path = watch_at(trained, tmp_path)
     spec = load(path)
-    many_files(spec, 24)
+    cut_into_files(Path(spec.input.uri) / f"day={DAY}", 24)
     runs = Path(spec.output.uri) / "_runs"
     kill_when(start("score", str(path), "--day", DAY), runs, "*/splits/*.json", 5)
     finished = {p.stem for p in runs.glob("*/splits/*.json")}

@@ -9,10 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from cluster.lake import snapshot
 from cluster.lake.registry import Registry
 from cluster.lake.store import Store
 from cluster.scoring import QUARANTINE, REGISTRY, SCORES
 from jobs import flags
+from jobs.days import plan_tasks
 from jobs.nightly import backfill, nightly
 from jobs.score import score
 from jobs.spec import DayRange, Spec, load
@@ -20,7 +22,7 @@ from jobs.threshold import change
 from models.bundle import open_bundle
 from models.refusal import Refusal
 from models.threshold import Threshold
-from tests.night.conftest import DAYS, watch_at
+from tests.night.conftest import DAYS, cut_into_files, watch_at
 from tests.night.oracle import flagged_ids
 
 DAY = DAYS[5]
@@ -158,6 +160,24 @@ def test_a_flipped_bit_in_a_page_is_seen(watch: Spec) -> None:
     assert receipt.status == "refused"
     assert receipt.quarantined > 0
     assert any(path.name in gate for gate in receipt.failed_gates)
+
+
+def test_many_small_files_are_scored_together_and_a_bad_one_alone_is_set_aside(watch: Spec) -> None:
+    expected = oracle(watch).keys()
+    paths = cut_into_files(day_folder(watch), 300)
+    assert len(plan_tasks(snapshot.take(watch.input.uri, "day", DAY))) < 100
+    receipt = score(watch, DAY)
+    assert receipt.status == "committed"
+    assert committed(watch).keys() == oracle(watch).keys() == expected
+    column = pq.ParquetFile(paths[7]).metadata.row_group(0).column(0)
+    data = bytearray(paths[7].read_bytes())
+    data[column.data_page_offset + column.total_compressed_size // 2] ^= 0x10
+    paths[7].write_bytes(data)
+    lost = pq.read_metadata(paths[7]).num_rows
+    again = score(watch, DAY)
+    assert again.status == "refused"
+    assert (again.quarantined, again.scored) == (lost, receipt.scored - lost)
+    assert [paths[7].name in gate for gate in again.failed_gates] == [True]
 
 
 def test_a_flag_rate_out_of_its_band_stops_the_commit(watch: Spec) -> None:
