@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,24 +82,45 @@ def _enter(address: str | None, cpus: int | None = None) -> str:
     address = address or os.environ.get("RAY_ADDRESS")
     _quiet()
     if address:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"working_dir": str(ROOT), "excludes": _excluded(), "env_vars": MALLOC},
-        )
+        with _unannounced():
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"working_dir": str(ROOT), "excludes": _excluded(), "env_vars": MALLOC},
+            )
         return f"joined Ray at {address}"
     # Workers import the checkout, wherever the command was started.
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-    ray.init(
-        address="local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    with _unannounced():
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     return f"{_EMBEDDED}, {int(ray.cluster_resources().get('CPU', 0))} CPUs"
+
+
+@contextmanager
+def _unannounced() -> Iterator[None]:
+    """Ray announces on stderr that it found its log level in the environment, at any level and
+    from C++. The line is taken out; what else is said meanwhile comes afterwards."""
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            for line in held:
+                if b"environment variable RAY_BACKEND_LOG_LEVEL" not in line:
+                    os.write(2, line)
 
 
 def _excluded() -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import ray._private.state
 import ray.data
 import torch
 
@@ -48,6 +49,13 @@ def stream(
     if splits:
         for row in over(splits, worker, (plan, *arguments), plan).iter_rows():
             yield json.loads(row["answer"])
+
+
+def alive() -> int:
+    """Actors of this driver's pools that are alive now: one look at Ray's table, 0.5 ms."""
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    table = ray._private.state.actors(job_id=job, actor_state_name="ALIVE")
+    return sum("MapWorker" in actor["ActorClassName"] for actor in table.values())
 
 
 def over(

@@ -162,6 +162,7 @@ def score(
     spec: SpecPath,
     day: Annotated[str, typer.Option(help="Partition value; `all` without partitions.")],
     single_writer: SingleWriter = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Say where the time went.")] = False,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
@@ -170,11 +171,16 @@ def score(
 
     watch = load(spec)
     from cluster import session
+    from jobs.profile import Clock
 
-    session.start(address, beside="jobs.score")
+    clock = Clock()
+    with clock("start"):
+        session.start(address, beside="jobs.score")
     from jobs import score as job
 
-    receipt = job.score(watch, day, address=address, single_writer=single_writer)
+    receipt = job.score(
+        watch, day, address=address, single_writer=single_writer, clock=clock, show_profile=profile
+    )
     if as_json:
         _print(receipt.to_document())
     else:

@@ -150,6 +150,16 @@ class QualityFacts(TypedDict):
     baselines: dict[str, dict[str, Any]]
 
 
+class ProfileFacts(TypedDict):
+    """Seconds by stage: the driver's add up to the wall time, the actors' to threads times it."""
+
+    seconds: float  # of the wall, up to the writing of the card
+    threads: int  # of all actors together
+    rows: int  # that these actors read
+    driver: dict[str, float]  # with `other`
+    actors: dict[str, float]  # with `idle`; empty where no stage was counted
+
+
 class Card(TypedDict):
     """The whole document."""
 
@@ -167,6 +177,7 @@ class Card(TypedDict):
     quality: QualityFacts | None
     warnings: list[str]
     drift: NotRequired[dict[str, Any] | None]
+    profile: NotRequired[ProfileFacts | None]
 
 
 class DayEntry(TypedDict):

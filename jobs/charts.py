@@ -7,7 +7,8 @@ are names of the page's CSS variables; the page puts in the values of its light 
 import math
 from typing import Any
 
-from jobs.card import Card, FlagsOverTime, Histogram, Training
+from jobs.card import Card, FlagsOverTime, Histogram, ProfileFacts, Training
+from jobs.profile import IDLE, OTHER, WAIT
 
 Figure = dict[str, Any]
 
@@ -15,6 +16,32 @@ Figure = dict[str, Any]
 _FLOOR = 0.5
 # Scores over more than two decades are read on a log axis.
 _DECADES = 100.0
+
+# Stages by their kind of work: a hue for each kind, full for what is usually the most of it.
+_HUES: dict[str, tuple[str, float]] = {
+    "start": ("quiet", 1.0),
+    "list": ("accent", 0.3),
+    "open": ("accent", 0.6),
+    "read": ("accent", 1.0),
+    "plan": ("good", 1.0),
+    "encode": ("good", 1.0),
+    "copy": ("good", 0.5),
+    "score": ("plum", 1.0),
+    "filter": ("plum", 0.6),
+    "reasons": ("plum", 0.3),
+    "write": ("ochre", 1.0),
+    "record": ("ochre", 0.5),
+    "commit": ("ochre", 1.0),
+    "card": ("ochre", 0.5),
+    WAIT: ("track", 1.0),
+    IDLE: ("track", 1.0),
+    OTHER: ("rule", 1.0),
+}
+
+
+def hue(stage: str) -> tuple[str, float]:
+    """The page's colour variable for a stage, and its opacity."""
+    return _HUES.get(stage, _HUES[OTHER])
 
 
 def charts(card: Card) -> dict[str, Figure]:
@@ -31,6 +58,8 @@ def charts(card: Card) -> dict[str, Figure]:
         result["over-time"] = _over_time(over_time)
     if training and len(training["epochs"]) > 1:
         result["training"] = _losses(training)
+    if profile := card.get("profile"):
+        result["stages"] = _stages(profile)
     return result
 
 
@@ -187,4 +216,58 @@ def _losses(training: Training) -> Figure:
         "layout": _layout(
             xaxis=_axis("epoch", tickformat="d", nticks=12), yaxis=_axis("loss"), shapes=shapes
         ),
+    }
+
+
+def _stages(profile: ProfileFacts) -> Figure:
+    """The driver's wall time, and below it that of a mean thread of the actors, as stacked bars.
+
+    Both are as long as the run, so that what one does can be seen beside the other.
+    """
+    lines = [("driver", profile["driver"], 1)]
+    if profile["actors"]:
+        lines.append(("actors", profile["actors"], max(1, profile["threads"])))
+    longest = max(sum(stages.values()) / threads for _, stages, threads in lines)
+    traces = [
+        _segment(name, stage, seconds, seconds / threads)
+        for name, stages, threads in lines
+        for stage, seconds in stages.items()
+        if seconds > 0
+    ]
+    return {
+        "data": traces,
+        "layout": _layout(
+            barmode="stack",
+            bargap=0.28,
+            showlegend=False,
+            hovermode="closest",
+            margin={"l": 8, "r": 8, "t": 8, "b": 8},
+            uniformtext={"mode": "hide", "minsize": 12},
+            xaxis=_axis("seconds", range=[0, longest], nticks=10, showgrid=False),
+            yaxis=_axis(autorange="reversed", showgrid=False, ticksuffix=" "),
+        ),
+    }
+
+
+def _segment(line: str, stage: str, seconds: float, length: float) -> Figure:
+    colour, opacity = hue(stage)
+    pale = opacity < 1 or colour in ("track", "rule")
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": stage,
+        "x": [length],
+        "y": [line],
+        "text": [stage],
+        "textposition": "inside",
+        "insidetextanchor": "middle",
+        "textangle": 0,
+        "insidetextfont": {"color": "var(--ink)" if pale else "var(--paper)"},
+        "marker": {
+            "color": f"var(--{colour})",
+            "opacity": opacity,
+            "line": {"color": "var(--paper)", "width": 1},
+        },
+        "customdata": [seconds],
+        "hovertemplate": "%{customdata:,.2f} s",
     }

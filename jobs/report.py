@@ -19,9 +19,10 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from jobs.card import Books, Card, DayEntry
-from jobs.charts import charts
+from jobs.card import Books, Card, DayEntry, ProfileFacts
+from jobs.charts import charts, hue
 from jobs.printable import printable, printable_document
+from jobs.profile import IDLE
 
 # Our own messages (a gate that lists columns) may be longer than a log field, but not endless.
 _MESSAGE_LIMIT = 4_000
@@ -44,6 +45,7 @@ def render_card(card: Card) -> str:
             scripts=scripts,
             policy=_policy(scripts),
             measures=_measures(card),
+            parts=_parts(card.get("profile")),
         )
     )
 
@@ -99,6 +101,38 @@ def _measures(card: Card) -> list[dict[str, Any]]:
         best = max(known) if len(known) > 1 else None
         result.append({"label": label, "hint": hint, "cells": cells, "best": best})
     return result
+
+
+def _parts(profile: ProfileFacts | None) -> list[dict[str, Any]]:
+    """The profile as tables, one for the driver and one for the actors."""
+    if not profile:
+        return []
+    threads = f"{profile['threads']:,} {'thread' if profile['threads'] == 1 else 'threads'}"
+    parts = [("driver", "", profile["driver"], 0)]
+    if profile["actors"]:
+        parts.append(("actors", threads, profile["actors"], profile["rows"]))
+    return [
+        {
+            "name": name,
+            "hint": hint,
+            "whole": sum(stages.values()),
+            "stages": [_stage(stage, seconds, rows) for stage, seconds in stages.items()],
+            "rows": rows,
+        }
+        for name, hint, stages, rows in parts
+    ]
+
+
+def _stage(stage: str, seconds: float, rows: int) -> dict[str, Any]:
+    colour, opacity = hue(stage)
+    rate = rows / seconds if rows and seconds and stage != IDLE else None
+    return {
+        "name": stage,
+        "colour": colour,
+        "opacity": opacity,
+        "seconds": seconds,
+        "rate": rate,
+    }
 
 
 def _prevalence(quality: dict[str, Any]) -> float | None:

@@ -16,6 +16,7 @@ from jobs.books import Balance
 from jobs.card import Card, DayEntry, QualityFacts, TopFlag
 from jobs.evaluate import quality_of
 from jobs.gates import Gate
+from jobs.profile import Profile
 from jobs.report import render_card, render_index
 from jobs.run import Run
 from models.bundle import Bundle
@@ -29,11 +30,16 @@ Times = tuple[datetime, datetime, float]  # started, finished, seconds of scorin
 
 
 def write(
-    run: Run, balance: Balance, verdicts: list[Gate], version: int | None, times: Times
+    run: Run,
+    balance: Balance,
+    verdicts: list[Gate],
+    version: int | None,
+    times: Times,
+    profile: Profile | None = None,
 ) -> str:
     """Write page and JSON under `reports/day=D/`, and the index of all days; returns the page's
     URI. Written after the commit: a run card that fails to appear loses nothing."""
-    card = assemble(run, balance, verdicts, version, times)
+    card = assemble(run, balance, verdicts, version, times, profile)
     reports = run.output.child(REPORTS)
     folder = shard.folder(run.day)
     reports.put(f"{folder}/run_card.html", render_card(card).encode())
@@ -66,7 +72,12 @@ def write_index(reports: Store) -> str:
 
 
 def assemble(
-    run: Run, balance: Balance, verdicts: list[Gate], version: int | None, times: Times
+    run: Run,
+    balance: Balance,
+    verdicts: list[Gate],
+    version: int | None,
+    times: Times,
+    profile: Profile | None = None,
 ) -> Card:
     """All facts of the card as plain JSON."""
     started, finished, seconds = times
@@ -113,6 +124,7 @@ def assemble(
         "training": _training(run.bundle),
         "quality": _quality(run, balance),
         "warnings": balance.warnings(),
+        "profile": profile.to_document() if profile else None,
     }
 
 

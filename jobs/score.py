@@ -14,13 +14,16 @@ from cluster.lake.registry import Registry
 from cluster.lake.snapshot import Task
 from cluster.lake.store import Store
 from cluster.lake.table import LakeTable
+from cluster.resources import plan_actors
 from cluster.scoring import FLAGS, QUARANTINE, REGISTRY, RUNS, SCORES
 from cluster.session import session
+from cluster.stream import alive
 from jobs import check, gates, run_card
 from jobs.books import Balance
-from jobs.console import say, step
+from jobs.console import Fact, say, step
 from jobs.days import plan_tasks
 from jobs.gates import Gate
+from jobs.profile import Clock, slowest
 from jobs.run import Run
 from jobs.spec import Spec
 from models.bundle import open_bundle
@@ -57,37 +60,63 @@ class Receipt:
 
 
 def score(
-    spec: Spec, day: str, *, address: str | None = None, single_writer: bool = False
+    spec: Spec,
+    day: str,
+    *,
+    address: str | None = None,
+    single_writer: bool = False,
+    clock: Clock | None = None,
+    show_profile: bool = False,
 ) -> Receipt:
-    """Score one day and commit its flags, once. Refused by a gate, nothing is committed."""
-    started = datetime.now(UTC)
+    """Score one day and commit its flags, once. Refused by a gate, nothing is committed.
+
+    `clock` is one that ran before, such as while Ray started; its profile is on the run card, and
+    with `show_profile` on stderr.
+    """
+    clock = clock or Clock()
     output = Store.open(spec.output.uri)
-    run = open_run(spec, day, output)
+    with clock("list"):
+        run = open_run(spec, day, output)
     table = flag_table(run)
     if table.is_run_committed(day, run.run_id):
         return _already(run)
     _need_create_once(output, single_writer)
     seen = table.counter(day)
     journal = Journal(output.child(RUNS), run.run_id)
-    splits = _tasks(run, journal)
-    done = {key: record for key, record in journal.records().items() if key in splits}
-    # Longest first, so that no straggler ends the run.
-    waiting = (split for key, split in splits.items() if key not in done)
-    todo = sorted(waiting, key=lambda split: -split.rows)
-    if done:
-        say(f"resuming run {run.run_id}: {len(done):,} of {len(splits):,} splits are done")
-    balance = Balance(run.snapshot, len(splits), list(done.values()))
-    clock = time.monotonic()
-    with (
-        session(address) as where,
-        step(f"score {day}", sum(s.rows for s in todo)) as progress,
-    ):
-        say(where)
-        for receipt in scoring.score(run.job, day, todo):
-            balance.add(receipt)
-            progress.advance(receipt["rows"], f"{balance.flagged:,} flags")
-        seconds = time.monotonic() - clock
-        return _finish(run, balance, table, seen, journal, started, seconds)
+    with clock("plan"):
+        splits = _tasks(run, journal)
+        ended = {key: record for key, record in journal.records().items() if key in splits}
+        # Longest first, so that no straggler ends the run.
+        waiting = (split for key, split in splits.items() if key not in ended)
+        todo = sorted(waiting, key=lambda split: -split.rows)
+    if ended:
+        say(f"resuming run {run.run_id}: {len(ended):,} of {len(splits):,} splits are done")
+    balance = Balance(run.snapshot, len(splits), list(ended.values()))
+    began = time.monotonic()
+    with session(address) as where:
+        plan = plan_actors()
+        clock.threads, clock.rows = plan.actors * plan.threads, sum(s.rows for s in todo)
+
+        def live() -> dict[str, Fact]:
+            return {"actors": alive(), "actors_planned": plan.actors}
+
+        with step(f"score {day}", clock.rows, live) as progress:
+            say(where)
+            for done in clock.waiting(scoring.score(run.job, day, todo, plan)):
+                balance.add(done)
+                clock.actors.update(done["stages"])
+                progress.advance(
+                    done["rows"],
+                    "",
+                    flags=balance.flagged,
+                    quarantined=balance.quarantined,
+                    **slowest(clock.actors),
+                )
+        seconds = time.monotonic() - began
+        receipt = _finish(run, balance, table, seen, journal, clock, seconds)
+        if show_profile:
+            say(clock.profile().table())
+        return receipt
 
 
 def open_run(spec: Spec, day: str, output: Store) -> Run:
@@ -144,16 +173,18 @@ def _finish(
     table: LakeTable,
     seen: int,
     journal: Journal,
-    started: datetime,
+    clock: Clock,
     seconds: float,
 ) -> Receipt:
     """Balance the books, apply the gates, commit, write the run card."""
     balance.check()
     verdicts = gates.judge(run.spec.gates, run.snapshot, balance, table.recent_rows(run.day))
     passed = all(gate.passed for gate in verdicts)
-    version = _commit(run, balance, table, seen) if passed else None
-    finished = datetime.now(UTC)
-    card = run_card.write(run, balance, verdicts, version, (started, finished, seconds))
+    with clock("commit"):
+        version = _commit(run, balance, table, seen) if passed else None
+    times = clock.started, datetime.now(UTC), seconds
+    with clock("card"):
+        card = run_card.write(run, balance, verdicts, version, times, clock.profile())
     receipt = _receipt(run, balance, verdicts, version, seconds, card)
     journal.write_receipt(receipt.to_document())
     return receipt

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 # A container has no sandbox to nest in, no GPU, and 64 MB of /dev/shm.
 _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-_CHARTS = ("scores", "over-time", "training")
+_CHARTS = ("scores", "over-time", "training", "stages")
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from jobs.card import Card, DayEntry, TopFlag
+from jobs.card import Card, DayEntry, ProfileFacts, TopFlag
 from jobs.metrics import evaluate
+from jobs.profile import ACTOR_STAGES, Profile
 
 HOSTS = ("10.12.4.31", "10.12.9.200", "10.12.7.18", "10.12.3.77", "10.12.44.2", "10.12.0.9")
 INCIDENTS: tuple[tuple[str, str, list[tuple[str, float, str, str]]], ...] = (
@@ -151,7 +152,15 @@ def sample_card() -> Card:
         "quality": _quality(rng),
         "warnings": ["column 'vlan' is in the input and not in the spec"],
         "drift": None,
+        "profile": _profile(rows),
     }
+
+
+def _profile(rows: int) -> ProfileFacts:
+    driver = {"start": 4.2, "list": 0.8, "plan": 0.1, "commit": 0.6, "card": 0.9, "wait": 126.6}
+    seconds = (0.2, 1.1, 61.4, 52.0, 9.7, 83.2, 6.4, 12.8, 8.1, 1.9)
+    actors = dict(zip(ACTOR_STAGES, seconds, strict=True))
+    return Profile(133.66, 2, rows, driver, actors).to_document()
 
 
 def _flag(rng: np.random.Generator, start: datetime, i: int) -> TopFlag:

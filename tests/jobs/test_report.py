@@ -66,6 +66,7 @@ def test_the_card_answers_its_questions() -> None:
         "Did the books balance",
         "How well does it find known anomalies",
         "How it was trained",
+        "Where the time went",
         "What said so",
     ):
         assert question in text
@@ -117,6 +118,7 @@ def test_a_card_with_nothing_to_show_still_renders() -> None:
         quality=None,
         warnings=[],
         gates=[],
+        profile=None,
     )
     card["books"].update(dict.fromkeys(card["books"], 0))
     card["bundle"].update(options={}, versions={}, trained_days=[])
@@ -167,6 +169,31 @@ def test_no_number_that_json_lacks_reaches_the_charts() -> None:
     losses = figures(render_card(card))["training"]["data"]
     assert losses[0]["y"][3] is None
     assert losses[1]["y"][4] is None
+
+
+def test_the_time_is_drawn_as_two_bars_as_long_as_the_run() -> None:
+    card: Any = sample_card()
+    page = render_card(card)
+    lengths: dict[str, float] = {}
+    for segment in figures(page)["stages"]["data"]:
+        (line,), (length,) = segment["y"], segment["x"]
+        lengths[line] = lengths.get(line, 0.0) + length
+    seconds = card["profile"]["seconds"]
+    assert lengths == {"driver": pytest.approx(seconds), "actors": pytest.approx(seconds)}
+    assert "score 83.20 31% 14,450" in words(page)  # the same as text
+    assert "idle 30.52 11% –" in words(page)
+
+
+def test_a_run_without_stages_has_no_picture_of_its_time() -> None:
+    card: Any = sample_card()
+    card["profile"]["actors"] = {}  # nothing was left to score
+    page = render_card(card)
+    assert {segment["y"][0] for segment in figures(page)["stages"]["data"]} == {"driver"}
+    assert "mean thread" not in words(page)
+    del card["profile"]  # as in documents of earlier runs
+    page = render_card(card)
+    assert "stages" not in figures(page)
+    assert "Where the time went" not in words(page)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
