@@ -104,7 +104,7 @@ def assemble(
             "flagged": balance.flagged,
             "files": len(run.snapshot.files),
             "rejected_files": len(run.snapshot.rejected),
-            "splits": balance.splits,
+            "splits": len(balance.splits),
             "bytes": run.snapshot.bytes,
             "retried": balance.retried,
             "duplicate_ids": balance.repeats_across_splits,

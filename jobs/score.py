@@ -20,6 +20,7 @@ from cluster.session import session
 from cluster.stream import alive
 from jobs import check, gates, run_card
 from jobs.books import Balance
+from jobs.compaction import Compaction
 from jobs.console import Fact, say, step
 from jobs.days import plan_tasks
 from jobs.gates import Gate
@@ -85,13 +86,14 @@ def score(
     journal = Journal(output.child(RUNS), run.run_id)
     with clock("plan"):
         splits = _tasks(run, journal)
-        ended = {key: record for key, record in journal.records().items() if key in splits}
+        compaction = Compaction(journal)
+        balance = Balance(run.snapshot, len(splits))
+        balance.merge(compaction.recover(splits.keys()))
         # Longest first, so that no straggler ends the run.
-        waiting = (split for key, split in splits.items() if key not in ended)
+        waiting = (split for key, split in splits.items() if key not in balance.splits)
         todo = sorted(waiting, key=lambda split: -split.rows)
-    if ended:
-        say(f"resuming run {run.run_id}: {len(ended):,} of {len(splits):,} splits are done")
-    balance = Balance(run.snapshot, len(splits), list(ended.values()))
+    if done := len(balance.splits):
+        say(f"resuming run {run.run_id}: {done:,} of {len(splits):,} splits are done")
     began = time.monotonic()
     with session(address) as where:
         plan = plan_actors()
@@ -102,11 +104,11 @@ def score(
 
         with step(f"score {day}", clock.rows, live) as progress:
             say(where)
-            for done in clock.waiting(scoring.score(run.job, day, todo, plan)):
-                balance.add(done)
-                clock.actors.update(done["stages"])
+            for record in clock.waiting(scoring.score(run.job, day, todo, plan)):
+                balance.merge(compaction.add(record))
+                clock.actors.update(record["stages"])
                 progress.advance(
-                    done["rows"],
+                    record["rows"],
                     "",
                     flags=balance.flagged,
                     quarantined=balance.quarantined,

@@ -1,6 +1,7 @@
 """The journal of a run: what is done, and how often what was tried. It is the checkpoint."""
 
 import uuid
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,10 +10,12 @@ from cluster.lake.store import Missing, Store
 
 # Records are small reads that wait for the network: more threads than CPUs.
 _THREADS = 16
+_AHEAD = 256
 
 
 class Journal:
-    """`<store>/<run_id>/`: a plan, a marker an attempt, a record a split, a receipt."""
+    """`<store>/<run_id>/`: a plan, a marker an attempt, a record a split, segments that sum up
+    many records, a receipt."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         self.store = store.child(run_id)
@@ -39,15 +42,20 @@ class Journal:
         """Record that the split is done, once; the record that counts: ours, or an earlier one."""
         return self._once(f"splits/{split_id}.json", receipt)
 
-    def records(self) -> dict[str, dict[str, Any]]:
-        """All records by split."""
-        keys = [found.key for found in self.store.list("splits")]
-        with ThreadPoolExecutor(_THREADS) as threads:
-            read = threads.map(self.store.read, keys)
-            return {
-                key.removeprefix("splits/").removesuffix(".json"): self._decode(key, data)
-                for key, data in zip(keys, read, strict=True)
-            }
+    def records(self, splits: Collection[str]) -> Iterator[dict[str, Any]]:
+        """The records of those of these splits that have one."""
+        if not splits:
+            return
+        keys = [found.key for found in self.store.list("splits") if _split(found.key) in splits]
+        yield from self._read_all(keys)
+
+    def write_segment(self, document: dict[str, Any]) -> None:
+        """Write down what several records come to; it never replaces another."""
+        self.store.put(f"segments/{uuid.uuid4().hex}.json", documents.encode(document))
+
+    def segments(self) -> Iterator[dict[str, Any]]:
+        """All segments."""
+        yield from self._read_all([found.key for found in self.store.list("segments")])
 
     def write_receipt(self, document: dict[str, Any]) -> None:
         """The receipt of the run; a later one takes the place of an earlier one."""
@@ -55,6 +63,14 @@ class Journal:
 
     def read_receipt(self) -> dict[str, Any] | None:
         return self._read("receipt.json")
+
+    def _read_all(self, keys: list[str]) -> Iterator[dict[str, Any]]:
+        """The documents, read ahead: some hundreds of them are in memory at a time."""
+        with ThreadPoolExecutor(_THREADS) as threads:
+            for start in range(0, len(keys), _AHEAD):
+                some = keys[start : start + _AHEAD]
+                for key, data in zip(some, threads.map(self.store.read, some), strict=True):
+                    yield self._decode(key, data)
 
     def _once(self, key: str, document: dict[str, Any]) -> dict[str, Any]:
         data = documents.encode(document)
@@ -70,3 +86,7 @@ class Journal:
 
     def _decode(self, key: str, data: bytes) -> dict[str, Any]:
         return documents.decode(data, f"{self.store.uri}/{key}")
+
+
+def _split(key: str) -> str:
+    return key.removeprefix("splits/").removesuffix(".json")

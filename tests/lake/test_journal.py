@@ -15,15 +15,17 @@ def test_the_first_record_of_a_split_counts(store: Store) -> None:
     assert one.record("s1", {"rows": 3, "by": "one"}) == {"rows": 3, "by": "one"}
     assert other.record("s1", {"rows": 3, "by": "other"}) == {"rows": 3, "by": "one"}
     other.record("s2", {"rows": 4, "by": "other"})
-    expected = {"s1": {"rows": 3, "by": "one"}, "s2": {"rows": 4, "by": "other"}}
-    assert one.records() == other.records() == expected
+    expected = [{"rows": 3, "by": "one"}, {"rows": 4, "by": "other"}]
+    splits = ("s1", "s2", "s3")
+    assert list(one.records(splits)) == list(other.records(splits)) == expected
+    assert list(one.records(["s2"])) == expected[1:]
 
 
 def test_another_run_shares_nothing(store: Store) -> None:
     one, other = Journal(store, "run-1"), Journal(store, "run-2")
     one.record("s1", {})
     assert one.begin_attempt("s1", 3) == 1
-    assert other.records() == {}
+    assert list(other.records(["s1"])) == []
     assert other.begin_attempt("s1", 3) == 1
 
 
@@ -61,14 +63,25 @@ def test_a_thousand_records_are_read_together(tmp_path_factory: pytest.TempPathF
     journal = Journal(Store.open(str(tmp_path_factory.mktemp("runs"))), "run")
     for index in range(1000):
         journal.store.put(f"splits/{index:04}.json", documents.encode({"index": index}))
-    assert [r["index"] for r in journal.records().values()] == list(range(1000))
+    names = {f"{index:04}" for index in range(1000)}
+    assert [r["index"] for r in journal.records(names)] == list(range(1000))
+
+
+def test_segments_stand_beside_the_records(store: Store) -> None:
+    journal = Journal(store, "run")
+    journal.record("s1", {"rows": 3})
+    for rows in (3, 4):
+        journal.write_segment({"rows": rows})
+    assert sorted(segment["rows"] for segment in journal.segments()) == [3, 4]
+    assert list(journal.records(["s1"])) == [{"rows": 3}]
+    assert not list(Journal(store, "other").segments())
 
 
 def test_a_damaged_record_is_refused_by_name(store: Store) -> None:
     journal = Journal(store, "run")
     journal.store.put("splits/s1.json", b'{"rows": ')
     with pytest.raises(Refusal, match=r"run/splits/s1\.json: expected a JSON document"):
-        journal.records()
+        list(journal.records(["s1"]))
 
 
 def test_equal_documents_are_equal_bytes() -> None:
