@@ -4,7 +4,7 @@ A matrix product may differ in its last bits with the number of rows; a chunk of
 padded, makes a row's score independent of how rows were batched.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -30,18 +30,14 @@ def _padded(tensor: Tensor, start: int, device: torch.device) -> Tensor:
 
 def encoded(
     encoder: Encoder, extracted: Extracted, device: torch.device
-) -> list[tuple[int, Batch]]:
-    """(real rows, encoded batch of `CHUNK` rows) pairs."""
+) -> Iterator[tuple[int, Batch]]:
+    """(real rows, encoded batch of `CHUNK` rows) pairs, one at a time: each is scored while it is
+    in the cache."""
     rows = len(extracted.values)
-    return [
-        (
-            min(CHUNK, rows - start),
-            encoder(
-                _padded(extracted.values, start, device), _padded(extracted.codes, start, device)
-            ),
-        )
-        for start in range(0, rows, CHUNK)
-    ]
+    for start in range(0, rows, CHUNK):
+        values = _padded(extracted.values, start, device)
+        codes = _padded(extracted.codes, start, device)
+        yield min(CHUNK, rows - start), encoder(values, codes)
 
 
 @torch.inference_mode()

@@ -95,7 +95,7 @@ class Autoencoder(Detector):
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
         squares, _, _ = self._residuals(batch)
-        return torch.log1p(squares / self.variance[:, None]).sum(0)
+        return squares.div_(self.variance[:, None]).log1p_().sum(0)
 
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
@@ -145,7 +145,7 @@ class Autoencoder(Detector):
         numeric, logits = self._parts(self._decode(columns.T).T.contiguous(), 0)
         if self.has_binary:
             numeric = torch.where(self.binary[:, None], numeric.sigmoid(), numeric)
-        squares = [(columns[: len(numeric)] - numeric).square()]
+        squares = [(columns[: len(numeric)] - numeric).square_()]
         for j, block in enumerate(logits):
             # Not sum p^2 - 2 p_hit + 1: it cancels near 0, where the score is most sensitive.
             code = batch.codes[:, j][None]

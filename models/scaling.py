@@ -102,21 +102,21 @@ class Scaling(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """float32 [rows, raw], NaN for null -> float32 [rows, raw + null indicators]."""
-        # Column by column: see `Inputs.columns`.
+        # Column by column: see `Inputs.columns`. Each step in place: a chunk stays in the cache.
         columns = values.T
-        missing = columns.isnan()
         numbers = columns
         if len(self.logged):
             heavy = columns.index_select(0, self.logged)
             numbers = columns.index_copy(0, self.logged, heavy.sign() * heavy.abs().log1p())
-        scaled = (numbers - self.centre[:, None]) / self.width[:, None]
+        scaled = (numbers - self.centre[:, None]).div_(self.width[:, None])
         if len(self.ranked):
             scores = self._normal_scores(numbers.index_select(0, self.ranked))
-            scaled = scaled.index_copy(0, self.ranked, scores)
+            scaled.index_copy_(0, self.ranked, scores)
         clip = self.clip[:, None]
-        scaled = scaled.clamp(-clip, clip).masked_fill(missing, 0.0)
+        scaled.clamp_(-clip, clip).nan_to_num_(0.0)  # NaN is null; infinity was clipped
         if len(self.nulls):
-            scaled = torch.cat([scaled, missing.index_select(0, self.nulls).float()])
+            missing = columns.index_select(0, self.nulls).isnan().float()
+            scaled = torch.cat([scaled, missing])
         return scaled.T
 
     def _normal_scores(self, columns: Tensor) -> Tensor:
