@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-slow lint bench clean
+.PHONY: help demo test test-slow lint bench bench-more bench-growth bench-s3 bench-night chaos clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 # torch first and by exact pin: a range, or another package's wish, brings another build.
 .venv/.done: requirements.lock
@@ -30,8 +30,41 @@ lint: .venv/.done ## ruff, mypy strict, import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/.done ## rows per second and peak memory of training and scoring (FOLDER, SCALE)
-	$(BIN)/python -m tests.bench.night --folder $(or $(FOLDER),demo/bench) --scale $(or $(SCALE),17.3)
+# The contenders are never installed into .venv; without their dependencies, since all of them are
+# measured on the versions of requirements.lock.
+.venv-bench/.done: requirements.lock tests/bench/requirements.lock
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet torch==2.13.0
+	.venv-bench/bin/pip install --quiet --requirement requirements.lock
+	.venv-bench/bin/pip install --quiet --no-deps --requirement tests/bench/requirements.lock
+	touch $@
+
+# $(1): options of the run. The page is written whatever became of single contenders.
+define benchmark
+.venv-bench/bin/python -m tests.bench run --folder $(or $(FOLDER),demo/bench) $(1); status=$$?; \
+	.venv-bench/bin/python -m tests.bench report --folder $(or $(FOLDER),demo/bench); exit $$status
+endef
+
+bench: .venv-bench/.done ## score W1 and W2 with all contenders, three rounds; docs/performance.md (FOLDER)
+	$(call benchmark,--workload W1 --workload W2 --name bench)
+
+# The contenders that are fast enough to be measured at every size.
+FAST := --contender limit --contender limit_torch --contender anomaray --contender daft_udf
+
+bench-more: .venv-bench/.done ## the compute-bound workload (W3) and the one of 2,000 small files (W5)
+	$(call benchmark,--workload W3 --workload W5 $(FAST) --name more)
+
+bench-growth: .venv-bench/.done ## 1, 4, 16 and 64 million rows: fixed cost, slope, peak memory
+	$(call benchmark,--workload W4 $(FAST) --name growth)
+
+bench-s3: .venv-bench/.done ## W1 from local disk and from S3 (rclone on the loopback)
+	$(call benchmark,--workload W1 --s3 $(FAST) --contender ray_tuned --name s3)
+
+bench-night: .venv/.done ## rows per second and peak memory of training and of a backfill (FOLDER, SCALE)
+	$(BIN)/python -m tests.bench.night --folder $(or $(FOLDER),demo/night) --scale $(or $(SCALE),17.3)
+
+chaos: .venv/.done ## 200 trials of faults, counted: lost, doubled, different rows (TRIALS, SEED)
+	$(BIN)/python -m tests.faults --trials $(or $(TRIALS),200) $(if $(SEED),--seed $(SEED))
 
 clean: ## remove the environment and the demo
-	rm -rf .venv demo
+	rm -rf .venv .venv-bench demo

@@ -7,82 +7,28 @@ prints rows per second of both and the peak private memory of the whole process 
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from jobs import demo
-
-ROOT = Path(__file__).resolve().parents[2]
-_SAMPLE_S = 0.25
-
-
-def tree(pid: int) -> set[int]:
-    """The process and all its descendants."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-            except OSError:
-                continue
-            children.setdefault(int(stat.rsplit(")", 1)[1].split()[1]), []).append(int(entry.name))
-    found, todo = {pid}, [pid]
-    while todo:
-        for child in children.get(todo.pop(), []):
-            found.add(child)
-            todo.append(child)
-    return found
-
-
-def private_bytes(pids: set[int]) -> int:
-    """Memory that only these processes use: shared pages of libraries and the object store are
-    not counted."""
-    total = 0
-    for pid in pids:
-        try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) for line in text.splitlines() if "Private" in line)
-    return total * 1024
+from tests.bench import measure
+from tests.bench.measure import ROOT
 
 
 def measured(*arguments: str) -> dict[str, Any]:
     """Run a verb; its JSON result with wall seconds and peak private memory."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jobs", *arguments, "--json"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    peak = 0
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(_SAMPLE_S):
-            peak = max(peak, private_bytes(tree(process.pid)))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    started = time.monotonic()
-    output, _ = process.communicate()
-    done.set()
-    watcher.join()
-    if process.returncode:
-        raise SystemExit(f"{' '.join(arguments)} ended with {process.returncode}")
-    result: dict[str, Any] = json.loads(output)
+    ended = measure.run([sys.executable, "-m", "jobs", *arguments, "--json"])
+    if ended.cost.status:
+        sys.stderr.write(ended.errors)
+        raise SystemExit(f"{' '.join(arguments)} ended with {ended.cost.status}")
+    result: dict[str, Any] = json.loads(ended.output)
     return {
         **result,
-        "wall_seconds": round(time.monotonic() - started, 1),
-        "peak_private_bytes": peak,
+        "wall_seconds": round(ended.cost.wall_seconds, 1),
+        "peak_private_bytes": ended.cost.peak_private_bytes,
     }
 
 
