@@ -1,7 +1,7 @@
 """Scoring a day: what one actor does with one split, exactly once."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from cluster import judge
 from cluster.distinct import KeySample
 from cluster.intake import Admission, Books, Intake, Lot, SetAside
-from cluster.lake import schemas, shard
+from cluster.lake import retries, schemas, shard
 from cluster.lake.journal import Journal
 from cluster.lake.reading import UnreadableFile
 from cluster.lake.registry import Registry
@@ -27,8 +27,8 @@ from models.columns import Roles
 from models.encoder import Extracted
 from models.score_histogram import ScoreHistogram
 
-# A split that was begun this often and never finished goes to the quarantine: a node may well be
-# lost twice in a night under the same split, four times points to the split.
+# What was begun this often and never finished goes to the quarantine: a node may well be lost twice
+# in a night under the same split, four times points to the split.
 ATTEMPTS = 4
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -87,18 +87,35 @@ class Scorer(SplitWorker):
         return Intake(job.input_uri, self.encoder, roles, job.filter, carried, time)
 
     def answer(self, day: str, task: Task) -> dict[str, Any]:
-        attempt = self.journal.begin_attempt(task.id, ATTEMPTS)
+        resent = retries.mine().value
+        limit = ATTEMPTS + (len(task.splits) if len(task.splits) > 1 else 0)
+        attempt = self.journal.begin_attempt(task.id, limit)
+        stoppers = self._stoppers(task, attempt)
+        attempt = attempt or limit + 1
         stages, outcome = Stages(), _Outcome()
-        if attempt is None:
-            attempt = ATTEMPTS + 1
-            message = f"the split stopped its actor {ATTEMPTS} times"
-            for split in task.splits:
+        for place, split in enumerate(task.splits):
+            if place in stoppers:
+                message = f"the split stopped its actor {attempt - 1} times"
                 outcome.refuse(split, "stops_the_scorer", message)
-        else:
-            for split in task.splits:
-                self._score(split, outcome, stages)
+                continue
+            if attempt > ATTEMPTS:
+                self.journal.begin_step(task.id, attempt, place)
+            self._score(split, outcome, stages)
         receipt = self._receipt(day, task, attempt, outcome, stages)
+        receipt["resent"] = retries.mine().value - resent
         return self.journal.record(task.id, receipt)
+
+    def _stoppers(self, task: Task, attempt: int | None) -> Collection[int]:
+        """Places of the splits that stop their actor.
+
+        When a task of several was begun `ATTEMPTS` times, each further attempt marks its way: the
+        split that it does not come back from is left out of the next.
+        """
+        if attempt is None:
+            return range(len(task.splits))
+        earlier = range(ATTEMPTS + 1, attempt)
+        steps = (self.journal.last_step(task.id, one) for one in earlier)
+        return {step for step in steps if step is not None}
 
     def _score(self, split: Split, outcome: "_Outcome", stages: Stages) -> None:
         """One split: all of it goes into the outcome, or, where it cannot be read, none."""

@@ -4,6 +4,7 @@ Torch and Ray are imported by the verb that needs them: `--help` answers at once
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+_TRACE = "ANOMARAY_TRACE"
 
 SpecPath = Annotated[Path, typer.Argument(help="The spec: the YAML file of a watch.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
@@ -378,15 +381,35 @@ def _plain(text: str) -> str:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """A refusal is one message and exit code 2; everything else is a fault and keeps its trace."""
+    """A refusal is one message and exit code 2, a store that fails one and 75 (EX_TEMPFAIL of
+    sysexits.h); everything else is a fault and keeps its trace."""
     try:
         yield
     except Refusal as error:
         err.print(f"[bold red]refused[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
+    except OSError as error:
+        if os.environ.get(_TRACE):
+            raise
+        err.print(
+            f"[bold red]failed[/] {_plain(_cause(error))}. What is done is kept: the same command "
+            f"goes on where this one was ({_TRACE}=1 shows the trace)",
+            highlight=False,
+            soft_wrap=True,
+        )
+        sys.exit(75)
     except KeyboardInterrupt:
         err.print("stopped; the same command goes on where this one was", highlight=False)
         sys.exit(130)
+
+
+def _cause(error: OSError) -> str:
+    """The error in one line; of an actor's, what was raised there."""
+    from rich.text import Text
+
+    raised = getattr(error, "cause", None) or error
+    lines = Text.from_ansi(str(raised)).plain.splitlines()
+    return f"{type(raised).__name__}: {': '.join(line.strip(' ↳') for line in lines if line)}"
 
 
 def main() -> None:

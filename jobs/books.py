@@ -17,7 +17,8 @@ class UnbalancedError(RuntimeError):
 
 # Output of a split, by the table or folder that it is of; names of a receipt.
 _SHARDS = ("shards", "score_shards", "quarantine_shards", "labelled")
-_COUNTS = ("rows", "filtered", "scored", "quarantined", "flagged", "non_finite", "retried")
+_ROWS = ("rows", "filtered", "scored", "quarantined", "flagged", "non_finite")
+_COUNTS = (*_ROWS, "retried", "resent")
 
 
 class Account:
@@ -28,7 +29,8 @@ class Account:
 
     def __init__(self) -> None:
         self.rows = self.filtered = self.scored = self.quarantined = self.flagged = 0
-        self.non_finite = self.retried = 0
+        self.non_finite = 0
+        self.retried = self.resent = 0  # splits; requests to the store
         self.sketch = ScoreHistogram()
         self.keys = KeySample()
         self.hours: dict[int, list[int]] = {}

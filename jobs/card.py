@@ -35,6 +35,7 @@ class Books(TypedDict):
     splits: int
     bytes: int
     retried: int  # splits
+    resent: int  # requests to the store
     duplicate_ids: int  # across splits, as estimated by a sketch; those inside are quarantined
 
 

@@ -107,6 +107,7 @@ def assemble(
             "splits": len(balance.splits),
             "bytes": run.snapshot.bytes,
             "retried": balance.retried,
+            "resent": balance.resent,
             "duplicate_ids": balance.repeats_across_splits,
         },
         "gates": [{"name": g.name, "passed": g.passed, "message": g.message} for g in verdicts],

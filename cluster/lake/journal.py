@@ -14,8 +14,8 @@ _AHEAD = 256
 
 
 class Journal:
-    """`<store>/<run_id>/`: a plan, a marker an attempt, a record a split, segments that sum up
-    many records, a receipt."""
+    """`<store>/<run_id>/`: a plan, markers of attempts and of their steps, a record a split,
+    segments that sum up many records, a receipt."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         self.store = store.child(run_id)
@@ -37,6 +37,15 @@ class Journal:
             if self.store.create(f"attempts/{split_id}-{number}", document):
                 return number
         return None
+
+    def begin_step(self, split_id: str, attempt: int, place: int) -> None:
+        """Mark that the attempt has come to this place of what it does in order."""
+        self.store.put(f"steps/{split_id}-{attempt}/{place:06}", b"{}")
+
+    def last_step(self, split_id: str, attempt: int) -> int | None:
+        """The place that the attempt came to; None for one that marked none."""
+        steps = self.store.list(f"steps/{split_id}-{attempt}")
+        return int(steps[-1].key.rpartition("/")[2]) if steps else None
 
     def record(self, split_id: str, receipt: dict[str, Any]) -> dict[str, Any]:
         """Record that the split is done, once; the record that counts: ours, or an earlier one."""

@@ -21,6 +21,7 @@ import s3fs
 from s3fs.core import S3_RETRYABLE_ERRORS
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from cluster.lake import retries
 from cluster.lake.store import Missing, Object, ReadOnlyFile, Store, changed, check_key, missing
 from models.refusal import Refusal
 
@@ -178,8 +179,11 @@ class S3Store(Store):
         return answer
 
     def _run(self, work: Any) -> Any:
+        count = retries.mine()
+
         async def run() -> Any:
-            return await work
+            with retries.counted(count):
+                return await work
 
         try:
             return fsspec.asyn.sync(self._files.loop, run)
@@ -192,6 +196,8 @@ class S3Store(Store):
             raise Refusal(
                 f"{self.uri}: there is no bucket {self.bucket!r}; expected an existing bucket"
             ) from error
+        except boto.BotoCoreError as error:
+            raise OSError(f"{self.uri}: {error} (tried {_TRIES} times)") from error
 
     async def _request(self, method: str, key: str | None, **given: Any) -> dict[str, Any]:
         if key is not None:
@@ -248,6 +254,7 @@ def _transient(error: BaseException) -> bool:
     retry=retry_if_exception(_transient),
     wait=wait_random_exponential(multiplier=0.2, max=5),
     stop=stop_after_attempt(_TRIES),
+    before_sleep=retries.add,
     reraise=True,
 )
 async def _send(files: s3fs.S3FileSystem, method: str, **given: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState, retry, stop_after_attempt, wait_random_exponential
 
 from cluster.lake import shard
 from cluster.lake.shard import Shard
@@ -29,6 +29,9 @@ from models.refusal import Refusal, SchemaMismatch
 # 30 tries with waits of up to 2 s, drawn at random. Every round has one winner: 20 threads that
 # commit 20 days at the same moment were through in 9 s on moto and two cores.
 _TRIES = 30
+# A store that does not answer is asked so often, beside what its client retries by itself: a reset
+# connection leaves a conditional PUT undecided, and only a new look at the table tells.
+_STORE_TRIES = 5
 # The last seven days: a week, so that week-ends are among them.
 _RECENT_DAYS = 7
 
@@ -82,7 +85,7 @@ class LakeTable:
         _check_shards(day, shards)
 
         @retry(
-            retry=retry_if_exception_type(CommitFailedError),
+            retry=_is_worth_another,
             wait=wait_random_exponential(multiplier=0.1, max=2),
             stop=stop_after_attempt(_TRIES),
             reraise=True,
@@ -238,6 +241,13 @@ def _counter(table: DeltaTable | None, day: str) -> int:
     if table is None:
         return 0
     return table.transaction_version(f"day={day}") or 0
+
+
+def _is_worth_another(state: RetryCallState) -> bool:
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, OSError):
+        return state.attempt_number < _STORE_TRIES
+    return isinstance(error, CommitFailedError)
 
 
 def _is_last(table: DeltaTable | None, day: str, what: str) -> bool:

@@ -45,6 +45,7 @@ def receipt(number: int) -> dict[str, Any]:
         "flagged": 2_180,
         "non_finite": 0,
         "attempt": 1,
+        "resent": 0,
         "sketch": scores.to_document(),
         "keys": keys.to_document(),
         "hours": {str(490_992 + hour): [10_416, 91] for hour in range(24)},

@@ -80,6 +80,7 @@ def sample_card() -> Card:
             "splits": 31,
             "bytes": 87_332_119,
             "retried": 1,
+            "resent": 3,
             "duplicate_ids": 0,
         },
         "gates": [

@@ -38,6 +38,7 @@ def receipt(number: int) -> dict[str, Any]:
         "flagged": 3,
         "non_finite": 0,
         "attempt": 1 + number % 2,
+        "resent": 0,
         "sketch": scores.to_document(),
         "keys": keys.to_document(),
         "hours": {str(number // 10): [ROWS, 3]},

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.lake import s3_store
+from cluster.lake import retries, s3_store
 from cluster.lake.store import ChangedSinceSnapshot, Missing, Store, check_key
 from models.refusal import Refusal
 from tests.conftest import S3Server
@@ -414,6 +414,24 @@ def test_a_busy_store_is_asked_again(faulty: _FaultyStore) -> None:
     faulty.then("503", "500").put("a", b"data")
     assert faulty.then("503", "lose the reply").read("a") == b"data"
     assert faulty.then("503").list()[0].key == "a"
+
+
+def test_what_is_sent_again_is_counted_for_the_thread_that_asked(faulty: _FaultyStore) -> None:
+    before = retries.mine().value
+    faulty.then("503", "500").put("a", b"data")
+    with ThreadPoolExecutor(1) as other:
+        reading = other.submit(lambda: (faulty.then("503").read("a"), retries.mine().value))
+        assert reading.result() == (b"data", 1)
+    assert retries.mine().value - before == 2
+
+
+def test_a_store_that_cannot_be_reached_is_an_error_that_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in S3Server("http://127.0.0.1:1").environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(OSError, match="s3://nowhere: Could not connect to the endpoint URL"):
+        Store.open("s3://nowhere").list()
 
 
 def test_a_body_that_was_cut_off_is_read_again(faulty: _FaultyStore) -> None:

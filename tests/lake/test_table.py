@@ -15,6 +15,8 @@ import pytest
 from cluster.lake.store import Store
 from cluster.lake.table import DayTakenMeanwhile, LakeTable
 from models.refusal import Refusal, SchemaMismatch
+from tests.conftest import S3Server
+from tests.faults.proxy import KINDS, FaultProxy, Rule
 from tests.lake.flag_rows import SCHEMA, flags, shards
 
 
@@ -49,6 +51,25 @@ def test_a_rerun_replaces_its_day_and_no_other(store: Store) -> None:
     assert [table.is_run_committed("d1", r) for r in ("r1", "r2", "r3")] == [False, False, True]
     assert [table.is_committed("d1", s) for s in ("s1", "s2", "s3")] == [False, False, True]
     assert table.is_run_committed("d2", "r2")
+
+
+@pytest.mark.parametrize("fault", ["reset", "lost-reply"])
+def test_a_commit_whose_fate_is_not_known_is_looked_up(
+    fault: str, s3_server: S3Server, s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, _ = KINDS[fault]
+    rule = Rule(fault, kind, where=lambda r: r.is_conditional and "2.json" in r.key, times=1)
+    with FaultProxy(s3_server.endpoint, fault) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        table = flags(Store.open(s3_uri))
+        table.commit("d1", "r1", "s1", shards(table, "d1", "r1", 0, 3), 0)
+        proxy.rules.append(rule)
+        table.commit("d2", "r2", "s2", shards(table, "d2", "r2", 3, 2), 0)
+        assert ids(table) == [0, 1, 2, 3, 4]
+    assert rule.struck == 1
+    # Past the proxy: delta-rs holds the interpreter's lock here, and the proxy runs in it.
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    assert [entry.get("run_id") for entry in table.history()[:2]] == ["r2", "r1"]
 
 
 def test_an_earlier_run_can_be_committed_again_after_another(store: Store) -> None:
@@ -95,6 +116,8 @@ import json, sys
 from cluster.lake.shard import Shard
 from cluster.lake.store import Store
 from cluster.lake.table import DayTakenMeanwhile
+from tests.conftest import S3Server
+from tests.faults.proxy import KINDS, FaultProxy, Rule
 from tests.lake.flag_rows import flags, shards
 uri, day, run, first = sys.argv[1:]
 table = flags(Store.open(uri))
@@ -157,6 +180,8 @@ def test_ten_threads_commit_ten_days(store: Store) -> None:
 _DIE = """
 import os, signal, sys
 from cluster.lake.store import Store
+from tests.conftest import S3Server
+from tests.faults.proxy import KINDS, FaultProxy, Rule
 from tests.lake.flag_rows import flags, shards
 table = flags(Store.open(sys.argv[1]))
 shards(table, "d1", "dead", 50, 3, 3)

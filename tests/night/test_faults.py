@@ -1,6 +1,7 @@
 """Kills and races: the same command, run again, ends with the oracle's flags, once."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -8,9 +9,17 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cluster.lake import snapshot
+from cluster.lake.journal import Journal
+from cluster.lake.snapshot import Split, Task
+from cluster.lake.store import Store
+from cluster.resources import ActorPlan
+from cluster.scoring import ATTEMPTS, RUNS, Scorer, ScoringJob
+from jobs.score import open_run
 from jobs.spec import load
 from tests.night.conftest import DAYS, cut_into_files, watch_at
 from tests.night.test_score import DAY, committed, oracle
@@ -67,6 +76,45 @@ def test_a_killed_driver_resumes_without_scoring_a_finished_split_twice(
     assert committed(spec).keys() == oracle(spec).keys()
     again = {p.name.rsplit("-", 1)[0] for p in runs.glob("*/attempts/*-2*")}
     assert not finished & again
+
+
+class Fragile(Scorer):
+    """Dies of one file, as of a page that makes a decoder run wild."""
+
+    def _score(self, split: Split, outcome: Any, stages: Any) -> None:
+        if split.key.endswith(os.environ["POISON"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        super()._score(split, outcome, stages)
+
+
+def attempt(job: ScoringJob, task: Task) -> None:
+    Fragile(ActorPlan(actors=1, threads=1, cpus=1, gpus=0, torch_threads=1), job).answer(DAY, task)
+
+
+def test_a_file_that_kills_its_actor_takes_no_other_file_of_its_task_along(
+    trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = load(watch_at(trained, tmp_path))
+    files = cut_into_files(Path(spec.input.uri) / f"day={DAY}", 8)
+    output = Store.open(spec.output.uri)
+    run = open_run(spec, DAY, output)
+    splits = snapshot.cut(run.snapshot, 10**6, 2**30)
+    (task,) = snapshot.group(splits, 10**6, 2**30)
+    assert len(task.splits) == len(files)
+    monkeypatch.setenv("POISON", files[3].name)
+    ended: list[int | None] = []
+    while ended[-1:] != [0]:
+        process = multiprocessing.get_context("spawn").Process(target=attempt, args=(run.job, task))
+        process.start()
+        process.join()
+        ended.append(process.exitcode)
+    assert ended == [-signal.SIGKILL] * (ATTEMPTS + 1) + [0]
+    (record,) = Journal(output.child(RUNS), run.run_id).records([task.id])
+    lost = task.splits[3].rows
+    assert (record["rows"], record["quarantined"]) == (task.rows, lost)
+    assert [(bad["file"], bad["rule"]) for bad in record["unreadable"]] == [
+        (task.splits[3].key, "stops_the_scorer")
+    ]
 
 
 def test_two_drivers_of_one_day_have_one_winner(trained: tuple[Path, Path], tmp_path: Path) -> None:

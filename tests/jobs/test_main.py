@@ -1,0 +1,52 @@
+"""The command line as a program: what it says, and the status that it ends with."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import S3Server
+
+ROOT = Path(__file__).parents[2]
+SPEC = """
+name: flows
+input: {uri: s3://nobody/flows, partition: day}
+columns: {uid: {role: id}, amount: {role: numeric}}
+detector: {name: autoencoder}
+threshold: {policy: quantile, contamination: 0.01}
+output: {uri: s3://nobody/out}
+"""
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jobs", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_store_that_does_not_answer_is_one_message_and_a_temporary_failure(
+    tmp_path: Path,
+) -> None:
+    spec = tmp_path / "flows.yaml"
+    spec.write_text(SPEC)
+    environment = S3Server("http://127.0.0.1:1").environment
+    ended = run("plan", str(spec), "--day", "2026-01-05", **environment)
+    assert (ended.returncode, ended.stdout) == (75, "")
+    assert "s3://nobody" in ended.stderr
+    assert "Could not connect to the endpoint URL" in ended.stderr
+    assert "the same command goes on where this one was" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    traced = run("plan", str(spec), "--day", "2026-01-05", ANOMARAY_TRACE="1", **environment)
+    assert (traced.returncode, "Traceback" in traced.stderr) == (1, True)
+
+
+def test_a_refusal_is_one_message_and_status_2(tmp_path: Path) -> None:
+    ended = run("plan", str(tmp_path / "none.yaml"), "--day", "2026-01-05")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "none.yaml" in ended.stderr
+    assert "Traceback" not in ended.stderr
