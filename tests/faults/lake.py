@@ -1,0 +1,306 @@
+"""A small lake for the trials: made and trained once, then copied for each trial."""
+
+import copy
+import json
+import os
+import random
+import shutil
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import torch
+from deltalake import DeltaTable
+
+from cluster.lake.registry import Registry
+from cluster.lake.store import Store
+from cluster.scoring import FLAGS, REGISTRY
+from jobs import bundles, demo
+from jobs.spec import load
+from models.bundle import Bundle, open_bundle
+from models.threshold import Threshold
+from tests.conftest import S3Server
+from tests.faults.processes import Command
+from tests.night.conftest import DAYS, write_spec
+from tests.night.oracle import flagged_ids
+
+# Neither is a day that the threshold was chosen on: there a row lies on the threshold itself, and
+# the last bit of its score decides.
+DAY, OTHER_DAY = DAYS[5], DAYS[3]
+ID = "uid"
+# A split is one file here: enough of them to be killed between two, few enough for a short trial.
+FILES, OTHER_FILES = 14, 4
+# Files of the day that are kept back, to be added in the middle of a run.
+SPARE = 2
+# One flag in ten rows, so that every split has some to lose.
+_CONTAMINATION = 0.1
+# The same arithmetic in batches of another size may differ in a float32's last bits.
+_TOLERANCE = 1e-4
+
+Flags = dict[str, float]  # score by id
+
+
+@dataclass(frozen=True)
+class Base:
+    """The lake that all trials are copied from, and what is to be found in it."""
+
+    folder: Path
+    champion: str  # bundles by id
+    other: str  # another detector for the same data
+    broken: str  # one whose every score is NaN
+    flags: dict[str, dict[str, Flags]]  # by bundle and day, over all files with the spare ones
+
+    @property
+    def spare(self) -> Path:
+        return self.folder / "spare"
+
+
+def build(folder: Path) -> Base:
+    """Write the data, train, and score it undisturbed, checked against the oracle; or reuse it."""
+    made = folder / "base.json"
+    if not made.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        _write_data(folder)
+        spec = _spec(folder, folder / "flows", folder / "out")
+        _run(folder, "train", str(spec), "--workers", "1")
+        names = _add_bundles(folder / "out")
+        flags = {names["champion"]: _undisturbed(folder, spec, f"{OTHER_DAY}..{DAY}")}
+        bundles.promote(load(spec), names["other"])
+        flags[names["other"]] = _undisturbed(folder, spec, f"{OTHER_DAY}..{DAY}")
+        bundles.rollback(load(spec))
+        shutil.rmtree(folder / "out" / FLAGS)
+        _keep_back(folder)
+        made.write_text(json.dumps({**names, "flags": flags}))
+    return Base(folder, **json.loads(made.read_text()))
+
+
+def _write_data(folder: Path) -> None:
+    demo.write(folder, days=6, first_day=date(2026, 1, 1), scale=0.08)
+    for day, files in ((DAY, FILES), (OTHER_DAY, OTHER_FILES)):
+        _cut(folder / "flows" / f"day={day}", files)
+
+
+def _cut(folder: Path, files: int) -> None:
+    """Write the rows of the folder's files anew, into so many."""
+    rows = pa.concat_tables(pq.read_table(p, partitioning=None) for p in sorted(folder.iterdir()))
+    shutil.rmtree(folder)
+    folder.mkdir()
+    edges = [len(rows) * n // files for n in range(files + 1)]
+    for n in range(files):
+        part = rows.slice(edges[n], edges[n + 1] - edges[n])
+        pq.write_table(part, folder / f"part-{n:03}.parquet", write_page_checksum=True)
+
+
+def _keep_back(folder: Path) -> None:
+    (folder / "spare").mkdir()
+    for path in sorted((folder / "flows" / f"day={DAY}").iterdir())[-SPARE:]:
+        path.rename(folder / "spare" / path.name)
+
+
+def _spec(folder: Path, source: str | Path, target: str | Path, **changes: Any) -> Path:
+    threshold = {"policy": "quantile", "contamination": _CONTAMINATION}
+    return write_spec(folder, source, target, **{"threshold": threshold, **changes})
+
+
+def _run(folder: Path, *arguments: str) -> None:
+    command = Command(arguments, plain_environment(), folder, arguments[0])
+    if command.wait(600) != 0:
+        command.kill()
+        raise RuntimeError(f"{' '.join(arguments)} of the base failed:\n{command.errors}")
+
+
+def plain_environment() -> dict[str, str]:
+    """The environment without what this process and its Ray have put into it."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+
+
+def _add_bundles(output: Path) -> dict[str, str]:
+    """Another detector, and a broken one, beside the trained champion."""
+    registry = Registry(Store.open(str(output)).child(REGISTRY))
+    champion = registry.champion_or_refuse().bundle
+    bundle = open_bundle(registry.files(champion), champion)
+    other = registry.add(_with_weights(bundle, lambda w: w * 1.05).to_files())
+    broken = registry.add(_with_weights(bundle, lambda w: w * float("nan")).to_files())
+    return {"champion": champion, "other": other, "broken": broken}
+
+
+def _with_weights(bundle: Bundle, change: Callable[[torch.Tensor], torch.Tensor]) -> Bundle:
+    detector = copy.deepcopy(bundle.detector)
+    with torch.no_grad():
+        for weights in detector.parameters():
+            weights.copy_(change(weights))
+    return Bundle(
+        bundle.encoder, detector, bundle.detector_name, bundle.calibration, bundle.metadata
+    )
+
+
+def _undisturbed(folder: Path, spec: Path, days: str) -> dict[str, Flags]:
+    """The flags by day of a run that nothing befell; the oracle must have found the same.
+
+    The oracle says which rows are flagged; the bits of a score are those of this run, since a
+    product of matrices may differ in its last bits with the number of rows.
+    """
+    shutil.rmtree(folder / "out" / FLAGS, ignore_errors=True)
+    _run(folder, "backfill", str(spec), "--days", days)
+    registry = Registry(Store.open(str(folder / "out")).child(REGISTRY))
+    entry = registry.champion_or_refuse()
+    bundle = open_bundle(registry.files(entry.bundle), entry.bundle)
+    threshold = Threshold.from_json(registry.threshold(entry.threshold)).value
+    found = {}
+    for day in (OTHER_DAY, DAY):
+        rows = read_flags(DeltaTable(str(folder / "out" / FLAGS)), day)
+        found[day] = dict(rows)
+        expected = flagged_ids(bundle, threshold, folder / "flows" / f"day={day}", ID)
+        _compare(day, rows, expected)
+    return found
+
+
+def _compare(day: str, rows: list[tuple[str, float]], expected: Flags) -> None:
+    found = dict(rows)
+    if len(rows) != len(found) or found.keys() != expected.keys():
+        raise RuntimeError(
+            f"{day}: an undisturbed run has {len(rows)} flags of {len(found)} ids, the oracle "
+            f"{len(expected)}; {len(found.keys() ^ expected.keys())} are in one of them only"
+        )
+    far = [i for i, s in expected.items() if abs(found[i] - s) > _TOLERANCE * (1 + abs(s))]
+    if far:
+        raise RuntimeError(f"{day}: {len(far)} scores differ from the oracle's by {_TOLERANCE}")
+
+
+def read_flags(table: DeltaTable, day: str) -> list[tuple[str, float]]:
+    """(id, score) of each committed flag of the day, in this version of the table."""
+    rows = table.to_pyarrow_dataset().to_table(columns=[ID, "score"], filter=ds.field("day") == day)
+    return list(zip(rows.column(ID).to_pylist(), rows.column("score").to_pylist(), strict=True))
+
+
+class Lake:
+    """A trial's own copy of the base; it knows at any time what a whole day is."""
+
+    def __init__(self, base: Base, folder: Path, server: S3Server | None = None) -> None:
+        self.base, self.folder, self.server = base, folder, server
+        self._files = folder / "flows"  # on S3, a mirror of what is there
+        self.bundle = base.champion
+        self.uri = str(folder)
+        if server:
+            bucket = f"lake-{uuid.uuid4().hex[:12]}"
+            make = urllib.request.Request(f"{server.endpoint}/{bucket}", method="PUT")
+            urllib.request.urlopen(make).close()
+            self.uri = f"s3://{bucket}/lake"
+        self._copy()
+        self.spec = self.write_spec()
+        self._whole: list[Flags] = []
+        self._left_out: set[str] = set()
+        self.remember()
+
+    def write_spec(self, **changes: Any) -> Path:
+        self.spec = _spec(self.folder, f"{self.uri}/flows", f"{self.uri}/out", **changes)
+        return self.spec
+
+    @property
+    def output(self) -> Store:
+        return Store.open(f"{self.uri}/out")
+
+    @property
+    def output_folder(self) -> Path:
+        """Where the output of a local lake is."""
+        return self.folder / "out"
+
+    def table(self, version: int | None = None) -> DeltaTable:
+        """The committed flags, past the product's own code. TableNotFoundError before a commit."""
+        store = self.output.child(FLAGS)
+        return DeltaTable(store.delta_uri, version=version, storage_options=store.delta_options)
+
+    def files(self, day: str = DAY) -> list[Path]:
+        return sorted((self._files / f"day={day}").glob("*.parquet"))
+
+    def expected(self, day: str = DAY, without: str = "") -> Flags:
+        """What the day's flags are, by the files that are there and the champion in force."""
+        names = [p for p in self.files(day) if p.name != without and p.name not in self._left_out]
+        ids = {i for p in names for i in pq.read_table(p, columns=[ID])[ID].to_pylist()}
+        return {i: s for i, s in self.base.flags[self.bundle][day].items() if i in ids}
+
+    def remember(self, without: str = "") -> None:
+        """What the day is now may be committed: a reader may see it from here on."""
+        self._whole.append(self.expected(without=without))
+
+    @property
+    def whole_days(self) -> list[Flags]:
+        """All that a reader may have seen: nothing, or the day as it was at some time."""
+        return [{}, *self._whole]
+
+    def leave_out(self, name: str) -> None:
+        """The rows of this file are to be quarantined, whatever happens."""
+        self._left_out.add(name)
+        self.remember()
+
+    def promote(self, bundle: str) -> None:
+        bundles.promote(load(self.spec), bundle)
+        self.bundle = bundle
+        if bundle != self.base.broken:
+            self.remember()
+
+    def add_file(self, chance: random.Random) -> str:
+        path = chance.choice(sorted(self.base.spare.iterdir()))
+        return self._put(path.name, path.read_bytes())
+
+    def change_file(self, chance: random.Random) -> str:
+        """Write one of the day's files anew, without its first half."""
+        path = chance.choice(self.files())
+        rows = pq.read_table(path, partitioning=None)
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows.slice(len(rows) // 2), sink, write_page_checksum=True)
+        return self._put(path.name, sink.getvalue().to_pybytes())
+
+    def remove_file(self, chance: random.Random) -> str:
+        path = chance.choice(self.files())
+        if self.server:
+            Store.open(self.uri).delete(f"flows/day={DAY}/{path.name}")
+        path.unlink()
+        self.remember()
+        return path.name
+
+    def _put(self, name: str, data: bytes) -> str:
+        path = self._files / f"day={DAY}" / name
+        unfinished = path.with_name(f".{name}")
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+        self.remember()
+        if self.server:
+            Store.open(self.uri).put(f"flows/day={DAY}/{name}", data)
+        return name
+
+    def _copy(self) -> None:
+        for day in (DAY, OTHER_DAY):
+            name = f"day={day}"
+            shutil.copytree(self.base.folder / "flows" / name, self._files / name)
+        registry = self.base.folder / "out" / REGISTRY
+        if not self.server:
+            shutil.copytree(registry, self.folder / "out" / REGISTRY)
+            return
+        store = Store.open(self.uri)
+        for root, target in ((self._files, "flows"), (registry, f"out/{REGISTRY}")):
+            for path in sorted(p for p in root.rglob("*") if p.is_file()):
+                store.put(f"{target}/{path.relative_to(root).as_posix()}", path.read_bytes())
+
+
+@contextmanager
+def using(server: S3Server) -> Iterator[None]:
+    """This process as a client of the server, for as long as the block lasts."""
+    before = {k: v for k, v in os.environ.items() if k.startswith("AWS_")}
+    for name in before:
+        del os.environ[name]
+    os.environ.update(server.environment)
+    try:
+        yield
+    finally:
+        for name in server.environment:
+            os.environ.pop(name, None)
+        os.environ.update(before)

@@ -1,0 +1,85 @@
+"""A reader that looks at the table all the time, and remembers every day that it saw."""
+
+import threading
+from collections import Counter
+
+from deltalake.exceptions import TableNotFoundError
+
+from tests.faults.lake import DAY, Flags, Lake, read_flags
+
+Seen = frozenset[tuple[tuple[str, float], int]]  # rows of the day and how often each
+
+# Between two looks; on S3 the server has the same two cores as the run.
+_PAUSE_S, _PAUSE_S3_S = 0.05, 0.3
+
+
+class Reader:
+    """Polls from `with` to its end; then `partial` tells what it should not have seen."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        self._seen: Counter[Seen] = Counter()
+        self.failures: Counter[str] = Counter()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._poll, daemon=True)
+
+    def __enter__(self) -> "Reader":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join(timeout=60)
+
+    @property
+    def looks(self) -> int:
+        return sum(self._seen.values())
+
+    @property
+    def states(self) -> int:
+        """How many different days were seen."""
+        return len(self._seen)
+
+    @property
+    def partial(self) -> int:
+        """How many looks showed what was never a whole day."""
+        whole = {counted(list(day.items())) for day in self._lake.whole_days}
+        return sum(times for seen, times in self._seen.items() if seen not in whole)
+
+    def _poll(self) -> None:
+        pause = _PAUSE_S3_S if self._lake.server else _PAUSE_S
+        while not self._end.wait(pause):
+            self.look()
+
+    def look(self, version: int | None = None) -> None:
+        """Look at the table once, as it is or was at a version."""
+        try:
+            rows = read_flags(self._lake.table(version), DAY)
+        except TableNotFoundError:
+            rows = []
+        except Exception as error:  # whatever it is, it is counted and shown
+            self.failures[f"{type(error).__name__}: {error}"[:200]] += 1
+            return
+        self._seen[counted(rows)] += 1
+
+    def look_back(self) -> None:
+        """Look at every version that the table ever had."""
+        try:
+            newest = self._lake.table().version()
+        except TableNotFoundError:
+            return
+        for version in range(newest + 1):
+            self.look(version)
+
+
+def counted(rows: list[tuple[str, float]]) -> Seen:
+    return frozenset(Counter(rows).items())
+
+
+def difference(rows: list[tuple[str, float]], expected: Flags) -> tuple[int, int, int]:
+    """(lost, doubled, different) flags; a flag that should not be there is a different one."""
+    times = Counter(i for i, _ in rows)
+    lost = len(expected.keys() - times.keys())
+    doubled = sum(n - 1 for n in times.values())
+    different = len({i for i, score in rows if expected.get(i) != score})
+    return lost, doubled, different
