@@ -59,7 +59,7 @@ def run(
     results = Results(
         machine=machine.describe(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["python", "-m", "tests.bench", *sys.argv[1:]]),
+        command=_command(sys.argv[1:]),
         rounds=max(rounds, 1),
         skipped=skipped,
     )
@@ -104,6 +104,15 @@ def report_(
         raise typer.BadParameter(f"no results in {folder / _RESULTS}: run first")
     for path in report.write(report.merged([Results.read(file) for file in files]), page):
         typer.echo(f"wrote {path}")
+
+
+def _command(arguments: list[str]) -> str:
+    """The command as others would give it: where the lakes lie is nobody's business."""
+    kept = list(arguments)
+    if "--folder" in kept:
+        place = kept.index("--folder")
+        del kept[place : place + 2]
+    return shlex.join(["python", "-m", "tests.bench", *kept])
 
 
 # One thread in each process of a contender that has a process a core; Anomaray plans for itself.
