@@ -512,7 +512,7 @@ def _needs_root() -> str | None:
 def disk_full(trial: Trial) -> None:
     room = trial.chance.choice([4, 16, 64, 128, 256, 1024, 4096, 8192]) * 1024
     trial.moment(f"{room // 1024:,} KiB left")
-    with _small_disk(trial.lake.output_folder, room) as grow:
+    with _small_disk(trial, room) as grow:
         code = trial.finish(trial.start())
         full = "disk is full" in trial.commands[-1].errors
         trial.struck(code != 0)
@@ -523,24 +523,26 @@ def disk_full(trial: Trial) -> None:
 
 
 @contextmanager
-def _small_disk(folder: Path, room: int) -> Iterator[Callable[[], None]]:
-    """The folder on a file system with so much room; yields what makes it large."""
+def _small_disk(trial: Trial, room: int) -> Iterator[Callable[[], None]]:
+    """The output on a file system with so much room; yields what makes it large."""
+    folder = trial.lake.output_folder
     kept = folder.with_name("kept")
-    folder.rename(kept)
-    folder.mkdir()
-    used = sum(-(-p.stat().st_size // _PAGE) + 1 for p in kept.rglob("*")) * _PAGE
-    size = f"size={used + room}"
-    _mount(size, folder)
-    try:
+    with trial.reader.still():
+        folder.rename(kept)
+        folder.mkdir()
+        used = sum(-(-p.stat().st_size // _PAGE) + 1 for p in kept.rglob("*")) * _PAGE
+        _mount(f"size={used + room}", folder)
         shutil.copytree(kept, folder, dirs_exist_ok=True)
+    try:
         yield lambda: _mount("remount,size=1g", folder)
-        # What was written is looked at once more when the trial ends.
-        shutil.rmtree(kept)
-        shutil.copytree(folder, kept)
     finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-    folder.rmdir()
-    kept.rename(folder)
+        with trial.reader.still():
+            # What was written is looked at once more when the trial ends.
+            shutil.rmtree(kept)
+            shutil.copytree(folder, kept)
+            subprocess.run(["umount", "--lazy", folder], check=True)
+            folder.rmdir()
+            kept.rename(folder)
 
 
 def _mount(options: str, folder: Path) -> None:

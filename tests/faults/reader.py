@@ -2,6 +2,8 @@
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from deltalake.exceptions import TableNotFoundError
 
@@ -21,6 +23,7 @@ class Reader:
         self._seen: Counter[Seen] = Counter()
         self.failures: Counter[str] = Counter()
         self._end = threading.Event()
+        self._looking = threading.Lock()
         self._thread = threading.Thread(target=self._poll, daemon=True)
 
     def __enter__(self) -> "Reader":
@@ -49,7 +52,14 @@ class Reader:
     def _poll(self) -> None:
         pause = _PAUSE_S3_S if self._lake.server else _PAUSE_S
         while not self._end.wait(pause):
-            self.look()
+            with self._looking:
+                self.look()
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """No look is taken, while the harness itself moves the lake."""
+        with self._looking:
+            yield
 
     def look(self, version: int | None = None) -> None:
         """Look at the table once, as it is or was at a version."""
