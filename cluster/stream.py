@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import ray._private.state
 import ray.data
 import torch
 
+from cluster import stall
 from cluster.lake.snapshot import Split, Task
 from cluster.resources import ActorPlan
 
@@ -51,15 +51,14 @@ def stream(
 ) -> Iterator[dict[str, Any]]:
     """Run `worker(plan, *arguments)` over (day, split or task) pairs; answers come when ready."""
     if splits:
-        for row in over(splits, worker, (plan, *arguments), plan).iter_rows():
+        rows = over(splits, worker, (plan, *arguments), plan).iter_rows()
+        for row in stall.watched(iter(rows), stall.end_actors, stall.patience()):
             yield json.loads(row["answer"])
 
 
 def alive() -> int:
-    """Actors of this driver's pools that are alive now: one look at Ray's table, 0.5 ms."""
-    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
-    table = ray._private.state.actors(job_id=job, actor_state_name="ALIVE")
-    return sum("MapWorker" in actor["ActorClassName"] for actor in table.values())
+    """Actors of this driver's pools that are alive now."""
+    return len(stall.actors())
 
 
 def over(

@@ -21,6 +21,8 @@ from tests.faults.trial import PER_SPLIT, Play, Trial
 
 # As `cluster.scoring` says: so often is a split begun that never ends.
 ATTEMPTS = 4
+# The patience that a fault gives the driver where an actor is to hang.
+STALL_S = "10"
 # Shares of requests that a fault of S3 strikes.
 SHARES = (0.01, 0.1, 0.5)
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -205,7 +207,7 @@ def memory_limit(trial: Trial) -> None:
     step, count = trial.draw_step(sorted(PER_SPLIT))
     more = trial.chance.choice([0, 2**20, 2**24])
     trial.moment(f"{more:,} bytes more after {step} {count}")
-    command = trial.start()
+    command = trial.start(ANOMARAY_STALL_SECONDS=STALL_S)  # Ray itself may hang without memory
     if trial.reached(command, step, count):
         for actor in command.actors():
             pages = int(Path(f"/proc/{actor.pid}/statm").read_text().split()[0])
@@ -282,6 +284,17 @@ def actor_stopped(trial: Trial) -> None:
         command.wait(seconds)
         for pid in stopped:
             send(pid, signal.SIGCONT)
+    _must_survive(trial, command)
+    trial.settle()
+
+
+@fault("actor-hangs", "SIGSTOP of the actors, for good")
+def actor_hangs(trial: Trial) -> None:
+    step, count = trial.draw_step(sorted(PER_SPLIT))
+    trial.moment(f"after {step} {count}")
+    command = trial.start(ANOMARAY_STALL_SECONDS=STALL_S)
+    if trial.reached(command, step, count):
+        _stop_actors(trial, command)
     _must_survive(trial, command)
     trial.settle()
 

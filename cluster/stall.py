@@ -1,0 +1,104 @@
+"""Actors that answer nothing for a long time are ended, so that Ray begins them anew.
+
+An actor can live without working: its process is stopped, a library waits for ever after an
+allocation that failed, a mount went away. Ray restarts what dies and waits for what hangs; so what
+hangs is made to die, and its tasks are begun again as after any loss.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import ray
+import ray._private.state
+import ray._private.worker
+
+from models.refusal import Refusal
+
+VARIABLE = "ANOMARAY_STALL_SECONDS"
+# A task is one split, seconds of work; a store's slowest answer, with all retries, is minutes.
+_DEFAULT_S = 600.0
+_LOOKS = 20  # so often is looked while patience lasts
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+def patience() -> float:
+    """Seconds without any answer after which actors are ended: `ANOMARAY_STALL_SECONDS`."""
+    text = os.environ.get(VARIABLE, str(_DEFAULT_S))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise Refusal(f"{VARIABLE} is {text!r}: give a number of seconds above 0, or unset it")
+    return seconds
+
+
+def watched(answers: Iterator[T], end: Callable[[], int], seconds: float) -> Iterator[T]:
+    """The answers as they come; `end` is called when none came for so many seconds.
+
+    `end` says how many actors it ended. The time that the caller takes for an answer does not
+    count. Patience doubles each time, so that what is slow, and does not hang, is finished.
+    """
+    watch = _Watch(end, seconds)
+    watch.start()
+    try:
+        while True:
+            watch.since = time.monotonic()
+            try:
+                answer = next(answers)
+            except StopIteration:
+                return
+            watch.since = None
+            yield answer
+    finally:
+        watch.over.set()
+
+
+class _Watch(threading.Thread):
+    def __init__(self, end: Callable[[], int], seconds: float) -> None:
+        super().__init__(name="anomaray-stall", daemon=True)
+        self.end, self.seconds = end, seconds
+        self.since: float | None = None  # when waiting for an answer began
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(self.seconds / _LOOKS):
+            since = self.since
+            if since is None or time.monotonic() - since < self.seconds:
+                continue
+            ended = self.end()
+            _log.warning(
+                "nothing came from the actors for %.0f s: ended %d of them, their tasks begin "
+                "again (%s changes the patience)",
+                self.seconds,
+                ended,
+                VARIABLE,
+            )
+            self.seconds *= 2
+            if self.since == since:
+                self.since = time.monotonic()
+
+
+def actors() -> list[str]:
+    """Ids of the actors of this driver's pools that are alive: one look at Ray's table, 0.5 ms."""
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+    table = ray._private.state.actors(job_id=job, actor_state_name="ALIVE")
+    return [key for key, actor in table.items() if "MapWorker" in actor["ActorClassName"]]
+
+
+def end_actors() -> int:
+    """End the actors of this driver's pools, to be started again; how many there were.
+
+    Where a process does not answer the request to end, its node kills it after 5 s.
+    """
+    worker: Any = ray._private.worker.global_worker.core_worker  # type: ignore[attr-defined]
+    found = actors()
+    for key in found:
+        worker.kill_actor(ray.ActorID.from_hex(key), False)
+    return len(found)
