@@ -119,8 +119,18 @@ class Admission:
         self._close_books()
 
     def take(self, columns: Sequence[str], numbers: np.ndarray) -> pa.Table:
-        """These columns of the rows with these numbers, ascending."""
-        return self.source.take(columns, numbers, BATCH_ROWS)
+        """These columns of the rows with these numbers, ascending; what is at hand is not read
+        again."""
+        here = set(self.ahead.schema.names) if self.ahead is not None else set()
+        missing = [name for name in columns if name not in here]
+        arrays: dict[str, pa.ChunkedArray] = {}
+        if self.ahead is not None and len(missing) < len(columns):
+            rows = pa.array(np.searchsorted(self.numbers, numbers))
+            arrays |= {n: self.ahead.column(n).take(rows) for n in columns if n in here}
+        if missing:
+            taken = self.source.take(missing, numbers, BATCH_ROWS)
+            arrays |= dict(zip(missing, taken.columns, strict=True))
+        return pa.table([arrays[name] for name in columns], names=list(columns))
 
     def _whole(self, columns: tuple[str, ...]) -> tuple[np.ndarray, pa.Table | None]:
         """Row numbers of the split that pass the filter, and these columns of them."""

@@ -20,6 +20,9 @@ WIDEST_SCORE = 3.0
 SMALLEST = float(np.finfo(np.float32).tiny)
 
 
+Floats = npt.NDArray[np.float64]
+
+
 class Scale(NamedTuple):
     """How one raw input is scaled: (t - centre) / width, t = x or sign(x) log(1 + |x|)."""
 
@@ -29,18 +32,19 @@ class Scale(NamedTuple):
     clip: float | None = None
     knots: tuple[tuple[float, float], ...] = ()  # (t, normal score), strictly increasing in both
 
-    def invert(self, scaled: float) -> float:
-        """The raw input that has this scaled value, for people to read; float64."""
+    def invert(self, scaled: Floats) -> Floats:
+        """The raw inputs that have these scaled values, for people to read; float64, any shape."""
         if self.knots:
             points, scores = zip(*self.knots, strict=True)
-            beyond = scaled - min(max(scaled, scores[0]), scores[-1])
-            number = float(np.interp(scaled, scores, points)) + float(beyond) * self.width
+            beyond = scaled - np.clip(scaled, scores[0], scores[-1])
+            numbers: Floats = np.interp(scaled, scores, points) + beyond * self.width
         else:
-            number = scaled * self.width + self.centre
+            numbers = scaled * self.width + self.centre
         if not self.log1p:
-            return number
+            return numbers
         # 700: exp(709) is the largest that float64 holds; a detector may expect anything.
-        return math.copysign(math.expm1(min(abs(number), 700.0)), number)
+        raw: Floats = np.copysign(np.expm1(np.minimum(np.abs(numbers), 700.0)), numbers)
+        return raw
 
 
 @dataclass(frozen=True)

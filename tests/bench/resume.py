@@ -1,10 +1,11 @@
 """What it costs to kill a run half way and to run it again: `python -m tests.bench.resume`.
 
 In each round one run is left alone, and one is killed with all that it started when half of its
-splits are recorded, then given the same command again. Prints the medians and their ratio.
+tasks are recorded, then given the same command again. Prints the medians and their ratio.
 """
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -51,17 +52,28 @@ def timed(command: list[str]) -> float:
 
 
 def resumed(case: Case, out: Path) -> tuple[float, int, int]:
-    """Wall seconds of the second half, and how many splits were done before it, of how many."""
+    """Wall seconds of the second half, and how many tasks were done before it, of how many."""
     command = fresh(case, out)
     process = start(command)
-    tasks = case.workload.files
-    while (done := len(list(out.glob("_runs/*/splits/*.json")))) < tasks // 2:
+    while True:
+        done, tasks = _journal(out)
+        if tasks and done >= tasks // 2:
+            break
         if process.poll() is not None:
-            raise SystemExit("the run ended before it was half done")
+            raise SystemExit(f"the run ended with {done} of {tasks} tasks recorded")
         time.sleep(_LOOK_S)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     return timed(command), done, tasks
+
+
+def _journal(out: Path) -> tuple[int, int]:
+    """Tasks that are recorded, and how many the run has; 0 before its plan is written."""
+    plans = list(out.glob("_runs/*/plan.json"))
+    if not plans:
+        return 0, 0
+    tasks = len(json.loads(plans[0].read_text())["tasks"])
+    return len(list(plans[0].parent.glob("splits/*.json"))), tasks
 
 
 def main() -> None:
@@ -78,7 +90,7 @@ def main() -> None:
         seconds, done, tasks = resumed(case, folder / "out" / f"resumed-{number}")
         halves.append(seconds)
         print(
-            f"round {number + 1}: whole {wholes[-1]:.1f} s; killed with {done} of {tasks} splits "
+            f"round {number + 1}: whole {wholes[-1]:.1f} s; killed with {done} of {tasks} tasks "
             f"done, resumed in {seconds:.1f} s",
             flush=True,
         )
