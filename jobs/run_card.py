@@ -7,24 +7,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cluster.lake import shard
 from cluster.lake.store import Store
 from cluster.scoring import FLAGS, RUNS
 from jobs.books import Balance
-from jobs.card import Card, DayEntry, QualityFacts, TopFlag
+from jobs.card import Card, DayEntry, QualityFacts
+from jobs.card_flags import Flagged, iso
 from jobs.evaluate import quality_of
 from jobs.gates import Gate
 from jobs.profile import Profile
 from jobs.report import render_card, render_index
 from jobs.run import Run
 from models.bundle import Bundle
-from models.columns import Roles
 
 REPORTS = "reports"
-_TOP_FLAGS, _TOP_ENTITIES, _BINS = 20, 10, 60
-_MASK = "[sensitive]"
+_BINS = 60
 
 Times = tuple[datetime, datetime, float]  # started, finished, seconds of scoring
 
@@ -81,16 +79,15 @@ def assemble(
 ) -> Card:
     """All facts of the card as plain JSON."""
     started, finished, seconds = times
-    flags = _flags(run, balance)
-    roles = run.spec.roles
+    flagged = _flagged(run, balance)
     return {
         "run": {
             "watch": run.spec.name,
             "day": run.day,
             "run_id": run.run_id,
             "status": "refused" if version is None else "committed",
-            "started": _iso(started),
-            "finished": _iso(finished),
+            "started": iso(started),
+            "finished": iso(finished),
             "seconds": seconds,
             "rows_per_second": balance.rows / max(seconds, 1e-9),
             "command": " ".join(["python", "-m", "jobs", *sys.argv[1:]]),
@@ -119,8 +116,8 @@ def assemble(
         "bundle": _bundle(run.bundle),
         "score_histogram": _histogram(run.bundle, balance),
         "flags_over_time": _over_time(balance),
-        "entities": _entities(flags, roles),
-        "top_flags": top_flags(flags, roles, _TOP_FLAGS),
+        "entities": flagged.entities(),
+        "top_flags": flagged.top(),
         "quarantine": balance.rules(),  # type: ignore[typeddict-item]
         "training": _training(run.bundle),
         "quality": _quality(run, balance),
@@ -129,47 +126,12 @@ def assemble(
     }
 
 
-def _flags(run: Run, balance: Balance) -> pa.Table:
+def _flagged(run: Run, balance: Balance) -> Flagged:
     """The flags of the run, read back from its shards and verified."""
-    store = run.output.child(FLAGS)
-    parts = [shard.read(store, s) for s in balance.shards("shards")]
-    return pa.concat_tables(parts) if parts else pa.table({})
-
-
-def top_flags(flags: pa.Table, roles: Roles, most: int) -> list[TopFlag]:
-    """The most severe flags, with sensitive values masked."""
-    if not flags.num_rows:
-        return []
-    order = pc.sort_indices(flags, sort_keys=[("score", "descending")])[:most]
-    found: list[TopFlag] = []
-    for row in flags.take(order).to_pylist():
-        shown = {n: _plain(_MASK if n in roles.sensitive else row[n]) for n in roles.flagged}
-        found.append(
-            {
-                "severity": row["severity"],
-                "score": row["score"],
-                "time": shown[roles.time] if roles.time else None,
-                "id": {n: shown[n] for n in roles.id},
-                "entities": {n: shown[n] for n in roles.entity},
-                "kept": {n: shown[n] for n in roles.keep},
-                "reasons": row["reasons"] or [],
-            }
-        )
-    return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return _iso(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    return value if isinstance(value, int | float | str | bool | None) else str(value)
-
-
-def _iso(moment: datetime) -> str:
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).isoformat(timespec="seconds")
+    store, flagged = run.output.child(FLAGS), Flagged(run.spec.roles)
+    for one in balance.shards("shards"):
+        flagged.add(shard.read(store, one))
+    return flagged
 
 
 def _bundle(bundle: Bundle) -> Any:
@@ -226,26 +188,8 @@ def _over_time(balance: Balance) -> Any:
     for hour, (n, m) in balance.hours.items():
         rows[(hour - first) // width] += n
         flags[(hour - first) // width] += m
-    bins = [_iso(datetime.fromtimestamp((first + i * width) * 3600, UTC)) for i in range(count)]
+    bins = [iso(datetime.fromtimestamp((first + i * width) * 3600, UTC)) for i in range(count)]
     return {"bins": bins, "flags": flags, "rows": rows}
-
-
-def _entities(flags: pa.Table, roles: Roles) -> Any:
-    found = []
-    for name in roles.entity:
-        if not flags.num_rows or name in roles.sensitive:
-            continue
-        grouped = flags.group_by(name).aggregate([("severity", "max"), ("severity", "count")])
-        found += [
-            {
-                "column": name,
-                "value": _plain(row[name]),
-                "flags": row["severity_count"],
-                "max_severity": row["severity_max"],
-            }
-            for row in grouped.to_pylist()
-        ]
-    return sorted(found, key=lambda e: (-e["flags"], -e["max_severity"]))[:_TOP_ENTITIES]
 
 
 def _quality(run: Run, balance: Balance) -> QualityFacts | None:
