@@ -36,11 +36,12 @@ class WorkerPlan:
     torch_threads: int
 
 
-def plan_actors() -> ActorPlan:
+def plan_actors(remote: bool = False) -> ActorPlan:
     """A pool for the Ray in use: an actor a GPU, fed by several threads; else an actor a CPU.
 
     On CPUs, threads of one process wait for each other (Python's lock, page faults): on two
     cores, 1.08 M rows/s with one thread, 0.87 M with two or three, about 2 M with two processes.
+    Where the input is `remote` a second one fetches while the first computes.
     """
     resources = ray.cluster_resources()
     cpus, gpus = resources.get("CPU", 1.0), int(resources.get("GPU", 0))
@@ -48,7 +49,8 @@ def plan_actors() -> ActorPlan:
         share = max(1, int(cpus) // gpus)
         return ActorPlan(gpus, THREADS, min(1.0, cpus / (2 * gpus)), 1.0, max(1, share // 2))
     actors = max(1, int(cpus))
-    return ActorPlan(actors, threads=1, cpus=min(1.0, cpus / (2 * actors)), gpus=0, torch_threads=1)
+    threads = 2 if remote else 1
+    return ActorPlan(actors, threads, min(1.0, cpus / (2 * actors)), gpus=0, torch_threads=1)
 
 
 def plan_readers() -> ActorPlan:

@@ -1,7 +1,9 @@
 """Scoring a day: what one actor does with one split, exactly once."""
 
 import hashlib
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +77,8 @@ class Scorer(SplitWorker):
         self.severity = bundle.severity
         self.journal = Journal(output.child(RUNS), job.run_id)
         self.intake = self._intake()
+        # On CPUs one thread computes at a time, and others fetch or write meanwhile.
+        self.turn: AbstractContextManager[Any] = nullcontext() if plan.gpus else threading.Lock()
 
     def _intake(self) -> Intake:
         """Id and time of all rows; other columns only of flagged rows, unless a table of every
@@ -122,8 +126,9 @@ class Scorer(SplitWorker):
         books, found = Books(), _Found()
         try:
             with self.intake.open(split, books, stages) as admission:
-                for lot in admission.lots():
-                    self._judge(lot, found, stages)
+                with self.turn:
+                    for lot in admission.lots():
+                        self._judge(lot, found, stages)
                 if len(found.numbers):
                     with stages("read"):
                         found.rows = admission.take(self.job.roles.flagged, found.numbers)

@@ -96,7 +96,7 @@ def score(
         say(f"resuming run {run.run_id}: {done:,} of {len(splits):,} splits are done")
     began = time.monotonic()
     with session(address) as where:
-        plan = plan_actors()
+        plan = plan_actors(output.remote or Store.open(spec.input.uri).remote)
         clock.threads, clock.rows = plan.actors * plan.threads, sum(s.rows for s in todo)
 
         def live() -> dict[str, Fact]:

@@ -56,6 +56,8 @@ _PART = 16 * 1024**2
 class S3Store(Store):
     """Objects below `s3://bucket/prefix`."""
 
+    remote = True
+
     def __init__(self, bucket: str, prefix: str = "") -> None:
         super().__init__("s3://" + "/".join(filter(None, (bucket, prefix))))
         self.bucket, self.prefix = bucket, prefix

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -62,6 +62,8 @@ class Store(ABC):
 
     Values: a store can be pickled and compared, and holds no state but its URI.
     """
+
+    remote: ClassVar[bool] = False  # whether reading waits for a network
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
