@@ -82,12 +82,12 @@ class Autoencoder(Detector):
     def loss(self, batch: Batch) -> Tensor:
         columns = self.inputs(batch)
         noisy = self._corrupt(columns) if self.training else columns
-        out = self._decode(noisy, self.config.dropout if self.training else 0.0)
+        out, penalty = self._passed(noisy, self.config.dropout if self.training else 0.0)
         numeric, logits = self._parts(out, 1)
         target = columns[:, : len(self.layout.numeric)]
         real = 2 * F.huber_loss(numeric, target, reduction="none", delta=HUBER)
         odds = F.binary_cross_entropy_with_logits(numeric, target.clamp(0, 1), reduction="none")
-        loss = torch.where(self.binary, odds, real).sum(1)
+        loss = torch.where(self.binary, odds, real).sum(1) + penalty
         for j, block in enumerate(logits):
             loss = loss + F.cross_entropy(block, batch.codes[:, j], reduction="none")
         return loss
@@ -127,6 +127,11 @@ class Autoencoder(Detector):
             kept = [keep[:, n + j, None].expand(-1, s) for j, s in enumerate(self.inputs.sizes)]
             columns = columns * torch.cat([keep[:, :n], *kept], 1)
         return columns
+
+    def _passed(self, columns: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+        """What `_decode` gives, for training, and what else a row pays for it, [rows]."""
+        out = self._decode(columns, dropout)
+        return out, out.new_zeros(len(out))
 
     def _decode(self, columns: Tensor, dropout: float = 0.0) -> Tensor:
         """Outputs [rows, width]: the numeric columns (binaries as logits), logits a category."""

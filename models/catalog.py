@@ -10,15 +10,23 @@ from rapidfuzz import process
 from models.autoencoder import Autoencoder
 from models.classifier import Classifier
 from models.detector import Detector, Layout
+from models.diffusion_time import DiffusionTime
+from models.ecod import ECOD
 from models.isolation_forest import IsolationForest
+from models.knn import KNN
 from models.pca import PCA
 from models.refusal import Refusal
+from models.variational_autoencoder import VariationalAutoencoder
 
 CATALOG: dict[str, type[Detector]] = {
     "autoencoder": Autoencoder,
     "classifier": Classifier,
+    "diffusion_time": DiffusionTime,
+    "ecod": ECOD,
     "isolation_forest": IsolationForest,
+    "knn": KNN,
     "pca": PCA,
+    "variational_autoencoder": VariationalAutoencoder,
 }
 
 

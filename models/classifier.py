@@ -4,13 +4,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.detector import Batch, Contributions, Detector, Layout, expect
-from models.inputs import Inputs, mlp, run
+from models.detector import Batch, Layout, expect
+from models.inputs import mlp, run
+from models.referenced import Referenced
 from models.refusal import Refusal
 
 
@@ -38,35 +38,22 @@ class ClassifierConfig:
         expect(self.steps >= 1, self, "steps", "1 or more")
 
 
-class Classifier(Detector):
+class Classifier(Referenced):
     """Binary cross-entropy with the imbalance handled; call `prepare` before training.
 
     `positive_weight`: anomalies weigh normal rows / anomalies, at most `max_weight`, and the
     weights average 1 over the training rows. `focal`: (1 - p_true)^gamma times the cross-entropy,
     the output starting at the prior (Lin et al., ICCV 2017, sections 3.2 and 4.1).
-
-    Contributions are integrated gradients (Sundararajan et al., ICML 2017) along the straight line
-    from a reference row, by Gauss-Legendre quadrature of `steps` nodes: `base_score()`, the score
-    of the reference row, plus the shares is the score within 1% of |score - base_score| + 0.01.
-    A share below 0 speaks for normal. The reference row is the mean of the held-back normal rows
-    (`calibrate`); before that, zeros. `expected` is that row; of each category the commonest code.
     """
 
     Config = ClassifierConfig
     needs_labels = True
     class_weight: Tensor
-    reference: Tensor
-    usual_numeric: Tensor
-    usual_codes: Tensor
 
     def __init__(self, layout: Layout, config: ClassifierConfig) -> None:
         super().__init__(layout, config)
-        self.inputs = Inputs(layout, embed=True)
         self.layers = mlp((self.inputs.width, *config.widths, 1))
         self.register_buffer("class_weight", torch.ones(2))  # of a normal row, of an anomaly
-        self.register_buffer("reference", torch.zeros(self.inputs.width))
-        self.register_buffer("usual_numeric", torch.zeros(len(layout.numeric)))
-        self.register_buffer("usual_codes", torch.zeros(len(layout.categories), dtype=torch.int64))
 
     @torch.no_grad()
     def prepare(self, positive: int, rows: int) -> None:
@@ -97,56 +84,8 @@ class Classifier(Detector):
             return entropy * -torch.expm1(-entropy).pow(self.config.gamma)
         return entropy * torch.where(batch.label > 0.5, self.class_weight[1], self.class_weight[0])
 
-    def score(self, batch: Batch) -> Tensor:
-        return self._logit(self.inputs(batch))
-
-    def base_score(self) -> float:
-        with torch.no_grad():
-            return float(self._logit(self.reference[None]))
-
-    def contributions(self, batch: Batch) -> Contributions:
-        # The caller may be in inference mode, whose tensors no gradient can pass.
-        with torch.inference_mode(False), torch.no_grad():
-            away = self.inputs(batch).clone() - self.reference
-            slope = torch.zeros_like(away)
-            for position, weight in self._nodes():
-                slope += weight * self._gradient(self.reference + position * away)
-            shares = self.inputs.by_feature(slope * away)
-            rows = len(away)
-            expected = Batch(self.usual_numeric.expand(rows, -1), self.usual_codes.expand(rows, -1))
-            return Contributions(shares, expected)
-
-    @torch.no_grad()
-    def calibrate(self, batches: list[Batch]) -> None:
-        """Take the reference row from the held-back rows that are labelled normal, or from all."""
-        normal = [b for b in map(_normal, batches) if len(b.numeric)] or batches
-        rows = sum(len(b.numeric) for b in normal)
-        if not rows:
-            raise Refusal("expected held-back rows to calibrate the classifier on, found none")
-        total = sum(self.inputs(b).double().sum(0) for b in normal) / rows
-        self.reference.copy_(torch.as_tensor(total))
-        self.usual_numeric.copy_(self.reference[: len(self.layout.numeric)])
-        for j, category in enumerate(self.layout.categories):
-            counts = sum(torch.bincount(b.codes[:, j], minlength=category.size) for b in normal)
-            self.usual_codes[j] = torch.as_tensor(counts).argmax()
+    def score_columns(self, columns: Tensor) -> Tensor:
+        return self._logit(columns)
 
     def _logit(self, columns: Tensor, dropout: float = 0.0) -> Tensor:
         return run(self.layers, columns, dropout).float().squeeze(1)
-
-    def _nodes(self) -> list[tuple[float, float]]:
-        """Positions and weights of the quadrature on [0, 1]."""
-        positions, weights = np.polynomial.legendre.leggauss(self.config.steps)
-        return list(zip(((positions + 1) / 2).tolist(), (weights / 2).tolist(), strict=True))
-
-    def _gradient(self, columns: Tensor) -> Tensor:
-        with torch.enable_grad():
-            columns = columns.detach().requires_grad_()
-            # Rows are independent, so the gradient of the sum holds the gradient of each row.
-            return torch.autograd.grad(self._logit(columns).sum(), columns)[0]
-
-
-def _normal(batch: Batch) -> Batch:
-    if batch.label is None:
-        return batch
-    keep = batch.label < 0.5
-    return Batch(batch.numeric[keep], batch.codes[keep], batch.label[keep])

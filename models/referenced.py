@@ -1,0 +1,77 @@
+"""Base of detectors whose score is one smooth function of all inputs."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.attribution import integrated_gradients
+from models.detector import Batch, Contributions, Detector, Layout
+from models.inputs import Inputs
+from models.refusal import Refusal
+
+
+class Referenced(Detector):
+    """Explained by integrated gradients from a reference row, the mean of the held-back normal
+    rows (`calibrate`); before that, zeros.
+
+    `base_score()`, the score of the reference row, plus the shares is the score. A share below 0
+    speaks for normal. `expected` is the reference row; of each category the commonest code.
+    The config has `steps`, the nodes of the integral.
+    """
+
+    reference: Tensor
+    usual_numeric: Tensor
+    usual_codes: Tensor
+
+    def __init__(self, layout: Layout, config: Any) -> None:
+        super().__init__(layout, config)
+        self.inputs = Inputs(layout, embed=True)
+        self.register_buffer("reference", torch.zeros(self.inputs.width))
+        self.register_buffer("usual_numeric", torch.zeros(len(layout.numeric)))
+        self.register_buffer("usual_codes", torch.zeros(len(layout.categories), dtype=torch.int64))
+
+    @abstractmethod
+    def score_columns(self, columns: Tensor) -> Tensor:
+        """Score [rows] of the inputs as one matrix [rows, width]; gradients pass."""
+
+    def score(self, batch: Batch) -> Tensor:
+        return self.score_columns(self.inputs(batch))
+
+    def base_score(self) -> float:
+        with torch.no_grad():
+            return float(self.score_columns(self.reference[None]))
+
+    def contributions(self, batch: Batch) -> Contributions:
+        with torch.no_grad():
+            columns = self.inputs(batch)
+        shares = integrated_gradients(
+            self.score_columns, columns, self.reference, self.config.steps
+        )
+        with torch.no_grad():
+            rows = len(columns)
+            expected = Batch(self.usual_numeric.expand(rows, -1), self.usual_codes.expand(rows, -1))
+            return Contributions(self.inputs.by_feature(shares), expected)
+
+    @torch.no_grad()
+    def calibrate(self, batches: list[Batch]) -> None:
+        """Take the reference row from the held-back rows that are labelled normal, or from all."""
+        normal = [b for b in map(_normal, batches) if len(b.numeric)] or batches
+        rows = sum(len(b.numeric) for b in normal)
+        if not rows:
+            name = type(self).__name__
+            raise Refusal(f"expected held-back rows to calibrate the {name} on, found none")
+        total = sum(self.inputs(b).double().sum(0) for b in normal) / rows
+        self.reference.copy_(torch.as_tensor(total))
+        self.usual_numeric.copy_(self.reference[: len(self.layout.numeric)])
+        for j, category in enumerate(self.layout.categories):
+            counts = sum(torch.bincount(b.codes[:, j], minlength=category.size) for b in normal)
+            self.usual_codes[j] = torch.as_tensor(counts).argmax()
+
+
+def _normal(batch: Batch) -> Batch:
+    if batch.label is None:
+        return batch
+    keep = batch.label < 0.5
+    return Batch(batch.numeric[keep], batch.codes[keep], batch.label[keep])
