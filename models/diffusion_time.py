@@ -17,7 +17,7 @@ class DiffusionTimeConfig:
 
     widths: tuple[int, ...] = (256, 512, 256)  # units of the hidden layers
     dropout: float = 0.5  # share of hidden units dropped in training, 0 to 1
-    times: int = 300  # steps of the diffusion
+    times: int = 400  # steps of the diffusion
     bins: int = 7  # classes that the times are put in
     last_beta: float = 0.01  # variance added in the last step; the first adds 1e-4
     steps: int = 48  # nodes of the integral behind the contributions
@@ -40,30 +40,39 @@ class DiffusionTime(Referenced):
     """DTE with classes (Livernoche et al., ICLR 2024, "On Diffusion Modeling for Anomaly
     Detection", section 4).
 
-    Rows are noised as in DDPM (Ho et al., NeurIPS 2020, equation 4), x_t = sqrt(a_t) x +
-    sqrt(1 - a_t) e, at a time t drawn for each, and a network learns to tell the bin of t from
-    x_t alone. The score is the expected bin of a row as it is: 0 for one that lies among normal
-    rows, `bins` - 1 for one that looks like noise only.
+    Rows get noise as at a time t of a diffusion, drawn for each: x_t = x + sqrt(1 - a_t) e, with
+    a_t as in DDPM (Ho et al., NeurIPS 2020) and, as in the authors' code, without its shrinking of
+    x. A network learns to tell the bin of t from x_t alone. The score is the expected bin of a
+    row as it is: 0 for one that lies among normal rows, `bins` - 1 for one that looks like noise.
     """
 
     Config = DiffusionTimeConfig
-    kept: Tensor
+    spread: Tensor
 
     def __init__(self, layout: Layout, config: DiffusionTimeConfig) -> None:
         super().__init__(layout, config)
         self.layers = mlp((self.inputs.width, *config.widths, config.bins))
         beta = torch.linspace(1e-4, config.last_beta, config.times, dtype=torch.float64)
-        self.register_buffer("kept", (1 - beta).cumprod(0).float(), persistent=False)  # a_t
+        spread = (1 - (1 - beta).cumprod(0)).sqrt().float()
+        self.register_buffer("spread", spread, persistent=False)  # deviation of the noise at t
 
     def loss(self, batch: Batch) -> Tensor:
         columns = self.inputs(batch)
         time, noise = self._drawn(columns)
-        kept = self.kept[time][:, None]
-        noised = kept.sqrt() * columns + (1 - kept).sqrt() * noise
-        logits = run(self.layers, noised, self.config.dropout if self.training else 0.0).float()
-        return F.cross_entropy(
-            logits, time * self.config.bins // self.config.times, reduction="none"
-        )
+        odds = self._odds(columns + self.spread[time][:, None] * noise, self.training)
+        target = time * self.config.bins // self.config.times
+        # Of the odds, not of the logits, as in the authors' code: so no row is told with more than
+        # so much certainty, and the odds go on growing with the distance.
+        return F.cross_entropy(odds, target, reduction="none")
+
+    def score_columns(self, columns: Tensor) -> Tensor:
+        odds = self._odds(columns, dropping=False)
+        return odds @ torch.arange(self.config.bins, dtype=odds.dtype, device=odds.device)
+
+    def _odds(self, columns: Tensor, dropping: bool) -> Tensor:
+        """The odds of each bin, [rows, bins]."""
+        dropout = self.config.dropout if dropping else 0.0
+        return run(self.layers, columns, dropout, "relu").float().softmax(1)
 
     def _drawn(self, columns: Tensor) -> tuple[Tensor, Tensor]:
         """A time and noise for each row; in evaluation the same every time."""
@@ -74,7 +83,3 @@ class DiffusionTime(Referenced):
         time = torch.randint(self.config.times, (len(columns),), generator=generator)
         noise = torch.randn(columns.shape, generator=generator)
         return time.to(columns.device), noise.to(columns)
-
-    def score_columns(self, columns: Tensor) -> Tensor:
-        odds = run(self.layers, columns).float().softmax(1)
-        return odds @ torch.arange(self.config.bins, dtype=odds.dtype, device=odds.device)

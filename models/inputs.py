@@ -1,6 +1,7 @@
 """Encoded rows as one dense matrix: numeric columns, then each category one-hot or embedded."""
 
 import itertools
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -95,11 +96,17 @@ def stack_codes(codes: list[Tensor], like: Tensor) -> Tensor:
 
 
 def mlp(widths: tuple[int, ...]) -> nn.ModuleList:
-    """Linear layers from widths[0] to widths[-1]; `run` puts GELU and dropout between them."""
+    """Linear layers from widths[0] to widths[-1]; `run` puts an activation and
+    dropout between them."""
     return nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
 
-def run(layers: nn.ModuleList, values: Tensor, dropout: float = 0.0) -> Tensor:
+Activation = Literal["gelu", "relu"]
+
+
+def run(
+    layers: nn.ModuleList, values: Tensor, dropout: float = 0.0, activation: Activation = "gelu"
+) -> Tensor:
     """Pass values [rows, width] through `mlp` layers.
 
     Dropout is the caller's word, not the module's mode. Where no gradient is asked for on a CPU,
@@ -110,9 +117,9 @@ def run(layers: nn.ModuleList, values: Tensor, dropout: float = 0.0) -> Tensor:
     fused = _fuses(values) and not dropout
     for layer in layers[:-1]:
         if fused:
-            values = _fused(layer, values, "gelu")
+            values = _fused(layer, values, activation)
             continue
-        values = nn.functional.gelu(layer(values))
+        values = getattr(nn.functional, activation)(layer(values))
         if dropout:
             values = nn.functional.dropout(values, dropout, training=True)
     out: Tensor = _fused(layers[-1], values, "none") if fused else layers[-1](values)
