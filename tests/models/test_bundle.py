@@ -35,7 +35,7 @@ from tests.models.flows import batch_of, fit, flows
 Files = dict[str, bytes]
 OPTIONS: dict[str, dict[str, Any]] = {
     "autoencoder": {"widths": [8], "latent": 3},
-    "classifier": {},
+    "knn": {"sample_rows": 200},
     "isolation_forest": {"trees": 5, "rows_per_tree": 64},
     "pca": {"components": 5},
 }
@@ -46,7 +46,7 @@ def trained(name: str) -> Bundle:
     table = flows()
     encoder = fit(table)
     torch.manual_seed(0)
-    detector = catalog.build(name, encoder.layout, OPTIONS[name])
+    detector = catalog.build(name, encoder.layout, OPTIONS.get(name, {}))
     batch = encoder(*encoder.extract(batch_of(table))[:2])
     if detector.learns == "sample":
         detector.fit(batch, seed=0)
