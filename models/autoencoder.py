@@ -43,12 +43,13 @@ HUBER = 5.0
 
 
 class Autoencoder(Detector):
-    """Reconstructs each feature in its own kind: reals by value, binaries and categories by odds.
+    """Reconstructs each feature in its own kind: reals by value, binaries and categories by odds;
+    of signals every number, of texts how often each code occurs, as reals.
 
     The loss of a row is the sum of squared (Huber) errors of the reals and of the cross-entropies
     of binaries and categories. The score is
 
-        sum over features f of  log(1 + r_f^2 / v_f)
+        sum over inputs f of  log(1 + r_f^2 / v_f)
 
     with r_f^2 the squared residual (for a category: the Brier score, the sum over its codes of
     (one-hot - probability)^2) and v_f the mean of r_f^2 over held-back rows, at least `floor`.
@@ -71,20 +72,21 @@ class Autoencoder(Detector):
         self.inputs = Inputs(layout, embed=True)
         self.sizes = [c.size for c in layout.categories]
         latent = config.latent or max(2, round(math.sqrt(self.inputs.width)))
-        outputs = len(layout.numeric) + sum(self.sizes)
+        outputs = self.inputs.numbers + sum(self.sizes)
         self.encoder = mlp((self.inputs.width, *config.widths, latent))
         self.decoder = mlp((latent, *config.widths[::-1], outputs))
-        binary = torch.tensor([i.kind == "binary" for i in layout.numeric], dtype=torch.bool)
+        binary = torch.zeros(self.inputs.numbers, dtype=torch.bool)
+        binary[: len(layout.numeric)] = torch.tensor([i.kind == "binary" for i in layout.numeric])
         self.register_buffer("binary", binary, persistent=False)
         self.has_binary = bool(binary.any())
-        self.register_buffer("variance", torch.ones(len(layout.features)))
+        self.register_buffer("variance", torch.ones(self.inputs.numbers + len(self.sizes)))
 
     def loss(self, batch: Batch) -> Tensor:
         columns = self.inputs(batch)
         noisy = self._corrupt(columns) if self.training else columns
         out, penalty = self._passed(noisy, self.config.dropout if self.training else 0.0)
         numeric, logits = self._parts(out, 1)
-        target = columns[:, : len(self.layout.numeric)]
+        target = columns[:, : self.inputs.numbers]
         real = 2 * F.huber_loss(numeric, target, reduction="none", delta=HUBER)
         odds = F.binary_cross_entropy_with_logits(numeric, target.clamp(0, 1), reduction="none")
         loss = torch.where(self.binary, odds, real).sum(1) + penalty
@@ -101,8 +103,10 @@ class Autoencoder(Detector):
     def contributions(self, batch: Batch) -> Contributions:
         squares, numeric, logits = self._residuals(batch)
         codes = [block.argmax(0) for block in logits]
-        expected = Batch(numeric.T, stack_codes(codes, numeric.T))
-        return Contributions(torch.log1p(squares / self.variance[:, None]).T, expected)
+        expected = self.inputs.expected(numeric.T, stack_codes(codes, numeric.T))
+        shares = torch.log1p(squares / self.variance[:, None]).T
+        maps = self.inputs.maps(shares, batch)
+        return Contributions(self.inputs.by_feature(shares), expected, maps)
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
@@ -117,12 +121,12 @@ class Autoencoder(Detector):
 
     def _corrupt(self, columns: Tensor) -> Tensor:
         """Training noise: Gaussian on the reals, whole features blanked."""
-        n = len(self.layout.numeric)
+        n = self.inputs.numbers
         if self.config.noise:
             noise = self.config.noise * torch.randn_like(columns[:, :n])
             columns = torch.cat([columns[:, :n] + noise * ~self.binary, columns[:, n:]], 1)
         if self.config.mask:
-            shape = (len(columns), len(self.layout.features))
+            shape = (len(columns), n + len(self.sizes))
             keep = (torch.rand(shape, device=columns.device) >= self.config.mask).to(columns.dtype)
             kept = [keep[:, n + j, None].expand(-1, s) for j, s in enumerate(self.inputs.sizes)]
             columns = columns * torch.cat([keep[:, :n], *kept], 1)
@@ -140,7 +144,7 @@ class Autoencoder(Detector):
 
     def _parts(self, out: Tensor, dim: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The numeric columns, and the block of each category, along the dimension of columns."""
-        numeric, *logits = torch.split(out, [len(self.layout.numeric), *self.sizes], dim)
+        numeric, *logits = torch.split(out, [self.inputs.numbers, *self.sizes], dim)
         return numeric, tuple(logits)
 
     def _residuals(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:

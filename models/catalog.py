@@ -34,9 +34,13 @@ def build(name: str, layout: Layout, options: dict[str, Any]) -> Detector:
     """A detector, untrained, for rows of a layout.
 
     `options` are fields of its Config, as YAML or JSON gives them. Raises Refusal for a name that
-    is not in the catalogue, and for an option that is unknown, of the wrong type or out of range.
+    is not in the catalogue, for columns that it cannot learn from, and for an option that is
+    unknown, of the wrong type or out of range.
     """
-    return detector_class(name)(layout, configure(name, options))
+    kind = detector_class(name)
+    if lacking := kind.unfit(layout):
+        raise Refusal(f"detector '{name}' does not fit these columns: {lacking}")
+    return kind(layout, configure(name, options))
 
 
 def detector_class(name: str) -> type[Detector]:

@@ -7,8 +7,9 @@ what each feature contributed to that score.
 
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -24,10 +25,37 @@ class Batch(NamedTuple):
     numeric: Tensor  # float32 [rows, len(layout.numeric)]
     codes: Tensor  # int64 [rows, len(layout.categories)]; 0 is "other", 1 is null
     label: Tensor | None = None  # float32 [rows]; 1 is an anomaly
+    signals: tuple[Tensor, ...] = ()  # float32 [rows, *shape] each, as in `layout.signals`
+    tokens: tuple[Tensor, ...] = ()  # int64 [rows, length] each; 0 is padding, 1 is "other"
 
     def to(self, device: torch.device | str) -> "Batch":
-        label = None if self.label is None else self.label.to(device)
-        return Batch(self.numeric.to(device), self.codes.to(device), label)
+        return self.each(lambda tensor: tensor.to(device))
+
+    def take(self, rows: Tensor | slice) -> "Batch":
+        """The rows at these places, or where a mask is true."""
+        return self.each(lambda tensor: tensor[rows])
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with every tensor changed in the same way."""
+        return Batch(
+            change(self.numeric),
+            change(self.codes),
+            None if self.label is None else change(self.label),
+            tuple(map(change, self.signals)),
+            tuple(map(change, self.tokens)),
+        )
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The rows of all batches; labels only where every batch has them."""
+    labels = [b.label for b in batches if b.label is not None]
+    return Batch(
+        torch.cat([b.numeric for b in batches]),
+        torch.cat([b.codes for b in batches]),
+        torch.cat(labels) if len(labels) == len(batches) else None,
+        tuple(map(torch.cat, zip(*(b.signals for b in batches), strict=True))),
+        tuple(map(torch.cat, zip(*(b.tokens for b in batches), strict=True))),
+    )
 
 
 @dataclass(frozen=True)
@@ -48,16 +76,48 @@ class CategoryInput:
 
 
 @dataclass(frozen=True)
+class SignalInput:
+    """One entry of `Batch.signals`: numbers in a fixed shape, about zero mean and unit variance.
+
+    The shape is (width,) of a vector, (channels, steps) of a series, (channels, height, width) of
+    an image or spectrogram, (channels, frames, height, width) of a video. Of a `masked` one the
+    last channel is 1 where there is data and 0 where the row was padded; padding is 0 throughout.
+    """
+
+    name: str
+    kind: Literal["vector", "series", "image", "video"]
+    shape: tuple[int, ...]
+    masked: bool = False
+
+    @property
+    def width(self) -> int:
+        """Numbers in it."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class TokenInput:
+    """One entry of `Batch.tokens`: a text or a list of events as codes in order."""
+
+    name: str
+    size: int  # codes are 0 .. size - 1
+    length: int  # codes a row
+
+
+@dataclass(frozen=True)
 class Layout:
     """The shape of an encoder's output: what a detector is built for."""
 
     numeric: tuple[NumericInput, ...]
     categories: tuple[CategoryInput, ...]
+    signals: tuple[SignalInput, ...] = ()
+    tokens: tuple[TokenInput, ...] = ()
 
     @property
     def features(self) -> tuple[str, ...]:
         """Names of all features, in the order of `Contributions.shares`."""
-        return (*(i.name for i in self.numeric), *(c.name for c in self.categories))
+        parts = (self.numeric, self.categories, self.signals, self.tokens)
+        return tuple(feature.name for part in parts for feature in part)
 
     def digest(self) -> bytes:
         """SHA-256 of names, kinds and sizes, 32 bytes: two layouts are the same if this is."""
@@ -78,15 +138,39 @@ class Layout:
                 f"({found[3]}), with {len(batch.numeric)} and {len(batch.codes)} rows; encode "
                 f"the rows with the encoder that the detector was trained with"
             )
+        self._check_shapes(batch)
         if self.categories and len(batch.codes) and batch.codes.device.type == "cpu":
             sizes = torch.tensor([c.size for c in self.categories])
             outside = ((batch.codes < 0) | (batch.codes >= sizes)).any(0).nonzero()
             if len(outside):
                 category = self.categories[int(outside[0])]
-                raise Refusal(
-                    f"expected codes of '{category.name}' from 0 to {category.size - 1}, found "
-                    f"others; encode the rows with the encoder that the detector was trained with"
-                )
+                raise _outside(category.name, category.size)
+        for given, tokens in zip(self.tokens, batch.tokens, strict=True):
+            if tokens.numel() and tokens.device.type == "cpu":
+                low, high = tokens.aminmax()
+                if low < 0 or high >= given.size:
+                    raise _outside(given.name, given.size)
+
+    def _check_shapes(self, batch: Batch) -> None:
+        rows = len(batch.numeric)
+        wanted = [
+            *((s.name, (rows, *s.shape), torch.float32) for s in self.signals),
+            *((t.name, (rows, t.length), torch.int64) for t in self.tokens),
+        ]
+        tensors = (*batch.signals, *batch.tokens)
+        found = [(tuple(tensor.shape), tensor.dtype) for tensor in tensors]
+        if found != [(shape, dtype) for _, shape, dtype in wanted]:
+            raise Refusal(
+                f"expected signals and tokens {wanted}, found {found}; encode the rows with the "
+                "encoder that the detector was trained with"
+            )
+
+
+def _outside(name: str, size: int) -> Refusal:
+    return Refusal(
+        f"expected codes of '{name}' from 0 to {size - 1}, found others; encode the rows with the "
+        "encoder that the detector was trained with"
+    )
 
 
 def _columns(tensor: Tensor) -> tuple[int, torch.dtype]:
@@ -98,6 +182,9 @@ class Contributions(NamedTuple):
 
     shares: Tensor  # float32 [rows, len(layout.features)], in the score's unit
     expected: Batch  # what the detector expected instead, encoded: float32 and int64 as in Batch
+    # Where within a feature: float32 [rows, *shape] of each signal, then [rows, length] of each
+    # token input. Each adds up to the share of its feature, but for what no place is to blame for.
+    maps: tuple[Tensor, ...] = ()
 
 
 def expect(holds: bool, config: object, field: str, expected: str) -> None:
@@ -131,6 +218,11 @@ class Detector(nn.Module, ABC):
         self.config = config
         digest = torch.frombuffer(bytearray(layout.digest()), dtype=torch.uint8)
         self.register_buffer("layout_digest", digest)
+
+    @classmethod
+    def unfit(cls, layout: Layout) -> str | None:
+        """What this detector lacks in a layout, as "expected …, found …"; None where it fits."""
+        return None
 
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:

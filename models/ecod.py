@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.detector import Batch, Contributions, Detector, Layout, expect
-from models.inputs import LIMIT, stack_codes
+from models.inputs import Inputs, stack_codes
 from models.refusal import Refusal
 
 
@@ -38,7 +38,8 @@ class ECOD(Detector):
 
     def __init__(self, layout: Layout, config: ECODConfig) -> None:
         super().__init__(layout, config)
-        columns, widest = len(layout.numeric), max((c.size for c in layout.categories), default=0)
+        self.inputs = Inputs(layout, embed=False)
+        columns, widest = self.inputs.numbers, max((c.size for c in layout.categories), default=0)
         # Each column's sample in order, the rest infinite.
         self.register_buffer("ordered", torch.full((columns, config.sample_rows), torch.inf))
         self.register_buffer("rows", torch.zeros((), dtype=torch.int64))
@@ -68,15 +69,16 @@ class ECOD(Detector):
 
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
-        shares = self._terms(batch).T
-        rows = len(shares)
+        terms = self._terms(batch).T
+        rows = len(terms)
         middle = self.ordered[:, int(self.rows) // 2].expand(rows, -1)
         usual = [self.counts[j].argmax().expand(rows) for j in range(len(self.counts))]
-        return Contributions(shares, Batch(middle, stack_codes(usual, middle)))
+        expected = self.inputs.expected(middle, stack_codes(usual, middle))
+        maps = self.inputs.maps(terms, batch)
+        return Contributions(self.inputs.by_feature(terms), expected, maps)
 
     def _columns(self, batch: Batch) -> Tensor:
-        self.layout.check(batch)
-        return batch.numeric.T.clamp(-LIMIT, LIMIT).contiguous()
+        return self.inputs.columns(batch)[: self.inputs.numbers].contiguous()
 
     def _terms(self, batch: Batch) -> Tensor:
         """-log of the tail of each feature: [features, rows]."""

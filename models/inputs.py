@@ -1,4 +1,9 @@
-"""Encoded rows as one dense matrix: numeric columns, then each category one-hot or embedded."""
+"""Encoded rows as one dense matrix, whatever kind of columns they come from.
+
+Numbers come first: the numeric columns, each signal with all its numbers in order, and of each
+token input how often a row has each code. Then each category, one-hot or embedded. So a detector
+of tables works on images and texts too, as a baseline.
+"""
 
 import itertools
 from typing import Literal
@@ -6,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.detector import Batch, Layout
+from models.detector import Batch, Layout, TokenInput
 
 # Scaled values beyond this say nothing more, and their squares and products stay far inside
 # float32: an encoder column may be left unclipped (`clip: null`), and hold up to 3e38.
@@ -36,7 +41,9 @@ class Inputs(nn.Module):
             c.embedding if embedded else cap
             for c, cap, embedded in zip(layout.categories, caps, self.embedded, strict=True)
         ]
-        self.width = len(layout.numeric) + sum(self.sizes)
+        self.blocks = [s.width for s in layout.signals] + [_bag_width(t) for t in layout.tokens]
+        self.numbers = len(layout.numeric) + sum(self.blocks)  # columns before the categories
+        self.width = self.numbers + sum(self.sizes)
         self.capped = any(cap < c.size for c, cap in zip(layout.categories, caps, strict=True))
         tables = [
             nn.Embedding(c.size, c.embedding)
@@ -70,22 +77,96 @@ class Inputs(nn.Module):
             next(tables)(codes[j]).T if embedded else (codes[j] == self.code[:size]).float()
             for j, (size, embedded) in enumerate(zip(self.sizes, self.embedded, strict=True))
         ]
-        return torch.cat([batch.numeric.T.clamp(-LIMIT, LIMIT), *blocks])
+        signals = [s.flatten(1).T.clamp(-LIMIT, LIMIT) for s in batch.signals]
+        bags = [
+            _bag(given, tokens).T
+            for given, tokens in zip(self.layout.tokens, batch.tokens, strict=True)
+        ]
+        return torch.cat([batch.numeric.T.clamp(-LIMIT, LIMIT), *signals, *bags, *blocks])
 
     def by_feature(self, columns: Tensor) -> Tensor:
-        """Sum [rows, width] over the columns of each feature: [rows, len(layout.features)]."""
-        n = len(self.layout.numeric)
-        blocks = torch.split(columns[:, n:], self.sizes, 1) if self.sizes else ()
-        return torch.cat([columns[:, :n], *(b.sum(1, keepdim=True) for b in blocks)], 1)
+        """Sum over the columns of each feature: [rows, len(layout.features)].
+
+        `columns` is [rows, width], or has one column a category after the numbers.
+        """
+        numeric, inner, categories = self._parts(columns)
+        sums = [b.sum(1, keepdim=True) for b in (*categories, *inner)]
+        return torch.cat([numeric, *sums], 1)
+
+    def maps(self, columns: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """What columns, as in `by_feature`, say of the places within signals and tokens.
+
+        As `Contributions.maps`. The share of a code that a row lacks has no place.
+        """
+        _, inner, _ = self._parts(columns)
+        layout = self.layout
+        signals = [
+            block.reshape(-1, *signal.shape)
+            for block, signal in zip(inner, layout.signals, strict=False)
+        ]
+        bags = inner[len(signals) :]
+        spread = [
+            _spread(given, tokens, block)
+            for given, tokens, block in zip(layout.tokens, batch.tokens, bags, strict=True)
+        ]
+        return (*signals, *spread)
 
     def row(self, columns: Tensor) -> Batch:
-        """One-hot columns [rows, width] back as a batch: of each category the largest column."""
+        """Columns [rows, width], one-hot, as a batch: of each category the largest column; tokens
+        are all padding, since how often says nothing of where."""
         if any(self.embedded):
             raise TypeError("embedded categories cannot be read back from their columns")
+        _, _, categories = self._parts(columns)
+        return self.expected(columns, stack_codes([b.argmax(1) for b in categories], columns))
+
+    def expected(self, columns: Tensor, codes: Tensor) -> Batch:
+        """A batch of the numbers in columns [rows, at least `numbers`] and of these codes."""
+        numeric, inner, _ = self._parts(columns)
+        signals = tuple(
+            block.reshape(-1, *signal.shape)
+            for block, signal in zip(inner, self.layout.signals, strict=False)
+        )
+        tokens = tuple(
+            torch.zeros(len(columns), t.length, dtype=torch.int64, device=columns.device)
+            for t in self.layout.tokens
+        )
+        return Batch(numeric, codes, None, signals, tokens)
+
+    def _parts(self, columns: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Numeric columns, blocks of signals and tokens, blocks of categories."""
         n = len(self.layout.numeric)
-        blocks = torch.split(columns[:, n:], self.sizes, 1) if self.sizes else ()
-        codes = [b.argmax(1) for b in blocks]
-        return Batch(columns[:, :n], stack_codes(codes, columns))
+        inner = torch.split(columns[:, n : self.numbers], self.blocks, 1) if self.blocks else ()
+        rest = columns[:, self.numbers :]
+        categories: tuple[Tensor, ...] = ()
+        if self.sizes and rest.shape[1]:
+            whole = rest.shape[1] == sum(self.sizes)
+            categories = torch.split(rest, self.sizes if whole else 1, 1)
+        return columns[:, :n], list(inner), list(categories)
+
+
+def _bag_width(tokens: TokenInput) -> int:
+    return min(tokens.size, MAX_ONEHOT)
+
+
+def _bag(given: TokenInput, tokens: Tensor) -> Tensor:
+    """How much of a row each code is: [rows, _bag_width], 0 for padding; each row adds up to 1."""
+    width = _bag_width(given)
+    codes = torch.where(tokens < width, tokens, 1)
+    bag = torch.zeros(len(codes), width, device=codes.device)
+    bag.scatter_add_(1, codes, torch.ones_like(codes, dtype=bag.dtype))
+    bag[:, 0] = 0
+    return bag / bag.sum(1, keepdim=True).clamp_min(1)
+
+
+def _spread(given: TokenInput, tokens: Tensor, shares: Tensor) -> Tensor:
+    """The share of each code divided among its places: [rows, length]."""
+    width = _bag_width(given)
+    codes = torch.where(tokens < width, tokens, 1)
+    count = torch.zeros_like(shares).scatter_add_(
+        1, codes, torch.ones_like(codes, dtype=shares.dtype)
+    )
+    each = (shares / count.clamp_min(1)).gather(1, codes)
+    return torch.where(codes > 0, each, 0)
 
 
 def stack_codes(codes: list[Tensor], like: Tensor) -> Tensor:

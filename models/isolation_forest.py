@@ -84,7 +84,7 @@ class IsolationForest(Detector):
             self._take(t, estimator.tree_)
         self.unit.fill_(_mean_length(np.array([rows]))[0])
         self.usual.copy_(columns.median(0).values)
-        n = len(self.layout.numeric)
+        n = self.inputs.numbers
         self.usual[n:] = columns[:, n:].mean(0).to(self.usual.device)  # for the commonest code
 
     def _take(self, t: int, tree: Any) -> None:
@@ -134,9 +134,10 @@ class IsolationForest(Detector):
             after, column = self._step(columns, node)
             credit.scatter_add_(1, column, length[node] - length[after])
             node = after
-        shares = self.inputs.by_feature(credit / (self.config.trees * self.unit))
+        shares = (credit / (self.config.trees * self.unit)).float()
         usual = self.inputs.row(self.usual.expand(len(columns), -1))
-        return Contributions(shares.float(), usual)
+        maps = self.inputs.maps(shares, batch)
+        return Contributions(self.inputs.by_feature(shares), usual, maps)
 
     @property
     def _depth(self) -> int:

@@ -70,7 +70,8 @@ class KNN(Detector):
         squares = (columns - neighbour).square()
         # The sum of the squares is the distance squared; a row that was seen has no distance.
         shares = squares / distance.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
-        return Contributions(self.inputs.by_feature(shares), self.inputs.row(neighbour))
+        maps = self.inputs.maps(shares, batch)
+        return Contributions(self.inputs.by_feature(shares), self.inputs.row(neighbour), maps)
 
     def _neighbour(self, columns: Tensor) -> tuple[Tensor, Tensor]:
         """Distance to the k-th nearest row of the bank, and its place in it: [rows] each."""

@@ -72,8 +72,9 @@ class PCA(Detector):
     def contributions(self, batch: Batch) -> Contributions:
         columns = self.inputs(batch)
         expected = self._plane(columns)
-        shares = self.inputs.by_feature((columns - expected).square())
-        return Contributions(shares, self.inputs.row(expected))
+        squares = (columns - expected).square()
+        maps = self.inputs.maps(squares, batch)
+        return Contributions(self.inputs.by_feature(squares), self.inputs.row(expected), maps)
 
     def _plane(self, columns: Tensor) -> Tensor:
         """The nearest point of the plane."""

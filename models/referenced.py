@@ -22,14 +22,12 @@ class Referenced(Detector):
     """
 
     reference: Tensor
-    usual_numeric: Tensor
     usual_codes: Tensor
 
     def __init__(self, layout: Layout, config: Any) -> None:
         super().__init__(layout, config)
         self.inputs = Inputs(layout, embed=True)
         self.register_buffer("reference", torch.zeros(self.inputs.width))
-        self.register_buffer("usual_numeric", torch.zeros(len(layout.numeric)))
         self.register_buffer("usual_codes", torch.zeros(len(layout.categories), dtype=torch.int64))
 
     @abstractmethod
@@ -51,8 +49,10 @@ class Referenced(Detector):
         )
         with torch.no_grad():
             rows = len(columns)
-            expected = Batch(self.usual_numeric.expand(rows, -1), self.usual_codes.expand(rows, -1))
-            return Contributions(self.inputs.by_feature(shares), expected)
+            usual = self.reference[: self.inputs.numbers].expand(rows, -1)
+            expected = self.inputs.expected(usual, self.usual_codes.expand(rows, -1))
+            maps = self.inputs.maps(shares, batch)
+            return Contributions(self.inputs.by_feature(shares), expected, maps)
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
@@ -64,7 +64,6 @@ class Referenced(Detector):
             raise Refusal(f"expected held-back rows to calibrate the {name} on, found none")
         total = sum(self.inputs(b).double().sum(0) for b in normal) / rows
         self.reference.copy_(torch.as_tensor(total))
-        self.usual_numeric.copy_(self.reference[: len(self.layout.numeric)])
         for j, category in enumerate(self.layout.categories):
             counts = sum(torch.bincount(b.codes[:, j], minlength=category.size) for b in normal)
             self.usual_codes[j] = torch.as_tensor(counts).argmax()
@@ -73,5 +72,4 @@ class Referenced(Detector):
 def _normal(batch: Batch) -> Batch:
     if batch.label is None:
         return batch
-    keep = batch.label < 0.5
-    return Batch(batch.numeric[keep], batch.codes[keep], batch.label[keep])
+    return batch.take(batch.label < 0.5)
