@@ -88,6 +88,7 @@ class SignalInput:
     kind: Literal["vector", "series", "image", "video"]
     shape: tuple[int, ...]
     masked: bool = False
+    channels: tuple[str, ...] = ()  # names of the channels, where they have one
 
     @property
     def width(self) -> int:
