@@ -73,7 +73,7 @@ class SignalStatistics:
         """Steps that hold most sequences whole: at least 1, at most LONGEST."""
         if self.lengths.is_empty():
             return 1
-        return max(1, min(LONGEST, math.ceil(float(self.lengths.get_quantile(USUAL)))))
+        return max(1, min(LONGEST, math.ceil(float(self.lengths.get_quantile(USUAL, True)))))
 
     def to_document(self) -> dict[str, Any]:
         lengths = self.lengths and base64.b64encode(self.lengths.serialize()).decode()

@@ -126,12 +126,16 @@ def fix(source: Source, learned: Learned, cells: Cells, codes: Values | None) ->
     if signal is not None:
         signal = signal.reshape(len(signal), -1)
         if signal.dtype != np.uint8:
-            # Arrow lends its memory for reading only.
-            signal = np.require(signal, np.float32, ["C", "W"])
+            # Arrow lends its memory for reading only. What overflows is a problem already.
+            with np.errstate(over="ignore"):
+                signal = np.require(signal, np.float32, ["C", "W"])
             if cells.null is not None:
                 signal[cells.null] = np.nan
-    if cells.null is not None:
-        broken = {rule: rows & ~cells.null for rule, rows in broken.items()}
+    # A row that has no list, or a wrong one, is not to blame for its length as well.
+    for other in [rows for rows, _ in cells.problems] + (
+        [] if cells.null is None else [cells.null]
+    ):
+        broken = {rule: rows & ~other for rule, rows in broken.items()}
     return Fixed(signal, tokens, first_rules(broken))
 
 

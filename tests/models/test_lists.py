@@ -60,7 +60,7 @@ def test_vectors_are_scaled_element_by_element(cast: Any) -> None:
 def test_the_usual_width_is_learned_and_another_is_a_problem() -> None:
     encoder = one_column([[1.0, 2.0], [9.0], [3.0, 5.0]], Vector("v"))
     assert encoder.layout.signals[0].shape == (2,)
-    assert encoder.signals[0].centre.tolist() == [2.0, 3.5]
+    assert encoder.scalings[0].centre.tolist() == [2.0, 3.5]
     found = [[1.0, 2.0], [1.0], [1.0, 2.0, 3.0], []]
     assert problems(encoder, found) == [(row, "wrong_length") for row in (1, 2, 3)]
 
