@@ -75,10 +75,11 @@ def read_wave(data: bytes, column: Audio) -> Floats:
 
 
 def log_mel(wave: Floats, column: Audio) -> Floats:
-    """float32 [mels, frames]: the logarithm of the power in each band."""
+    """float32 [mels, frames]: the logarithm of the power in each band, 0 for a full-scale sine."""
     window, hop = _steps(column.sample_rate)
     pieces = np.lib.stride_tricks.sliding_window_view(wave, window)[::hop]
-    spectrum = np.fft.rfft(pieces * np.hanning(window), _points(window))
+    taper = np.hanning(window)
+    spectrum = np.fft.rfft(pieces * taper, _points(window)) / (taper.sum() / 2)
     power = (np.abs(spectrum) ** 2) @ _bands(column.sample_rate, column.mels).T
     logs: Floats = np.log(np.maximum(power.T, QUIET)).astype(np.float32)
     return logs
