@@ -277,8 +277,15 @@ class _Training:
         batches = [preparing.sample(encoder, data["validation"], held_rows, most, seed)]
         if self.plan.holds_back_days:
             batches.append(preparing.sample(encoder, data["train"], rows, most, seed))
+        # In chunks: the activations over 80,000 images at once would not fit.
+        size = encoder.layout.chunk_rows
+        chunks = [
+            batch.take(slice(start, start + size))
+            for batch in batches
+            for start in range(0, len(batch.numeric), size)
+        ]
         with torch.no_grad():
-            detector.calibrate(batches)
+            detector.calibrate(chunks)
 
     def _calibrations(
         self, encoder: Encoder, detectors: dict[str, Detector]

@@ -1,0 +1,113 @@
+"""Rows of signals on their way: read from Parquet, carried as tables, scored and explained."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from cluster import judge
+from cluster.encoded_table import from_table, to_table
+from cluster.intake import CHUNKS, Books, Intake
+from cluster.lake import snapshot
+from models import catalog
+from models.columns import FeatureColumn, Image, Numeric, Roles, Sequence, Text, Vector, Video
+from models.encoder import Encoder
+from models.extracted import Extracted, joined
+from tests.models.flows import batch_of, fit
+from tests.models.media import mixed
+
+COLUMNS: tuple[FeatureColumn, ...] = (
+    Image("picture", 8),
+    Text("message", 32, 16),
+    Vector("embedding"),
+    Sequence("series", length=5),
+    Sequence("events", length=5),
+    Video("clip", 2, 8),
+)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def table() -> pa.Table:
+    return mixed(40)
+
+
+@pytest.fixture(scope="module")
+def encoder(table: pa.Table) -> Encoder:
+    return fit(table, COLUMNS)
+
+
+def same(left: Extracted, right: Extracted) -> bool:
+    pairs = zip(
+        (left.values, left.codes, *left.signals, *left.tokens),
+        (right.values, right.codes, *right.signals, *right.tokens),
+        strict=True,
+    )
+    return all(  # to the bit: padding is NaN, which equals nothing
+        a.dtype == b.dtype and a.numpy().tobytes() == b.numpy().tobytes() for a, b in pairs
+    )
+
+
+def test_rows_come_back_from_a_table_as_they_were(encoder: Encoder, table: pa.Table) -> None:
+    extracted = encoder.extract(batch_of(table))
+    labels = np.arange(len(table), dtype=np.float32)
+    parts = pa.concat_tables(
+        [to_table(extracted.take(part), labels[part]) for part in (slice(0, 13), slice(13, 40))]
+    )
+    back, label = from_table(parts)
+    assert same(back, extracted)
+    assert label.tolist() == labels.tolist()
+    assert same(from_table(to_table(encoder.nothing(), labels[:0]))[0], encoder.nothing())
+
+
+def test_a_table_carries_more_than_ten_signals_in_their_order() -> None:
+    columns = tuple(Vector(f"v{i}") for i in range(12))
+    rows = pa.table({f"v{i}": [[float(i)], [i + 1.0]] for i in range(12)})
+    extracted = fit(rows, columns).extract(batch_of(rows))
+    assert same(from_table(to_table(extracted, np.zeros(2, np.float32)))[0], extracted)
+
+
+def test_rows_are_read_in_batches_that_suit_their_width(table: pa.Table, tmp_path: Path) -> None:
+    encoder = fit(table, (Video("clip", 8, 128), Text("message")))
+    pq.write_table(table, tmp_path / "rows.parquet")
+    taken = snapshot.take(str(tmp_path), None, snapshot.ALL)
+    (split,) = snapshot.cut(taken, 1_000, 1 << 30)
+    intake = Intake(str(tmp_path), encoder, Roles())
+    assert encoder.layout.chunk_rows == 4  # 8 grey frames of 128 x 128 in 4 bytes are 512 KiB
+    assert intake.batch_rows == CHUNKS * 4
+    books = Books()
+    lots = list(intake.lots(split, books))
+    assert [lot.extracted.rows for lot in lots] == [16, 16, 8]
+    assert books.good == 40
+    assert same(joined([lot.extracted for lot in lots]), encoder.extract(batch_of(table)))
+
+
+def test_scores_do_not_depend_on_how_rows_were_batched(encoder: Encoder, table: pa.Table) -> None:
+    detector = catalog.build("autoencoder", encoder.layout, {}).eval()
+    extracted = encoder.extract(batch_of(table))
+    whole = judge.scores(encoder, {"": detector}, extracted, CPU)[""]
+    parts = [
+        judge.scores(encoder, {"": detector}, extracted.take(slice(a, b)), CPU)[""]
+        for a, b in ((0, 3), (3, 40))
+    ]
+    assert whole.tobytes() == np.concatenate(parts).tobytes()
+    reasons = judge.reasons(encoder, detector, extracted, Roles(), 3, CPU)
+    assert len(reasons) == 40
+    assert all(
+        reason["observed"] and reason["expected"] for reason in reasons.flatten().to_pylist()
+    )
+
+
+def test_the_names_of_channels_are_read_with_the_schema(tmp_path: Path) -> None:
+    steps = pa.list_(pa.list_(pa.float32(), 2))
+    field = pa.field("s", steps, metadata={b"channels": b'["up", "down"]'})
+    schema = pa.schema([field, pa.field("n", pa.float64())])
+    rows = pa.table({"s": pa.array([[[1, 2], [3, 4]]], steps), "n": [1.0]}, schema)
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    read = snapshot.take(str(tmp_path), None, snapshot.ALL).schema
+    batch = batch_of(pq.read_table(tmp_path / "rows.parquet"))
+    encoder = fit(pa.Table.from_batches([batch]).cast(read), (Sequence("s"), Numeric("n")))
+    assert encoder.layout.signals[0].channels == ("up", "down")
