@@ -5,7 +5,6 @@ on any device (logarithm, scaling, clipping, null indicators). Both are elementw
 the same output in any batch.
 """
 
-import math
 from dataclasses import asdict
 from typing import Any
 
@@ -15,28 +14,19 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
-from models.cells import FLOAT32_MAX, Bools, Cells, Problem, Texts, raw_inputs
-from models.columns import Categorical, Image, SignalColumn, Video
+from models.cells import FLOAT32_MAX, Bools, Cells, Problem, Texts
+from models.columns import Categorical, SignalColumn
 from models.decoder import Decoder
-from models.detector import Batch, CategoryInput, Contributions, Layout, NumericInput
+from models.detector import Batch, Contributions
+from models.encoder_layout import SPECIAL, in_order, layout_of, pixels_of
 from models.extracted import Extracted
-from models.reasons import REASONS_TYPE, Explainer
+from models.reasons import Explainer
 from models.refusal import Refusal
 from models.scaling import NumberRange, Scaling
 from models.signals import Fixed, Learned, SignalScaling, fix
 from models.sources import Source, compare
 
-__all__ = ["REASONS_TYPE", "Encoder"]
-
-SPECIAL = 2  # codes before the vocabulary: 0 is "other", 1 is null
 NULL_CODE = 1
-PIXELS = (Image, Video)  # whose raw form is uint8
-
-
-def embedding_width(size: int) -> int:
-    """fast.ai's rule of thumb, 1.6 size^0.56 (Howard & Gugger 2020), at most 16: vocabularies of
-    logs are small, and a wider table outweighs the numbers beside it."""
-    return min(16, round(1.6 * math.pow(size, 0.56)))
 
 
 class Encoder(nn.Module):
@@ -64,7 +54,7 @@ class Encoder(nn.Module):
         self.ranges = ranges
         self.scaling = scaling
         # In the order of the columns: JSON that sorts its keys has lost it.
-        self.learned = _in_order(sources, learned or {})
+        self.learned = in_order(sources, learned or {})
         self.signals = nn.ModuleList(signals or [])  # one an entry of `layout.signals`
         self.raw, self.layout = layout_of(sources, vocabularies, self.learned)
         if len(scaling.centre) != len(self.raw):
@@ -72,7 +62,7 @@ class Encoder(nn.Module):
                 f"expected scales for {len(self.raw)} inputs, found {len(scaling.centre)}; "
                 "the encoder's tensors belong to another document"
             )
-        self._pixels = _pixels_of(sources, self.raw, self.learned)
+        self._pixels = pixels_of(sources, self.raw, self.learned)
         self._lookups = {name: pa.array(texts, pa.string()) for name, texts in vocabularies.items()}
         self._checked: pa.Schema | None = None
 
@@ -106,55 +96,26 @@ class Encoder(nn.Module):
         if self._checked is None or not batch.schema.equals(self._checked):
             self.check_schema(batch.schema)
             self._checked = batch.schema
-        rows = batch.num_rows
-        # Each column in one piece of memory: so it is filled and, on a CPU, scaled (see
-        # `Inputs.columns`); writing with strides was 14% to 40% slower.
-        values = np.empty((len(self.raw), rows), np.float32)
-        codes = np.empty((len(self.layout.categories), rows), np.int64)
-        signals: list[Tensor] = []
-        tokens: list[Tensor] = []
+        filling = _Filling(self, batch.num_rows)
         problems: list[Problem] = []
         decoder = Decoder(batch)
-        number = category = 0
         for source in self.sources:
             name = source.column.name
             learned = self.learned.get(name, Learned())
             cells = decoder.decode(source, learned.signal.shape[0] if learned.signal else 3)
-            fixed = self._fixed(source, learned, cells)
+            codes = None
+            if name in self._lookups and cells.text is not None:
+                codes = self._look_up(name, cells.text)
+            fixed = fix(source, learned, cells, codes)
             broken = [*_problems_of(source, cells), *fixed.broken]
             problems.extend(
                 Problem(int(row), name, rule) for at, rule in broken for row in np.flatnonzero(at)
             )
-            if not source.feature:
-                continue
-            for wide, kept in ((fixed.signal, signals), (fixed.tokens, tokens)):
-                if wide is not None:
-                    for at, _ in broken:
-                        wide[at] = 0
-                    kept.append(torch.from_numpy(wide))
-            first = number
-            for column in _inputs(source, cells, rows):
-                values[number] = self._shifted(name, column)
-                number += 1
-            if cells.null is not None and not isinstance(source.column, SignalColumn):
-                values[first:number, cells.null] = np.nan
-            coded = name in self._lookups and not learned.tokens
-            if coded and cells.text is not None:
-                codes[category] = self._look_up(name, cells.text)
-                category += 1
-            for at, _ in broken:
-                values[first:number, at] = 0
-                if coded:
-                    codes[category - 1, at] = 0
+            if source.feature:
+                filling.add(source, cells, codes, fixed, [at for at, _ in broken])
         order = {name: i for i, name in enumerate(self.required)}
         problems.sort(key=lambda problem: (problem.row, order[problem.column]))
-        return Extracted(
-            torch.from_numpy(values).T,
-            torch.from_numpy(codes).T,
-            tuple(problems),
-            tuple(signals),
-            tuple(tokens),
-        )
+        return filling.extracted(tuple(problems))
 
     def nothing(self) -> Extracted:
         """No rows, in the shape of those that `extract` gives."""
@@ -190,7 +151,7 @@ class Encoder(nn.Module):
     ) -> pa.Array:
         """The `top` features of each row by their share, with observed and expected values.
 
-        Returns an array of `REASONS_TYPE`. The sine and cosine of a time are one feature, and its
+        Returns an array of `reasons.REASONS_TYPE`. The sine and cosine of a time are one feature, and its
         share is their sum. Values of sensitive columns, and those expected, show "[sensitive]".
         """
         explainer = Explainer(
@@ -217,7 +178,7 @@ class Encoder(nn.Module):
         """The encoder of `to_document()` and `state_dict()`. Raises `Refusal` where they differ."""
         sources = tuple(Source.from_document(source) for source in document["sources"])
         found = {name: Learned.from_document(one) for name, one in document["learned"].items()}
-        learned = _in_order(sources, found)
+        learned = in_order(sources, found)
         given = [one.signal for one in learned.values() if one.signal]
         parts = ["scaling", *(f"signals.{i}" for i in range(len(given)))]
         wanted = {f"scaling.{name}" for name in Scaling.__annotations__}
@@ -241,13 +202,8 @@ class Encoder(nn.Module):
             [SignalScaling(one, **own) for one, own in zip(given, signals, strict=True)],
         )
 
-    def _fixed(self, source: Source, learned: Learned, cells: Cells) -> Fixed:
-        codes = None
-        if learned.tokens and cells.text is not None:
-            codes = self._look_up(source.column.name, cells.text)
-        return fix(source, learned, cells, codes)
-
-    def _shifted(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def shifted(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Numbers of a column less its offset, which float32 could not hold."""
         seen = self.ranges.get(name)
         if seen is None or not seen.offset:
             return values
@@ -260,62 +216,64 @@ class Encoder(nn.Module):
         return codes[text.indices]  # index -1, the last entry, is null
 
 
-def _in_order(sources: tuple[Source, ...], learned: dict[str, Learned]) -> dict[str, Learned]:
-    names = [source.column.name for source in sources]
-    return {name: learned[name] for name in names if name in learned}
+class _Filling:
+    """The tensors of a batch while its columns come in, one after the other."""
 
+    def __init__(self, encoder: Encoder, rows: int) -> None:
+        self.encoder, self.rows = encoder, rows
+        # Each column in one piece of memory: so it is filled and, on a CPU, scaled (see
+        # `Inputs.columns`); writing with strides was 14% to 40% slower.
+        self.values = np.empty((len(encoder.raw), rows), np.float32)
+        self.codes = np.empty((len(encoder.layout.categories), rows), np.int64)
+        self.signals: list[Tensor] = []
+        self.tokens: list[Tensor] = []
+        self.number = self.category = 0
 
-def layout_of(
-    sources: tuple[Source, ...],
-    vocabularies: dict[str, tuple[str, ...]],
-    learned: dict[str, Learned],
-) -> tuple[tuple[NumericInput, ...], Layout]:
-    """The raw inputs, and what the encoder makes of them."""
-    raw: list[NumericInput] = []
-    nulls: list[NumericInput] = []
-    categories: list[CategoryInput] = []
-    for source in sources:
-        column = source.column
-        if not source.feature:
-            continue
-        if isinstance(column, SignalColumn):
-            if source.nullable:
-                raw.append(NumericInput(f"{column.name} is null", "binary"))
-            continue
-        inputs = raw_inputs(column, source.signature)
-        raw.extend(inputs)
-        if inputs and source.nullable:
-            nulls.append(NumericInput(f"{column.name} is null", "binary"))
-        if column.name in vocabularies:
-            size = len(vocabularies[column.name]) + SPECIAL
-            embedded = isinstance(column, Categorical) and column.encoding == "embedding"
-            width = embedding_width(size) if embedded else 0
-            categories.append(CategoryInput(column.name, size, width))
-    signals = tuple(found.signal for found in learned.values() if found.signal)
-    tokens = tuple(found.tokens for found in learned.values() if found.tokens)
-    return tuple(raw), Layout((*raw, *nulls), tuple(categories), signals, tokens)
+    def add(
+        self,
+        source: Source,
+        cells: Cells,
+        codes: np.ndarray[Any, Any] | None,
+        fixed: Fixed,
+        broken: list[Bools],
+    ) -> None:
+        """The cells of a feature; zeros where a rule is broken."""
+        first = self.number
+        signal = isinstance(source.column, SignalColumn)
+        for column in self._inputs(source, cells):
+            self.values[self.number] = self.encoder.shifted(source.column.name, column)
+            self.number += 1
+        if cells.null is not None and not signal:
+            self.values[first : self.number, cells.null] = np.nan
+        if codes is not None and not signal:
+            self.codes[self.category] = codes
+            self.category += 1
+        for at in broken:
+            self.values[first : self.number, at] = 0
+            if codes is not None and not signal:
+                self.codes[self.category - 1, at] = 0
+        for wide, kept in ((fixed.signal, self.signals), (fixed.tokens, self.tokens)):
+            if wide is not None:
+                for at in broken:
+                    wide[at] = 0
+                kept.append(torch.from_numpy(wide))
 
+    def extracted(self, problems: tuple[Problem, ...]) -> Extracted:
+        return Extracted(
+            torch.from_numpy(self.values).T,
+            torch.from_numpy(self.codes).T,
+            problems,
+            tuple(self.signals),
+            tuple(self.tokens),
+        )
 
-def _inputs(source: Source, cells: Cells, rows: int) -> tuple[np.ndarray[Any, Any], ...]:
-    """The raw inputs [rows]; of signals only whether there is none, where training had that."""
-    if not isinstance(source.column, SignalColumn):
-        return cells.inputs
-    if not source.nullable:
-        return ()
-    return (np.zeros(rows, bool) if cells.null is None else cells.null,)
-
-
-def _pixels_of(
-    sources: tuple[Source, ...], raw: tuple[NumericInput, ...], learned: dict[str, Learned]
-) -> list[tuple[bool, int | None]]:
-    """Of each signal: is it pixels, which have no NaN; and which raw input says that it is null."""
-    places = {given.name: i for i, given in enumerate(raw)}
-    kinds = {source.column.name: isinstance(source.column, PIXELS) for source in sources}
-    return [
-        (kinds[name], places.get(f"{name} is null") if kinds[name] else None)
-        for name, found in learned.items()
-        if found.signal
-    ]
+    def _inputs(self, source: Source, cells: Cells) -> tuple[np.ndarray[Any, Any], ...]:
+        """The raw inputs [rows]; of a signal only whether it is null, where training had that."""
+        if not isinstance(source.column, SignalColumn):
+            return cells.inputs
+        if not source.nullable:
+            return ()
+        return (np.zeros(self.rows, bool) if cells.null is None else cells.null,)
 
 
 def _problems_of(source: Source, cells: Cells) -> list[tuple[Bools, str]]:

@@ -13,7 +13,8 @@ from models.column_statistics import Statistics, vocabulary_size
 from models.columns import FeatureColumn, Numeric, SignalColumn, Timestamp
 from models.decoder import Decoder
 from models.detector import chunk_rows
-from models.encoder import SPECIAL, Encoder
+from models.encoder import Encoder
+from models.encoder_layout import SPECIAL
 from models.refusal import Refusal
 from models.scaling import SMALLEST, WIDEST_SCORE, NumberRange, Scale, Scaling
 from models.signals import Learned, SignalScaling, learn, most_bytes

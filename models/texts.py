@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.cells import Bools, Cells, invalid_utf8, nulls
+from models.cells import Cells, invalid_utf8, nulls
 from models.columns import Text
 
 Codes = npt.NDArray[np.int64]
@@ -121,8 +121,3 @@ def text_of(tokens: Codes) -> str:
     """The text that tokens [length] are the bytes of; what is cut off in the middle is left out."""
     raw = bytes((tokens[tokens >= FIRST_BYTE] - FIRST_BYTE).astype(np.uint8))
     return raw.decode(errors="ignore")
-
-
-def is_blank(tokens: Codes) -> Bools:
-    """Rows [rows] without a byte."""
-    return np.asarray((tokens < FIRST_BYTE).all(1))

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from models.columns import Boolean, Categorical, FeatureColumn, IPAddress, Numeric, Port, Timestamp
 from models.detector import Contributions
-from models.encoder import REASONS_TYPE, Encoder
+from models.encoder import Encoder
 from models.readable import readable
+from models.reasons import REASONS_TYPE
 from tests.models.flows import batch_of, fit, flows
 
 NIGHT = datetime(2026, 11, 22, 3, 12)  # a Sunday
