@@ -151,8 +151,8 @@ class Encoder(nn.Module):
     ) -> pa.Array:
         """The `top` features of each row by their share, with observed and expected values.
 
-        Returns an array of `reasons.REASONS_TYPE`. The sine and cosine of a time are one feature, and its
-        share is their sum. Values of sensitive columns, and those expected, show "[sensitive]".
+        Returns an array of `reasons.REASONS_TYPE`. The sine and cosine of a time are one feature,
+        and its share is their sum. Values of sensitive columns, and those expected, show "[sensitive]".
         """
         explainer = Explainer(
             self.sources,
