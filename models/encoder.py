@@ -152,7 +152,8 @@ class Encoder(nn.Module):
         """The `top` features of each row by their share, with observed and expected values.
 
         Returns an array of `reasons.REASONS_TYPE`. The sine and cosine of a time are one feature,
-        and its share is their sum. Values of sensitive columns, and those expected, show "[sensitive]".
+        and its share is their sum. Values of sensitive columns, and those expected, show
+        "[sensitive]".
         """
         explainer = Explainer(
             self.sources,
