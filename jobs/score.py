@@ -13,7 +13,7 @@ from cluster.lake.journal import Journal
 from cluster.lake.registry import Registry
 from cluster.lake.snapshot import Task
 from cluster.lake.store import Store
-from cluster.lake.table import LakeTable
+from cluster.lake.table import LakeTable, counter
 from cluster.resources import plan_actors
 from cluster.scoring import FLAGS, QUARANTINE, REGISTRY, RUNS, SCORES
 from cluster.session import session
@@ -77,12 +77,13 @@ def score(
     clock = clock or Clock()
     output = Store.open(spec.output.uri)
     with clock("list"):
+        # Before the snapshot: a run of newer files that commits from here on is not replaced.
+        seen = _commits_so_far(spec, output, day)
         run = open_run(spec, day, output)
     table = flag_table(run)
     if table.is_run_committed(day, run.run_id):
         return _already(run)
     _need_create_once(output, single_writer)
-    seen = table.counter(day)
     journal = Journal(output.child(RUNS), run.run_id)
     with clock("plan"):
         splits = _tasks(run, journal)
@@ -173,7 +174,7 @@ def _finish(
     run: Run,
     balance: Balance,
     table: LakeTable,
-    seen: int,
+    seen: dict[str, int],
     journal: Journal,
     clock: Clock,
     seconds: float,
@@ -192,8 +193,15 @@ def _finish(
     return receipt
 
 
-def _commit(run: Run, balance: Balance, table: LakeTable, seen: int) -> int:
-    """The side tables first, then the flags, whose commit is the one that counts."""
+def _commits_so_far(spec: Spec, output: Store, day: str) -> dict[str, int]:
+    """How often the day was committed, of each table that the run will commit."""
+    names = [QUARANTINE, FLAGS, *([SCORES] if spec.output.scores == "all" else [])]
+    return {name: counter(output.child(name), day) for name in names}
+
+
+def _commit(run: Run, balance: Balance, table: LakeTable, seen: dict[str, int]) -> int:
+    """The side tables first, then the flags, whose commit is the one that counts. Each is refused
+    where another run has committed the day meanwhile, so the tables are of one run."""
     facts = {"bundle": run.bundle.id, "threshold": run.threshold.id, "rows": str(balance.rows)}
     sides = [(QUARANTINE, schemas.QUARANTINE, balance.shards("quarantine_shards"))]
     if run.spec.output.scores == "all":
@@ -202,10 +210,9 @@ def _commit(run: Run, balance: Balance, table: LakeTable, seen: int) -> int:
     for name, schema, shards in sides:
         side = LakeTable(run.output.child(name), schema, name)
         shards = [*shards, *_rejected(run, name)]
-        side.commit(run.day, run.run_id, run.snapshot.digest, shards, None, facts)
-    return table.commit(
-        run.day, run.run_id, run.snapshot.digest, balance.shards("shards"), seen, facts
-    )
+        side.commit(run.day, run.run_id, run.snapshot.digest, shards, seen[name], facts)
+    flags = balance.shards("shards")
+    return table.commit(run.day, run.run_id, run.snapshot.digest, flags, seen[FLAGS], facts)
 
 
 def _rejected(run: Run, table: str) -> list[Any]:
