@@ -20,8 +20,16 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema of what `reading` gives for a file of this schema; no metadata."""
-    return pa.schema([pa.field(f.name, plain(f.type), f.nullable) for f in schema])
+    """The schema of what `reading` gives for a file of this schema; of the metadata only the
+    names of a series' channels."""
+    return pa.schema(
+        [pa.field(f.name, plain(f.type), f.nullable, _channel_names(f)) for f in schema]
+    )
+
+
+def _channel_names(field: pa.Field) -> dict[bytes, bytes] | None:
+    names = (field.metadata or {}).get(b"channels")
+    return {b"channels": names} if names else None
 
 
 def plain_array(column: pa.Array) -> pa.Array:
