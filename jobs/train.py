@@ -28,6 +28,7 @@ from models import catalog
 from models.bundle import Bundle
 from models.detector import Detector
 from models.encoder import Encoder
+from models.learning import TrainingOptions
 from models.refusal import Refusal
 from models.threshold import Calibration
 
@@ -186,7 +187,7 @@ class _Training:
             rows = data["train"].count()
             prepared = {"positive": positive, "rows": rows}
         given = self.spec.training
-        options_of_loop = ddp.TrainingOptions(
+        options_of_loop = TrainingOptions(
             epochs=given.epochs,
             batch_rows=given.batch_rows,
             learning_rate=given.learning_rate,

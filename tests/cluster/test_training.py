@@ -13,9 +13,10 @@ import ray.data
 
 from cluster.lake.store import Store
 from cluster.resources import plan_workers
-from cluster.training import NonFiniteLoss, Trained, TrainingOptions, train
+from cluster.training import Trained, train
 from models import catalog
 from models.encoder import Encoder
+from models.learning import NonFiniteLoss, TrainingOptions
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
