@@ -9,6 +9,7 @@ from rapidfuzz import process
 
 from models.autoencoder import Autoencoder
 from models.classifier import Classifier
+from models.convolutional_autoencoder import ConvolutionalAutoencoder
 from models.detector import Detector, Layout
 from models.diffusion_time import DiffusionTime
 from models.ecod import ECOD
@@ -21,6 +22,7 @@ from models.variational_autoencoder import VariationalAutoencoder
 CATALOG: dict[str, type[Detector]] = {
     "autoencoder": Autoencoder,
     "classifier": Classifier,
+    "convolutional_autoencoder": ConvolutionalAutoencoder,
     "diffusion_time": DiffusionTime,
     "ecod": ECOD,
     "isolation_forest": IsolationForest,

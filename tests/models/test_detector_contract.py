@@ -33,6 +33,7 @@ CASES = [
 OPTIONS: dict[str, dict[str, Any]] = {
     "autoencoder": {"widths": [32, 16]},
     "classifier": {"widths": [32, 16]},
+    "convolutional_autoencoder": {"channels": 4, "widths": [16]},
     "diffusion_time": {"widths": [64, 64], "dropout": 0.0},
     "isolation_forest": {"trees": 60, "rows_per_tree": 128},
     "knn": {"sample_rows": 3000},
