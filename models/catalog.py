@@ -10,9 +10,12 @@ from rapidfuzz import process
 from models.autoencoder import Autoencoder
 from models.classifier import Classifier
 from models.convolutional_autoencoder import ConvolutionalAutoencoder
+from models.convolutional_classifier import ConvolutionalClassifier
+from models.deep_svdd import DeepSVDD
 from models.detector import Detector, Layout
 from models.diffusion_time import DiffusionTime
 from models.ecod import ECOD
+from models.gan import GAN
 from models.isolation_forest import IsolationForest
 from models.knn import KNN
 from models.pca import PCA
@@ -22,9 +25,12 @@ from models.variational_autoencoder import VariationalAutoencoder
 CATALOG: dict[str, type[Detector]] = {
     "autoencoder": Autoencoder,
     "classifier": Classifier,
+    "cnn_classifier": ConvolutionalClassifier,
     "convolutional_autoencoder": ConvolutionalAutoencoder,
+    "deep_svdd": DeepSVDD,
     "diffusion_time": DiffusionTime,
     "ecod": ECOD,
+    "gan": GAN,
     "isolation_forest": IsolationForest,
     "knn": KNN,
     "pca": PCA,

@@ -149,6 +149,11 @@ class Towers(nn.Module):
         out: Tensor = self.last(F.dropout(self.features(rows), dropout))
         return out
 
+    @property
+    def bias(self) -> Tensor:
+        """That of the outputs."""
+        return self.last.bias
+
     def features(self, rows: Tensor) -> Tensor:
         """What the last layer joins."""
         parts = torch.split(rows, [s.width for s in self.sections], 1)

@@ -33,8 +33,11 @@ CASES = [
 OPTIONS: dict[str, dict[str, Any]] = {
     "autoencoder": {"widths": [32, 16]},
     "classifier": {"widths": [32, 16]},
+    "cnn_classifier": {"channels": 4, "widths": [16]},
     "convolutional_autoencoder": {"channels": 4, "widths": [16]},
+    "deep_svdd": {"channels": 4, "widths": [32, 16], "outputs": 8},
     "diffusion_time": {"widths": [64, 64], "dropout": 0.0},
+    "gan": {"channels": 4, "widths": [32, 16]},
     "isolation_forest": {"trees": 60, "rows_per_tree": 128},
     "knn": {"sample_rows": 3000},
     "variational_autoencoder": {"widths": [32, 16]},
