@@ -82,5 +82,5 @@ class DeepSVDD(Referenced):
         return self._distance(self.encoder(columns))
 
     def _distance(self, code: Tensor) -> Tensor:
-        distance: Tensor = (code.float() - self.centre).square().sum(1)
-        return distance
+        away: Tensor = code.float() - self.centre
+        return away.square().sum(1)

@@ -111,7 +111,7 @@ class GAN(Autoencoder):
         cross-entropy: [rows]. Only the generator learns from the first."""
         still = {name: p.detach() for name, p in self.critic.named_parameters()}
         seen, features = functional_call(self.critic, still, (fake,)), self.critic(real)
-        apart = (seen - features.detach()).float().square().sum(1)
+        apart: Tensor = (seen - features.detach()).float().square().sum(1)
         turned = self.critic(_Reversed.apply(fake))  # type: ignore[no-untyped-call]
         of_real, of_fake = self.verdict(features).float(), self.verdict(turned).float()
         entropy: Tensor = (F.softplus(-of_real) + F.softplus(of_fake)).squeeze(1)
