@@ -75,12 +75,11 @@ class DeepSVDD(Referenced):
         rebuilt = self.decoder(code).float()
         # Embeddings are learned: a target that moves to meet its reconstruction would be another
         # way to collapse.
-        errors = F.huber_loss(rebuilt, columns.detach(), reduction="none").mean(1)
+        errors: Tensor = F.huber_loss(rebuilt, columns.detach(), reduction="none").mean(1)
         return self._distance(code) + self.config.reconstruction * errors
 
     def score_columns(self, columns: Tensor) -> Tensor:
         return self._distance(self.encoder(columns))
 
     def _distance(self, code: Tensor) -> Tensor:
-        away: Tensor = code.float() - self.centre
-        return away.square().sum(1)
+        return (code.float() - self.centre).square().sum(1)
