@@ -75,8 +75,9 @@ class DeepSVDD(Referenced):
         rebuilt = self.decoder(code).float()
         # Embeddings are learned: a target that moves to meet its reconstruction would be another
         # way to collapse.
-        errors: Tensor = F.huber_loss(rebuilt, columns.detach(), reduction="none").mean(1)
-        return self._distance(code) + self.config.reconstruction * errors
+        errors = F.huber_loss(rebuilt, columns.detach(), reduction="none").mean(1)
+        loss: Tensor = self._distance(code) + self.config.reconstruction * errors
+        return loss
 
     def score_columns(self, columns: Tensor) -> Tensor:
         return self._distance(self.encoder(columns))

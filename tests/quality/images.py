@@ -74,7 +74,7 @@ def fashion_mnist() -> Rows:
     values = torch.from_numpy(np.stack(images)).float()[:, None]
     names = np.concatenate([t["class_name"].to_numpy(zero_copy_only=False) for t in tables])
     train = np.arange(len(values)) < len(tables[0])
-    return Rows(values, sorted(set(names)), train, ~train, names.astype(str), "image", (0, 2, 3))
+    return Rows(values, sorted(set(names.tolist())), train, ~train, names.astype(str), "image", (0, 2, 3))
 
 
 @cache
@@ -83,7 +83,7 @@ def spoken_digits() -> Rows:
     values = torch.stack([_log_mel(cell.as_py()) for cell in table["audio"]])[:, None]
     digits = table["digit"].to_numpy().astype(str)
     train = table["split"].to_numpy(zero_copy_only=False) == "train"
-    return Rows(values, sorted(set(digits)), train, ~train, digits, "image", (0, 1, 3))
+    return Rows(values, sorted(set(digits.tolist())), train, ~train, digits, "image", (0, 1, 3))
 
 
 @cache
