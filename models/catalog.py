@@ -16,6 +16,7 @@ from models.detector import Detector, Layout
 from models.diffusion_time import DiffusionTime
 from models.ecod import ECOD
 from models.gan import GAN
+from models.hog_knn import HOGKNN
 from models.isolation_forest import IsolationForest
 from models.knn import KNN
 from models.pca import PCA
@@ -31,6 +32,7 @@ CATALOG: dict[str, type[Detector]] = {
     "diffusion_time": DiffusionTime,
     "ecod": ECOD,
     "gan": GAN,
+    "hog_knn": HOGKNN,
     "isolation_forest": IsolationForest,
     "knn": KNN,
     "pca": PCA,

@@ -107,19 +107,19 @@ class Painter(nn.Module):
         return values.reshape(len(values), math.prod(values.shape[1:]))
 
 
-class _Section(NamedTuple):
+class Section(NamedTuple):
     """A run of columns: one spatial signal, or what lies between two."""
 
     width: int
     signal: SignalInput | None
 
 
-def _sections(layout: Layout, width: int) -> list[_Section]:
+def sections_of(layout: Layout, width: int) -> list[Section]:
     """The columns of a row of `width`, in order."""
-    sections = [_Section(len(layout.numeric), None)]
+    sections = [Section(len(layout.numeric), None)]
     for signal in layout.signals:
-        sections.append(_Section(signal.width, signal if is_spatial(signal) else None))
-    return [*sections, _Section(width - sum(s.width for s in sections), None)]
+        sections.append(Section(signal.width, signal if is_spatial(signal) else None))
+    return [*sections, Section(width - sum(s.width for s in sections), None)]
 
 
 class Towers(nn.Module):
@@ -136,7 +136,7 @@ class Towers(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.sections = _sections(layout, width)
+        self.sections = sections_of(layout, width)
         towers = [Tower(s.signal, channels, bias) for s in self.sections if s.signal is not None]
         self.towers = nn.ModuleList(towers)
         beside = sum(s.width for s in self.sections if s.signal is None)
@@ -179,7 +179,7 @@ class Painters(nn.Module):
         self, layout: Layout, inputs: int, width: int, channels: int, widths: tuple[int, ...]
     ) -> None:
         super().__init__()
-        self.sections = _sections(layout, width)
+        self.sections = sections_of(layout, width)
         painters = [Painter(s.signal, channels) for s in self.sections if s.signal is not None]
         beside = sum(s.width for s in self.sections if s.signal is None)
         sizes = (*widths[::-1], beside) if beside else ()

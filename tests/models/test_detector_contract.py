@@ -38,6 +38,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "deep_svdd": {"channels": 4, "widths": [32, 16], "outputs": 8},
     "diffusion_time": {"widths": [64, 64], "dropout": 0.0},
     "gan": {"channels": 4, "widths": [32, 16]},
+    "hog_knn": {"sample_rows": 1000},
     "isolation_forest": {"trees": 60, "rows_per_tree": 128},
     "knn": {"sample_rows": 3000},
     "variational_autoencoder": {"widths": [32, 16]},
