@@ -74,7 +74,9 @@ def fashion_mnist() -> Rows:
     values = torch.from_numpy(np.stack(images)).float()[:, None]
     names = np.concatenate([t["class_name"].to_numpy(zero_copy_only=False) for t in tables])
     train = np.arange(len(values)) < len(tables[0])
-    return Rows(values, sorted(set(names.tolist())), train, ~train, names.astype(str), "image", (0, 2, 3))
+    return Rows(
+        values, sorted(set(names.tolist())), train, ~train, names.astype(str), "image", (0, 2, 3)
+    )
 
 
 @cache
