@@ -192,7 +192,7 @@ def test_a_slope_is_described_by_its_direction() -> None:
 
 
 def test_what_moves_by_a_pixel_changes_its_description_less_than_its_pixels() -> None:
-    histogram = Histograms(SignalInput("s", "image", (1, 28, 28)), cells=6)
+    histogram = Histograms(SignalInput("s", "image", (1, 28, 28)), cells=36)
     image = torch.zeros(1, 1, 28, 28)
     image[..., 8:20, 8:20] = 1
     moved = image.roll(1, 3)
@@ -204,7 +204,7 @@ def test_the_share_of_a_cell_goes_to_the_channel_and_places_that_it_describes() 
     signal = SignalInput("s", "image", (2, 12, 12))
     layout, rows = alone(signal, 50)
     quiet = rows._replace(signals=(0.1 * rows.signals[0],))
-    detector = build("hog_knn", layout, {"sample_rows": 50, "cells": 4})
+    detector = build("hog_knn", layout, {"sample_rows": 50, "cells": 16})
     detector.fit(quiet, seed=0)
     spot = 0.1 * alone(signal, 1, seed=9)[1].signals[0]
     spot[0, 1, 8:11, 1:4] = 6.0
