@@ -88,8 +88,9 @@ class Tower(nn.Module):
 class Painter(nn.Module):
     """The way back of a `Tower`: a flat map to the signal, in its own size.
 
-    Each step repeats the places of a map until it has the next one's size, then convolves
-    (Odena et al., Distill 2016: transposed convolutions leave chequered patterns).
+    Each step convolves and repeats the places of the map until it has the next one's size (Odena
+    et al., Distill 2016: transposed convolutions leave chequered patterns); the last repeats
+    first. The other order costs three times as much.
     """
 
     def __init__(self, signal: SignalInput, channels: int) -> None:
@@ -102,9 +103,11 @@ class Painter(nn.Module):
     def forward(self, flat: Tensor) -> Tensor:
         smallest, *sides = self.pyramid.sides[::-1]
         values = flat.reshape(-1, self.pyramid.channels[-1], *smallest)
-        for layer, size in zip(self.layers, sides, strict=True):
-            values = layer(F.interpolate(F.leaky_relu(values, _SLOPE), size))
-        return values.reshape(len(values), math.prod(values.shape[1:]))
+        *inner, last = self.layers
+        for layer, size in zip(inner, sides[:-1], strict=True):
+            values = F.interpolate(layer(F.leaky_relu(values, _SLOPE)), size)
+        painted: Tensor = last(F.interpolate(F.leaky_relu(values, _SLOPE), sides[-1]))
+        return painted.reshape(len(painted), math.prod(painted.shape[1:]))
 
 
 class Section(NamedTuple):

@@ -8,10 +8,11 @@ and judges the scores; no detector sees it.
 
 import argparse
 import io
+import itertools
 import json
 import time
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -152,7 +153,7 @@ def batch_of(values: Tensor) -> Batch:
 
 
 def measure(
-    name: str, normal: str, detector_name: str, seed: int, options: dict[str, Any]
+    name: str, normal: str, detector_name: str, training: TrainingOptions, options: dict[str, Any]
 ) -> Result:
     """Learn from the training rows of one class and score the test rows."""
     rows = SETS[name]()
@@ -166,13 +167,14 @@ def measure(
     given = (given - mean) / deviation
     test = batch_of((rows.values[torch.from_numpy(tested)] - mean) / deviation)
     signal = SignalInput("signal", rows.kind, tuple(given.shape[1:]))  # type: ignore[arg-type]
+    seed = training.seed
     order = torch.randperm(len(given), generator=torch.Generator().manual_seed(seed))
     held_back = max(1, round(HELD_BACK * len(given)))
     torch.manual_seed(seed)
     started = time.perf_counter()
     detector = build(detector_name, Layout((), (), (signal,)), options)
     train, rest = batch_of(given[order[held_back:]]), batch_of(given[order[:held_back]])
-    learn(detector, train, rest, TrainingOptions(seed=seed))
+    learn(detector, train, rest, training)
     trained = time.perf_counter()
     scores = scored(detector, test).numpy()
     done = time.perf_counter()
@@ -191,14 +193,6 @@ def measure(
     )
 
 
-def results(
-    name: str, detector: str, seeds: list[int], only: list[str], options: dict[str, Any]
-) -> Iterator[Result]:
-    for normal in only or SETS[name]().classes:
-        for seed in seeds:
-            yield measure(name, normal, detector, seed, options)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.quality.images", description=__doc__)
     parser.add_argument("--set", action="append", choices=SETS, dest="sets")
@@ -206,16 +200,19 @@ def main() -> None:
     parser.add_argument("--seed", action="append", type=int, dest="seeds")
     parser.add_argument("--normal", action="append", default=[], help="class; default: all")
     parser.add_argument("--options", type=json.loads, default={}, help="of the detector, JSON")
+    parser.add_argument("--epochs", type=int, default=TrainingOptions().epochs)
     given = parser.parse_args()
-    for name in given.sets or SETS:
-        for detector in given.detectors:
-            found = []
-            for result in results(name, detector, given.seeds or [0], given.normal, given.options):
-                print(json.dumps(asdict(result)), flush=True)
-                found.append(result)
-            mean = float(np.mean([r.auroc for r in found]))
-            line = {"set": name, "detector": detector, "classes": len(found), "auroc": mean}
-            print(json.dumps(line), flush=True)
+    for name, detector in itertools.product(given.sets or SETS, given.detectors):
+        found = []
+        for normal, seed in itertools.product(
+            given.normal or SETS[name]().classes, given.seeds or [0]
+        ):
+            training = TrainingOptions(seed=seed, epochs=given.epochs)
+            result = measure(name, normal, detector, training, given.options)
+            print(json.dumps(asdict(result)), flush=True)
+            found.append(result.auroc)
+        mean = round(float(np.mean(found)), 4)
+        print(json.dumps({"set": name, "detector": detector, "mean_auroc": mean}), flush=True)
 
 
 if __name__ == "__main__":
