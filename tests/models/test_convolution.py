@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.catalog import build
+from models.catalog import build, configure
 from models.convolution import Painters, Pyramid, Towers
 from models.deep_svdd import DeepSVDD
 from models.detector import Batch, Detector, Layout, NumericInput, SignalInput
@@ -93,6 +93,29 @@ def test_a_table_is_refused_with_what_is_lacking(name: str) -> None:
         Refusal, match=r"expected a series, an image.*found other columns: duration"
     ):
         build(name, TABLE, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("cnn_classifier", "channels", 0),
+        ("convolutional_autoencoder", "channels", 0),
+        ("deep_svdd", "widths", []),
+        ("deep_svdd", "channels", 0),
+        ("deep_svdd", "outputs", 0),
+        ("deep_svdd", "reconstruction", 0.0),
+        ("deep_svdd", "steps", 0),
+        ("gan", "channels", 0),
+        ("gan", "latent_weight", 0.0),
+        ("gan", "adversarial_weight", -1.0),
+        ("hog_knn", "cells", 0),
+    ],
+)
+def test_an_option_out_of_range_is_refused_with_its_name(
+    name: str, option: str, value: object
+) -> None:
+    with pytest.raises(Refusal, match=rf"\.{option}: expected "):
+        configure(name, {option: value})
 
 
 # --- padding ---------------------------------------------------------------------------------

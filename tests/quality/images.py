@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,7 +26,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
-from models.catalog import build
+from models.catalog import build, detector_class
 from models.detector import Batch, Layout, SignalInput
 from models.learning import TrainingOptions, learn, scored
 
@@ -46,7 +46,7 @@ class Rows(NamedTuple):
     train: NDArray[np.bool_]  # may be learned from
     test: NDArray[np.bool_]  # are scored
     normal: NDArray[np.str_]  # class that a row is a normal one of, or ""
-    kind: str
+    kind: Literal["image", "vector"]
     per: tuple[int, ...]  # axes of `values` that share a mean and a deviation
 
 
@@ -145,6 +145,10 @@ def _mel() -> Tensor:
     return torch.from_numpy(np.minimum(rising, falling).clip(0)).float()
 
 
+def layout_of(rows: Rows) -> Layout:
+    return Layout((), (), (SignalInput("signal", rows.kind, tuple(rows.values.shape[1:])),))
+
+
 def batch_of(values: Tensor) -> Batch:
     rows = len(values)
     return Batch(
@@ -166,13 +170,12 @@ def measure(
     deviation = given.std(rows.per, keepdim=True).clamp_min(_LEAST_DEVIATION)
     given = (given - mean) / deviation
     test = batch_of((rows.values[torch.from_numpy(tested)] - mean) / deviation)
-    signal = SignalInput("signal", rows.kind, tuple(given.shape[1:]))  # type: ignore[arg-type]
     seed = training.seed
     order = torch.randperm(len(given), generator=torch.Generator().manual_seed(seed))
     held_back = max(1, round(HELD_BACK * len(given)))
     torch.manual_seed(seed)
     started = time.perf_counter()
-    detector = build(detector_name, Layout((), (), (signal,)), options)
+    detector = build(detector_name, layout_of(rows), options)
     train, rest = batch_of(given[order[held_back:]]), batch_of(given[order[:held_back]])
     learn(detector, train, rest, training)
     trained = time.perf_counter()
@@ -203,6 +206,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=TrainingOptions().epochs)
     given = parser.parse_args()
     for name, detector in itertools.product(given.sets or SETS, given.detectors):
+        if lacking := detector_class(detector).unfit(layout_of(SETS[name]())):
+            print(json.dumps({"set": name, "detector": detector, "refused": lacking}), flush=True)
+            continue
         found = []
         for normal, seed in itertools.product(
             given.normal or SETS[name]().classes, given.seeds or [0]
