@@ -9,9 +9,14 @@ from rapidfuzz import process
 
 from models.autoencoder import Autoencoder
 from models.classifier import Classifier
+from models.convolutional_autoencoder import ConvolutionalAutoencoder
+from models.convolutional_classifier import ConvolutionalClassifier
+from models.deep_svdd import DeepSVDD
 from models.detector import Detector, Layout
 from models.diffusion_time import DiffusionTime
 from models.ecod import ECOD
+from models.gan import GAN
+from models.hog_knn import HOGKNN
 from models.isolation_forest import IsolationForest
 from models.knn import KNN
 from models.pca import PCA
@@ -21,8 +26,13 @@ from models.variational_autoencoder import VariationalAutoencoder
 CATALOG: dict[str, type[Detector]] = {
     "autoencoder": Autoencoder,
     "classifier": Classifier,
+    "cnn_classifier": ConvolutionalClassifier,
+    "convolutional_autoencoder": ConvolutionalAutoencoder,
+    "deep_svdd": DeepSVDD,
     "diffusion_time": DiffusionTime,
     "ecod": ECOD,
+    "gan": GAN,
+    "hog_knn": HOGKNN,
     "isolation_forest": IsolationForest,
     "knn": KNN,
     "pca": PCA,

@@ -39,9 +39,13 @@ class KNN(Detector):
 
     def __init__(self, layout: Layout, config: KNNConfig) -> None:
         super().__init__(layout, config)
-        self.inputs = Inputs(layout, embed=False)
+        self.inputs = self.compared(layout)
         self.register_buffer("bank", torch.zeros(config.sample_rows, self.inputs.width))
         self.register_buffer("rows", torch.zeros((), dtype=torch.int64))  # of the bank in use
+
+    def compared(self, layout: Layout) -> Inputs:
+        """The columns that distances are taken over."""
+        return Inputs(layout, embed=False)
 
     def loss(self, batch: Batch) -> Tensor:
         """The score: there is no other loss."""
