@@ -12,9 +12,11 @@ from models.classifier import Classifier
 from models.detector import Detector, Layout
 from models.diffusion_time import DiffusionTime
 from models.ecod import ECOD
+from models.forecaster import Forecaster
 from models.isolation_forest import IsolationForest
 from models.knn import KNN
 from models.pca import PCA
+from models.recurrent_autoencoder import RecurrentAutoencoder
 from models.refusal import Refusal
 from models.variational_autoencoder import VariationalAutoencoder
 
@@ -23,9 +25,11 @@ CATALOG: dict[str, type[Detector]] = {
     "classifier": Classifier,
     "diffusion_time": DiffusionTime,
     "ecod": ECOD,
+    "forecaster": Forecaster,
     "isolation_forest": IsolationForest,
     "knn": KNN,
     "pca": PCA,
+    "recurrent_autoencoder": RecurrentAutoencoder,
     "variational_autoencoder": VariationalAutoencoder,
 }
 
