@@ -15,9 +15,12 @@ from models.ecod import ECOD
 from models.forecaster import Forecaster
 from models.isolation_forest import IsolationForest
 from models.knn import KNN
+from models.matrix_profile import MatrixProfile
 from models.pca import PCA
 from models.recurrent_autoencoder import RecurrentAutoencoder
+from models.recurrent_classifier import RecurrentClassifier
 from models.refusal import Refusal
+from models.spectral_residual import SpectralResidual
 from models.variational_autoencoder import VariationalAutoencoder
 
 CATALOG: dict[str, type[Detector]] = {
@@ -28,8 +31,11 @@ CATALOG: dict[str, type[Detector]] = {
     "forecaster": Forecaster,
     "isolation_forest": IsolationForest,
     "knn": KNN,
+    "matrix_profile": MatrixProfile,
     "pca": PCA,
     "recurrent_autoencoder": RecurrentAutoencoder,
+    "recurrent_classifier": RecurrentClassifier,
+    "spectral_residual": SpectralResidual,
     "variational_autoencoder": VariationalAutoencoder,
 }
 

@@ -140,3 +140,13 @@ def lacking_steps(layout: Layout) -> str | None:
         return "expected a series (windows of rows), events or a text, found none"
     short = [s.name for s in series if s.shape[1] < 2]
     return f"expected series of 2 steps or more, found 1 in '{short[0]}'" if short else None
+
+
+def lacking_only_series(layout: Layout) -> str | None:
+    """As `Detector.unfit`, for detectors that know nothing but series."""
+    others = [*(n.name for n in layout.numeric), *(c.name for c in layout.categories)]
+    others += [*(s.name for s in layout.signals if s.kind != "series")]
+    others += [*(t.name for t in layout.tokens)]
+    if others:
+        return f"expected series (windows of rows) alone, found '{others[0]}' beside them"
+    return lacking_steps(layout)
