@@ -86,6 +86,7 @@ class SeriesCode(Sequence):
     def loss(self, signal: Tensor) -> Tensor:
         """Squared (Huber) error: the mean over steps, summed over channels: [rows]."""
         values, present = steps_of(self.given, signal)
+        values = values.clamp(-LIMIT, LIMIT)
         error = 2 * F.huber_loss(self._back(signal), values, reduction="none", delta=HUBER)
         return (error.sum(2) * present).sum(1) / present.sum(1).clamp_min(1)
 

@@ -38,8 +38,10 @@ class SpectralResidual(Detector):
 
         sum over channels c of  max(0, S_c(last) / mean of S_c - 1)
 
-    The method wants a step amid others, so the last is followed by guesses, along the mean slope
-    towards it (equation 6 and the text below). Nothing is learned: a window is its own reference. Blind to a change that lasts: what is salient is where it began.
+    The method wants a step amid others, so the last is followed by guesses (equation 6), as in the
+    authors' code from the steps before the last: a spike there must not look like the first step
+    of a plateau. Nothing is learned: a window is its own reference. Blind to a change that lasts:
+    what is salient is where it began.
 
     Shares are the terms of the sum; `expected` is the guess for the last step itself, from the
     steps before.
@@ -92,7 +94,7 @@ class SpectralResidual(Detector):
 
     def _saliency(self, values: Tensor) -> Tensor:
         """Saliency of each step and of the guesses behind: [rows, channels, steps + points]."""
-        guess = self._next(values)[..., None].expand(-1, -1, self.config.points)
+        guess = self._next(values[..., :-1])[..., None].expand(-1, -1, self.config.points)
         spectrum = torch.fft.fft(torch.cat([values, guess], 2))
         log = torch.log(spectrum.abs() + _TINY)
         reach = self.config.smoothing // 2
@@ -103,8 +105,8 @@ class SpectralResidual(Detector):
         return saliency
 
     def _next(self, values: Tensor) -> Tensor:
-        """The step after the last, [rows, channels]: the mean slope from each of the steps before to
-        the last, followed on from the first of them but one (equation 6)."""
+        """A guess for the step that follows, [rows, channels]: the step `points` before it, and
+        so many times the mean slope of the lines to the last step from those before."""
         back = min(self.config.points, values.shape[2] - 1)
         if back < 1:
             return values[..., -1]
