@@ -22,7 +22,7 @@ Bools = npt.NDArray[np.bool_]
 
 # Windows that a detector learns from, drawn from all: each holds `steps` lessons, and neighbours
 # share all but one.
-TRAIN_WINDOWS = 4_000
+TRAIN_WINDOWS = 2_000
 TEXT_BYTES = 256  # bytes of a text that are read
 HELD_BACK = 0.1  # share of the training rows that choose the epoch and calibrate
 

@@ -39,7 +39,7 @@ ON_SERIES = (
     "pca",
 )
 ON_TOKENS = ("forecaster", "recurrent_autoencoder", "knn", "pca")
-EPOCHS = 10  # passes over the windows of a series; each window holds a lesson a step
+EPOCHS = 8  # passes over the windows of a series; each window holds a lesson a step
 
 
 class Result(NamedTuple):
