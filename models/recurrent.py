@@ -53,8 +53,11 @@ def run_cell(cell: nn.GRU, steps: Tensor, state: Tensor | None = None) -> tuple[
     if not len(steps):  # torch refuses to run a cell over no rows
         hidden = cell.hidden_size
         return steps.new_zeros(0, steps.shape[1], hidden), steps.new_zeros(1, 0, hidden)
-    states, last = cell(steps, state)
-    return states, last
+    # cuDNN keeps what a gradient needs in training mode only; reasons are gradients outside it.
+    explains = torch.is_grad_enabled() and not cell.training
+    with torch.backends.cudnn.flags(enabled=not explains):
+        states, last = cell(steps, state)
+    return states.float(), last.float()
 
 
 def padded_to(values: Tensor, length: int) -> Tensor:

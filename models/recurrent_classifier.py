@@ -40,7 +40,6 @@ class RecurrentClassifier(Classifier):
 
     def __init__(self, layout: Layout, config: RecurrentClassifierConfig) -> None:
         super().__init__(layout, config)
-        self.reads = [s.kind == "series" for s in layout.signals]
         series = [s.shape[0] for s in layout.signals if s.kind == "series"]
         widths = [*series, *(config.embedding + 1 for _ in layout.tokens)]
         self.cells = nn.ModuleList(nn.GRU(w, config.hidden, batch_first=True) for w in widths)
