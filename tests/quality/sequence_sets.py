@@ -208,3 +208,7 @@ def codes(rows: list[list[int]], length: int) -> torch.Tensor:
     for place, row in enumerate(rows):
         filled[place, : len(row)] = row[:length]
     return torch.from_numpy(filled)
+
+
+SERIES_SETS = {"smd": smd, "smap": smap, "nab": nab}  # each by (steps of a window, seed)
+TOKEN_SETS = {"sms_spam": sms_spam, "hdfs_100k": hdfs_100k, "bgl_2k": bgl_2k}  # by seed

@@ -19,17 +19,11 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from models.catalog import build
 from models.learning import TrainingOptions, learn, scored
-from tests.quality import nab, sequence_sets
-from tests.quality.sequence_sets import Task
+from tests.quality import nab
+from tests.quality.sequence_sets import SERIES_SETS, TOKEN_SETS, Task
 
 Floats = npt.NDArray[np.float64]
 
-SERIES = {"smd": sequence_sets.smd, "smap": sequence_sets.smap, "nab": sequence_sets.nab}
-TOKENS = {
-    "sms_spam": sequence_sets.sms_spam,
-    "hdfs_100k": sequence_sets.hdfs_100k,
-    "bgl_2k": sequence_sets.bgl_2k,
-}
 ON_SERIES = (
     "forecaster",
     "recurrent_autoencoder",
@@ -113,11 +107,11 @@ def windowed_gaussian(task: Task) -> Result:
 
 def measure(dataset: str, detectors: list[str], seed: int, steps: int, few: int | None) -> None:
     """Report every detector on the first `few` tasks of a set, or on all."""
-    on_series = dataset in SERIES
+    on_series = dataset in SERIES_SETS
     options = TrainingOptions(epochs=EPOCHS if on_series else TrainingOptions.epochs, seed=seed)
 
     def tasks() -> Iterator[Task]:  # anew each time: the windows of all machines fill a memory
-        found = SERIES[dataset](steps, seed) if on_series else TOKENS[dataset](seed)
+        found = SERIES_SETS[dataset](steps, seed) if on_series else TOKEN_SETS[dataset](seed)
         return islice(found, few)
 
     for detector in detectors or (ON_SERIES if on_series else ON_TOKENS):
@@ -128,7 +122,7 @@ def measure(dataset: str, detectors: list[str], seed: int, steps: int, few: int 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sets", nargs="+", default=[*SERIES, *TOKENS])
+    parser.add_argument("--sets", nargs="+", default=[*SERIES_SETS, *TOKEN_SETS])
     parser.add_argument("--detectors", nargs="+", default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--steps", type=int, default=32, help="rows of a window of a series")
