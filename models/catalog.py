@@ -15,12 +15,17 @@ from models.deep_svdd import DeepSVDD
 from models.detector import Detector, Layout
 from models.diffusion_time import DiffusionTime
 from models.ecod import ECOD
+from models.forecaster import Forecaster
 from models.gan import GAN
 from models.hog_knn import HOGKNN
 from models.isolation_forest import IsolationForest
 from models.knn import KNN
+from models.matrix_profile import MatrixProfile
 from models.pca import PCA
+from models.recurrent_autoencoder import RecurrentAutoencoder
+from models.recurrent_classifier import RecurrentClassifier
 from models.refusal import Refusal
+from models.spectral_residual import SpectralResidual
 from models.variational_autoencoder import VariationalAutoencoder
 
 CATALOG: dict[str, type[Detector]] = {
@@ -31,11 +36,16 @@ CATALOG: dict[str, type[Detector]] = {
     "deep_svdd": DeepSVDD,
     "diffusion_time": DiffusionTime,
     "ecod": ECOD,
+    "forecaster": Forecaster,
     "gan": GAN,
     "hog_knn": HOGKNN,
     "isolation_forest": IsolationForest,
     "knn": KNN,
+    "matrix_profile": MatrixProfile,
     "pca": PCA,
+    "recurrent_autoencoder": RecurrentAutoencoder,
+    "recurrent_classifier": RecurrentClassifier,
+    "spectral_residual": SpectralResidual,
     "variational_autoencoder": VariationalAutoencoder,
 }
 
