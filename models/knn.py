@@ -47,8 +47,8 @@ class KNN(Detector):
     At locality 0 that is the distance, at 1 the simplified local outlier factor (Schubert et al.,
     DMKD 2014) times R. Between them lies what is best on tables: a sparse region is normal too,
     and yet a gap in it is a gap. Mean AUROC over 17 ADBench sets, two seeds, of at most 20,000
-    rows each: 0.892 at locality 0, 0.896 at 0.25, 0.898 at 0.5, 0.890 at 0.75, 0.842 at 1; the
-    order was the same on the eight sets that were not looked at when 10 and 0.5 were chosen.
+    rows each: 0.892 at locality 0, 0.896 at 0.25, 0.898 at 0.5, 0.890 at 0.75, 0.842 at 1. The
+    defaults are the best of nine of the sets (0.827 to 0.837); on the other eight, 0.966 to 0.968.
 
     Shares split each distance by the squared differences from that neighbour: at least 0, and they
     add up to the score. `expected` is the nearest neighbour itself: a row that was seen.
