@@ -4,13 +4,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.detector import Batch, Contributions, Detector, Layout, expect
 from models.inputs import Inputs
 from models.refusal import Refusal
 
-_ROWS = 256  # compared with the whole sample at a time: 20 MB of distances to 20,000 rows
+# Compared with the whole sample at a time: 10 MB of distances to 20,000 rows.
+_ROWS = 128
+# The nearest rows lie in the blocks with the smallest minima, at most one a neighbour: 25,000 rows
+# a second and core at 20 features and 20,000 rows of sample, against 18,000 by one selection.
+_BLOCK = 50
 # Where rows repeat, their neighbours are at distance 0, which is no measure of a distance: no
 # surroundings count as narrower than this share of the usual ones.
 _NARROWEST = 0.01
@@ -125,7 +130,19 @@ class KNN(Detector):
         distances, places = [], []
         for some in torch.split(columns, _ROWS):
             # |b|^2 - 2 x b orders as the distance does, and cancels: only good to choose by.
-            near = torch.addmm(squares, some, bank.T, alpha=-2).topk(count, largest=False).indices
+            near = _smallest(torch.addmm(squares, some, bank.T, alpha=-2), count)
             distances.append((some[:, None] - bank[near]).square().sum(2).sqrt())
             places.append(near)
         return _Near(torch.cat(distances), torch.cat(places))
+
+
+def _smallest(values: Tensor, count: int) -> Tensor:
+    """Places of the `count` smallest values of each row of [rows, width]: int64 [rows, count]."""
+    if values.shape[1] < 2 * count * _BLOCK:
+        return values.topk(count, largest=False).indices
+    blocks = F.pad(values, (0, -values.shape[1] % _BLOCK), value=torch.inf)
+    blocks = blocks.reshape(len(values), -1, _BLOCK)
+    chosen = blocks.amin(2).topk(count, largest=False).indices
+    inside = blocks.gather(1, chosen[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
+    place = inside.topk(count, largest=False).indices
+    return torch.add(chosen.gather(1, place // _BLOCK) * _BLOCK, place % _BLOCK)

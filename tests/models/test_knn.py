@@ -40,6 +40,14 @@ def test_without_locality_the_score_is_the_mean_distance() -> None:
     assert found.numpy() == pytest.approx(distances.mean(1), rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.parametrize("size", [999, 1000])
+def test_a_large_sample_gives_the_same_neighbours(size: int) -> None:
+    learned, scored = np.random.default_rng(0).normal(size=(2, size, 2))
+    distances = NearestNeighbors(n_neighbors=4).fit(learned).kneighbors(scored)[0]
+    found = fitted(learned, neighbours=4, locality=0.0).score(rows(scored))
+    assert found.numpy() == pytest.approx(distances.mean(1), rel=1e-3, abs=1e-4)
+
+
 def test_the_same_gap_counts_for_more_beside_a_narrow_cloud() -> None:
     gaps = rows([[-5.0, 3.0], [5.0, 6.0]])
     plain = fitted(clouds(), locality=0.0).score(gaps)
