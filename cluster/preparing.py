@@ -20,7 +20,7 @@ from cluster.resources import ActorPlan
 from cluster.stream import SplitWorker, descriptors, over, stream
 from cluster.training import tensors
 from models.columns import FeatureColumn
-from models.detector import Batch, Detector
+from models.detector import Batch, Detector, joined
 from models.encoder import Encoder
 from models.encoder_fit import EncoderFit
 from models.refusal import Refusal
@@ -79,12 +79,12 @@ def fit_encoder(
 class _Extract:
     """Raw encoder inputs of a split as one Arrow table."""
 
-    def __init__(self, intake: Intake, needs_labels: bool) -> None:
-        self.intake, self.needs_labels = intake, needs_labels
+    def __init__(self, intake: Intake, all_labelled: bool) -> None:
+        self.intake, self.all_labelled = intake, all_labelled
 
     def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
         parts = [
-            _table(lot, self.intake.roles.label, self.needs_labels)
+            _table(lot, self.intake.roles.label, self.all_labelled)
             for _, split in descriptors(batch)
             for lot in self.intake.lots(split, Books())
         ]
@@ -98,13 +98,13 @@ class _Extract:
         )
 
 
-def _table(lot: Lot, label: str | None, needs_labels: bool) -> pa.Table:
+def _table(lot: Lot, label: str | None, all_labelled: bool) -> pa.Table:
     labels = np.full(lot.rows.num_rows, np.nan, np.float32)
     if label is not None:
         column = lot.rows.column(label).cast(pa.float32())
         labels = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
     values, codes = lot.extracted.values.numpy(), lot.extracted.codes.numpy()
-    if needs_labels:
+    if all_labelled:
         known = np.isfinite(labels)
         values, codes, labels = values[known], codes[known], labels[known]
     return _columns(values, codes, labels)
@@ -127,10 +127,11 @@ def _columns(values: np.ndarray, codes: np.ndarray, labels: np.ndarray) -> pa.Ta
 
 
 def dataset(
-    intake: Intake, splits: Sequence[DaySplit], needs_labels: bool, plan: ActorPlan
+    intake: Intake, splits: Sequence[DaySplit], all_labelled: bool, plan: ActorPlan
 ) -> ray.data.Dataset:
-    """A lazy dataset of `values`, `codes` and `label` (NaN where there is none)."""
-    return over(splits, _Extract, (intake, needs_labels), plan)
+    """A lazy dataset of `values`, `codes` and `label` (NaN where there is none; with
+    `all_labelled`, rows without one are left out)."""
+    return over(splits, _Extract, (intake, all_labelled), plan)
 
 
 def sample(encoder: Encoder, data: ray.data.Dataset, rows: int, most: int, seed: int) -> Batch:
@@ -144,12 +145,21 @@ def sample(encoder: Encoder, data: ray.data.Dataset, rows: int, most: int, seed:
             chosen = torch.from_numpy(generator.random(len(values)) < share)
             values, codes, label = values[chosen], codes[chosen], label[chosen]
         parts.append(encoder(values, codes)._replace(label=label))
-    labels = [p.label for p in parts if p.label is not None]
-    return Batch(
-        torch.cat([p.numeric for p in parts]),
-        torch.cat([p.codes for p in parts]),
-        torch.cat(labels),
-    )
+    return joined(parts)
+
+
+def known_anomalies(encoder: Encoder, data: ray.data.Dataset, most: int) -> Batch:
+    """The first `most` rows of the dataset that are labelled as anomalies, encoded."""
+    parts: list[Batch] = []
+    found = 0
+    for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+        values, codes, label = tensors(table)
+        chosen = (label > 0.5).nonzero()[: most - found, 0]
+        found += len(chosen)
+        parts.append(encoder(values[chosen], codes[chosen])._replace(label=label[chosen]))
+        if found == most:
+            break
+    return joined(parts)
 
 
 class _Calibrator(SplitWorker):

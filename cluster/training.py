@@ -58,11 +58,13 @@ def train(
     run_name: str,
     on_epoch: Callable[[dict[str, float]], None],
     prepared: dict[str, Any] | None = None,
+    shown: Batch | None = None,
 ) -> Trained:
     """Minimise the detector's loss over `data["train"]`, keep the epoch that is best on
     `data["validation"]`.
 
     `data` holds raw encoder inputs (see `cluster.preparing`); each worker encodes on its device.
+    `prepared` are the arguments of `Detector.prepare`, `shown` is that of `Detector.show`.
     A job that died is resumed from its last checkpoint by calling this again with the same
     `run_name` and `storage`.
     """
@@ -79,6 +81,7 @@ def train(
             "torch_threads": plan.torch_threads,
             "board": board,
             "prepared": prepared or {},
+            "shown": shown,
         },
         torch_config=TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
@@ -171,6 +174,8 @@ def train_worker(config: dict[str, Any]) -> None:
     detector = catalog.build(config["detector"], encoder.layout, config["options"]).to(device)
     if config["prepared"]:
         detector.prepare(**config["prepared"])
+    if config["shown"] is not None:
+        detector.show(config["shown"].to(device))
     torch.manual_seed(options.seed + rank)
     optimizer = torch.optim.AdamW(
         detector.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay

@@ -18,7 +18,7 @@ def wrong_detector(spec: Spec) -> list[tuple[Key, str]]:
         return [(("detector", "name"), one_of(list(CATALOG), name)), *found]
     labelled = spec.roles.label is not None
     for named in {name, *spec.training.baselines} & CATALOG.keys():
-        if CATALOG[named].needs_labels and not labelled:
+        if CATALOG[named].labels != "none" and not labelled:
             key: Key = ("detector", "name") if named == name else ("training", "baselines")
             text = f"{named} learns from labels; expected a column with the role label, found none"
             found.append((key, text))

@@ -4,7 +4,7 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import ray
 import ray.data
@@ -35,6 +35,8 @@ from models.threshold import Calibration
 TRAININGS = "_trainings"
 # Held-back rows that settle residual scales and the like; more change the fourth digit.
 _CALIBRATION_ROWS = 200_000
+# Labelled anomalies that a detector of few labels is shown: each worker holds them all.
+_SHOWN_ROWS = 10_000
 # Share of Ray's object store that encoded training rows may fill; above it, every epoch reads
 # the splits again.
 _CACHE_SHARE = 0.3
@@ -114,8 +116,7 @@ class _Training:
         """The bundle under "" and those of the baselines under their names."""
         encoder, rows = self._encoder()
         names = [self.spec.detector.name, *self.spec.training.baselines]
-        needs_labels = catalog.CATALOG[names[0]].needs_labels
-        data = self._data(encoder, needs_labels)
+        data = self._data(encoder, catalog.CATALOG[names[0]].labels)
         held_rows = self._cached(data, encoder, rows)
         detector, facts = self._detector(encoder, data, rows)
         self._settle(encoder, detector, data, rows, held_rows)
@@ -145,12 +146,17 @@ class _Training:
         roles = roles if labels else dataclasses.replace(roles, label=None, kind=None)
         return Intake(self.plan.uri, encoder, roles, row_filter, carried)
 
-    def _data(self, encoder: Encoder, needs_labels: bool) -> dict[str, ray.data.Dataset]:
-        # Labels reach the training only of a detector that says it needs them.
-        intake = self._intake(encoder, self._filter, needs_labels)
+    def _data(
+        self, encoder: Encoder, labels: Literal["none", "some", "all"]
+    ) -> dict[str, ray.data.Dataset]:
+        # Labels reach the training only of a detector that says it learns from them.
+        intake = self._intake(encoder, self._filter, labels != "none")
         return {
-            "train": preparing.dataset(intake, self.plan.learned, needs_labels, self.actors),
-            "validation": preparing.dataset(intake, self.plan.held_back, needs_labels, self.actors),
+            name: preparing.dataset(intake, splits, labels == "all", self.actors)
+            for name, splits in (
+                ("train", self.plan.learned),
+                ("validation", self.plan.held_back),
+            )
         }
 
     def _cached(self, data: dict[str, ray.data.Dataset], encoder: Encoder, rows: int) -> int:
@@ -181,8 +187,10 @@ class _Training:
             detector = self._fitted(encoder, name, options, data["train"], rows)
             seconds = time.monotonic() - started
             return detector, {"history": [], "best_epoch": None, "seconds": seconds}
-        prepared = None
-        if catalog.CATALOG[name].needs_labels:
+        prepared = shown = None
+        if catalog.CATALOG[name].labels == "some":
+            shown = preparing.known_anomalies(encoder, data["train"], _SHOWN_ROWS)
+        if catalog.CATALOG[name].labels == "all":
             positive = int(cast(float, data["train"].sum("label")) or 0)
             rows = data["train"].count()
             prepared = {"positive": positive, "rows": rows}
@@ -211,6 +219,7 @@ class _Training:
                 self._run_name(),
                 lambda epoch: progress.advance(1, _epoch_line(epoch)),
                 prepared,
+                shown,
             )
         if trained.resumed_from:
             say(f"resumed an interrupted training after epoch {trained.resumed_from}")

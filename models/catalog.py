@@ -9,7 +9,9 @@ from rapidfuzz import process
 
 from models.autoencoder import Autoencoder
 from models.classifier import Classifier
+from models.deep_sad import DeepSAD
 from models.detector import Detector, Layout
+from models.devnet import DevNet
 from models.diffusion_time import DiffusionTime
 from models.ecod import ECOD
 from models.isolation_forest import IsolationForest
@@ -21,6 +23,8 @@ from models.variational_autoencoder import VariationalAutoencoder
 CATALOG: dict[str, type[Detector]] = {
     "autoencoder": Autoencoder,
     "classifier": Classifier,
+    "deep_sad": DeepSAD,
+    "devnet": DevNet,
     "diffusion_time": DiffusionTime,
     "ecod": ECOD,
     "isolation_forest": IsolationForest,

@@ -47,7 +47,7 @@ class Classifier(Referenced):
     """
 
     Config = ClassifierConfig
-    needs_labels = True
+    labels = "all"
     class_weight: Tensor
 
     def __init__(self, layout: Layout, config: ClassifierConfig) -> None:

@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 
     numeric: Tensor  # float32 [rows, len(layout.numeric)]
     codes: Tensor  # int64 [rows, len(layout.categories)]; 0 is "other", 1 is null
-    label: Tensor | None = None  # float32 [rows]; 1 is an anomaly
+    label: Tensor | None = None  # float32 [rows]; 1 is an anomaly, NaN is unknown
     signals: tuple[Tensor, ...] = ()  # float32 [rows, *shape] each, as in `layout.signals`
     tokens: tuple[Tensor, ...] = ()  # int64 [rows, length] each; 0 is padding, 1 is "other"
 
@@ -207,11 +207,14 @@ class Detector(nn.Module, ABC):
     `learns = "gradient"` — the training loop minimises `loss` over epochs of batches;
     `learns = "sample"` — `fit` is called once with a uniform sample of at most
     `config.sample_rows` rows.
+
+    `labels = "none"` — it sees no label; `"some"` — a few anomalies are known (`show`), of the
+    other rows nothing; `"all"` — rows without a label are left out.
     """
 
     Config: ClassVar[type[Any]]
     learns: ClassVar[Literal["gradient", "sample"]] = "gradient"
-    needs_labels: ClassVar[bool] = False
+    labels: ClassVar[Literal["none", "some", "all"]] = "none"
 
     def __init__(self, layout: Layout, config: Any) -> None:
         super().__init__()
@@ -248,10 +251,15 @@ class Detector(nn.Module, ABC):
         return 0.0
 
     def prepare(self, positive: int, rows: int) -> None:
-        """Learn the class balance, once, on every rank and before DDP wraps the detector.
+        """Learn the class balance, for `labels == "all"`: once, on every rank and before DDP wraps
+        the detector.
 
         `positive` of the `rows` training rows (of all ranks together) are anomalies by label.
         """
+
+    def show(self, anomalies: Batch) -> None:
+        """Be shown the labelled anomalies, for `labels == "some"`: once, on every rank and before
+        DDP wraps the detector. They are no part of its state."""
 
     def fit(self, sample: Batch, seed: int) -> None:
         """Learn from a sample of rows, for `learns == "sample"`."""

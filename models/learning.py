@@ -90,9 +90,13 @@ def learn(
         losses: list[float] = []
         best_epoch = 0
     else:
-        if detector.needs_labels:
+        if detector.labels != "none":
             assert rows.label is not None
-            detector.prepare(int((rows.label > 0.5).sum()), len(rows.label))
+            anomalies = rows.label > 0.5
+            if detector.labels == "all":
+                detector.prepare(int(anomalies.sum()), len(anomalies))
+            else:
+                detector.show(rows.take(anomalies))
         losses, best_epoch = _epochs(detector, rows, held_back, options, generator, on_epoch)
     detector.eval()
     with torch.no_grad():

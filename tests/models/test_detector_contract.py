@@ -86,9 +86,12 @@ def train(detector: Detector, batch: Batch, epochs: int = 8) -> Detector:
     if detector.learns == "sample":
         detector.fit(batch, seed=0)
         return detector.eval()
-    if detector.needs_labels:
+    if detector.labels == "all":
         assert batch.label is not None
         detector.prepare(int(batch.label.sum()), len(batch.label))
+    if detector.labels == "some":
+        assert batch.label is not None
+        detector.show(batch.take(batch.label > 0.5))
     optimizer = torch.optim.AdamW(detector.parameters(), lr=3e-3)
     detector.train()
     for _ in range(epochs):
@@ -107,7 +110,7 @@ def trained(name: str) -> Detector:
     """A trained detector of the catalogue; those that need labels see some anomalies too."""
     detector = build(name, LAYOUT, OPTIONS.get(name, {}))
     rows = normal_rows(ROWS, seed=1)
-    if detector.needs_labels:
+    if detector.labels != "none":
         rows = joined(rows, far_rows(100, seed=2))
     return train(detector, rows)
 
@@ -173,7 +176,7 @@ def test_no_rows_give_no_scores_and_no_reasons(detector: Detector) -> None:
 def test_a_huge_number_scores_finite_and_above_normal_rows(
     detector: Detector, value: float
 ) -> None:
-    if detector.needs_labels:
+    if detector.labels != "none":
         pytest.skip("a classifier knows only the anomalies that it was shown")
     row = take(test_rows(), slice(0, 1))
     huge = Batch(row.numeric.clone(), row.codes)
@@ -357,6 +360,7 @@ def test_a_table_of_numbers_or_of_categories_alone_will_do(name: str, layout: La
         detector.fit(rows, seed=0)
     else:
         detector.prepare(20, 320)
+        detector.show(take(rows, slice(300, 320)))
         detector(rows).mean().backward()
         detector.calibrate([rows])
     detector.eval()
