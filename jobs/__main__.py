@@ -113,6 +113,10 @@ def train(
     workers: Annotated[Optional[int], typer.Option(min=1, help="DDP workers.")] = None,  # noqa: UP045
     days: Days = None,
     promote: Annotated[bool, typer.Option(help="Make the bundle the champion.")] = True,
+    start: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--from", help="Go on from a bundle's weights: its id, or champion."),
+    ] = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
@@ -123,7 +127,12 @@ def train(
     from jobs.spec import load
 
     made = job.train(
-        load(spec), days=_range(days), workers=workers, address=address, promote=promote
+        load(spec),
+        days=_range(days),
+        workers=workers,
+        address=address,
+        promote=promote,
+        start=start,
     )
     if as_json:
         _print(asdict(made))

@@ -22,6 +22,10 @@ def wrong_detector(spec: Spec) -> list[tuple[Key, str]]:
             key: Key = ("detector", "name") if named == name else ("training", "baselines")
             text = f"{named} learns from labels; expected a column with the role label, found none"
             found.append((key, text))
+    if spec.training.trim and CATALOG[name].labels != "none":
+        # The rows of highest loss are the labelled anomalies, which it is to learn from.
+        text = f"expected 0 for {name}, which learns from labels, found {spec.training.trim:g}"
+        found.append((("training", "trim"), text))
     return [*_wrong_options(spec), *found]
 
 

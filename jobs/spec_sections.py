@@ -124,6 +124,8 @@ class Training(Frozen):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05  # share of the steps
     patience: Count = 5  # epochs without a better validation loss
     clip_gradient: Positive | None = 1.0  # L2 norm
+    trim: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # share of a batch, of highest loss, left out
+    accumulate: Count = 1  # parts that a batch is computed in, to save memory
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     baselines: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ("isolation_forest", "pca")
 

@@ -22,6 +22,7 @@ from cluster.session import session
 from jobs import check
 from jobs.console import say, step
 from jobs.days import TrainingPlan, listed, plan_training
+from jobs.fine_tuning import Start, start_of
 from jobs.spec import DayRange, Spec
 from jobs.threshold import new_threshold
 from models import catalog
@@ -66,13 +67,21 @@ def train(
     workers: int | None = None,
     address: str | None = None,
     promote: bool = True,
+    start: str | None = None,
 ) -> TrainedBundle:
-    """Train the spec's detector and its baselines; the bundle becomes the champion."""
+    """Train the spec's detector and its baselines; the bundle becomes the champion.
+
+    `start` is the id of a bundle, or "champion": its encoder is kept, and its weights are where
+    the training starts.
+    """
     started = time.monotonic()
     spec.check_detector()
     plan = plan_training(spec, days)
     check.check(spec, plan.snapshots[0].schema, training=True).refuse()
     registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
+    given = None if start is None else start_of(spec, registry, start)
+    if given:
+        say(f"starting from bundle {given.id}: its encoder is kept")
     say(
         f"training {spec.detector.name} of watch {spec.name} on {listed(plan.days)}: "
         f"{plan.rows:,} rows to learn from, "
@@ -80,7 +89,7 @@ def train(
     )
     with session(address) as where:
         say(where)
-        made = _Training(spec, plan, workers or spec.training.workers).run()
+        made = _Training(spec, plan, workers or spec.training.workers, given).run()
     ids = {name: registry.add(made_bundle.to_files()) for name, made_bundle in made.items()}
     champion = made[""]
     threshold = new_threshold(registry, champion.id, champion.calibration, spec.policy)
@@ -106,8 +115,10 @@ def train(
 class _Training:
     """The steps of one training, on a running Ray."""
 
-    def __init__(self, spec: Spec, plan: TrainingPlan, workers: int) -> None:
-        self.spec, self.plan = spec, plan
+    def __init__(
+        self, spec: Spec, plan: TrainingPlan, workers: int, start: Start | None = None
+    ) -> None:
+        self.spec, self.plan, self.start = spec, plan, start
         self.actors: ActorPlan = plan_readers()
         self.workers = plan_workers(workers)
         self.storage = Store.open(spec.output.uri).child(TRAININGS)
@@ -131,9 +142,14 @@ class _Training:
         }
 
     def _encoder(self) -> tuple[Encoder, int]:
+        """The encoder, and the rows to learn from. That of `start` is kept: its scales and codes
+        are what the weights are made for."""
         rows = Rows(self.plan.uri, self.spec.features, self.plan.snapshots[0].schema, self._filter)
         with step("fit the encoder", self.plan.rows) as progress:
-            return preparing.fit_encoder(rows, self.plan.learned, self.actors, progress.advance)
+            fitted, count = preparing.fit_encoder(
+                rows, self.plan.learned, self.actors, progress.advance
+            )
+        return (self.start.bundle.encoder if self.start else fitted), count
 
     @property
     def _filter(self) -> str | None:
@@ -182,11 +198,14 @@ class _Training:
         self, encoder: Encoder, data: dict[str, ray.data.Dataset], rows: int
     ) -> tuple[Detector, dict[str, Any]]:
         name, options = self.spec.detector.name, self.spec.detector.options
-        if catalog.CATALOG[name].learns == "sample":
-            started = time.monotonic()
-            detector = self._fitted(encoder, name, options, data["train"], rows)
+        started = time.monotonic()
+        detector = self._fitted(encoder, name, options, data["train"], rows)
+        if detector.learns == "sample":
             seconds = time.monotonic() - started
             return detector, {"history": [], "best_epoch": None, "seconds": seconds}
+        start = detector.state_dict() if detector.learns == "both" else None
+        if self.start is not None:
+            start = self.start.bundle.detector.state_dict()
         prepared = shown = None
         if catalog.CATALOG[name].labels == "some":
             shown = preparing.known_anomalies(encoder, data["train"], _SHOWN_ROWS)
@@ -203,9 +222,10 @@ class _Training:
             warmup=given.warmup,
             patience=given.patience,
             clip_gradient=given.clip_gradient or float("inf"),
+            trim=given.trim,
+            accumulate=given.accumulate,
             seed=given.seed,
         )
-        started = time.monotonic()
         with step("train", given.epochs) as progress:
             trained = ddp.train(
                 encoder,
@@ -220,11 +240,11 @@ class _Training:
                 lambda epoch: progress.advance(1, _epoch_line(epoch)),
                 prepared,
                 shown,
+                start,
             )
         if trained.resumed_from:
             say(f"resumed an interrupted training after epoch {trained.resumed_from}")
         self.storage.delete_all(self._run_name())
-        detector = catalog.build(name, encoder.layout, options)
         detector.load_state_dict(trained.state)
         facts = {
             "history": trained.history,
@@ -237,7 +257,8 @@ class _Training:
         """The same for the same spec and data, so that a job that died is resumed."""
         import hashlib
 
-        parts = [self.spec.training_digest, *(s.digest for s in self.plan.snapshots)]
+        start = [self.start.id] if self.start else []
+        parts = [self.spec.training_digest, *(s.digest for s in self.plan.snapshots), *start]
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
     def _fitted(
@@ -248,11 +269,13 @@ class _Training:
         data: ray.data.Dataset,
         rows: int,
     ) -> Detector:
+        """A detector, fitted to a sample if it learns from one."""
         torch.manual_seed(self.spec.training.seed)
         detector = catalog.build(name, encoder.layout, options)
-        most = detector.config.sample_rows
-        sample = preparing.sample(encoder, data, rows, most, self.spec.training.seed)
-        detector.fit(sample._replace(label=None), self.spec.training.seed)
+        if detector.learns != "gradient":
+            most = detector.config.sample_rows
+            sample = preparing.sample(encoder, data, rows, most, self.spec.training.seed)
+            detector.fit(sample._replace(label=None), self.spec.training.seed)
         return detector.eval()
 
     def _baseline(
@@ -341,6 +364,7 @@ class _Training:
                 },
                 "history": history,
                 "best_epoch": best,
+                "from": self.start.metadata if self.start and not baseline else None,
                 "metrics": metrics,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             },

@@ -14,6 +14,7 @@ from models.detector import Detector, Layout
 from models.devnet import DevNet
 from models.diffusion_time import DiffusionTime
 from models.ecod import ECOD
+from models.ensemble import Ensemble
 from models.isolation_forest import IsolationForest
 from models.knn import KNN
 from models.pca import PCA
@@ -27,6 +28,7 @@ CATALOG: dict[str, type[Detector]] = {
     "devnet": DevNet,
     "diffusion_time": DiffusionTime,
     "ecod": ECOD,
+    "ensemble": Ensemble,
     "isolation_forest": IsolationForest,
     "knn": KNN,
     "pca": PCA,

@@ -206,14 +206,16 @@ class Detector(nn.Module, ABC):
     Class attributes say how a detector is trained:
     `learns = "gradient"` — the training loop minimises `loss` over epochs of batches;
     `learns = "sample"` — `fit` is called once with a uniform sample of at most
-    `config.sample_rows` rows.
+    `config.sample_rows` rows;
+    `learns = "both"` — it is fitted, then it learns by gradient. Of an ensemble it depends on the
+    members, and is known when it is built.
 
     `labels = "none"` — it sees no label; `"some"` — a few anomalies are known (`show`), of the
     other rows nothing; `"all"` — rows without a label are left out.
     """
 
     Config: ClassVar[type[Any]]
-    learns: ClassVar[Literal["gradient", "sample"]] = "gradient"
+    learns: Literal["gradient", "sample", "both"] = "gradient"
     labels: ClassVar[Literal["none", "some", "all"]] = "none"
 
     def __init__(self, layout: Layout, config: Any) -> None:
@@ -262,7 +264,7 @@ class Detector(nn.Module, ABC):
         DDP wraps the detector. They are no part of its state."""
 
     def fit(self, sample: Batch, seed: int) -> None:
-        """Learn from a sample of rows, for `learns == "sample"`."""
+        """Learn from a sample of rows, for `learns` other than "gradient"."""
         raise TypeError(f"{type(self).__name__} learns by gradient, not from a sample")
 
     def calibrate(self, batches: list[Batch]) -> None:

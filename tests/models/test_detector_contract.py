@@ -38,6 +38,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "autoencoder": {"widths": [32, 16]},
     "classifier": {"widths": [32, 16]},
     "diffusion_time": {"widths": [64, 64], "dropout": 0.0},
+    "ensemble": {
+        "members": [
+            {"name": "autoencoder", "widths": [32, 16]},
+            {"name": "isolation_forest", "trees": 30, "rows_per_tree": 128},
+            {"name": "knn", "sample_rows": 1000},
+        ]
+    },
     "isolation_forest": {"trees": 60, "rows_per_tree": 128},
     "knn": {"sample_rows": 3000},
     "variational_autoencoder": {"widths": [32, 16]},
@@ -83,8 +90,9 @@ def take(batch: Batch, rows: Tensor | slice) -> Batch:
 def train(detector: Detector, batch: Batch, epochs: int = 8) -> Detector:
     """A short training: what `cluster.training` does, in one process."""
     torch.manual_seed(0)
-    if detector.learns == "sample":
+    if detector.learns != "gradient":
         detector.fit(batch, seed=0)
+    if detector.learns == "sample":
         return detector.eval()
     if detector.labels == "all":
         assert batch.label is not None
@@ -356,9 +364,9 @@ def test_a_table_of_numbers_or_of_categories_alone_will_do(name: str, layout: La
     n, c = len(layout.numeric), len(layout.categories)
     rows = Batch(rows.numeric[:, :n], rows.codes[:, 2 - c :], rows.label)
     detector = build(name, layout, OPTIONS.get(name, {}))
-    if detector.learns == "sample":
+    if detector.learns != "gradient":
         detector.fit(rows, seed=0)
-    else:
+    if detector.learns != "sample":
         detector.prepare(20, 320)
         detector.show(take(rows, slice(300, 320)))
         detector(rows).mean().backward()
