@@ -7,6 +7,7 @@ from cluster.lake.registry import Registry
 from jobs.spec import Spec
 from models import catalog
 from models.bundle import Bundle, open_bundle
+from models.choosing import AUTO
 from models.refusal import Refusal
 
 CHAMPION = "champion"
@@ -36,7 +37,8 @@ def start_of(spec: Spec, registry: Registry, given: str) -> Start:
     """The bundle with that id, or the champion.
 
     Raises Refusal unless it has the spec's columns, detector and options: then its weights mean
-    the same as those that are to be learned.
+    the same as those that are to be learned. With `auto`, the
+    bundle's detector stays.
     """
     name = registry.champion_or_refuse().bundle if given == CHAMPION else given
     bundle = open_bundle(registry.files(name), name)
@@ -45,6 +47,17 @@ def start_of(spec: Spec, registry: Registry, given: str) -> Start:
             f"expected a bundle of the spec's columns to start from; {_differs(spec, bundle)} "
             f"of bundle {name}: train without --from, or put the column back"
         )
+    if spec.detector.name != AUTO:
+        _same_detector(spec, name, bundle)
+    if not list(bundle.detector.parameters()):
+        raise Refusal(
+            f"expected a detector that learns by gradient to start from; {bundle.detector_name} "
+            "is fitted to a sample anew: train without --from"
+        )
+    return Start(name, bundle)
+
+
+def _same_detector(spec: Spec, name: str, bundle: Bundle) -> None:
     options = asdict(catalog.configure(spec.detector.name, spec.detector.options))
     wanted, found = (spec.detector.name, options), (bundle.detector_name, bundle.options)
     if wanted != found:
@@ -52,12 +65,6 @@ def start_of(spec: Spec, registry: Registry, given: str) -> Start:
             f"expected a bundle of the spec's detector to start from, {_detector(*wanted)}; found "
             f"{_detector(*found)} in bundle {name}: train without --from, or give its options"
         )
-    if not list(bundle.detector.parameters()):
-        raise Refusal(
-            f"expected a detector that learns by gradient to start from; {spec.detector.name} is "
-            "fitted to a sample anew: train without --from"
-        )
-    return Start(name, bundle)
 
 
 def _differs(spec: Spec, bundle: Bundle) -> str:

@@ -98,7 +98,8 @@ class Input(Frozen):
 
 
 class DetectorChoice(Frozen):
-    """A name of `models.catalog` and options of that detector's `Config`."""
+    """A name of `models.catalog` and options of that detector's `Config`; or auto, and options of
+    `models.choosing.AutoConfig`."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
@@ -107,6 +108,14 @@ class DetectorChoice(Frozen):
     @property
     def options(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
+
+
+def _named(value: Any) -> Any:
+    """`detector: auto` is short for `detector: {name: auto}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+NamedDetector = Annotated[DetectorChoice, BeforeValidator(_named)]
 
 
 class Training(Frozen):

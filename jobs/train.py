@@ -20,6 +20,7 @@ from cluster.resources import ActorPlan, plan_readers, plan_workers
 from cluster.scoring import REGISTRY
 from cluster.session import session
 from jobs import check
+from jobs.choosing import choose_detector
 from jobs.console import say, step
 from jobs.days import TrainingPlan, listed, plan_training
 from jobs.fine_tuning import Start, start_of
@@ -27,6 +28,7 @@ from jobs.spec import DayRange, Spec
 from jobs.threshold import new_threshold
 from models import catalog
 from models.bundle import Bundle
+from models.choosing import AUTO, Candidate, Choice
 from models.detector import Detector
 from models.encoder import Encoder
 from models.learning import TrainingOptions
@@ -119,6 +121,10 @@ class _Training:
         self, spec: Spec, plan: TrainingPlan, workers: int, start: Start | None = None
     ) -> None:
         self.spec, self.plan, self.start = spec, plan, start
+        self.detector = Candidate(spec.detector.name, spec.detector.options)
+        if start:
+            self.detector = Candidate(start.bundle.detector_name, start.bundle.options)
+        self.choice: Choice | None = None
         self.actors: ActorPlan = plan_readers()
         self.workers = plan_workers(workers)
         self.storage = Store.open(spec.output.uri).child(TRAININGS)
@@ -126,7 +132,10 @@ class _Training:
     def run(self) -> dict[str, Bundle]:
         """The bundle under "" and those of the baselines under their names."""
         encoder, rows = self._encoder()
-        names = [self.spec.detector.name, *self.spec.training.baselines]
+        if self.detector.name == AUTO:
+            self.choice = self._choice(encoder, rows)
+            self.detector = self.choice.winner
+        names = [self.detector.name, *self.spec.training.baselines]
         data = self._data(encoder, catalog.CATALOG[names[0]].labels)
         held_rows = self._cached(data, encoder, rows)
         detector, facts = self._detector(encoder, data, rows)
@@ -175,6 +184,10 @@ class _Training:
             )
         }
 
+    def _choice(self, encoder: Encoder, rows: int) -> Choice:
+        data = self._data(encoder, "some" if self.spec.roles.label else "none")
+        return choose_detector(self.spec, encoder, data, rows, training_options(self.spec))
+
     def _cached(self, data: dict[str, ray.data.Dataset], encoder: Encoder, rows: int) -> int:
         """Keep the encoded rows in Ray's object store where they fit; the held-back rows' count."""
         size = rows * encoder.bytes_per_row
@@ -197,7 +210,7 @@ class _Training:
     def _detector(
         self, encoder: Encoder, data: dict[str, ray.data.Dataset], rows: int
     ) -> tuple[Detector, dict[str, Any]]:
-        name, options = self.spec.detector.name, self.spec.detector.options
+        name, options = self.detector.name, self.detector.options
         started = time.monotonic()
         detector = self._fitted(encoder, name, options, data["train"], rows)
         if detector.learns == "sample":
@@ -213,25 +226,12 @@ class _Training:
             positive = int(cast(float, data["train"].sum("label")) or 0)
             rows = data["train"].count()
             prepared = {"positive": positive, "rows": rows}
-        given = self.spec.training
-        options_of_loop = TrainingOptions(
-            epochs=given.epochs,
-            batch_rows=given.batch_rows,
-            learning_rate=given.learning_rate,
-            weight_decay=given.weight_decay,
-            warmup=given.warmup,
-            patience=given.patience,
-            clip_gradient=given.clip_gradient or float("inf"),
-            trim=given.trim,
-            accumulate=given.accumulate,
-            seed=given.seed,
-        )
-        with step("train", given.epochs) as progress:
+        with step("train", self.spec.training.epochs) as progress:
             trained = ddp.train(
                 encoder,
                 name,
                 options,
-                options_of_loop,
+                training_options(self.spec),
                 data,
                 rows,
                 self.workers,
@@ -257,8 +257,9 @@ class _Training:
         """The same for the same spec and data, so that a job that died is resumed."""
         import hashlib
 
-        start = [self.start.id] if self.start else []
-        parts = [self.spec.training_digest, *(s.digest for s in self.plan.snapshots), *start]
+        start = self.start.id if self.start else ""
+        parts = [self.spec.training_digest, self.detector.text, start]
+        parts += [s.digest for s in self.plan.snapshots]
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
     def _fitted(
@@ -349,7 +350,7 @@ class _Training:
         return Bundle(
             encoder=encoder.cpu(),
             detector=detector.cpu(),
-            detector_name=name or self.spec.detector.name,
+            detector_name=name or self.detector.name,
             calibration=calibration,
             metadata={
                 "watch": self.spec.name,
@@ -364,11 +365,29 @@ class _Training:
                 },
                 "history": history,
                 "best_epoch": best,
+                "chosen": self.choice.to_document() if self.choice and not baseline else None,
                 "from": self.start.metadata if self.start and not baseline else None,
                 "metrics": metrics,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             },
         )
+
+
+def training_options(spec: Spec) -> TrainingOptions:
+    """The options of the loop, as the spec has them."""
+    given = spec.training
+    return TrainingOptions(
+        epochs=given.epochs,
+        batch_rows=given.batch_rows,
+        learning_rate=given.learning_rate,
+        weight_decay=given.weight_decay,
+        warmup=given.warmup,
+        patience=given.patience,
+        clip_gradient=given.clip_gradient or float("inf"),
+        trim=given.trim,
+        accumulate=given.accumulate,
+        seed=given.seed,
+    )
 
 
 def both(first: str | None, second: str | None) -> str | None:

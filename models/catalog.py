@@ -58,7 +58,11 @@ def detector_class(name: str) -> type[Detector]:
 
 def configure(name: str, options: dict[str, Any]) -> Any:
     """The Config of a detector, checked, without building it (no layout is needed)."""
-    config = detector_class(name).Config
+    return checked(detector_class(name).Config, name, options)
+
+
+def checked(config: Any, name: str, options: dict[str, Any]) -> Any:
+    """A frozen dataclass out of options as YAML or JSON gives them; `name` is for messages."""
     hints = get_type_hints(config)
     allowed = [field.name for field in dataclasses.fields(config)]
     values = {}

@@ -51,6 +51,11 @@ class FewLabels(Referenced):
             known = self.inputs(self._anomalies)
             every = torch.ones(len(known), dtype=torch.bool, device=known.device)
             return own + self.losses(known, every).mean()
-        drawn = torch.randint(len(self._anomalies.numeric), (rows,), device=columns.device)
-        pair = self.inputs(self._anomalies.take(drawn))
-        return own + self.losses(pair, torch.ones_like(drawn, dtype=torch.bool))
+        return own + self.losses(self._drawn(rows), torch.ones_like(label, dtype=torch.bool))
+
+    def _drawn(self, rows: int) -> Tensor:
+        """So many points between two labelled anomalies each, drawn anew: [rows, width]."""
+        assert self._anomalies is not None
+        known = self.inputs(self._anomalies)
+        one, other = (torch.randint(len(known), (rows,), device=known.device) for _ in range(2))
+        return torch.lerp(known[one], known[other], torch.rand(rows, 1, device=known.device))

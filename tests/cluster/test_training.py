@@ -10,11 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray.data
+from torch import Tensor
 
 from cluster.lake.store import Store
 from cluster.resources import plan_workers
-from cluster.training import Trained, train
+from cluster.training import Trained, tensors, train
 from models import catalog
+from models.detector import Batch
 from models.encoder import Encoder
 from models.learning import NonFiniteLoss, TrainingOptions
 
@@ -28,22 +30,25 @@ def run(
     *,
     workers: int = 2,
     on_epoch: Callable[[dict[str, float]], None] = lambda epoch: None,
+    detector: str = "autoencoder",
+    shown: Batch | None = None,
+    start: dict[str, Tensor] | None = None,
     **options: object,
 ) -> Trained:
     # Blocks of very different sizes: one worker gets far more rows than the other.
     sizes = [1300, 17, 300]
-    blocks, start = [], 0
+    blocks, first = [], 0
     for size in sizes:
-        blocks.append(table.slice(start, size))
-        start += size
+        blocks.append(table.slice(first, size))
+        first += size
     data = {
         "train": ray.data.from_arrow(blocks),
-        "validation": ray.data.from_arrow(table.slice(start)),
+        "validation": ray.data.from_arrow(table.slice(first)),
     }
     given = TrainingOptions(batch_rows=256, **{"epochs": 3, **options})  # type: ignore[arg-type]
     return train(
         encoder,
-        "autoencoder",
+        detector,
         {},
         given,
         data,
@@ -52,6 +57,8 @@ def run(
         Store.open(str(folder)),
         "a-run",
         on_epoch,
+        shown=shown,
+        start=start,
     )
 
 
@@ -81,6 +88,42 @@ def test_the_same_run_called_again_goes_on_where_it_was(
     trained = run(table, encoder, tmp_path, workers=1, epochs=4)
     assert trained.resumed_from == 2
     assert [epoch["epoch"] for epoch in trained.history] == [1, 2, 3, 4]
+
+
+def test_a_batch_in_parts_trains_two_workers_to_the_same_loss(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    whole, parts = (
+        run(table, encoder, tmp_path / str(parts), epochs=2, accumulate=parts) for parts in (1, 3)
+    )
+    losses = [[epoch["validation_loss"] for epoch in t.history] for t in (whole, parts)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_a_trimmed_loss_is_below_the_loss_of_all_rows(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    every, trimmed = (
+        run(table, encoder, tmp_path / str(trim), epochs=1, trim=trim) for trim in (0.0, 0.2)
+    )
+    assert trimmed.history[0]["train_loss"] < every.history[0]["train_loss"]
+
+
+def test_two_workers_learn_from_the_labelled_anomalies_that_they_are_shown(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    values, codes, label = tensors(table.slice(0, 50))
+    shown = encoder(values, codes)._replace(label=label).take(label > 0.5)
+    trained = run(table, encoder, tmp_path, detector="devnet", shown=shown, epochs=1)
+    assert trained.best_epoch == 1
+
+
+def test_a_training_starts_from_the_weights_that_it_is_given(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    first = run(table, encoder, tmp_path / "first", workers=1, epochs=3)
+    again = run(table, encoder, tmp_path / "again", workers=1, epochs=1, start=first.state)
+    assert again.history[0]["train_loss"] < first.history[1]["train_loss"]
 
 
 def worker_processes() -> list[int]:
