@@ -147,6 +147,26 @@ def train(
 
 
 @app.command()
+def tune(
+    spec: SpecPath,
+    trials: Annotated[int, typer.Option(min=1, help="Options to try, the spec's own first.")] = 20,
+    days: Days = None,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Look for better options of the detector, and print the best as YAML for the spec."""
+    from jobs import tune as job
+    from jobs.spec import load
+
+    document = job.tune(load(spec), trials, days=_range(days), address=address)
+    if as_json:
+        _print(document)
+        return
+    out.print(job.table_of(document))
+    sys.stdout.write(document["yaml"])
+
+
+@app.command()
 def threshold(
     spec: SpecPath,
     promote: Annotated[bool, typer.Option(help="Put it into force.")] = True,

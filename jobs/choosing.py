@@ -9,6 +9,7 @@ from jobs.console import say
 from jobs.spec import Spec
 from models import catalog
 from models.choosing import AUTO, AutoConfig, Choice, Tried, choose
+from models.detector import Batch
 from models.encoder import Encoder
 from models.learning import TrainingOptions
 
@@ -27,18 +28,24 @@ def choose_detector(
 
     `data` holds labels, NaN where there are none, if the spec has a label column.
     """
-    seed = spec.training.seed
     options: AutoConfig = catalog.checked(AutoConfig, AUTO, spec.detector.options)
-    data["validation"] = data["validation"].materialize()
-    learned = preparing.sample(encoder, data["train"], rows, options.rows, seed)
-    held = preparing.sample(
-        encoder, data["validation"], data["validation"].count(), _HELD_BACK, seed
-    )
+    learned, held = samples(encoder, data, rows, options.rows, spec.training.seed)
     briefly = dataclasses.replace(training, epochs=min(training.epochs, options.epochs))
     say("choosing the detector")
     choice = choose(encoder.layout, learned, held, options, briefly, lambda t: say(_line(t)))
     say(f"chose {choice.winner.text} by {choice.criterion}")
     return choice
+
+
+def samples(
+    encoder: Encoder, data: dict[str, ray.data.Dataset], rows: int, most: int, seed: int
+) -> tuple[Batch, Batch]:
+    """About `most` rows to learn from, of the `rows` there are, and some that are held back."""
+    held_back = data["validation"].materialize()
+    return (
+        preparing.sample(encoder, data["train"], rows, most, seed),
+        preparing.sample(encoder, held_back, held_back.count(), _HELD_BACK, seed),
+    )
 
 
 def _line(tried: Tried) -> str:

@@ -91,7 +91,7 @@ def train(
     )
     with session(address) as where:
         say(where)
-        made = _Training(spec, plan, workers or spec.training.workers, given).run()
+        made = TrainingRun(spec, plan, workers or spec.training.workers, given).run()
     ids = {name: registry.add(made_bundle.to_files()) for name, made_bundle in made.items()}
     champion = made[""]
     threshold = new_threshold(registry, champion.id, champion.calibration, spec.policy)
@@ -114,7 +114,7 @@ def train(
     )
 
 
-class _Training:
+class TrainingRun:
     """The steps of one training, on a running Ray."""
 
     def __init__(
@@ -131,12 +131,12 @@ class _Training:
 
     def run(self) -> dict[str, Bundle]:
         """The bundle under "" and those of the baselines under their names."""
-        encoder, rows = self._encoder()
+        encoder, rows = self.encoder()
         if self.detector.name == AUTO:
             self.choice = self._choice(encoder, rows)
             self.detector = self.choice.winner
         names = [self.detector.name, *self.spec.training.baselines]
-        data = self._data(encoder, catalog.CATALOG[names[0]].labels)
+        data = self.data(encoder, catalog.CATALOG[names[0]].labels)
         held_rows = self._cached(data, encoder, rows)
         detector, facts = self._detector(encoder, data, rows)
         self._settle(encoder, detector, data, rows, held_rows)
@@ -150,7 +150,7 @@ class _Training:
             for name in detectors
         }
 
-    def _encoder(self) -> tuple[Encoder, int]:
+    def encoder(self) -> tuple[Encoder, int]:
         """The encoder, and the rows to learn from. That of `start` is kept: its scales and codes
         are what the weights are made for."""
         rows = Rows(self.plan.uri, self.spec.features, self.plan.snapshots[0].schema, self._filter)
@@ -171,7 +171,7 @@ class _Training:
         roles = roles if labels else dataclasses.replace(roles, label=None, kind=None)
         return Intake(self.plan.uri, encoder, roles, row_filter, carried)
 
-    def _data(
+    def data(
         self, encoder: Encoder, labels: Literal["none", "some", "all"]
     ) -> dict[str, ray.data.Dataset]:
         # Labels reach the training only of a detector that says it learns from them.
@@ -185,7 +185,7 @@ class _Training:
         }
 
     def _choice(self, encoder: Encoder, rows: int) -> Choice:
-        data = self._data(encoder, "some" if self.spec.roles.label else "none")
+        data = self.data(encoder, "some" if self.spec.roles.label else "none")
         return choose_detector(self.spec, encoder, data, rows, training_options(self.spec))
 
     def _cached(self, data: dict[str, ray.data.Dataset], encoder: Encoder, rows: int) -> int:

@@ -111,7 +111,7 @@ def choose(
     held-back rows against anomalies planted in them (`models.planted`). Labels of `rows` reach
     only candidates that learn from labels. Raises Refusal where no candidate can be trained.
     """
-    judge = _Judge(layout, held_back, training.seed)
+    judge = Judge(layout, held_back, training.seed)
     # The rows that are trimmed, those of highest loss, would be the labelled anomalies.
     known = torch.zeros(0) if rows.label is None or training.trim else rows.label
     counts = int((known > 0.5).sum()), int((known <= 0.5).sum())
@@ -138,7 +138,7 @@ def _try(
     layout: Layout,
     rows: Batch,
     held_back: Batch,
-    judge: "_Judge",
+    judge: "Judge",
     training: TrainingOptions,
 ) -> Tried:
     started = time.monotonic()
@@ -162,7 +162,7 @@ def _labelled(rows: Batch) -> Batch:
     return rows.take(~rows.label.isnan())
 
 
-class _Judge:
+class Judge:
     """How well a detector ranks held-back rows: 0 to 1."""
 
     def __init__(self, layout: Layout, held_back: Batch, seed: int) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from models.detector import Layout, expect
 from models.few_labels import FewLabels
 from models.inputs import run
+from models.space import WIDTHS, OneOf, Space
 
 # Keeps the inverse distance of an anomaly at the centre finite; the authors' figure.
 _EPSILON = 1e-6
@@ -39,6 +40,10 @@ class DeepSAD(FewLabels):
 
     Config = DeepSADConfig
     centre: Tensor
+
+    @classmethod
+    def space(cls) -> Space:
+        return {"widths": WIDTHS, "latent": OneOf((8, 16, 32, 64))}
 
     def __init__(self, layout: Layout, config: DeepSADConfig) -> None:
         super().__init__(layout, config)

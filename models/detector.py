@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from models.refusal import Refusal
+from models.space import Space
 
 
 class Batch(NamedTuple):
@@ -229,6 +230,11 @@ class Detector(nn.Module, ABC):
     def unfit(cls, layout: Layout) -> str | None:
         """What this detector lacks in a layout, as "expected …, found …"; None where it fits."""
         return None
+
+    @classmethod
+    def space(cls) -> Space:
+        """Options that are worth tuning, and where; empty where there is nothing to tune."""
+        return {}
 
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:

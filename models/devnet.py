@@ -9,6 +9,7 @@ from torch import Tensor
 from models.detector import Layout, expect
 from models.few_labels import FewLabels
 from models.inputs import mlp, run
+from models.space import WIDTHS, OneOf, Space
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class DevNet(FewLabels):
     """
 
     Config = DevNetConfig
+
+    @classmethod
+    def space(cls) -> Space:
+        return {"widths": WIDTHS, "dropout": OneOf((0.0, 0.1, 0.3, 0.5))}
 
     def __init__(self, layout: Layout, config: DevNetConfig) -> None:
         super().__init__(layout, config)

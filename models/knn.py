@@ -8,6 +8,7 @@ from torch import Tensor
 from models.detector import Batch, Contributions, Detector, Layout, expect
 from models.inputs import Inputs
 from models.refusal import Refusal
+from models.space import OneOf, Space
 
 _ROWS = 256  # compared with the whole sample at a time: 20 MB of distances to 20,000 rows
 
@@ -36,6 +37,10 @@ class KNN(Detector):
     learns = "sample"
     bank: Tensor
     rows: Tensor
+
+    @classmethod
+    def space(cls) -> Space:
+        return {"neighbours": OneOf((1, 2, 3, 5, 10, 20, 50))}
 
     def __init__(self, layout: Layout, config: KNNConfig) -> None:
         super().__init__(layout, config)
