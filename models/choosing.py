@@ -109,8 +109,14 @@ def choose(
 
     By labels where `held_back` has at least LEAST_ANOMALIES of them: AUROC. Else by AUROC of the
     held-back rows against anomalies planted in them (`models.planted`). Labels of `rows` reach
-    only candidates that learn from labels. Raises Refusal where no candidate can be trained.
+    only candidates that learn from labels. Raises Refusal where there are no rows, and where no
+    candidate can be trained.
     """
+    if not len(rows.numeric) or not len(held_back.numeric):
+        raise Refusal(
+            f"expected rows to choose a detector by, found {len(rows.numeric):,} to learn from and "
+            f"{len(held_back.numeric):,} held back: give more training days"
+        )
     judge = Judge(layout, held_back, training.seed)
     # The rows that are trimmed, those of highest loss, would be the labelled anomalies.
     known = torch.zeros(0) if rows.label is None or training.trim else rows.label

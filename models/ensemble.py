@@ -120,7 +120,8 @@ class Ensemble(Detector):
         if not rows:
             raise Refusal("expected held-back rows to rank an ensemble's scores by, found none")
         rarity = torch.linspace(0, math.log10(rows), _KNOTS, dtype=torch.float64)
-        place = ((1 - 10**-rarity) * (rows - 1)).round().long()
+        # Of ascending scores, a share of (rows - k) / rows is at least the k-th, counted from 0.
+        place = ((1 - 10**-rarity) * rows).round().long().clamp(max=rows - 1)
         for index, member in enumerate(self.members):
             member.calibrate(batches)
             scores = torch.cat([member.score(b).float() for b in batches]).sort().values

@@ -42,9 +42,9 @@ def test_without_labels_planted_anomalies_decide_and_the_budget_is_kept() -> Non
     assert all(one.note == "not tried: the budget was used up" for one in others)
 
 
-def test_no_row_at_all_is_refused_with_what_each_candidate_said() -> None:
+def test_a_choice_by_no_row_at_all_is_refused() -> None:
     nothing = normal_rows(0, seed=1)
-    with pytest.raises(Refusal, match="knn: expected rows"):
+    with pytest.raises(Refusal, match="found 0 to learn from and 50 held back"):
         choose(LAYOUT, nothing, normal_rows(50, seed=2), HURRIED, BRIEFLY)
 
 
