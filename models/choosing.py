@@ -181,10 +181,11 @@ class Judge:
             self.parts = [held_back.take(label > 0.5)]
             self.criterion = f"AUROC by the labels of {anomalies:,} of the held-back anomalies"
             return
-        usual = held_back._replace(label=None)
-        self.usual = usual
-        generator = torch.Generator().manual_seed(seed)
-        self.parts = [make(usual, layout, generator) for make in KINDS.values()]
+        self.usual = held_back._replace(label=None)
+        device = held_back.numeric.device
+        # Drawn on the CPU: the same anomalies whatever the device.
+        generator, usual = torch.Generator().manual_seed(seed), self.usual.to("cpu")
+        self.parts = [make(usual, layout, generator).to(device) for make in KINDS.values()]
         self.criterion = f"mean AUROC against planted anomalies: {', '.join(KINDS)}"
 
     def __call__(self, detector: Detector) -> float:
