@@ -16,8 +16,11 @@ from models.space import WIDTHS, OneOf, Space
 class DevNetConfig:
     """Options of `devnet`."""
 
-    widths: tuple[int, ...] = (64,)  # units of the hidden layers
-    dropout: float = 0.0  # share of hidden units dropped in training, 0 to 1
+    # One layer: two of 128 and 64 units lost 0.1 of AUROC on 4 of 6 sets, knowing ten anomalies by
+    # heart.
+    widths: tuple[int, ...] = (128,)  # units of the hidden layers
+    # Share of hidden units dropped in training, 0 to 1; without it 0.02 to 0.1 of AUROC were lost.
+    dropout: float = 0.5
     margin: float = 5.0  # deviations that an anomaly lies above the others; the paper's figure
     steps: int = 32  # nodes of the integral behind the contributions
 
