@@ -18,8 +18,8 @@ from ray.tune.schedulers import ASHAScheduler
 from cluster.lake import documents
 from cluster.lake.store import Store
 from models import catalog
-from models.choosing import Judge
 from models.detector import Batch, Layout
+from models.judging import Judge
 from models.learning import TrainingOptions, learn
 from models.refusal import Refusal
 

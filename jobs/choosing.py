@@ -32,8 +32,19 @@ def choose_detector(
     learned, held = samples(encoder, data, rows, options.rows, spec.training.seed)
     briefly = dataclasses.replace(training, epochs=min(training.epochs, options.epochs))
     say("choosing the detector")
-    choice = choose(encoder.layout, learned, held, options, briefly, lambda t: say(_line(t)))
-    say(f"chose {choice.winner.text} by {choice.criterion}")
+    choice = choose(
+        encoder.layout,
+        learned,
+        held,
+        options,
+        briefly,
+        lambda t: say(f"  {t.candidate}: {_how(t)}"),
+    )
+    say(f"by {choice.criterion}:")
+    for tried in choice.tried:
+        if tried.figure is not None:
+            say(f"  {tried.candidate}: {tried.figure:.3f}")
+    say(f"chose {choice.winner.text}")
     return choice
 
 
@@ -48,7 +59,5 @@ def samples(
     )
 
 
-def _line(tried: Tried) -> str:
-    if tried.auroc is None:
-        return f"{tried.candidate}: {tried.note}"
-    return f"{tried.candidate}: {tried.auroc:.3f} in {tried.seconds:.1f} s"
+def _how(tried: Tried) -> str:
+    return tried.note or f"trained in {tried.seconds:.1f} s"

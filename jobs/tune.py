@@ -19,7 +19,8 @@ from jobs.days import listed, plan_training
 from jobs.spec import DayRange, Spec
 from jobs.train import TrainingRun, training_options
 from models import catalog
-from models.choosing import AUTO, Judge
+from models.choosing import AUTO
+from models.judging import Judge
 from models.refusal import Refusal
 from models.space import draw
 
@@ -31,8 +32,8 @@ _ROWS = 50_000
 def tune(
     spec: Spec, trials: int, *, days: DayRange | None = None, address: str | None = None
 ) -> dict[str, Any]:
-    """Try the spec's own options and `trials` - 1 drawn ones, and rank them as `auto` ranks
-    detectors (`models.choosing`).
+    """Try the spec's own options and `trials` - 1 drawn ones, and rank them by held-back labels
+    or, where there are none, by planted anomalies (`models.judging`).
 
     What was tried is kept under the output: the same command goes on where it was, and more
     trials go on from fewer. Raises Refusal for a detector without a space, and where no trial

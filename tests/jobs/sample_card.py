@@ -108,13 +108,13 @@ def sample_card() -> Card:
             "started_from": "0123456789abcdef",
             "chosen": {
                 "winner": "autoencoder",
-                "criterion": "mean AUROC against planted anomalies: shuffled, noisy, scattered",
+                "criterion": "rank correlation with all candidates",
                 "tried": [
-                    {"candidate": "knn", "auroc": 0.91, "seconds": 1.5, "note": ""},
-                    {"candidate": "autoencoder", "auroc": 0.95, "seconds": 8.25, "note": ""},
+                    {"candidate": "knn", "figure": 0.91, "seconds": 1.5, "note": ""},
+                    {"candidate": "autoencoder", "figure": 0.95, "seconds": 8.25, "note": ""},
                     {
                         "candidate": "diffusion_time",
-                        "auroc": None,
+                        "figure": None,
                         "seconds": 0.0,
                         "note": "not tried: the budget was used up",
                     },

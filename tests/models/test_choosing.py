@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from models.choosing import AutoConfig, Tried, auroc, candidates, choose
+from models.choosing import AutoConfig, candidates, choose
+from models.judging import agreement, auroc
 from models.learning import TrainingOptions
 from models.planted import KINDS
 from models.refusal import Refusal
@@ -25,21 +26,32 @@ def test_labels_decide_which_candidates_there_are() -> None:
 def test_the_best_by_held_back_labels_wins() -> None:
     rows = joined(normal_rows(400, seed=1), far_rows(20, seed=2))
     held_back = joined(normal_rows(200, seed=3), far_rows(10, seed=4))
-    seen: list[Tried] = []
-    choice = choose(LAYOUT, rows, held_back, AutoConfig(), BRIEFLY, seen.append)
-    assert choice.tried == tuple(seen)
-    figures = {one.candidate: one.auroc for one in choice.tried if one.auroc is not None}
+    seen: list[str] = []
+    choice = choose(
+        LAYOUT, rows, held_back, HURRIED, BRIEFLY, lambda tried: seen.append(tried.candidate)
+    )
+    assert seen == [one.candidate for one in choice.tried]
+    figures = {one.candidate: one.figure for one in choice.tried if one.figure is not None}
     assert figures[choice.winner.text] == max(figures.values())
     assert "labels of 10" in choice.criterion
 
 
-def test_without_labels_planted_anomalies_decide_and_the_budget_is_kept() -> None:
+def test_without_labels_agreement_decides_and_the_budget_is_kept() -> None:
     rows = normal_rows(300, seed=1)._replace(label=torch.full((300,), torch.nan))
     choice = choose(LAYOUT, rows, rows, HURRIED, BRIEFLY)
-    assert "planted" in choice.criterion
-    first, *others = choice.tried
-    assert choice.winner.text == first.candidate
+    assert choice.criterion == "rank correlation with all candidates"
+    tried, others = choice.tried[:3], choice.tried[3:]
+    assert choice.winner.text == max(tried, key=lambda one: one.figure or 0).candidate
     assert all(one.note == "not tried: the budget was used up" for one in others)
+
+
+def test_the_one_that_ranks_as_the_others_do_agrees_most() -> None:
+    common = torch.arange(100.0)
+    jitter = 30 * torch.randn(3, 100, generator=torch.Generator().manual_seed(0))
+    figures = agreement([common, *(common + jitter), torch.zeros(100), -common])
+    assert max(figures) == figures[0]
+    assert figures[4] == 0
+    assert figures[5] < 0
 
 
 def test_a_choice_by_no_row_at_all_is_refused() -> None:

@@ -57,4 +57,4 @@ def test_auto_trains_the_winner_and_the_bundle_says_why(
     bundle = open_bundle(registry.files(made.bundle))
     chosen = bundle.metadata["chosen"]
     assert chosen["winner"] == bundle.detector_name
-    assert chosen["tried"][0]["auroc"] is not None
+    assert chosen["tried"][0]["figure"] is not None
