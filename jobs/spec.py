@@ -16,12 +16,12 @@ from jobs.spec_sections import (
     BudgetThreshold,
     CostThreshold,
     DayRange,
-    DetectorChoice,
     ExtremeValueThreshold,
     FBetaThreshold,
     Gates,
     Input,
     Name,
+    NamedDetector,
     Nightly,
     Output,
     QuantileThreshold,
@@ -43,7 +43,7 @@ class Spec(Frozen):
     name: Name
     input: Input
     columns: Annotated[dict[str, Column], AfterValidator(spec_columns.column_names)]
-    detector: DetectorChoice
+    detector: NamedDetector
     training: Training = Training()
     threshold: ThresholdChoice
     output: Output

@@ -1,9 +1,12 @@
 """The part of a spec that needs the catalogue of detectors, and with it torch."""
 
+from typing import Any
+
 from jobs.spec import Spec
 from jobs.spec_errors import one_of
 from jobs.spec_yaml import Key
-from models.catalog import CATALOG, configure
+from models.catalog import CATALOG, checked, configure
+from models.choosing import AUTO, AutoConfig
 from models.refusal import Refusal
 
 
@@ -14,14 +17,20 @@ def wrong_detector(spec: Spec) -> list[tuple[Key, str]]:
         if name not in CATALOG:
             found.append((("training", "baselines", index), one_of(list(CATALOG), name)))
     name = spec.detector.name
+    if name == AUTO:
+        return [*_wrong_options(spec), *found]
     if name not in CATALOG:
-        return [(("detector", "name"), one_of(list(CATALOG), name)), *found]
+        return [(("detector", "name"), one_of([*CATALOG, AUTO], name)), *found]
     labelled = spec.roles.label is not None
     for named in {name, *spec.training.baselines} & CATALOG.keys():
-        if CATALOG[named].needs_labels and not labelled:
+        if CATALOG[named].labels != "none" and not labelled:
             key: Key = ("detector", "name") if named == name else ("training", "baselines")
             text = f"{named} learns from labels; expected a column with the role label, found none"
             found.append((key, text))
+    if spec.training.trim and CATALOG[name].labels != "none":
+        # The rows of highest loss are the labelled anomalies, which it is to learn from.
+        text = f"expected 0 for {name}, which learns from labels, found {spec.training.trim:g}"
+        found.append((("training", "trim"), text))
     return [*_wrong_options(spec), *found]
 
 
@@ -31,13 +40,20 @@ def _wrong_options(spec: Spec) -> list[tuple[Key, str]]:
     found: list[tuple[Key, str]] = []
     for option, value in options.items():
         try:
-            configure(name, {option: value})
+            _configured(name, {option: value})
         except Refusal as refusal:
             found.append((("detector", option), str(refusal)))
     if found:
         return found
     try:
-        configure(name, options)
+        _configured(name, options)
     except Refusal as refusal:
         return [(("detector",), str(refusal))]
     return []
+
+
+def _configured(name: str, options: dict[str, Any]) -> None:
+    if name == AUTO:
+        checked(AutoConfig, name, options)
+    else:
+        configure(name, options)

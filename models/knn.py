@@ -10,6 +10,7 @@ from torch import Tensor
 from models.detector import Batch, Contributions, Detector, Layout, expect
 from models.inputs import Inputs
 from models.refusal import Refusal
+from models.space import OneOf, Space
 
 # Compared with the whole sample at a time: 10 MB of distances to 20,000 rows.
 _ROWS = 128
@@ -65,6 +66,10 @@ class KNN(Detector):
     rows: Tensor
     radius: Tensor
     usual: Tensor
+
+    @classmethod
+    def space(cls) -> Space:
+        return {"neighbours": OneOf((1, 2, 3, 5, 10, 20, 50))}
 
     def __init__(self, layout: Layout, config: KNNConfig) -> None:
         super().__init__(layout, config)
