@@ -8,7 +8,7 @@ from models.refusal import Refusal
 
 
 def wrong_detector(spec: Spec) -> list[tuple[Key, str]]:
-    """What `models.catalog` does not take: names, options, values, a missing label."""
+    """What `models.catalog` does not take: names, options, values, labels missing or seen."""
     found: list[tuple[Key, str]] = []
     for index, name in enumerate(spec.training.baselines):
         if name not in CATALOG:
@@ -22,7 +22,19 @@ def wrong_detector(spec: Spec) -> list[tuple[Key, str]]:
             key: Key = ("detector", "name") if named == name else ("training", "baselines")
             text = f"{named} learns from labels; expected a column with the role label, found none"
             found.append((key, text))
+        if not CATALOG[named].needs_labels:
+            found += _sees_labels(spec, named)
     return [*_wrong_options(spec), *found]
+
+
+def _sees_labels(spec: Spec, named: str) -> list[tuple[Key, str]]:
+    """Labels reach no detector that does without: not as a rate of earlier ones either."""
+    text = f"{named} learns without labels and must not see any, not even earlier ones"
+    return [
+        (("history", index, "labels"), f"{text}; remove the entry, or choose another detector")
+        for index, entry in enumerate(spec.history)
+        if entry.labels
+    ]
 
 
 def _wrong_options(spec: Spec) -> list[tuple[Key, str]]:

@@ -1,0 +1,348 @@
+"""Rows written anew with columns that need other rows: histories and windows.
+
+The derived rows of a day lie under `<target>/<digest>/`, and are read from there as any other
+input. The digest is over the derivation and the snapshots of the day and of the days that it looks
+back on, so what is there is never stale, and a changed input makes new rows. A derived file has
+the key of the file that its rows come from, with the number of its first row there appended: row 7
+of `<digest>/day=D/part-3-1000.parquet` is row 1007 of `day=D/part-3.parquet`.
+
+Every file is created whole, and the marker, which lists them, last: without it the day is not
+derived. Equal inputs give equal bytes, so a second attempt, at the same time or after a crash,
+finds its own files and leaves them.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import date, timedelta
+from types import TracebackType
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.lake import documents, reading, snapshot
+from cluster.lake.filters import RowFilter, parse_filter
+from cluster.lake.history import DAY, Derived, History, HistoryTable, columns
+from cluster.lake.snapshot import InputFile, Snapshot, Split
+from cluster.lake.store import Store
+from cluster.lake.windows import SHORT, WINDOW, Window, Windows
+from models.refusal import Refusal
+
+_MARKER = "_derived.json"
+# Part of the digest: whatever changes the bytes of a derived file raises it.
+_FORMAT = 1
+# A piece is built in memory: so many rows, or bytes of windows, are one file at most.
+_PIECE_ROWS = 1_000_000
+_PIECE_BYTES = 256 * 1024**2
+# Rows of a derived file's row group, where windows do not fill it sooner.
+_GROUP_ROWS = 131_072
+_GROUP_BYTES = 64 * 1024**2
+_BATCH_ROWS = 65_536
+_TOLD = 10  # columns of other types that a message names
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """What is derived. Everything in it is part of the digest."""
+
+    columns: tuple[str, ...]  # of the input that the derived rows carry, where a day has them
+    time: str
+    label: str | None = None
+    filter: str | None = None  # rows that are not in it are carried, and in nobody's history
+    also: str | None = None  # a filter whose columns are carried, if they are there
+    history: tuple[History, ...] = ()
+    window: Window | None = None
+
+    @property
+    def derived(self) -> tuple[Derived, ...]:
+        """The columns of the histories."""
+        return columns(self.history)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All columns that are derived, in their order."""
+        return (*(c.name for c in self.derived), *((WINDOW, SHORT) if self.window else ()))
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Columns that every day must have, in one type."""
+        window = (self.window.entity, *self.window.channels) if self.window else ()
+        history = (name for h in self.history for name in (h.entity, h.of, h.distinct) if name)
+        return tuple(dict.fromkeys((self.time, *history, *window)))
+
+    @property
+    def history_days(self) -> int:
+        """Days before a row's own that its history may see."""
+        return max((-(-h.reach // DAY) for h in self.history), default=0)
+
+    @property
+    def window_days(self) -> int:
+        """Days before a row's own that its window may see."""
+        return -(-self.window.reach // DAY) if self.window else 0
+
+
+class Deriver:
+    """Derives days of one input; a context manager. Quickest where days are derived in order."""
+
+    def __init__(
+        self, derivation: Derivation, uri: str, partition: str | None, target: str
+    ) -> None:
+        self.derivation, self.uri, self.partition = derivation, uri, partition
+        self.store = Store.open(target)
+        self._there = snapshot.days(uri, partition)
+        self._taken: dict[str, Snapshot] = {}
+        self._resources = ExitStack()
+        self._table: HistoryTable | None = None
+
+    def __enter__(self) -> "Deriver":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._resources.close()
+
+    def source(self, day: str) -> Snapshot:
+        """The day's snapshot in the input; the same at every call."""
+        if day not in self._taken:
+            self._taken[day] = snapshot.take(self.uri, self.partition, day)
+        return self._taken[day]
+
+    def earlier(self, day: str) -> tuple[str, ...]:
+        """The days there are that the rows of `day` look back on, in order."""
+        return self._before(day, max(self.derivation.history_days, self.derivation.window_days))
+
+    def digest(self, day: str) -> str:
+        """SHA-256 over all that the day's derived rows depend on."""
+        document = {
+            "format": [_FORMAT, duckdb.__version__],
+            "derivation": asdict(self.derivation),
+            "snapshots": [self.source(d).digest for d in (*self.earlier(day), day)],
+        }
+        return hashlib.sha256(documents.encode(document)).hexdigest()
+
+    def is_derived(self, day: str) -> bool:
+        """Whether there is nothing to do; so too for a day without readable files."""
+        return not self.source(day).files or self.store.exists(self._key(day, _MARKER))
+
+    def to_read(self, days: Sequence[str]) -> int:
+        """Rows that `derive` reads for these days, the ones it looks back on with them."""
+        past = {d for day in days for d in self._before(day, self.derivation.history_days)}
+        read = [*days, *(past | set(days) if self.derivation.history else ())]
+        if self.derivation.window:
+            read += [d for day in days for d in self._before(day, self.derivation.window_days)]
+            read += days
+        return sum(self.source(day).rows for day in read)
+
+    def take(self, day: str) -> Snapshot:
+        """The derived day, frozen; of a day without readable files its own snapshot."""
+        source = self.source(day)
+        if not source.files:
+            return source
+        marker = self._key(day, _MARKER)
+        keys: list[str] = documents.decode(self.store.read(marker), marker)["files"]
+        files, schema = snapshot.look(self.store.uri, keys)
+        _balance(source, files)
+        uri, digest = self.store.uri, self.digest(day)
+        return Snapshot(uri, day, files, source.rejected, schema, source.digest, digest)
+
+    def derive(self, day: str, advance: Advance = lambda rows: None) -> None:
+        """Write the day's derived rows, then the marker; `advance` hears of the rows read.
+
+        Raises as `reading.read` does, and `Refusal` for columns that days have in other types.
+        """
+        source = self.source(day)
+        self._check(day)
+        histories = self._histories(day, advance) if self.derivation.history and source.rows else ()
+        added = _Stream(self._history_schema, iter(histories))
+        windows = self._windows(day, advance) if self.derivation.window else None
+        place, keys = 0, []
+        for split in self._pieces(source):
+            rows = self._carried(source, split)
+            stop = place + rows.num_rows
+            parts = [rows, added.take(rows.num_rows)]
+            if windows is not None:
+                parts.append(windows.take(place, stop))
+            keys.append(self._write(day, split, _beside(parts)))
+            place = stop
+            advance(rows.num_rows)
+        files, _ = snapshot.look(self.store.uri, keys)
+        _balance(source, files)
+        self.store.create(self._key(day, _MARKER), documents.encode({"day": day, "files": keys}))
+
+    def _key(self, day: str, name: str) -> str:
+        return f"{self.digest(day)[:32]}/{name}"
+
+    def _before(self, day: str, count: int) -> tuple[str, ...]:
+        if self.partition is None or count == 0:
+            return ()
+        first = (_date(day) - timedelta(days=count)).isoformat()
+        return tuple(d for d in self._there if first <= d < day)
+
+    def _check(self, day: str) -> None:
+        """One type a column, in every file of the day and of the days before it."""
+        source = self.source(day)
+        drifts = snapshot.drift(source, self._columns(source))
+        needed = self.derivation.needed
+        for earlier in map(self.source, self.earlier(day)):
+            one = replace(earlier, files=(source.files[0], *earlier.files))
+            drifts += snapshot.drift(one, needed) if earlier.files else ()
+        if drifts:
+            told = "\n".join(map(str, drifts[:_TOLD]))
+            raise Refusal(
+                f"{told}\ncolumns that look back need one type on all days; write them so"
+            )
+
+    def _columns(self, source: Snapshot) -> tuple[str, ...]:
+        """The columns that the derived rows carry, and those that are needed for deriving."""
+        derivation = self.derivation
+        carried = [name for name in derivation.columns if name in source.schema.names]
+        row_filter = self._filter(source)
+        filtered = list(row_filter.columns) if row_filter else []
+        # A filter of the training may be of columns that a night does not have yet.
+        with suppress(Refusal):
+            filtered += parse_filter(derivation.also or "", source.schema.names).columns
+        return tuple(dict.fromkeys((*carried, *derivation.needed, *filtered)))
+
+    def _filter(self, source: Snapshot) -> RowFilter | None:
+        text = self.derivation.filter
+        return parse_filter(text, source.schema.names) if text else None
+
+    def _histories(self, day: str, advance: Advance) -> Iterator[pa.RecordBatch]:
+        if self._table is None:
+            derivation = self.derivation
+            table = HistoryTable(derivation.history, derivation.time, derivation.label)
+            self._table = self._resources.enter_context(table)
+        past = self._before(day, self.derivation.history_days)
+        self._table.forget_before((*past, day)[0])
+        for one in (*past, day):
+            if not self._table.holds(one):
+                self._table.add(one, self._batches(one, self._table.columns, advance))
+        return self._table.derive(day, (*past, day)[0])
+
+    def _windows(self, day: str, advance: Advance) -> Windows:
+        window, time = self.derivation.window, self.derivation.time
+        assert window is not None
+        names = (time, window.entity, *window.channels)
+        past = self._before(day, self.derivation.window_days)
+        earlier = (batch for one in past for batch in self._batches(one, names, advance))
+        return Windows(window, time, earlier, self._batches(day, names, advance))
+
+    def _batches(
+        self, day: str, names: Sequence[str], advance: Advance
+    ) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
+        """The day's rows in order, each batch with a mask of those that the filter lets in."""
+        source = self.source(day)
+        row_filter = self._filter(source)
+        filtered = row_filter.columns if row_filter else ()
+        there = [n for n in dict.fromkeys((*names, *filtered)) if n in source.schema.names]
+        store = Store.open(source.uri)
+        for split in snapshot.cut(source, _PIECE_ROWS, _PIECE_BYTES):
+            for rows in reading.read(store, split, there, _BATCH_ROWS):
+                kept = (
+                    row_filter.keep(rows.batch) if row_filter else np.ones(len(rows.numbers), bool)
+                )
+                yield _decoded(rows.batch), pa.array(kept)
+                advance(rows.batch.num_rows)
+
+    def _pieces(self, source: Snapshot) -> Iterator[Split]:
+        """Each file in pieces of a size that can be built in memory; one at least."""
+        window = self.derivation.window
+        most = min(_PIECE_ROWS, max(1, _PIECE_BYTES // window.row_bytes)) if window else _PIECE_ROWS
+        for file in source.files:
+            yield from snapshot.cut(replace(source, files=(file,)), most, _PIECE_BYTES) or [
+                Split("", file.key, file.version, (), 0, 0, 0, 0)
+            ]
+
+    def _carried(self, source: Snapshot, split: Split) -> pa.Table:
+        names = self._columns(source)
+        schema = pa.schema([source.schema.field(name) for name in names])
+        if not split.rows:
+            return _decoded(schema.empty_table().to_batches()[0])
+        found = reading.read(Store.open(source.uri), split, names, _BATCH_ROWS)
+        return pa.Table.from_batches([_decoded(rows.batch) for rows in found])
+
+    @property
+    def _history_schema(self) -> pa.Schema:
+        return pa.schema([pa.field(c.name, c.type) for c in self.derivation.derived])
+
+    def _write(self, day: str, split: Split, table: pa.Table) -> str:
+        """One derived file, created once; its key."""
+        key = self._key(day, f"{split.key.removesuffix('.parquet')}-{split.first_row}.parquet")
+        window = self.derivation.window
+        group = (
+            min(_GROUP_ROWS, max(1, _GROUP_BYTES // window.row_bytes)) if window else _GROUP_ROWS
+        )
+        sink = pa.BufferOutputStream()
+        pq.write_table(
+            table,
+            sink,
+            row_group_size=group,
+            compression="zstd",
+            compression_level=1,
+            write_page_checksum=True,
+        )
+        self.store.create(key, sink.getvalue().to_pybytes())
+        return key
+
+
+class _Stream:
+    """Record batches, taken in pieces of any size."""
+
+    def __init__(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self._rest = schema.empty_table()
+
+    def take(self, rows: int) -> pa.Table:
+        """The next `rows` rows; of a schema without columns none."""
+        parts, there = [self._rest], self._rest.num_rows
+        while there < rows and (batch := next(self._batches, None)) is not None:
+            parts.append(pa.Table.from_batches([batch.cast(self._rest.schema)]))
+            there += batch.num_rows
+        whole = pa.concat_tables(parts)
+        self._rest = whole.slice(rows)
+        return whole.slice(0, rows)
+
+
+def _beside(parts: Sequence[pa.Table]) -> pa.Table:
+    """Tables of the same rows as one."""
+    fields = [field for part in parts for field in part.schema]
+    columns = [column for part in parts for column in part.columns]
+    return pa.table(columns, schema=pa.schema(fields))
+
+
+def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Dictionaries as their values: files differ in what they hold as a dictionary."""
+    names = batch.schema.names
+    columns = [
+        c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns
+    ]
+    return pa.record_batch(columns, names)
+
+
+def _balance(source: Snapshot, files: Sequence[InputFile]) -> None:
+    """Every row of the day is in the derived files, once."""
+    derived = sum(file.rows for file in files)
+    if derived != source.rows:
+        raise Refusal(
+            f"day {source.day} of {source.uri}: expected {source.rows:,} derived rows, found "
+            f"{derived:,}; the input changed meanwhile: run again"
+        )
+
+
+def _date(day: str) -> date:
+    try:
+        return date.fromisoformat(day)
+    except ValueError:
+        raise Refusal(
+            f"partition value {day!r}: histories and windows look back over days, and expect dates "
+            "such as 2026-01-31 (or an input without partitions)"
+        ) from None

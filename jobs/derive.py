@@ -1,0 +1,53 @@
+"""The rows that a job reads: those of the input, or what is derived from them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.lake import snapshot
+from cluster.lake.derive import Deriver
+from cluster.lake.snapshot import Snapshot
+from cluster.lake.store import Store
+from jobs.console import step
+from jobs.spec import Spec
+
+DERIVED = "_derived"
+
+
+def take(spec: Spec, uri: str, days: Sequence[str]) -> tuple[Snapshot, ...]:
+    """The snapshots of these days of the input at `uri`, as the spec would have them.
+
+    Where it has a history or a window, what is not derived yet is derived first. All of them have
+    one URI. The spec is the one that was loaded: a history of labels needs the label column,
+    which a night's own rows lack.
+    """
+    derivation = spec.derivation
+    if derivation is None:
+        return tuple(snapshot.take(uri, spec.input.partition, day) for day in days)
+    target = Store.open(spec.output.uri).child(DERIVED).uri
+    with Deriver(derivation, uri, spec.input.partition, target) as deriver:
+        missing = sorted(day for day in days if not deriver.is_derived(day))
+        if missing:
+            with step(f"derive {_days(missing)}", deriver.to_read(missing)) as progress:
+                for day in missing:
+                    deriver.derive(day, progress.advance)
+        return tuple(deriver.take(day) for day in days)
+
+
+def outlook(spec: Spec, day: str) -> dict[str, Any] | None:
+    """What `take` would do for a day, without doing it; None where nothing is derived."""
+    derivation = spec.derivation
+    if derivation is None:
+        return None
+    target = Store.open(spec.output.uri).child(DERIVED).uri
+    with Deriver(derivation, spec.input.uri, spec.input.partition, target) as deriver:
+        done = deriver.is_derived(day)
+        return {
+            "columns": list(derivation.names),
+            "looks_back_on": list(deriver.earlier(day)),
+            "rows_to_read": 0 if done else deriver.to_read([day]),
+            "done": done,
+        }
+
+
+def _days(days: Sequence[str]) -> str:
+    return days[0] if len(days) == 1 else f"{len(days)} days, {days[0]} to {days[-1]}"
