@@ -30,8 +30,12 @@ def wrong_detector(spec: Spec) -> list[tuple[Key, str]]:
 def _sees_labels(spec: Spec, named: str) -> list[tuple[Key, str]]:
     """Labels reach no detector that does without: not as a rate of earlier ones either."""
     text = f"{named} learns without labels and must not see any, not even earlier ones"
+    if named == spec.detector.name:
+        advice = "choose a detector that learns from labels"
+    else:
+        advice = "take it out of training.baselines ([] for none)"
     return [
-        (("history", index, "labels"), f"{text}; remove the entry, or choose another detector")
+        (("history", index, "labels"), f"{text}; {advice}, or remove the entry")
         for index, entry in enumerate(spec.history)
         if entry.labels
     ]

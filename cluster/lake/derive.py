@@ -146,7 +146,7 @@ class Deriver:
         """The derived day, frozen; of a day without readable files its own snapshot."""
         source = self.source(day)
         if not source.files:
-            return source
+            return replace(source, uri=self.store.uri)
         marker = self._key(day, _MARKER)
         keys: list[str] = documents.decode(self.store.read(marker), marker)["files"]
         files, schema = snapshot.look(self.store.uri, keys)
@@ -264,9 +264,9 @@ class Deriver:
 
     def _carried(self, source: Snapshot, split: Split) -> pa.Table:
         names = self._columns(source)
-        schema = pa.schema([source.schema.field(name) for name in names])
         if not split.rows:
-            return _decoded(schema.empty_table().to_batches()[0])
+            schema = pa.schema([source.schema.field(name) for name in names])
+            return pa.Table.from_batches([_decoded(pa.RecordBatch.from_pylist([], schema))])
         found = reading.read(Store.open(source.uri), split, names, _BATCH_ROWS)
         return pa.Table.from_batches([_decoded(rows.batch) for rows in found])
 
