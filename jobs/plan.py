@@ -22,7 +22,7 @@ _ACTOR_BYTES = 600 * 1024**2
 
 def plan(spec: Spec, day: str) -> dict[str, Any]:
     """The snapshot and the splits of a day, with predicted rows, bytes, memory and time."""
-    derived = derive.outlook(spec, day)
+    derived = derive.outlook(spec, spec.input.uri, day)
     if derived and derived["done"]:
         (taken,) = derive.take(spec, spec.input.uri, [day])
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, PrivateAttr, ValidationError, model_validator
 
-from cluster.lake.derive import Derivation
+from cluster.lake.derivation import Derivation
 from jobs import spec_columns, spec_derived, spec_yaml
 from jobs.spec_columns import Column, Frozen
 from jobs.spec_derived import Histories, HistoryEntry, WindowSection

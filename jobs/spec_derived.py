@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from cluster.lake.derive import Derivation
+from cluster.lake.derivation import Derivation
 from cluster.lake.history import Derived, History, columns, span
 from cluster.lake.windows import SHORT, WINDOW, Window
 from jobs.spec_columns import ANSWERS, Column, Frozen, as_tuple, roles

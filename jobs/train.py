@@ -323,7 +323,7 @@ class _Training:
                 "watch": self.spec.name,
                 "spec": self.spec.digest,
                 "training": {
-                    "uri": self.plan.uri,
+                    "uri": self.spec.training_uri,
                     "days": list(self.plan.days),
                     "snapshots": [s.digest for s in self.plan.snapshots],
                     "filter": self._filter,

@@ -14,8 +14,8 @@ finds its own files and leaves them.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
-from datetime import date, timedelta
+from dataclasses import asdict, replace
+from datetime import date, datetime, timedelta
 from types import TracebackType
 
 import duckdb
@@ -24,11 +24,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.lake import documents, reading, snapshot
+from cluster.lake.alongside import Stream, beside
+from cluster.lake.arrow_types import decoded
+from cluster.lake.derivation import Derivation
 from cluster.lake.filters import RowFilter, parse_filter
-from cluster.lake.history import DAY, Derived, History, HistoryTable, columns
+from cluster.lake.history import HistoryTable
 from cluster.lake.snapshot import InputFile, Snapshot, Split
-from cluster.lake.store import Store
-from cluster.lake.windows import SHORT, WINDOW, Window, Windows
+from cluster.lake.store import Object, Store
+from cluster.lake.windows import Windows
 from models.refusal import Refusal
 
 _MARKER = "_derived.json"
@@ -46,46 +49,6 @@ _TOLD = 10  # columns of other types that a message names
 Advance = Callable[[int], None]
 
 
-@dataclass(frozen=True)
-class Derivation:
-    """What is derived. Everything in it is part of the digest."""
-
-    columns: tuple[str, ...]  # of the input that the derived rows carry, where a day has them
-    time: str
-    label: str | None = None
-    filter: str | None = None  # rows that are not in it are carried, and in nobody's history
-    also: str | None = None  # a filter whose columns are carried, if they are there
-    history: tuple[History, ...] = ()
-    window: Window | None = None
-
-    @property
-    def derived(self) -> tuple[Derived, ...]:
-        """The columns of the histories."""
-        return columns(self.history)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All columns that are derived, in their order."""
-        return (*(c.name for c in self.derived), *((WINDOW, SHORT) if self.window else ()))
-
-    @property
-    def needed(self) -> tuple[str, ...]:
-        """Columns that every day must have, in one type."""
-        window = (self.window.entity, *self.window.channels) if self.window else ()
-        history = (name for h in self.history for name in (h.entity, h.of, h.distinct) if name)
-        return tuple(dict.fromkeys((self.time, *history, *window)))
-
-    @property
-    def history_days(self) -> int:
-        """Days before a row's own that its history may see."""
-        return max((-(-h.reach // DAY) for h in self.history), default=0)
-
-    @property
-    def window_days(self) -> int:
-        """Days before a row's own that its window may see."""
-        return -(-self.window.reach // DAY) if self.window else 0
-
-
 class Deriver:
     """Derives days of one input; a context manager. Quickest where days are derived in order."""
 
@@ -96,6 +59,7 @@ class Deriver:
         self.store = Store.open(target)
         self._there = snapshot.days(uri, partition)
         self._taken: dict[str, Snapshot] = {}
+        self._digests: dict[str, str] = {}
         self._resources = ExitStack()
         self._table: HistoryTable | None = None
 
@@ -122,12 +86,16 @@ class Deriver:
 
     def digest(self, day: str) -> str:
         """SHA-256 over all that the day's derived rows depend on."""
+        if day in self._digests:
+            return self._digests[day]
         document = {
             "format": [_FORMAT, duckdb.__version__],
             "derivation": asdict(self.derivation),
             "snapshots": [self.source(d).digest for d in (*self.earlier(day), day)],
         }
-        return hashlib.sha256(documents.encode(document)).hexdigest()
+        found = hashlib.sha256(documents.encode(document)).hexdigest()
+        self._digests[day] = found
+        return found
 
     def is_derived(self, day: str) -> bool:
         """Whether there is nothing to do; so too for a day without readable files."""
@@ -162,7 +130,7 @@ class Deriver:
         source = self.source(day)
         self._check(day)
         histories = self._histories(day, advance) if self.derivation.history and source.rows else ()
-        added = _Stream(self._history_schema, iter(histories))
+        added = Stream(self._history_schema, iter(histories))
         windows = self._windows(day, advance) if self.derivation.window else None
         place, keys = 0, []
         for split in self._pieces(source):
@@ -171,7 +139,7 @@ class Deriver:
             parts = [rows, added.take(rows.num_rows)]
             if windows is not None:
                 parts.append(windows.take(place, stop))
-            keys.append(self._write(day, split, _beside(parts)))
+            keys.append(self._write(day, split, beside(parts)))
             place = stop
             advance(rows.num_rows)
         files, _ = snapshot.look(self.store.uri, keys)
@@ -185,7 +153,7 @@ class Deriver:
         if self.partition is None or count == 0:
             return ()
         first = (_date(day) - timedelta(days=count)).isoformat()
-        return tuple(d for d in self._there if first <= d < day)
+        return tuple(d for d in self._there if first <= d < day and _date(d))
 
     def _check(self, day: str) -> None:
         """One type a column, in every file of the day and of the days before it."""
@@ -246,29 +214,31 @@ class Deriver:
         there = [n for n in dict.fromkeys((*names, *filtered)) if n in source.schema.names]
         store = Store.open(source.uri)
         for split in snapshot.cut(source, _PIECE_ROWS, _PIECE_BYTES):
-            for rows in reading.read(store, split, there, _BATCH_ROWS):
-                kept = (
-                    row_filter.keep(rows.batch) if row_filter else np.ones(len(rows.numbers), bool)
-                )
-                yield _decoded(rows.batch), pa.array(kept)
-                advance(rows.batch.num_rows)
+            for batch, numbers in reading.read(store, split, there, _BATCH_ROWS):
+                every = np.ones(len(numbers), bool)
+                yield decoded(batch), pa.array(row_filter.keep(batch) if row_filter else every)
+                advance(batch.num_rows)
 
     def _pieces(self, source: Snapshot) -> Iterator[Split]:
         """Each file in pieces of a size that can be built in memory; one at least."""
-        window = self.derivation.window
-        most = min(_PIECE_ROWS, max(1, _PIECE_BYTES // window.row_bytes)) if window else _PIECE_ROWS
+        most = self._fitting(_PIECE_ROWS, _PIECE_BYTES)
         for file in source.files:
             yield from snapshot.cut(replace(source, files=(file,)), most, _PIECE_BYTES) or [
                 Split("", file.key, file.version, (), 0, 0, 0, 0)
             ]
 
+    def _fitting(self, rows: int, size: int) -> int:
+        """So many rows, or as many as have windows of so many bytes."""
+        window = self.derivation.window
+        return min(rows, max(1, size // window.row_bytes)) if window else rows
+
     def _carried(self, source: Snapshot, split: Split) -> pa.Table:
         names = self._columns(source)
         if not split.rows:
             schema = pa.schema([source.schema.field(name) for name in names])
-            return pa.Table.from_batches([_decoded(pa.RecordBatch.from_pylist([], schema))])
+            return pa.Table.from_batches([decoded(pa.RecordBatch.from_pylist([], schema))])
         found = reading.read(Store.open(source.uri), split, names, _BATCH_ROWS)
-        return pa.Table.from_batches([_decoded(rows.batch) for rows in found])
+        return pa.Table.from_batches([decoded(rows.batch) for rows in found])
 
     @property
     def _history_schema(self) -> pa.Schema:
@@ -277,15 +247,11 @@ class Deriver:
     def _write(self, day: str, split: Split, table: pa.Table) -> str:
         """One derived file, created once; its key."""
         key = self._key(day, f"{split.key.removesuffix('.parquet')}-{split.first_row}.parquet")
-        window = self.derivation.window
-        group = (
-            min(_GROUP_ROWS, max(1, _GROUP_BYTES // window.row_bytes)) if window else _GROUP_ROWS
-        )
         sink = pa.BufferOutputStream()
         pq.write_table(
             table,
             sink,
-            row_group_size=group,
+            row_group_size=self._fitting(_GROUP_ROWS, _GROUP_BYTES),
             compression="zstd",
             compression_level=1,
             write_page_checksum=True,
@@ -294,38 +260,17 @@ class Deriver:
         return key
 
 
-class _Stream:
-    """Record batches, taken in pieces of any size."""
-
-    def __init__(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
-        self._batches = batches
-        self._rest = schema.empty_table()
-
-    def take(self, rows: int) -> pa.Table:
-        """The next `rows` rows; of a schema without columns none."""
-        parts, there = [self._rest], self._rest.num_rows
-        while there < rows and (batch := next(self._batches, None)) is not None:
-            parts.append(pa.Table.from_batches([batch.cast(self._rest.schema)]))
-            there += batch.num_rows
-        whole = pa.concat_tables(parts)
-        self._rest = whole.slice(rows)
-        return whole.slice(0, rows)
-
-
-def _beside(parts: Sequence[pa.Table]) -> pa.Table:
-    """Tables of the same rows as one."""
-    fields = [field for part in parts for field in part.schema]
-    columns = [column for part in parts for column in part.columns]
-    return pa.table(columns, schema=pa.schema(fields))
-
-
-def _decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Dictionaries as their values: files differ in what they hold as a dictionary."""
-    names = batch.schema.names
-    columns = [
-        c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns
-    ]
-    return pa.record_batch(columns, names)
+def remove_before(store: Store, time: datetime, dry_run: bool) -> list[str]:
+    """The files of derived days of which all are older than `time`; their markers go first."""
+    days: dict[str, list[Object]] = {}
+    for found in store.list():
+        days.setdefault(found.key.partition("/")[0], []).append(found)
+    old = [files for files in days.values() if all(file.modified < time for file in files)]
+    keys = [file.key for files in old for file in files]
+    keys.sort(key=lambda key: not key.endswith(_MARKER))
+    for key in () if dry_run else keys:
+        store.delete(key)
+    return keys
 
 
 def _balance(source: Snapshot, files: Sequence[InputFile]) -> None:

@@ -1,6 +1,6 @@
 """Derived days: every row once, exactly as of its time, reused when fresh and never when stale."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.lake import reading, snapshot
-from cluster.lake.derive import Derivation, Deriver
+from cluster.lake.derivation import Derivation
+from cluster.lake.derive import Deriver, remove_before
 from cluster.lake.history import DAY, History
 from cluster.lake.snapshot import Snapshot
 from cluster.lake.store import Store
@@ -229,3 +230,15 @@ def test_a_file_without_rows_is_derived_as_one(lake: Store) -> None:
     taken = derived(lake, DAYS[3])
     assert taken.rows == 0
     assert "entity_count_1d" in taken.schema.names
+
+
+def test_old_derived_days_are_removed_whole_and_derived_again(lake: Store) -> None:
+    first = derived(lake, DAYS[3])
+    out, later = lake.child("out"), datetime.now(UTC) + timedelta(hours=1)
+    assert remove_before(out, later - timedelta(hours=2), dry_run=False) == []
+    keys = remove_before(out, later, dry_run=True)
+    assert keys[0].endswith("_derived.json")
+    assert set(keys[1:]) == {file.key for file in first.files}
+    remove_before(out, later, dry_run=False)
+    assert out.list() == ()
+    assert derived(lake, DAYS[3]).digest == first.digest
