@@ -189,12 +189,10 @@ class Deriver:
             derivation = self.derivation
             table = HistoryTable(derivation.history, derivation.time, derivation.label)
             self._table = self._resources.enter_context(table)
-        past = self._before(day, self.derivation.history_days)
-        self._table.forget_before((*past, day)[0])
-        for one in (*past, day):
-            if not self._table.holds(one):
-                self._table.add(one, self._batches(one, self._table.columns, advance))
-        return self._table.derive(day, (*past, day)[0])
+        days = (*self._before(day, self.derivation.history_days), day)
+        for one in self._table.keep(days):
+            self._table.add(one, self._batches(one, self._table.columns, advance))
+        return self._table.derive(day, days[0])
 
     def _windows(self, day: str, advance: Advance) -> Windows:
         window, time = self.derivation.window, self.derivation.time

@@ -123,7 +123,7 @@ class HistoryTable:
         self.numbers = tuple(dict.fromkeys(h.of for h in histories if h.of))
         self.values = tuple(dict.fromkeys(h.distinct for h in histories if h.distinct))
         self._labels = label if any(h.labels for h in histories) else None
-        self._days: dict[str, int] = {}  # rows of each day that was added
+        self._days: set[str] = set()
         self._rows = 0
 
     @property
@@ -149,8 +149,19 @@ class HistoryTable:
         self._duckdb.close()
         self._folder.cleanup()
 
-    def holds(self, day: str) -> bool:
-        return day in self._days
+    def keep(self, days: Sequence[str]) -> tuple[str, ...]:
+        """Forget every day but these; which of them are to be added now, in this order.
+
+        A day that would come to stand after later ones makes all be added again: the order of
+        adding is the order of the input, by which ties are settled.
+        """
+        held = [day for day in days if day in self._days]
+        if held != list(days[: len(held)]):
+            held = []
+        for old in self._days - set(held):
+            self._duckdb.execute("DELETE FROM history WHERE day = ?", [old])
+            self._days.discard(old)
+        return tuple(days[len(held) :])
 
     def add(self, day: str, batches: Iterator[tuple[pa.RecordBatch, pa.Array]]) -> None:
         """Add a day's rows in the order of the input, later than those that were added before.
@@ -158,17 +169,10 @@ class HistoryTable:
         Each batch comes with a mask of the rows that count. Raises `Refusal` for a column whose
         type is no number where one is needed.
         """
-        first = self._rows
         for batch, counts in batches:
             self._insert(day, batch, counts)
             self._rows += batch.num_rows
-        self._days[day] = self._rows - first
-
-    def forget_before(self, day: str) -> None:
-        """Drop the days before `day`: no later look-back needs them."""
-        for old in [d for d in self._days if d < day]:
-            self._duckdb.execute("DELETE FROM history WHERE day = ?", [old])
-            del self._days[old]
+        self._days.add(day)
 
     def derive(self, day: str, first: str) -> Iterator[pa.RecordBatch]:
         """The columns of `derived` of the day's rows, in their order; looking back on the days

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cluster.lake.history import History
 from cluster.lake.windows import Window
+from jobs import check
 from jobs.spec import Spec, SpecRefused, load
 from models.columns import Numeric
 
@@ -104,3 +107,27 @@ def test_labels_reach_no_detector_that_learns_without_them(
     with pytest.raises(SpecRefused, match=r"history\.1\.labels: .* learns without labels") as told:
         spec(old, new).check_detector()
     assert advice in str(told.value)
+
+
+def test_check_says_that_days_which_are_no_dates_cannot_be_looked_back_on(
+    spec: Callable[..., Spec],
+) -> None:
+    spec()
+    schema = pa.schema(
+        {
+            "ts": pa.timestamp("us", "UTC"),
+            "customer": pa.string(),
+            "terminal": pa.string(),
+            "amount": pa.float64(),
+            "label": pa.int8(),
+        }
+    )
+    for day in ("2026-01-01", "monday"):
+        folder = Path(f"data/cards/day={day}")
+        folder.mkdir(parents=True)
+        pq.write_table(schema.empty_table(), folder / "part-0.parquet")
+    (error,) = check.run("cards.yaml").errors
+    assert error.startswith("cards.yaml:2: input.uri: partition value 'monday': histories and")
+    Path("data/cards/day=monday/part-0.parquet").unlink()
+    Path("data/cards/day=monday").rmdir()
+    assert check.run("cards.yaml").ok

@@ -142,6 +142,21 @@ def test_what_is_derived_is_reused_and_the_same_inputs_give_the_same_bytes(
         assert Store.open(first.uri).read(one.key) == again.store.read(other.key)
 
 
+def test_the_order_in_which_days_are_derived_makes_no_difference(
+    lake: Store, tmp_path: Path
+) -> None:
+    # Rows that stand in the folder of another day, at the time of many others: all ties.
+    for day in DAYS[1:4]:
+        put(lake, day, [Row(START + 2 * DAY, "a", float(n)) for n in range(40)])
+    alone = [repr(read(derived(lake, day)).to_pydict()) for day in DAYS]
+    elsewhere = Deriver(DERIVATION, lake.child("in").uri, "day", str(tmp_path / "elsewhere"))
+    with elsewhere as made:
+        for day in (DAYS[3], DAYS[1], DAYS[2], DAYS[4], DAYS[0]):
+            made.derive(day)
+        together = [repr(read(made.take(day)).to_pydict()) for day in DAYS]
+    assert together == alone
+
+
 def test_a_changed_day_is_derived_anew_and_so_are_those_that_look_back_on_it(lake: Store) -> None:
     before = {day: derived(lake, day).digest for day in DAYS}
     put(lake, DAYS[1], drawn(1)[:-1])
