@@ -385,7 +385,7 @@ def vacuum(
     hours: Annotated[int, typer.Option(min=0, help="Keep files younger than this.")] = 168,
     dry_run: Annotated[bool, typer.Option(help="Only list what would be removed.")] = True,
 ) -> None:
-    """Remove shards that no commit names: those of dead attempts and of replaced runs."""
+    """Remove shards that no commit names (dead attempts, replaced runs) and old derived rows."""
     from jobs import bundles as job
     from jobs.spec import load
 

@@ -18,7 +18,7 @@ from cluster.resources import plan_actors
 from cluster.scoring import FLAGS, QUARANTINE, REGISTRY, RUNS, SCORES
 from cluster.session import session
 from cluster.stream import alive
-from jobs import check, gates, run_card
+from jobs import check, derive, gates, run_card
 from jobs.books import Balance
 from jobs.compaction import Compaction
 from jobs.console import Fact, say, step
@@ -97,7 +97,7 @@ def score(
         say(f"resuming run {run.run_id}: {done:,} of {len(splits):,} splits are done")
     began = time.monotonic()
     with session(address) as where:
-        plan = plan_actors(output.remote or Store.open(spec.input.uri).remote)
+        plan = plan_actors(output.remote or Store.open(run.snapshot.uri).remote)
         clock.threads, clock.rows = plan.actors * plan.threads, sum(s.rows for s in todo)
 
         def live() -> dict[str, Fact]:
@@ -128,7 +128,7 @@ def open_run(spec: Spec, day: str, output: Store) -> Run:
     champion = registry.champion_or_refuse()
     bundle = open_bundle(registry.files(champion.bundle), champion.bundle)
     threshold = Threshold.from_json(registry.threshold(champion.threshold))
-    taken = snapshot.take(spec.input.uri, spec.input.partition, day)
+    (taken,) = derive.take(spec, spec.input.uri, [day])
     if not taken.files:
         files = "; ".join(f"{file.key}: {file.message}" for file in taken.rejected)
         raise Refusal(f"no file of {day} in {spec.input.uri} can be read: {files or 'it has none'}")
@@ -210,9 +210,9 @@ def _commit(run: Run, balance: Balance, table: LakeTable, seen: dict[str, int]) 
     for name, schema, shards in sides:
         side = LakeTable(run.output.child(name), schema, name)
         shards = [*shards, *_rejected(run, name)]
-        side.commit(run.day, run.run_id, run.snapshot.digest, shards, seen[name], facts)
+        side.commit(run.day, run.run_id, run.snapshot.day_digest, shards, seen[name], facts)
     flags = balance.shards("shards")
-    return table.commit(run.day, run.run_id, run.snapshot.digest, flags, seen[FLAGS], facts)
+    return table.commit(run.day, run.run_id, run.snapshot.day_digest, flags, seen[FLAGS], facts)
 
 
 def _rejected(run: Run, table: str) -> list[Any]:
