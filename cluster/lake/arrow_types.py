@@ -50,3 +50,12 @@ def signature(kind: pa.DataType) -> str:
     """The type as text, the same for all ways to store the same values."""
     inner = plain(kind)
     return str(inner.value_type if pa.types.is_dictionary(inner) else inner)
+
+
+def decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Dictionaries as their values: files differ in what they hold as a dictionary."""
+    names = batch.schema.names
+    columns = [
+        c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns
+    ]
+    return pa.record_batch(columns, names)

@@ -32,7 +32,7 @@ def reason(
         for value in (observed, expected)
     )
     layout = encoder.layout
-    names = [signal.name for signal in layout.signals] + [t.name for t in layout.tokens]
+    names = [*(s.name for s in layout.signals), *(t.name for t in layout.tokens)]
     place = names.index(feature) if feature else 0
     shapes = [signal.shape for signal in layout.signals]
     shapes += [(tokens.length,) for tokens in layout.tokens]
