@@ -47,6 +47,8 @@ def describe_signal(
             seen, wanted = readable(np.array([observed[place], expected[place]]))
             if text is None:
                 return Words(f"{seen} in element {place}", wanted)
+            # A detector may expect less than none.
+            (wanted,) = readable(np.maximum(expected[place : place + 1], 0))
             return Words(f"{_grams(text, given.width, place)}: weight {seen}", f"weight {wanted}")
         case "series":
             return _in_series(given, shares, observed, expected)
