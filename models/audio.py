@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import scipy.fft
 import scipy.signal
 import soundfile
 
@@ -79,9 +80,11 @@ def log_mel(wave: Floats, column: Audio) -> Floats:
     window, hop = _steps(column.sample_rate)
     pieces = np.lib.stride_tricks.sliding_window_view(wave, window)[::hop]
     taper = np.hanning(window)
-    spectrum = np.fft.rfft(pieces * taper, _points(window)) / (taper.sum() / 2)
-    power = (np.abs(spectrum) ** 2) @ _bands(column.sample_rate, column.mels).T
-    logs: Floats = np.log(np.maximum(power.T, QUIET)).astype(np.float32)
+    scaled = (taper / (taper.sum() / 2)).astype(np.float32)
+    # In single precision, which takes half the time: its noise lies below QUIET.
+    spectrum = scipy.fft.rfft(pieces * scaled, _points(window))
+    power = _bands(column.sample_rate, column.mels) @ (np.abs(spectrum) ** 2).T
+    logs: Floats = np.log(np.maximum(power, np.float32(QUIET)))
     return logs
 
 
@@ -116,11 +119,11 @@ def _points(window: int) -> int:
 
 
 @lru_cache
-def _bands(sample_rate: int, mels: int) -> npt.NDArray[np.float64]:
+def _bands(sample_rate: int, mels: int) -> Floats:
     """[mels, points of the spectrum]: triangles of height 1."""
     window = _steps(sample_rate)[0]
     at = np.fft.rfftfreq(_points(window), 1 / sample_rate)
     edges = band_edges(sample_rate, mels)
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising, falling = (at - low) / (middle - low), (high - at) / (high - middle)
-    return np.maximum(0, np.minimum(rising, falling))
+    return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
