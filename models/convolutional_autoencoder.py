@@ -26,8 +26,8 @@ class ConvolutionalAutoencoder(Autoencoder):
     any size (`models.convolution`); numbers, categories, vectors and tokens beside them are joined
     at the bottleneck.
 
-    Loss, score and shares are the autoencoder's, a pixel or step of a channel being a real: a
-    place is judged on its own usual error, and padding does not count.
+    Loss, score and shares are the autoencoder's: a signal is one variable, each of its places
+    judged on its own usual error, and padding does not count.
     """
 
     Config = ConvolutionalAutoencoderConfig

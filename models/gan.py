@@ -70,7 +70,7 @@ class GAN(Autoencoder):
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
         squares, numeric, logits = self._residuals(batch)
-        terms = torch.log1p(squares / self.variance[:, None]).T
+        terms = self._terms(squares).T
         shares, latent = terms[:, : self.features], terms[:, self.features :].sum(1, keepdim=True)
         total = shares.sum(1, keepdim=True)
         shares = shares + latent * shares / total.clamp_min(torch.finfo(total.dtype).tiny)
