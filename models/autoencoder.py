@@ -11,6 +11,7 @@ from torch import Tensor
 from models.detector import Batch, Contributions, Detector, Layout, expect
 from models.inputs import Inputs, mlp, run, stack_codes
 from models.refusal import Refusal
+from models.space import WIDTHS, OneOf, Space
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,16 @@ class Autoencoder(Detector):
     Config = AutoencoderConfig
     variance: Tensor
     binary: Tensor
+
+    @classmethod
+    def space(cls) -> Space:
+        return {
+            "widths": WIDTHS,
+            "latent": OneOf((None, 4, 8, 16, 32)),
+            "noise": OneOf((0.0, 0.1, 0.3)),
+            "mask": OneOf((0.0, 0.15, 0.3)),
+            "dropout": OneOf((0.0, 0.1, 0.3)),
+        }
 
     def __init__(self, layout: Layout, config: AutoencoderConfig) -> None:
         super().__init__(layout, config)

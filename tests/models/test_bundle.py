@@ -49,7 +49,7 @@ def trained(name: str) -> Bundle:
     encoder = fit(table)
     torch.manual_seed(0)
     detector = catalog.build(name, encoder.layout, OPTIONS.get(name, {}))
-    batch = encoder(*encoder.extract(batch_of(table))[:2])
+    batch = encoder(encoder.extract(batch_of(table)))
     if detector.learns == "sample":
         detector.fit(batch, seed=0)
     detector.eval()
@@ -60,7 +60,7 @@ def trained(name: str) -> Bundle:
 
 
 def scores_of(bundle: Bundle, encoder: Encoder) -> torch.Tensor:
-    batch = encoder(*encoder.extract(batch_of(flows(300, seed=8)))[:2])
+    batch = encoder(encoder.extract(batch_of(flows(300, seed=8))))
     return bundle.detector.score(batch).detach()
 
 

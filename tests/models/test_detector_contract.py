@@ -37,6 +37,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "convolutional_autoencoder": {"channels": 4, "widths": [16]},
     "deep_svdd": {"channels": 4, "widths": [32, 16], "outputs": 8},
     "diffusion_time": {"widths": [64, 64], "dropout": 0.0},
+    "ensemble": {
+        "members": [
+            {"name": "autoencoder", "widths": [32, 16]},
+            {"name": "isolation_forest", "trees": 30, "rows_per_tree": 128},
+            {"name": "knn", "sample_rows": 1000},
+        ]
+    },
     "gan": {"channels": 4, "widths": [32, 16]},
     "hog_knn": {"sample_rows": 1000},
     "isolation_forest": {"trees": 60, "rows_per_tree": 128},
@@ -64,12 +71,16 @@ class Case(NamedTuple):
 def train(detector: Detector, batch: Batch, given: Given, epochs: int) -> Detector:
     """A short training: what `cluster.training` does, in one process."""
     torch.manual_seed(0)
-    if detector.learns == "sample":
+    if detector.learns != "gradient":
         detector.fit(batch, seed=0)
+    if detector.learns == "sample":
         return detector.eval()
-    if detector.needs_labels:
+    if detector.labels == "all":
         assert batch.label is not None
         detector.prepare(int(batch.label.sum()), len(batch.label))
+    if detector.labels == "some":
+        assert batch.label is not None
+        detector.show(batch.take(batch.label > 0.5))
     optimizer = torch.optim.AdamW(detector.parameters(), lr=3e-3)
     detector.train()
     for _ in range(epochs):
@@ -90,7 +101,7 @@ def trained(given_name: str, name: str) -> Detector:
     torch.manual_seed(0)
     detector = build(name, given.layout, OPTIONS.get(name, {}))
     rows = given.normal(given.rows, 1)
-    if detector.needs_labels:
+    if detector.labels != "none":
         rows = joined([rows, given.far(100, 2)])
     return train(detector, rows, given, given.epochs)
 
@@ -155,7 +166,7 @@ def test_no_rows_give_no_scores_and_no_reasons(case: Case) -> None:
 
 @pytest.mark.parametrize("value", [1e3, 1e15, -1e15, 3.4e38])
 def test_a_huge_number_scores_finite_and_above_normal_rows(case: Case, value: float) -> None:
-    if case.detector.needs_labels:
+    if case.detector.labels != "none":
         pytest.skip("a classifier knows only the anomalies that it was shown")
     if case.given.huge is None:
         pytest.skip("tokens are codes: none of them is huge")
@@ -259,7 +270,7 @@ def test_the_expected_row_has_the_shape_and_types_of_a_batch(case: Case) -> None
 
 
 def test_a_feature_that_is_off_has_a_larger_share_than_in_normal_rows(case: Case) -> None:
-    if case.detector.needs_labels and case.given.name != "table":
+    if case.detector.labels != "none" and case.given.name != "table":
         pytest.skip("a classifier knows only the anomalies that it was shown")
     rows = case.given.normal(500, 5)
     usual = case.detector.contributions(rows).shares[:, case.given.odd_feature]
@@ -366,10 +377,11 @@ def test_a_table_of_numbers_or_of_categories_alone_will_do(name: str, layout: La
     n, c = len(layout.numeric), len(layout.categories)
     rows = Batch(rows.numeric[:, :n], rows.codes[:, 2 - c :], rows.label)
     detector = build(name, layout, OPTIONS.get(name, {}))
-    if detector.learns == "sample":
+    if detector.learns != "gradient":
         detector.fit(rows, seed=0)
-    else:
+    if detector.learns != "sample":
         detector.prepare(20, 320)
+        detector.show(rows.take(slice(300, 320)))
         detector(rows).mean().backward()
         detector.calibrate([rows])
     detector.eval()

@@ -14,8 +14,10 @@ from models.learning import (
     TrainingOptions,
     batches_of,
     held_back_loss,
+    kept,
     learn,
     scored,
+    trimmed,
 )
 from tests.models.layouts import TABLE, far_table_rows, table_rows
 
@@ -68,6 +70,40 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
     broken = Batch(rows.numeric * torch.nan, rows.codes)
     with pytest.raises(NonFiniteLoss, match="epoch 1"):
         learn(built("autoencoder", widths=[8]), broken, broken, OPTIONS)
+
+
+def test_a_batch_in_parts_gives_the_same_weights_up_to_rounding() -> None:
+    rows = table_rows(400, seed=1)
+    states = []
+    for accumulate in (1, 3):
+        detector = built("autoencoder", widths=[16])
+        options = dataclasses.replace(OPTIONS, epochs=2, accumulate=accumulate)
+        learn(detector, rows, rows, options)
+        states.append(detector.state_dict())
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(tensor, states[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_the_rows_of_highest_loss_are_left_out() -> None:
+    losses = torch.tensor([3.0, 1.0, 9.0, 2.0, 8.0], requires_grad=True)
+    trimmed(losses, 0.4).sum().backward()  # type: ignore[no-untyped-call]
+    assert losses.grad is not None
+    assert losses.grad.tolist() == [1, 1, 0, 1, 0]
+    assert kept(1, 0.5) == 1
+
+
+def test_trimmed_training_knows_anomalies_among_its_rows() -> None:
+    rows = joined([table_rows(600, seed=1), far_table_rows(60, seed=2)])
+    auroc = []
+    for trim in (0.0, 0.15):
+        detector = built("autoencoder", widths=[32])
+        learn(detector, rows, rows, dataclasses.replace(OPTIONS, epochs=8, trim=trim))
+        normal, far = (
+            scored(detector, table_rows(300, seed=3)),
+            scored(detector, far_table_rows(30, 4)),
+        )
+        auroc.append(float((far[:, None] > normal).float().mean()))
+    assert auroc[1] > max(auroc[0], 0.99)
 
 
 def test_small_data_takes_small_batches_and_several_passes() -> None:
