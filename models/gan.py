@@ -22,7 +22,7 @@ class GANConfig(AutoencoderConfig):
     """Options of `gan`: those of `autoencoder`, and what the critic and the second encoder are
     made of and weigh in the loss, beside the reconstruction."""
 
-    channels: int = 16  # of the first convolution of signals; they double as sides are halved
+    channels: int = 8  # of the first convolution of signals; they double as sides are halved
     latent_weight: float = 1.0  # of the error of the code of the reconstruction
     adversarial_weight: float = 1.0  # of the critic's features and verdict
 
