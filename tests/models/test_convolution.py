@@ -160,7 +160,7 @@ def test_an_image_that_is_wrong_in_one_place_scores_above_one_that_is_a_little_o
 # --- collapse --------------------------------------------------------------------------------
 
 
-def learned(detector: Detector, rows: int = 400, epochs: int = 3) -> Detector:
+def learned(detector: Detector, rows: int = 400, epochs: int = 2) -> Detector:
     train, rest = image_rows(rows, seed=1), image_rows(100, seed=2)
     learn(detector, train, rest, TrainingOptions(epochs=epochs, learning_rate=3e-3))
     return detector
