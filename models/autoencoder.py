@@ -1,5 +1,6 @@
 """Dense autoencoder: rows that its bottleneck cannot carry are anomalous."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -41,6 +42,10 @@ class AutoencoderConfig:
 # Beyond this residual, in scaled units, the loss of a real feature grows linearly (Huber 1964):
 # an unclipped column of a contaminated table must not own the gradient.
 HUBER = 5.0
+# Rows that the mean error of a signal counts as in the error of one of its numbers: 30 held-back
+# images leave the error of a pixel to chance. 0 was worse by 0.008 in mean AUROC over three of the
+# classes named below, 3 by 0.001.
+PRIOR = 10
 
 
 class Autoencoder(Detector):
@@ -60,8 +65,18 @@ class Autoencoder(Detector):
     and lost, in AUROC: the plain sum of r_f^2 (0.002 to 0.006 worse), the sum of r_f^2 / v_f (0
     to 0.005 worse), a mask of 0.15 in training (0 to 0.008 worse).
 
-    Shares are the terms of that sum, so they are at least 0 and add up to the score. `expected` is
-    the reconstruction; binaries as probabilities, categories by the most probable code.
+    A signal is one variable of d numbers, its residuals multivariate Cauchy:
+
+        (d + 1) / 2 log(1 + sum over its numbers f of  r_f^2 / v_f)
+
+    With a logarithm a number, an image that is wrong in one place looked like one that is a little
+    off everywhere: mean AUROC 0.828 instead of 0.869 over two classes of Fashion-MNIST and two
+    spoken digits, dense and convolutional. v_f is drawn towards the mean over the signal, as if
+    that had been seen in PRIOR rows more.
+
+    Shares are the terms of the score, a signal's divided in proportion to r_f^2 / v_f, so they are
+    at least 0 and add up to it. `expected` is the reconstruction; binaries as probabilities,
+    categories by the most probable code.
     """
 
     Config = AutoencoderConfig
@@ -90,6 +105,8 @@ class Autoencoder(Detector):
         binary[: len(layout.numeric)] = torch.tensor([i.kind == "binary" for i in layout.numeric])
         self.register_buffer("binary", binary, persistent=False)
         self.has_binary = bool(binary.any())
+        ends = itertools.accumulate((s.width for s in layout.signals), initial=len(layout.numeric))
+        self.signals = [slice(a, b) for a, b in itertools.pairwise(ends)]  # rows of the residuals
         self.register_buffer("variance", torch.ones(self.inputs.numbers + len(self.sizes)))
 
     def loss(self, batch: Batch) -> Tensor:
@@ -111,14 +128,14 @@ class Autoencoder(Detector):
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
         squares, _, _ = self._residuals(batch)
-        return squares.div_(self.variance[:, None]).log1p_().sum(0)
+        return self._terms(squares).sum(0)
 
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
         squares, numeric, logits = self._residuals(batch)
         codes = [block.argmax(0) for block in logits]
         expected = self.inputs.expected(numeric.T, stack_codes(codes, numeric.T))
-        shares = torch.log1p(squares / self.variance[:, None]).T
+        shares = self._terms(squares).T
         maps = self.inputs.maps(shares, batch)
         return Contributions(self.inputs.by_feature(shares), expected, maps)
 
@@ -135,7 +152,20 @@ class Autoencoder(Detector):
             counted = self.inputs.counted(self.inputs.columns(batch)[: self.inputs.numbers])
             if counted is not None:
                 rows[: len(counted)] += (counted - 1).sum(1)
+        for block in self.signals:
+            usual = total[block].sum() / rows[block].sum().clamp_min(1)
+            total[block] += PRIOR * usual
+            rows[block] += PRIOR
         self.variance.copy_((total / rows.clamp_min(1)).clamp_min(self.config.floor))
+
+    def _terms(self, squares: Tensor) -> Tensor:
+        """What each residual adds to the score, [features, rows]; takes the squares' memory."""
+        terms = squares.div_(self.variance[:, None])
+        whole = [_whole(terms[block]) for block in self.signals]
+        terms.log1p_()
+        for block, values in zip(self.signals, whole, strict=True):
+            terms[block] = values
+        return terms
 
     def _corrupt(self, columns: Tensor) -> Tensor:
         """Training noise: Gaussian on the reals, whole features blanked."""
@@ -182,3 +212,10 @@ class Autoencoder(Detector):
             misses = block.softmax(0).scatter_add(0, code, -hit)
             squares.append(misses.square().sum(0, keepdim=True))
         return torch.cat(squares), numeric, logits
+
+
+def _whole(terms: Tensor) -> Tensor:
+    """The term of a signal [rows] divided among its numbers, [numbers, rows]."""
+    total = terms.sum(0)
+    each = (len(terms) + 1) / 2 * total.log1p() / total.clamp_min(torch.finfo(total.dtype).tiny)
+    return terms * each

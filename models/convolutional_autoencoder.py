@@ -14,7 +14,7 @@ class ConvolutionalAutoencoderConfig(AutoencoderConfig):
     """Options of `convolutional_autoencoder`: those of `autoencoder`, whose `widths` are the
     layers of the columns beside the signals, and the size of the convolutions."""
 
-    channels: int = 16  # of the first convolution; they double as the sides are halved
+    channels: int = 8  # of the first convolution; they double as the sides are halved
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -26,8 +26,8 @@ class ConvolutionalAutoencoder(Autoencoder):
     any size (`models.convolution`); numbers, categories, vectors and tokens beside them are joined
     at the bottleneck.
 
-    Loss, score and shares are the autoencoder's, a pixel or step of a channel being a real: a
-    place is judged on its own usual error, and padding does not count.
+    Loss, score and shares are the autoencoder's: a signal is one variable, each of its places
+    judged on its own usual error, and padding does not count.
     """
 
     Config = ConvolutionalAutoencoderConfig

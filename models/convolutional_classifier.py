@@ -14,7 +14,7 @@ class ConvolutionalClassifierConfig(ClassifierConfig):
     """Options of `cnn_classifier`: those of `classifier`, whose `widths` are the layers of the
     columns beside the signals, and the size of the convolutions."""
 
-    channels: int = 16  # of the first convolution; they double as the sides are halved
+    channels: int = 8  # of the first convolution; they double as the sides are halved
 
     def __post_init__(self) -> None:
         super().__post_init__()

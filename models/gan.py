@@ -22,7 +22,7 @@ class GANConfig(AutoencoderConfig):
     """Options of `gan`: those of `autoencoder`, and what the critic and the second encoder are
     made of and weigh in the loss, beside the reconstruction."""
 
-    channels: int = 16  # of the first convolution of signals; they double as sides are halved
+    channels: int = 8  # of the first convolution of signals; they double as sides are halved
     latent_weight: float = 1.0  # of the error of the code of the reconstruction
     adversarial_weight: float = 1.0  # of the critic's features and verdict
 
@@ -70,7 +70,7 @@ class GAN(Autoencoder):
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
         squares, numeric, logits = self._residuals(batch)
-        terms = torch.log1p(squares / self.variance[:, None]).T
+        terms = self._terms(squares).T
         shares, latent = terms[:, : self.features], terms[:, self.features :].sum(1, keepdim=True)
         total = shares.sum(1, keepdim=True)
         shares = shares + latent * shares / total.clamp_min(torch.finfo(total.dtype).tiny)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.autoencoder import PRIOR, Autoencoder
 from models.catalog import build, configure
 from models.convolution import Painters, Pyramid, Towers
 from models.deep_svdd import DeepSVDD
@@ -134,19 +135,32 @@ def test_the_padding_of_a_series_has_no_share(name: str) -> None:
 
 def test_a_step_that_is_seldom_there_is_judged_on_the_rows_that_have_it() -> None:
     detector = build("autoencoder", SERIES, {"widths": [8]})
+    assert isinstance(detector, Autoencoder)
     rows = series_rows(400, seed=1)
     detector.calibrate([rows])
     with torch.no_grad():
-        squares = detector._residuals(rows)[0]  # type: ignore[operator]
-    there = rows.signals[0][:, 2, 0] > 0  # the first step, which most rows lack
-    expected = squares[1][there].double().mean()
-    assert detector.variance[1].double() == pytest.approx(float(expected), rel=1e-5)  # type: ignore[index]
+        squares = detector._residuals(rows)[0].double()
+    there = rows.signals[0][:, 2] > 0  # [rows, steps]
+    usual = squares[1:25].sum() / (2 * there.sum())  # of both channels
+    first = squares[1][there[:, 0]]  # most rows lack the first step
+    expected = (first.sum() + PRIOR * usual) / (len(first) + PRIOR)
+    assert float(detector.variance[1]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_an_image_that_is_wrong_in_one_place_scores_above_one_that_is_a_little_off() -> None:
+    layout, rows = alone(SHAPES["an image"], 40)
+    detector = build("autoencoder", layout, {"widths": [8]})
+    detector.calibrate([rows])
+    off = rows._replace(signals=(1.2 * rows.signals[0],))
+    spot = rows.signals[0].clone()
+    spot[:, :, 10:13, 10:13] = 20.0
+    assert detector.score(rows._replace(signals=(spot,))).min() > detector.score(off).max()
 
 
 # --- collapse --------------------------------------------------------------------------------
 
 
-def learned(detector: Detector, rows: int = 400, epochs: int = 3) -> Detector:
+def learned(detector: Detector, rows: int = 400, epochs: int = 2) -> Detector:
     train, rest = image_rows(rows, seed=1), image_rows(100, seed=2)
     learn(detector, train, rest, TrainingOptions(epochs=epochs, learning_rate=3e-3))
     return detector
