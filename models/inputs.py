@@ -6,6 +6,7 @@ of tables works on images and texts too, as a baseline.
 """
 
 import itertools
+import math
 from typing import Literal
 
 import torch
@@ -90,6 +91,24 @@ class Inputs(nn.Module):
         """What the blocks of `token_columns` say of each place: [rows, length] each."""
         parts = zip(self.layout.tokens, batch.tokens, blocks, strict=True)
         return [_spread(given, tokens, block) for given, tokens, block in parts]
+
+    def counted(self, columns: Tensor) -> Tensor | None:
+        """1 where a number of the columns [numbers, rows] is data, 0 where a masked signal was
+        padded and in the mask itself; None where all are data."""
+        if not any(signal.masked for signal in self.layout.signals):
+            return None
+        counted = torch.ones_like(columns)
+        start = len(self.layout.numeric)
+        for signal in self.layout.signals:
+            if signal.masked:
+                block = slice(start, start + signal.width)
+                shape = (signal.shape[0], math.prod(signal.shape[1:]), columns.shape[1])
+                mask = columns[block].reshape(shape)[-1:]
+                counted[block] = torch.cat([mask.expand(shape[0] - 1, -1, -1), 0 * mask]).flatten(
+                    0, 1
+                )
+            start += signal.width
+        return counted
 
     def by_feature(self, columns: Tensor) -> Tensor:
         """Sum over the columns of each feature: [rows, len(layout.features)].

@@ -13,8 +13,8 @@ from models.refusal import Refusal
 
 
 class Referenced(Detector):
-    """Explained by integrated gradients from a reference row, the mean of the held-back normal
-    rows (`calibrate`); before that, zeros.
+    """Explained by integrated gradients from a reference row, the mean of the held-back rows but
+    those labelled anomalous (`calibrate`); before that, zeros.
 
     `base_score()`, the score of the reference row, plus the shares is the score. A share below 0
     speaks for normal. `expected` is the reference row; of each category the commonest code.
@@ -60,7 +60,8 @@ class Referenced(Detector):
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
-        """Take the reference row from the held-back rows that are labelled normal, or from all."""
+        """Take the reference row from the held-back rows that are not labelled anomalous, or from
+        all."""
         normal = [b for b in map(_normal, batches) if len(b.numeric)] or batches
         rows = sum(len(b.numeric) for b in normal)
         if not rows:
@@ -76,4 +77,4 @@ class Referenced(Detector):
 def _normal(batch: Batch) -> Batch:
     if batch.label is None:
         return batch
-    return batch.take(batch.label < 0.5)
+    return batch.take(~(batch.label > 0.5))  # NaN is unknown
