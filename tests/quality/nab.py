@@ -93,12 +93,13 @@ def windowed_gaussian(values: Floats, window: int = 6400, step: int = 100) -> Fl
     return scores
 
 
-def anomaly_likelihood(scores: Floats, window: int = 8000, recent: int = 10) -> Floats:
+def anomaly_likelihood(scores: Floats, window: int = 8000, recent: int = 1) -> Floats:
     """How far the mean of the last `recent` scores is above that of the `window` before, in their
     deviations: what the benchmark's best detectors make of a raw score before they are judged
     (Ahmad et al., "Unsupervised real-time anomaly detection for streaming data", Neurocomputing
-    2017, equations 3 to 6, without the last monotone step). A detector that is at a loss all day
-    long is then surprising once and not all day.
+    2017, equations 3 to 6, without the last monotone step). There `recent` is 10; with spectral
+    residuals, whose peaks last one point, that scored 1 and not 28. A detector that is at a
+    loss all day long is then surprising once and not all day.
     """
     sums = np.concatenate([[0.0], np.cumsum(scores)])
     squares = np.concatenate([[0.0], np.cumsum(scores**2)])
