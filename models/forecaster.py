@@ -21,6 +21,7 @@ from models.recurrent import (
     steps_of,
 )
 from models.sequential import Explained, Sequence, Sequential
+from models.space import OneOf, Space
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class Forecaster(Sequential):
     """
 
     Config = ForecasterConfig
+
+    @classmethod
+    def space(cls) -> Space:
+        return {"hidden": OneOf((32, 64, 128)), "embedding": OneOf((16, 32, 64))}
 
     def of_series(self, series: SignalInput) -> Sequence:
         return SeriesForecast(series, self.config)

@@ -9,13 +9,15 @@ from models.detector import Batch, Contributions, Layout, expect
 from models.inputs import LIMIT, Inputs
 from models.knn import KNN, KNNConfig
 from models.sequential import lacking_only_series
+from models.space import OneOf, Space
 
 
 @dataclass(frozen=True)
 class MatrixProfileConfig(KNNConfig):
     """Options of `matrix_profile`."""
 
-    neighbours: int = 1  # the distance to this neighbour counts
+    neighbours: int = 1  # the mean distance to so many counts
+    locality: float = 0.0  # as of `knn`; 0: the distance as it is
     level: float = 0.1  # least deviation by which a window is divided, in scaled units
 
     def __post_init__(self) -> None:
@@ -35,13 +37,16 @@ class MatrixProfile(KNN):
 
     Config = MatrixProfileConfig
 
-    def __init__(self, layout: Layout, config: MatrixProfileConfig) -> None:
-        super().__init__(layout, config)
-        self.inputs = Shapes(layout, config.level)
+    @classmethod
+    def space(cls) -> Space:
+        return {"neighbours": OneOf((1, 3, 5))}
 
     @classmethod
     def unfit(cls, layout: Layout) -> str | None:
         return lacking_only_series(layout)
+
+    def compared(self, layout: Layout) -> Inputs:
+        return Shapes(layout, self.config.level)
 
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:

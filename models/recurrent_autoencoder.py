@@ -21,6 +21,7 @@ from models.recurrent import (
     steps_of,
 )
 from models.sequential import Explained, Sequence, Sequential
+from models.space import OneOf, Space
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ class RecurrentAutoencoder(Sequential):
     """
 
     Config = RecurrentAutoencoderConfig
+
+    @classmethod
+    def space(cls) -> Space:
+        return {"hidden": OneOf((32, 64, 128)), "latent": OneOf((4, 8, 16, 32))}
 
     def of_series(self, series: SignalInput) -> Sequence:
         return SeriesCode(series, self.config)

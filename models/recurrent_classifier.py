@@ -10,6 +10,7 @@ from models.detector import Batch, Layout, expect
 from models.inputs import Inputs, mlp, run
 from models.recurrent import REACH, embedding, run_cell
 from models.sequential import lacking_steps
+from models.space import OneOf, Space
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,10 @@ class RecurrentClassifier(Classifier):
         others = [s.width for s in layout.signals if s.kind != "series"]
         flat = len(layout.numeric) + sum(self.inputs.sizes) + sum(others)
         self.layers = mlp((flat + 2 * config.hidden * len(widths), *config.widths, 1))
+
+    @classmethod
+    def space(cls) -> Space:
+        return {**super().space(), "hidden": OneOf((16, 32, 64)), "embedding": OneOf((8, 16, 32))}
 
     @classmethod
     def unfit(cls, layout: Layout) -> str | None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.quality.nab import Scored, nab_score, windowed_gaussian
+from tests.quality.nab import Scored, anomaly_likelihood, nab_score, windowed_gaussian
 
 INSIDE = np.zeros(100, bool)
 INSIDE[40:50] = True
@@ -60,3 +60,11 @@ def test_the_windowed_gaussian_looks_back_only() -> None:
     changed = values.copy()
     changed[201:] = 50
     np.testing.assert_array_equal(windowed_gaussian(changed)[:201], scores[:201])
+
+
+def test_a_likelihood_is_high_when_a_score_rises_and_not_as_long_as_it_is_high() -> None:
+    scores = np.random.default_rng(0).normal(size=600)
+    scores[300:] += 9
+    found = anomaly_likelihood(scores)
+    assert 20 + found[20:].argmax() == 300
+    assert found[500:].mean() < found[300] / 5
