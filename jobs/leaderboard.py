@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
-from cluster.intake import BATCH_ROWS, Books, Intake
+from cluster.intake import CHUNKS, Books, Intake
 from cluster.lake import reading, snapshot
 from cluster.lake.snapshot import Split
 from cluster.lake.store import Store
@@ -121,7 +121,8 @@ def _learned(spec: Spec, days: Sequence[str], rows: int) -> tuple[Encoder, Batch
     required = tuple(source.column.name for source in fit.sources)
     store = Store.open(uri)
     for split in splits:
-        for batch, _ in reading.read(store, split, required, BATCH_ROWS, filter_text=row_filter):
+        rows_at_once = CHUNKS * fit.chunk_rows
+        for batch, _ in reading.read(store, split, required, rows_at_once, filter_text=row_filter):
             fit.update(batch)
     encoder = fit.finish()
     label = spec.roles.label if spec.roles.label in schema.names else None
@@ -217,10 +218,11 @@ def _standing(
 
 def _parts(rows: Batch, name: str, seed: int) -> tuple[Batch, Batch]:
     """(learned, held back). Labels stay only for a detector that learns from them."""
-    if not catalog.CATALOG[name].needs_labels:
+    wanted = catalog.CATALOG[name].labels
+    if wanted == "none":
         rows = rows._replace(label=None)
     else:
-        if rows.label is not None:
+        if rows.label is not None and wanted == "all":
             rows = rows.take(rows.label.isfinite())
         if rows.label is None or not (rows.label > 0.5).any():
             raise Refusal(

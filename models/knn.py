@@ -10,6 +10,7 @@ from torch import Tensor
 from models.detector import Batch, Contributions, Detector, Layout, expect
 from models.inputs import Inputs
 from models.refusal import Refusal
+from models.space import OneOf, Space
 
 # Compared with the whole sample at a time: 10 MB of distances to 20,000 rows.
 _ROWS = 128
@@ -66,13 +67,21 @@ class KNN(Detector):
     radius: Tensor
     usual: Tensor
 
+    @classmethod
+    def space(cls) -> Space:
+        return {"neighbours": OneOf((1, 2, 3, 5, 10, 20, 50))}
+
     def __init__(self, layout: Layout, config: KNNConfig) -> None:
         super().__init__(layout, config)
-        self.inputs = Inputs(layout, embed=False)
+        self.inputs = self.compared(layout)
         self.register_buffer("bank", torch.zeros(config.sample_rows, self.inputs.width))
         self.register_buffer("rows", torch.zeros((), dtype=torch.int64))  # of the bank in use
         self.register_buffer("radius", torch.zeros(config.sample_rows))  # r of each row
         self.register_buffer("usual", torch.ones(()))  # R
+
+    def compared(self, layout: Layout) -> Inputs:
+        """The columns that distances are taken over."""
+        return Inputs(layout, embed=False)
 
     def loss(self, batch: Batch) -> Tensor:
         """The score: there is no other loss."""

@@ -27,7 +27,7 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Option(help="Where the results are.")]
 _FOLDER = Path("demo/quality")
 # Detectors that no label reaches: the protocols here are one-class.
-_DETECTORS = [name for name, kind in CATALOG.items() if not kind.needs_labels]
+_DETECTORS = [name for name, kind in CATALOG.items() if kind.labels == "none"]
 
 
 @app.command()
