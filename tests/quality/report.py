@@ -117,8 +117,18 @@ def _speed(frame: pd.DataFrame) -> list[str]:
 
 
 def _refused(found: Sequence[Result]) -> list[str]:
-    lines = [f"- {r.detector} on {r.set}: {r.refused}" for r in found if r.refused]
-    return ["", "## Without a figure", "", *dict.fromkeys(lines)] if lines else []
+    """Detectors and why they have no figure, each reason once, with how many sets it holds for."""
+    sets: dict[tuple[str, str], set[str]] = {}
+    for result in found:
+        if result.refused:
+            sets.setdefault((result.detector, result.refused), set()).add(result.set)
+    if not sets:
+        return []
+    lines = [
+        f"- {detector} on {next(iter(names)) if len(names) == 1 else f'{len(names)} sets'}: {why}"
+        for (detector, why), names in sets.items()
+    ]
+    return ["", "## Without a figure", "", *lines]
 
 
 def heat_map(frame: pd.DataFrame) -> str:
