@@ -178,7 +178,7 @@ def _encoded(
     intake = Intake(uri, encoder, roles, row_filter, (label,) if label else ())
     for split in splits:
         for lot in intake.lots(split, Books()):
-            encoded = encoder(lot.extracted.values, lot.extracted.codes)
+            encoded = encoder(lot.extracted)
             if label:
                 values = lot.rows.column(label).cast(pa.float32()).fill_null(np.nan)
                 encoded = encoded._replace(label=torch.from_numpy(np.array(values)))

@@ -118,7 +118,7 @@ def encoded(encoder: Encoder, rows: pa.Table) -> tuple[Batch, np.ndarray[Any, An
         kept[bad] = False
         good[start : start + batch.num_rows] = kept
         start += batch.num_rows
-        whole = encoder(extracted.values, extracted.codes)
+        whole = encoder(extracted)
         parts.append(whole.take(torch.from_numpy(kept)) if bad else whole)
     if not parts:
         raise Refusal("expected rows to encode, found none")

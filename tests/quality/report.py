@@ -90,7 +90,7 @@ def _adbench(table: pd.DataFrame) -> list[str]:
     ]
     lines += [
         f"| {name} | {mean.value:.4f} [{mean.low:.3f}–{mean.high:.3f}] | "
-        f"{less.value:+.4f} [{less.low:+.3f}–{less.high:+.3f}] |"
+        f"{less.value:+.4f} [{less.low:+.3f} to {less.high:+.3f}] |"
         for name, mean, less in rows
     ]
     return [*lines, ""]
