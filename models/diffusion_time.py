@@ -17,7 +17,7 @@ class DiffusionTimeConfig:
     """Options of `diffusion_time`; the paper's where it gives one."""
 
     widths: tuple[int, ...] = (256, 512, 256)  # units of the hidden layers
-    dropout: float = 0.5  # share of hidden units dropped in training, 0 to 1
+    dropout: float = 0.5  # share of units dropped in training behind the first hidden layer, 0 to 1
     times: int = 400  # steps of the diffusion
     bins: int = 7  # classes that the times are put in
     last_beta: float = 0.01  # variance added in the last step; the first adds 1e-4
@@ -80,9 +80,17 @@ class DiffusionTime(Referenced):
         return odds @ torch.arange(self.config.bins, dtype=odds.dtype, device=odds.device)
 
     def _odds(self, columns: Tensor, dropping: bool) -> Tensor:
-        """The odds of each bin, [rows, bins]."""
+        """The odds of each bin, [rows, bins].
+
+        Nothing is dropped of the first hidden layer, as in the authors' code: with dropout there
+        too, AUROC was 0.900 on pendigits and 0.884 on glass; without, 0.974 and 0.926 (published:
+        0.978 and 0.924).
+        """
         dropout = self.config.dropout if dropping else 0.0
-        return run(self.layers, columns, dropout, "relu").float().softmax(1)
+        if not dropout:
+            return run(self.layers, columns, 0.0, "relu").float().softmax(1)
+        first = F.relu(self.layers[0](columns))
+        return run(self.layers[1:], first, dropout, "relu").float().softmax(1)
 
     def _drawn(self, columns: Tensor) -> tuple[Tensor, Tensor]:
         """A time and noise for each row; in evaluation the same every time."""

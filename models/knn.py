@@ -69,7 +69,10 @@ class KNN(Detector):
 
     @classmethod
     def space(cls) -> Space:
-        return {"neighbours": OneOf((1, 2, 3, 5, 10, 20, 50))}
+        return {
+            "neighbours": OneOf((1, 2, 3, 5, 10, 20, 50)),
+            "locality": OneOf((0.0, 0.25, 0.5, 0.75)),
+        }
 
     def __init__(self, layout: Layout, config: KNNConfig) -> None:
         super().__init__(layout, config)
