@@ -34,12 +34,16 @@ def auroc(normal: Tensor, anomalous: Tensor) -> float:
 def agreement(scores: Sequence[Tensor]) -> list[float]:
     """Rank correlation (Spearman) of each detector's scores with the mean rank of all detectors,
     -1 to 1: scores [rows] each, of the same rows."""
-    from scipy.stats import rankdata, spearmanr  # a second of start-up that only training needs
+    from scipy.stats import rankdata  # a second of start-up that only training needs
 
     ranks = [rankdata(one.numpy()) for one in scores]
-    mean = np.mean(ranks, axis=0)
-    found = [float(spearmanr(one, mean).statistic) for one in ranks]
-    return [one if np.isfinite(one) else 0.0 for one in found]  # constant scores agree with nobody
+    mean = rankdata(np.mean(ranks, axis=0))
+    # Constant scores agree with nobody.
+    varied = [bool(np.ptp(one)) and bool(np.ptp(mean)) for one in ranks]
+    return [
+        float(np.corrcoef(one, mean)[0, 1]) if varies else 0.0
+        for one, varies in zip(ranks, varied, strict=True)
+    ]
 
 
 class Judge:
