@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from cluster import judge
 from cluster.distinct import KeySample
@@ -26,7 +25,7 @@ from cluster.stages import Stages
 from cluster.stream import SplitWorker, stream
 from models.bundle import open_bundle
 from models.columns import Roles
-from models.encoder import Extracted
+from models.extracted import Extracted, joined
 from models.score_histogram import ScoreHistogram
 
 # What was begun this often and never finished goes to the quarantine: a node may well be lost twice
@@ -186,11 +185,7 @@ class Scorer(SplitWorker):
         job = self.job
         scores = np.concatenate([found.scores for _, found in parts])
         with stages("reasons"):
-            extracted = Extracted(
-                torch.cat([found.values for _, found in parts]),
-                torch.cat([found.codes for _, found in parts]),
-                (),
-            )
+            extracted = joined([one for _, found in parts for one in found.extracted])
             reasons = judge.reasons(
                 self.encoder, self.detector, extracted, job.roles, job.top_reasons, self.device
             )
@@ -273,8 +268,7 @@ class _Found:
     def __init__(self) -> None:
         self._numbers: list[np.ndarray] = []
         self._scores: list[np.ndarray] = []
-        self._values: list[Tensor] = []
-        self._codes: list[Tensor] = []
+        self.extracted: list[Extracted] = []  # of the flagged rows
         self.all_scores: list[np.ndarray] = []
         self.every: list[pa.Table] = []
         self.labelled: list[pa.Table] = []
@@ -285,8 +279,7 @@ class _Found:
         if len(flagged):
             self._numbers.append(lot.numbers[flagged])
             self._scores.append(scores[flagged])
-            self._values.append(lot.extracted.values[flagged])
-            self._codes.append(lot.extracted.codes[flagged])
+            self.extracted.append(lot.extracted.take(torch.from_numpy(flagged)))
 
     @property
     def numbers(self) -> np.ndarray:
@@ -297,15 +290,6 @@ class _Found:
     def scores(self) -> np.ndarray:
         """Their scores, float32."""
         return np.concatenate(self._scores)
-
-    @property
-    def values(self) -> Tensor:
-        """Their numbers, as the encoder extracted them; `codes` likewise."""
-        return torch.cat(self._values)
-
-    @property
-    def codes(self) -> Tensor:
-        return torch.cat(self._codes)
 
 
 class _Outcome:

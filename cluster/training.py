@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import ray
 import ray.data
 import ray.train
@@ -20,11 +19,14 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor, nn
 
 from cluster import checkpoint
+from cluster.encoded_table import from_table
 from cluster.lake.store import Store
 from cluster.resources import WorkerPlan
 from models import catalog
 from models.detector import Batch, Detector, joined
 from models.encoder import Encoder
+from models.extracted import Extracted
+from models.extracted import joined as joined_rows
 from models.learning import (
     NonFiniteLoss,
     TrainingOptions,
@@ -231,16 +233,18 @@ def _resume(
         return checkpoint.restore(folder, detector, optimizer, schedule)
 
 
+Buffer = tuple[Extracted, Tensor]  # rows and their labels, float32 [rows]
+
+
 class _Share:
     """This rank's share of a dataset, as buffers of rows: streamed, or kept where it is small."""
 
     def __init__(self, name: str, rows: int) -> None:
         self.name, self.rows = name, rows
-        self.kept: list[tuple[Tensor, Tensor, Tensor]] | None = []
+        self.kept: list[Buffer] | None = []
         self.settled = False
 
-    def buffers(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(values, codes, label) tensors."""
+    def buffers(self) -> Iterator[Buffer]:
         if self.settled and self.kept is not None:
             yield from self.kept
             return
@@ -249,8 +253,8 @@ class _Share:
         for table in shard.iter_batches(
             batch_size=self.rows, batch_format="pyarrow", prefetch_batches=2
         ):
-            buffer = tensors(table)
-            held += sum(tensor.nbytes for tensor in buffer)
+            buffer = from_table(table)
+            held += buffer[0].nbytes
             if self.kept is not None:
                 self.kept.append(buffer)
                 if held > _KEPT_BYTES:
@@ -266,12 +270,8 @@ class _Share:
         if agree(float(self.kept is None)) > 0:
             self.kept = None
         elif self.kept:
-            self.kept = [_joined(self.kept)]
-
-
-def _joined(buffers: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    values, codes, labels = zip(*buffers, strict=True)
-    return torch.cat(values), torch.cat(codes), torch.cat(labels)
+            rows, labels = zip(*self.kept, strict=True)
+            self.kept = [(joined_rows(rows), torch.cat(labels))]
 
 
 class _Loop:
@@ -374,22 +374,20 @@ class _Loop:
     def _batches(self, share: _Share, generator: np.random.Generator | None) -> Iterator[Batch]:
         """Encoded batches of this rank; shuffled within each buffer when there is a generator."""
         size = self.rows_a_rank
-        for values, codes, label in share.buffers():
-            order = torch.arange(len(values))
+        for rows, label in share.buffers():
+            order = torch.arange(len(label))
             if generator is not None:
-                order = torch.from_numpy(generator.permutation(len(values)))
-            for start in range(0, len(values), size):
+                order = torch.from_numpy(generator.permutation(len(label)))
+            for start in range(0, len(label), size):
                 chosen = order[start : start + size]
-                batch: Batch = self.encoder(
-                    values[chosen].to(self.device), codes[chosen].to(self.device)
-                )
+                batch: Batch = self.encoder(rows.take(chosen).to(self.device))
                 yield batch._replace(label=label[chosen].to(self.device))
 
     def _nothing(self) -> Batch:
-        layout = self.encoder.layout
-        numeric = torch.zeros(1, len(layout.numeric), device=self.device)
-        codes = torch.zeros(1, len(layout.categories), dtype=torch.int64, device=self.device)
-        return Batch(numeric, codes, torch.zeros(1, device=self.device))
+        """One row of zeros."""
+        rows = self.encoder.nothing().each(lambda tensor: tensor.new_zeros(1, *tensor.shape[1:]))
+        batch: Batch = self.encoder(rows.to(self.device))
+        return batch._replace(label=torch.zeros(1, device=self.device))
 
     def _sum(self, value: float) -> float:
         if self.world == 1:
@@ -418,22 +416,3 @@ class _Loop:
             f"the training loss is not finite at {where}; caused by {feature}: lower "
             "training.learning_rate, or give that column a range, clip or log1p in the spec"
         )
-
-
-def tensors(table: pa.Table) -> tuple[Tensor, Tensor, Tensor]:
-    """(values float32 [rows, raw], codes int64 [rows, c], label float32 [rows]) of a table of
-    `cluster.preparing`."""
-    table = table.combine_chunks()
-    rows = table.num_rows
-
-    def matrix(name: str, dtype: type) -> Tensor:
-        column = table.column(name)
-        width = column.type.list_size
-        if rows == 0 or width == 0:
-            return torch.from_numpy(np.empty((rows, width), dtype))
-        chunk = column.chunk(0)
-        flat = chunk.flatten().to_numpy(zero_copy_only=False).astype(dtype, copy=True)
-        return torch.from_numpy(flat.reshape(rows, width))
-
-    label = table.column("label").to_numpy().astype(np.float32, copy=True)
-    return matrix("values", np.float32), matrix("codes", np.int64), torch.from_numpy(label)

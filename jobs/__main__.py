@@ -257,6 +257,30 @@ def evaluate(
 
 
 @app.command()
+def leaderboard(
+    spec: SpecPath,
+    days: Days = None,
+    rows: Annotated[
+        int, typer.Option(min=100, help="About so many are learned from, and as many judged.")
+    ] = 50_000,
+    detector: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A detector to try; repeatable. Without it, the whole catalogue."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Rank the catalogue on a sample of this watch's labelled days. Nothing is written."""
+    from jobs import leaderboard as job
+    from jobs.spec import load
+
+    document = job.leaderboard(load(spec), _range(days), rows=rows, detectors=detector or ())
+    if as_json:
+        _print(document)
+    else:
+        out.print(job.table_of(document))
+
+
+@app.command()
 def flags(
     spec: SpecPath,
     day: Annotated[Optional[str], typer.Option(help="One day; without it, all.")] = None,  # noqa: UP045
@@ -361,7 +385,7 @@ def vacuum(
     hours: Annotated[int, typer.Option(min=0, help="Keep files younger than this.")] = 168,
     dry_run: Annotated[bool, typer.Option(help="Only list what would be removed.")] = True,
 ) -> None:
-    """Remove shards that no commit names: those of dead attempts and of replaced runs."""
+    """Remove shards that no commit names (dead attempts, replaced runs) and old derived rows."""
     from jobs import bundles as job
     from jobs.spec import load
 

@@ -11,14 +11,14 @@ from models.refusal import Refusal
 
 
 def wrong_detector(spec: Spec) -> list[tuple[Key, str]]:
-    """What `models.catalog` does not take: names, options, values, a missing label."""
+    """What `models.catalog` does not take: names, options, values, labels missing or seen."""
     found: list[tuple[Key, str]] = []
     for index, name in enumerate(spec.training.baselines):
         if name not in CATALOG:
             found.append((("training", "baselines", index), one_of(list(CATALOG), name)))
     name = spec.detector.name
     if name == AUTO:
-        return [*_wrong_options(spec), *found]
+        return [*_wrong_options(spec), *found, *_sees_labels(spec, name)]
     if name not in CATALOG:
         return [(("detector", "name"), one_of([*CATALOG, AUTO], name)), *found]
     labelled = spec.roles.label is not None
@@ -27,11 +27,28 @@ def wrong_detector(spec: Spec) -> list[tuple[Key, str]]:
             key: Key = ("detector", "name") if named == name else ("training", "baselines")
             text = f"{named} learns from labels; expected a column with the role label, found none"
             found.append((key, text))
+        if CATALOG[named].labels == "none":
+            found += _sees_labels(spec, named)
     if spec.training.trim and CATALOG[name].labels != "none":
         # The rows of highest loss are the labelled anomalies, which it is to learn from.
         text = f"expected 0 for {name}, which learns from labels, found {spec.training.trim:g}"
         found.append((("training", "trim"), text))
     return [*_wrong_options(spec), *found]
+
+
+def _sees_labels(spec: Spec, named: str) -> list[tuple[Key, str]]:
+    """Labels reach no detector that does without: not as a rate of earlier ones either."""
+    learner = "auto may choose a detector that learns" if named == AUTO else f"{named} learns"
+    text = f"{learner} without labels and must not see any, not even earlier ones"
+    if named == spec.detector.name:
+        advice = "choose a detector that learns from labels"
+    else:
+        advice = "take it out of training.baselines ([] for none)"
+    return [
+        (("history", index, "labels"), f"{text}; {advice}, or remove the entry")
+        for index, entry in enumerate(spec.history)
+        if entry.labels
+    ]
 
 
 def _wrong_options(spec: Spec) -> list[tuple[Key, str]]:

@@ -356,7 +356,7 @@ class TrainingRun:
                 "watch": self.spec.name,
                 "spec": self.spec.digest,
                 "training": {
-                    "uri": self.plan.uri,
+                    "uri": self.spec.training_uri,
                     "days": list(self.plan.days),
                     "snapshots": [s.digest for s in self.plan.snapshots],
                     "filter": self._filter,

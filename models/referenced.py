@@ -26,9 +26,13 @@ class Referenced(Detector):
 
     def __init__(self, layout: Layout, config: Any) -> None:
         super().__init__(layout, config)
-        self.inputs = Inputs(layout, embed=True)
+        self.inputs = self.matrix_of(layout)
         self.register_buffer("reference", torch.zeros(self.inputs.width))
         self.register_buffer("usual_codes", torch.zeros(len(layout.categories), dtype=torch.int64))
+
+    def matrix_of(self, layout: Layout) -> Inputs:
+        """What makes a batch one matrix."""
+        return Inputs(layout, embed=True)
 
     @abstractmethod
     def score_columns(self, columns: Tensor) -> Tensor:

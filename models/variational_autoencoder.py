@@ -44,7 +44,6 @@ class VariationalAutoencoder(Autoencoder):
 
     def __init__(self, layout: Layout, config: VariationalAutoencoderConfig) -> None:
         super().__init__(layout, config)
-        self.latent = int(self.decoder[0].in_features)  # type: ignore[arg-type]
         self.encoder = mlp((self.inputs.width, *config.widths, 2 * self.latent))
 
     def _passed(self, columns: Tensor, dropout: float) -> tuple[Tensor, Tensor]:

@@ -12,9 +12,10 @@ import pytest
 import ray.data
 from torch import Tensor
 
+from cluster.encoded_table import from_table
 from cluster.lake.store import Store
 from cluster.resources import plan_workers
-from cluster.training import Trained, tensors, train
+from cluster.training import Trained, train
 from models import catalog
 from models.detector import Batch
 from models.encoder import Encoder
@@ -103,8 +104,8 @@ def test_a_batch_in_parts_trains_two_workers_to_the_same_loss(
 def test_two_workers_learn_from_the_labelled_anomalies_that_they_are_shown(
     table: pa.Table, encoder: Encoder, tmp_path: Path
 ) -> None:
-    values, codes, label = tensors(table.slice(0, 50))
-    shown = encoder(values, codes)._replace(label=label).take(label > 0.5)
+    extracted, label = from_table(table.slice(0, 50))
+    shown = encoder(extracted)._replace(label=label).take(label > 0.5)
     trained = run(table, encoder, tmp_path, detector="devnet", shown=shown, epochs=1)
     assert trained.best_epoch == 1
 
@@ -112,9 +113,9 @@ def test_two_workers_learn_from_the_labelled_anomalies_that_they_are_shown(
 def test_a_training_starts_from_the_weights_that_it_is_given_and_leaves_high_losses_out(
     table: pa.Table, encoder: Encoder, tmp_path: Path
 ) -> None:
-    values, codes, _ = tensors(table)
+    extracted, _ = from_table(table)
     detector = catalog.build("autoencoder", encoder.layout, {})
-    rows = encoder(values, codes)
+    rows = encoder(extracted)
     learned = learn(detector, rows, rows, TrainingOptions(batch_rows=256, epochs=2))
     start = detector.state_dict()
     again = run(table, encoder, tmp_path, workers=1, epochs=1, start=start, trim=0.2)
