@@ -20,6 +20,7 @@ _LEAST_TRIED = 3
 # A classifier with fewer anomalies knows them by heart: below, a deviation network learns from
 # them, to which every other row is normal.
 _CLASSIFIED = 50
+_OF_SIGNALS = ("hog_knn", "matrix_profile", "convolutional_autoencoder", "recurrent_autoencoder")
 # The distances of k nearest neighbours and their bank grow with rows times inputs.
 _NEIGHBOUR_INPUTS = 1_000
 
@@ -90,6 +91,8 @@ def candidates(layout: Layout, anomalies: int = 0, normal: int = 0) -> tuple[Can
     found += [Candidate("isolation_forest"), Candidate("ecod"), Candidate("pca")]
     if numbers <= _NEIGHBOUR_INPUTS:
         found.append(Candidate("knn"))
+    # Of pictures and of rows with an order in them; each fits some of these only.
+    found += [Candidate(name) for name in _OF_SIGNALS] if layout.signals or layout.tokens else []
     found += [Candidate("autoencoder"), Candidate("autoencoder", {"widths": [64, 32]})]
     found += [Candidate("variational_autoencoder"), Candidate("diffusion_time")]
     return tuple(c for c in found if catalog.CATALOG[c.name].unfit(layout) is None)

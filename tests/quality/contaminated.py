@@ -67,7 +67,7 @@ def figures(
     encoder: Encoder = fit.finish().eval()
     with torch.no_grad():
         raw, asked = encoder.extract(rows), encoder.extract(tested)
-        inputs, test = encoder(raw.values, raw.codes), encoder(asked.values, asked.codes)
+        inputs, test = encoder(raw), encoder(asked)
     held = int(len(learned) * _HELD_BACK)
     torch.manual_seed(training.seed)
     built = catalog.build(detector, encoder.layout, {})

@@ -71,7 +71,7 @@ def encoded(table: pa.Table, train: np.ndarray, test: np.ndarray) -> tuple[Encod
 
     def batch(rows: np.ndarray) -> Batch:
         extracted = encoder.extract(features.take(rows).combine_chunks().to_batches()[0])
-        made: Batch = encoder(extracted.values, extracted.codes)
+        made: Batch = encoder(extracted)
         return made._replace(label=label[rows])
 
     with torch.no_grad():
