@@ -14,6 +14,8 @@ from models.planted import KINDS
 # deviation of an AUROC of 0.9 is 0.09 (Hanley and McNeil, Radiology 1982, equation 2).
 LEAST_ANOMALIES = 5
 
+PLANTED = f"mean AUROC against planted anomalies: {', '.join(KINDS)}"
+
 
 def anomalies_in(rows: Batch) -> int:
     """Labelled anomalies to judge by; 0 where they, or the rows labelled normal, are too few."""
@@ -46,6 +48,14 @@ def agreement(scores: Sequence[Tensor]) -> list[float]:
     ]
 
 
+def planted_in(rows: Batch, layout: Layout, seed: int) -> list[Batch]:
+    """Anomalies of each kind made out of the rows, on their device. They are drawn on the CPU: the
+    same whatever the device."""
+    generator = torch.Generator().manual_seed(seed)
+    usual = rows._replace(label=None).to("cpu")
+    return [make(usual, layout, generator).to(rows.numeric.device) for make in KINDS.values()]
+
+
 class Judge:
     """AUROC of one detector by itself: against labelled anomalies where there are enough, else
     against anomalies planted in the held-back rows (`models.planted`)."""
@@ -59,11 +69,8 @@ class Judge:
             self.criterion = f"AUROC by the labels of {count:,} held-back anomalies"
             return
         self.usual = held_back._replace(label=None)
-        device = held_back.numeric.device
-        # Drawn on the CPU: the same anomalies whatever the device.
-        generator, usual = torch.Generator().manual_seed(seed), self.usual.to("cpu")
-        self.parts = [make(usual, layout, generator).to(device) for make in KINDS.values()]
-        self.criterion = f"mean AUROC against planted anomalies: {', '.join(KINDS)}"
+        self.parts = planted_in(held_back, layout, seed)
+        self.criterion = PLANTED
 
     def __call__(self, detector: Detector) -> float:
         usual = scored(detector, self.usual)

@@ -150,7 +150,7 @@ def _smallest(values: Tensor, count: int) -> Tensor:
     if values.shape[1] < 2 * count * _BLOCK:
         return values.topk(count, largest=False).indices
     blocks = F.pad(values, (0, -values.shape[1] % _BLOCK), value=torch.inf)
-    blocks = blocks.unflatten(1, (-1, _BLOCK))  # also of no rows
+    blocks = blocks.reshape(len(values), blocks.shape[1] // _BLOCK, _BLOCK)
     chosen = blocks.amin(2).topk(count, largest=False).indices
     inside = blocks.gather(1, chosen[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
     place = inside.topk(count, largest=False).indices
