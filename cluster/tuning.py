@@ -110,7 +110,8 @@ def _run(
             verbose=0,
         ),
     )
-    tuner.fit()
+    if errors := tuner.fit().errors:
+        raise errors[0]  # a fault, not a refusal: what the other trials gave is kept
 
 
 class _Listener(tune.Callback):

@@ -16,10 +16,11 @@ class FewLabels(Referenced):
     thousands of rows do less harm than their absence would.
 
     Ten anomalies in thousands of rows are in few batches, and weighing them would make steps of
-    very different sizes. So each row of a batch is paired with a labelled anomaly, drawn anew: half
-    of what a step learns from is anomalous, as in DevNet (Pang et al., KDD 2019, algorithm 1). In
-    evaluation the mean loss of all labelled anomalies is added instead: there are too few to hold
-    any back.
+    very different sizes. So each row of a batch is paired with an anomaly, drawn anew: half of what
+    a step learns from is anomalous, as in DevNet (Pang et al., KDD 2019, algorithm 1). It is a
+    point between two labelled ones (mixup, Zhang et al., ICLR 2018): without, ten rows are learned
+    by heart, and AUPRC was 0.03 lower on two sets of six. In evaluation the mean loss of all
+    labelled anomalies is added instead: there are too few to hold any back.
     """
 
     labels: ClassVar[Literal["none", "some", "all"]] = "some"

@@ -14,6 +14,8 @@ from models.planted import KINDS
 # deviation of an AUROC of 0.9 is 0.09 (Hanley and McNeil, Radiology 1982, equation 2).
 LEAST_ANOMALIES = 5
 
+PLANTED = f"mean AUROC against planted anomalies: {', '.join(KINDS)}"
+
 
 def anomalies_in(rows: Batch) -> int:
     """Labelled anomalies to judge by; 0 where they, or the rows labelled normal, are too few."""
@@ -34,12 +36,24 @@ def auroc(normal: Tensor, anomalous: Tensor) -> float:
 def agreement(scores: Sequence[Tensor]) -> list[float]:
     """Rank correlation (Spearman) of each detector's scores with the mean rank of all detectors,
     -1 to 1: scores [rows] each, of the same rows."""
-    from scipy.stats import rankdata, spearmanr  # a second of start-up that only training needs
+    from scipy.stats import rankdata  # a second of start-up that only training needs
 
     ranks = [rankdata(one.numpy()) for one in scores]
-    mean = np.mean(ranks, axis=0)
-    found = [float(spearmanr(one, mean).statistic) for one in ranks]
-    return [one if np.isfinite(one) else 0.0 for one in found]  # constant scores agree with nobody
+    mean = rankdata(np.mean(ranks, axis=0))
+    # Constant scores agree with nobody.
+    varied = [bool(np.ptp(one)) and bool(np.ptp(mean)) for one in ranks]
+    return [
+        float(np.corrcoef(one, mean)[0, 1]) if varies else 0.0
+        for one, varies in zip(ranks, varied, strict=True)
+    ]
+
+
+def planted_in(rows: Batch, layout: Layout, seed: int) -> list[Batch]:
+    """Anomalies of each kind made out of the rows, on their device. They are drawn on the CPU: the
+    same whatever the device."""
+    generator = torch.Generator().manual_seed(seed)
+    usual = rows._replace(label=None).to("cpu")
+    return [make(usual, layout, generator).to(rows.numeric.device) for make in KINDS.values()]
 
 
 class Judge:
@@ -55,11 +69,8 @@ class Judge:
             self.criterion = f"AUROC by the labels of {count:,} held-back anomalies"
             return
         self.usual = held_back._replace(label=None)
-        device = held_back.numeric.device
-        # Drawn on the CPU: the same anomalies whatever the device.
-        generator, usual = torch.Generator().manual_seed(seed), self.usual.to("cpu")
-        self.parts = [make(usual, layout, generator).to(device) for make in KINDS.values()]
-        self.criterion = f"mean AUROC against planted anomalies: {', '.join(KINDS)}"
+        self.parts = planted_in(held_back, layout, seed)
+        self.criterion = PLANTED
 
     def __call__(self, detector: Detector) -> float:
         usual = scored(detector, self.usual)

@@ -34,7 +34,8 @@ class TrainingOptions:
     clip_gradient: float = 1.0  # largest norm of the gradient
     # Share of each batch, those with the highest loss, that is not learned from (Shen and Sanghavi,
     # ICML 2019, "Learning with Bad Training Data via Iterative Trimmed Loss Minimization"): for
-    # training rows with anomalies among them, about their share. At most a half.
+    # training rows with anomalies among them, twice their share: with 10% of anomalies, 0.2 raised
+    # the autoencoder's AUROC on 6 sets of 7, by up to 0.35; 0.1 did on 4, by up to 0.03.
     trim: float = 0.0
     accumulate: int = 1  # parts that a batch is computed in, one after another, to save memory
     seed: int = 0

@@ -1,7 +1,8 @@
 """Anomalies made out of normal rows: what a detector can be tried on where no row is labelled.
 
-Three of the four kinds of Han et al., "ADBench", NeurIPS 2022, section 3.3, without their fitted
-densities: they would take longer than the detectors.
+Two of the four kinds of Han et al., "ADBench", NeurIPS 2022, section 3.3, without their fitted
+densities: they would take longer than the detectors. Features shuffled between rows, their third
+kind, chose detectors twice as far from the best (`models.choosing.choose`).
 """
 
 from collections.abc import Callable
@@ -15,14 +16,6 @@ from models.detector import Batch, Layout
 _SHARE = 0.3
 # Deviations, in scaled units, of the noise on a real number.
 _NOISE = 2.0
-
-
-def shuffled(rows: Batch, layout: Layout, generator: torch.Generator) -> Batch:
-    """Some features of each row are those of another row: each is usual, together they are not
-    ("dependency anomalies")."""
-    count = len(rows.numeric)
-    donors = rows.take(torch.randint(count, (count,), generator=generator))
-    return _mixed(rows, donors, layout, generator)
 
 
 def noisy(rows: Batch, layout: Layout, generator: torch.Generator) -> Batch:
@@ -41,7 +34,6 @@ def scattered(rows: Batch, layout: Layout, generator: torch.Generator) -> Batch:
 
 
 KINDS: dict[str, Callable[[Batch, Layout, torch.Generator], Batch]] = {
-    "shuffled": shuffled,
     "noisy": noisy,
     "scattered": scattered,
 }

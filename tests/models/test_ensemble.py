@@ -46,8 +46,8 @@ def test_members_that_are_fitted_and_that_learn_are_trained_together() -> None:
 
 
 def test_members_are_kept_with_every_option() -> None:
-    config = build("ensemble", TABLE, {"members": [{"name": "knn"}]}).config
-    assert config.members == ({"name": "knn", "neighbours": 5, "sample_rows": 20_000},)
+    config = build("ensemble", TABLE, {"members": [{"name": "ecod"}]}).config
+    assert config.members == ({"name": "ecod", "sample_rows": 10_000},)
 
 
 @pytest.mark.parametrize(

@@ -92,18 +92,24 @@ def test_the_rows_of_highest_loss_are_left_out() -> None:
     assert kept(1, 0.5) == 1
 
 
-def test_trimmed_training_knows_anomalies_among_its_rows() -> None:
-    rows = joined([table_rows(600, seed=1), far_table_rows(60, seed=2)])
+def scattered_rows(rows: int, seed: int) -> Batch:
+    """Rows whose reals have nothing to do with each other, and are a little large."""
+    near = table_rows(rows, seed)
+    numeric = near.numeric.clone()
+    generator = torch.Generator().manual_seed(seed)
+    numeric[:, :3] = 2.5 * torch.randn(rows, 3, generator=generator)
+    return near._replace(numeric=numeric)
+
+
+def test_trimmed_training_knows_anomalies_among_its_rows_better() -> None:
+    rows = joined([table_rows(600, seed=1), scattered_rows(60, seed=2)])
     auroc = []
-    for trim in (0.0, 0.15):
+    for trim in (0.0, 0.2):
         detector = built("autoencoder", widths=[32])
         learn(detector, rows, rows, dataclasses.replace(OPTIONS, epochs=8, trim=trim))
-        normal, far = (
-            scored(detector, table_rows(300, seed=3)),
-            scored(detector, far_table_rows(30, 4)),
-        )
-        auroc.append(float((far[:, None] > normal).float().mean()))
-    assert auroc[1] > max(auroc[0], 0.99)
+        normal, odd = scored(detector, table_rows(300, 3)), scored(detector, scattered_rows(300, 4))
+        auroc.append(float((odd[:, None] > normal).float().mean()))
+    assert auroc[1] > auroc[0] + 0.01
 
 
 def test_small_data_takes_small_batches_and_several_passes() -> None:

@@ -3,55 +3,100 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset as ds
 import pytest
+import torch
 
 from cluster.lake.registry import Registry
 from cluster.lake.store import Store
 from cluster.scoring import REGISTRY
 from jobs.fine_tuning import start_of
 from jobs.spec import Spec, load
+from jobs.threshold import new_threshold
 from jobs.train import train
-from models.bundle import open_bundle
+from models import catalog
+from models.bundle import Bundle, open_bundle
+from models.encoder_fit import EncoderFit
+from models.learning import TrainingOptions, learn, scored
 from models.refusal import Refusal
-from tests.night.conftest import watch_at
+from models.sketch import ScoreSketch
+from models.threshold import Calibration
+from tests.night.conftest import DAYS, write_spec
 
 
 def registry_of(spec: Spec) -> Registry:
     return Registry(Store.open(spec.output.uri).child(REGISTRY))
 
 
-def test_a_training_from_the_champion_keeps_its_encoder_and_both_histories(watch: Spec) -> None:
-    registry = registry_of(watch)
-    before = start_of(watch, registry, "champion")
-    briefly = watch.training.model_copy(update={"epochs": 1})
-    made = train(watch.model_copy(update={"training": briefly}), start="champion", workers=1)
+@pytest.fixture
+def champion(data: Path, tmp_path: Path) -> Spec:
+    """A watch with a champion that learned from one day, in this process."""
+    spec = load(write_spec(tmp_path, data / "flows", tmp_path / "out"))
+    day = ds.dataset(data / "flows" / f"day={DAYS[0]}").to_table().combine_chunks()
+    (rows,) = day.to_batches()
+    fit = EncoderFit(spec.features, rows.schema)
+    fit.update(rows)
+    encoder = fit.finish().eval()
+    batch = encoder(encoder.extract(rows))
+    torch.manual_seed(0)
+    detector = catalog.build("autoencoder", encoder.layout, spec.detector.options)
+    learned = learn(detector, batch, batch, TrainingOptions(epochs=2))
+    scores = ScoreSketch()
+    scores.update(scored(detector, batch).numpy())
+    facts: dict[str, Any] = {
+        "history": [{"validation_loss": loss} for loss in learned.losses],
+        "best_epoch": learned.best_epoch,
+        "training": {"days": [DAYS[0]]},
+    }
+    bundle = Bundle(encoder, detector, "autoencoder", Calibration(scores), facts)
+    registry = registry_of(spec)
+    registry.add(bundle.to_files())
+    threshold = new_threshold(registry, bundle.id, bundle.calibration, spec.policy)
+    registry.promote(bundle.id, threshold.id)
+    return spec
+
+
+def test_a_training_from_the_champion_keeps_its_encoder_and_both_histories(
+    champion: Spec, ray_session: None
+) -> None:
+    registry = registry_of(champion)
+    before = start_of(champion, registry, "champion")
+    briefly = champion.training.model_copy(update={"epochs": 1, "baselines": ()})
+    made = train(champion.model_copy(update={"training": briefly}), start="champion", workers=1)
     bundle = open_bundle(registry.files(made.bundle))
     told = bundle.metadata["from"]
     assert told["bundle"] == before.id
     assert told["history"] == before.bundle.metadata["history"]
     assert bundle.encoder.to_document() == before.bundle.encoder.to_document()
     first, then = told["history"][0], bundle.metadata["history"][0]
-    assert then["train_loss"] < first["train_loss"]
+    assert then["validation_loss"] < first["validation_loss"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("detector", "message"),
     [
-        ({"detector": {"name": "autoencoder", "widths": [8]}}, "autoencoder .widths: .8,"),
-        ({"detector": {"name": "pca"}}, "expected a bundle of the spec's detector"),
+        ({"name": "autoencoder", "widths": [8]}, r"autoencoder \(widths: \(8,\)"),
+        ({"name": "pca"}, "expected a bundle of the spec's detector"),
     ],
 )
 def test_another_detector_or_other_options_are_refused(
-    trained: tuple[Path, Path], tmp_path: Path, changes: dict[str, Any], message: str
+    champion: Spec, tmp_path: Path, data: Path, detector: dict[str, Any], message: str
 ) -> None:
-    spec = load(watch_at(trained, tmp_path, **changes))
+    spec = load(write_spec(tmp_path, data / "flows", tmp_path / "out", detector=detector))
     with pytest.raises(Refusal, match=message):
         start_of(spec, registry_of(spec), "champion")
 
 
-def test_other_columns_are_refused(watch: Spec) -> None:
-    name = watch.features[0].name
-    columns = {key: column for key, column in watch.columns.items() if key != name}
-    other = watch.model_copy(update={"columns": columns})
+def test_other_columns_are_refused(champion: Spec) -> None:
+    name = champion.features[0].name
+    columns = {key: column for key, column in champion.columns.items() if key != name}
+    other = champion.model_copy(update={"columns": columns})
     with pytest.raises(Refusal, match=f"found '{name}' not to be as that of bundle"):
-        start_of(other, registry_of(watch), "champion")
+        start_of(other, registry_of(champion), "champion")
+
+
+def test_with_auto_the_detector_of_the_bundle_stays(
+    champion: Spec, tmp_path: Path, data: Path
+) -> None:
+    spec = load(write_spec(tmp_path, data / "flows", tmp_path / "out", detector={"name": "auto"}))
+    assert start_of(spec, registry_of(spec), "champion").bundle.detector_name == "autoencoder"

@@ -13,13 +13,17 @@ from jobs.train import train
 from jobs.tune import tune
 from models.bundle import open_bundle
 from models.refusal import Refusal
-from tests.night.conftest import watch_at
+from tests.night.conftest import write_spec
 
 
 def test_more_trials_go_on_from_those_that_ended(
-    trained: tuple[Path, Path], tmp_path: Path, ray_session: None
+    data: Path, tmp_path: Path, ray_session: None
 ) -> None:
-    spec = load(watch_at(trained, tmp_path, detector={"name": "knn", "sample_rows": 200}))
+    spec = load(
+        write_spec(
+            tmp_path, data / "flows", tmp_path / "out", detector={"name": "knn", "sample_rows": 200}
+        )
+    )
     few = tune(spec, 2)
     more = tune(spec, 3)
     seconds = {trial["number"]: trial["seconds"] for trial in more["trials"]}
@@ -33,25 +37,23 @@ def test_more_trials_go_on_from_those_that_ended(
 
 
 def test_a_detector_that_learns_by_gradient_reports_each_epoch(
-    trained: tuple[Path, Path], tmp_path: Path, ray_session: None
+    data: Path, tmp_path: Path, ray_session: None
 ) -> None:
-    document = tune(load(watch_at(trained, tmp_path)), 2)
+    document = tune(load(write_spec(tmp_path, data / "flows", tmp_path / "out")), 2)
     assert max(trial["epochs"] for trial in document["trials"]) == 2
 
 
-def test_a_detector_without_options_to_tune_is_refused(
-    trained: tuple[Path, Path], tmp_path: Path
-) -> None:
-    spec = load(watch_at(trained, tmp_path, detector={"name": "ecod"}))
+def test_a_detector_without_options_to_tune_is_refused(data: Path, tmp_path: Path) -> None:
+    spec = load(write_spec(tmp_path, data / "flows", tmp_path / "out", detector={"name": "ecod"}))
     with pytest.raises(Refusal, match="ecod has no options to tune; those that have: autoencoder"):
         tune(spec, 2)
 
 
 def test_auto_trains_the_winner_and_the_bundle_says_why(
-    trained: tuple[Path, Path], tmp_path: Path, ray_session: None
+    data: Path, tmp_path: Path, ray_session: None
 ) -> None:
     auto = {"name": "auto", "budget_seconds": 1e-6, "rows": 500}
-    spec = load(watch_at(trained, tmp_path, detector=auto))
+    spec = load(write_spec(tmp_path, data / "flows", tmp_path / "out", detector=auto))
     made = train(spec, workers=1)
     registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
     bundle = open_bundle(registry.files(made.bundle))
