@@ -10,7 +10,7 @@ from cluster.lake.windows import SHORT, WINDOW, Window
 from jobs.spec_columns import ANSWERS, Column, Frozen, as_tuple, roles
 from jobs.spec_errors import expected, listed, nearest, problems
 from jobs.spec_yaml import Key
-from models.columns import Boolean, FeatureColumn, Numeric
+from models.columns import Boolean, FeatureColumn, Numeric, Sequence
 
 
 def _span(text: str) -> str:
@@ -95,8 +95,7 @@ def features(derivation: Derivation) -> tuple[FeatureColumn, ...]:
     """The derived columns as features."""
     made: list[FeatureColumn] = [_feature(column) for column in derivation.derived]
     if derivation.window:
-        # The column `window` itself is a feature of its own kind: a sequence.
-        made.append(Boolean(SHORT))
+        made += [Sequence(WINDOW, length=derivation.window.length), Boolean(SHORT)]
     return tuple(made)
 
 

@@ -11,6 +11,7 @@ printed so, and over all rows. `derive` times the derivation of all 91 days, and
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,23 +24,22 @@ import torch
 import yaml
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cluster import judge
-from cluster.intake import Books, Intake
-from cluster.lake import snapshot
-from cluster.lake.registry import Registry
+from cluster.lake import reading, snapshot
 from cluster.lake.store import Store
-from cluster.scoring import REGISTRY
-from cluster.session import session
 from jobs import derive
 from jobs.days import SPLIT_BYTES, SPLIT_ROWS
 from jobs.spec import Spec, load
-from jobs.train import train
-from models.bundle import open_bundle
+from models import catalog
+from models.detector import Batch
+from models.encoder import Encoder
+from models.encoder_fit import EncoderFit
+from models.learning import TrainingOptions, learn, scored
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARNED = [f"2018-06-{day:02}" for day in range(1, 8)]
 JUDGED = [f"2018-06-{day:02}" for day in range(15, 22)]
-CARRIED = ("customer_id", "label", "fraud_scenario")
+SUPERVISED = ("classifier",)
+UNSUPERVISED = ("autoencoder", "isolation_forest", "pca", "knn")
 DELAY = 7  # days until a label is known
 
 
@@ -47,11 +47,9 @@ def placed(data: Path, folder: Path, *, supervised: bool) -> Spec:
     """The repository's spec; without labels, the history of labels is left out as well."""
     document = yaml.safe_load((ROOT / "specs" / "fraud_handbook.yaml").read_text())
     document["input"]["uri"] = str(data / "fraud_handbook")
-    document["output"]["uri"] = str(folder / f"out-{supervised}")
+    document["output"]["uri"] = str(folder / "out")
     if not supervised:
-        document["detector"] = {"name": "autoencoder"}
         document["history"] = [h for h in document["history"] if not h.get("labels")]
-        document["training"]["baselines"] = ["isolation_forest", "pca", "knn"]
     path = folder / "fraud.yaml"
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     return load(path)
@@ -76,24 +74,53 @@ def known(data: Path) -> dict[str, set[int]]:
     return found
 
 
-def scores(spec: Spec) -> pa.Table:
-    """`day`, `CARRIED`, and a column of scores of the champion and of each baseline."""
-    registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
-    champion = registry.champion_or_refuse()
-    bundle = open_bundle(registry.files(champion.bundle), champion.bundle)
-    detectors = {bundle.detector_name: bundle.detector.eval()}
-    for name, key in champion.baselines.items():
-        detectors[name] = open_bundle(registry.files(key), key).detector.eval()
-    parts = []
-    for taken in derive.take(spec, spec.input.uri, JUDGED):
-        intake = Intake(taken.uri, bundle.encoder, spec.roles, None, CARRIED)
+def derived(spec: Spec, days: list[str]) -> pa.Table:
+    """The days' derived rows, with `day`."""
+    tables = []
+    for taken in derive.take(spec, spec.input.uri, days):
+        store, names = Store.open(taken.uri), taken.schema.names
         for split in snapshot.cut(taken, SPLIT_ROWS, SPLIT_BYTES):
-            for lot in intake.lots(split, Books()):
-                found = judge.scores(bundle.encoder, detectors, lot.extracted, torch.device("cpu"))
-                columns = {name: lot.rows.column(name) for name in CARRIED}
-                day = pa.repeat(taken.day, lot.rows.num_rows)
-                parts.append(pa.table({"day": day, **columns, **found}))
-    return pa.concat_tables(parts)
+            rows = reading.read(store, split, names, SPLIT_ROWS)
+            table = pa.Table.from_batches([batch for batch, _ in rows])
+            tables.append(table.append_column("day", pa.repeat(taken.day, table.num_rows)))
+    return pa.concat_tables(tables)
+
+
+def scores(spec: Spec, detectors: Sequence[str]) -> pa.Table:
+    """The judged rows, with a column of scores of each detector.
+
+    Trained on one device as the jobs do, the newest training day held back.
+    """
+    learned, held_back, judged = (
+        derived(spec, days) for days in (LEARNED[:-1], LEARNED[-1:], JUDGED)
+    )
+    fit = EncoderFit(spec.features, learned.schema)
+    for batch in learned.to_batches():
+        fit.update(batch)
+    encoder = fit.finish()
+    for name in detectors:
+        torch.manual_seed(0)
+        detector = catalog.build(name, encoder.layout, {})
+        labels = catalog.CATALOG[name].labels != "none"
+        learn(
+            detector,
+            encoded(encoder, learned, labels),
+            encoded(encoder, held_back, labels),
+            TrainingOptions(),
+        )
+        found = scored(detector, encoded(encoder, judged, labels=False)).numpy()
+        judged = judged.append_column(name, pa.array(found))
+    return judged
+
+
+def encoded(encoder: Encoder, rows: pa.Table, labels: bool) -> Batch:
+    """All rows, none of which has anything that the encoder refuses."""
+    extracted = encoder.extract(rows.combine_chunks().to_batches()[0])
+    assert not extracted.problems
+    batch: Batch = encoder(extracted.values, extracted.codes)
+    if not labels:
+        return batch
+    return batch._replace(label=torch.from_numpy(rows["label"].to_numpy().astype(np.float32)))
 
 
 def measures(table: pa.Table, name: str) -> dict[str, float]:
@@ -123,10 +150,8 @@ def measures(table: pa.Table, name: str) -> dict[str, float]:
 
 def quality(data: Path, folder: Path, *, supervised: bool) -> dict[str, Any]:
     started = time.monotonic()
-    spec = placed(data, folder, supervised=supervised)
-    with session():
-        made = train(spec)
-    table = scores(spec)
+    detectors = SUPERVISED if supervised else UNSUPERVISED
+    table = scores(placed(data, folder, supervised=supervised), detectors)
     customers = known(data)
     left_out = [
         customer in customers[day]
@@ -135,13 +160,11 @@ def quality(data: Path, folder: Path, *, supervised: bool) -> dict[str, Any]:
         )
     ]
     fresh = table.filter(pc.invert(pa.array(left_out)))
-    names = [n for n in table.column_names if n not in ("day", *CARRIED)]
     return {
-        "epochs": made.epochs,
         "seconds": round(time.monotonic() - started),
         "rows": [fresh.num_rows, table.num_rows],
-        "protocol": {name: measures(fresh, name) for name in names},
-        "all_rows": {name: measures(table, name) for name in names},
+        "protocol": {name: measures(fresh, name) for name in detectors},
+        "all_rows": {name: measures(table, name) for name in detectors},
     }
 
 

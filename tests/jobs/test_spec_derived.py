@@ -11,7 +11,7 @@ from cluster.lake.history import History
 from cluster.lake.windows import Window
 from jobs import check
 from jobs.spec import Spec, SpecRefused, load
-from models.columns import Numeric
+from models.columns import Numeric, Sequence
 
 GOOD = """\
 name: cards
@@ -58,7 +58,8 @@ def test_a_history_and_a_window_are_derived_and_become_features(spec: Callable[.
     assert derivation.filter == "amount > 0"
     names = [feature.name for feature in made.features]
     assert names[0] == "amount"
-    assert set(derivation.names) - set(names) <= {"window"}
+    assert set(derivation.names) <= set(names)
+    assert Sequence("window", length=8) in made.features
     assert Numeric("customer_amount_mean_12h", log1p=True) in made.features
     assert Numeric("terminal_anomaly_rate_7d_after_7d") in made.features
     made.check_detector()
