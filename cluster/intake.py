@@ -64,6 +64,7 @@ class Intake:
     filter: str | None = None
     carried: tuple[str, ...] = ()  # columns that each lot has beside the features
     ahead: tuple[str, ...] = ()  # columns that are wanted of the whole split, before its lots
+    afterwards: tuple[str, ...] = ()  # columns that `Admission.take` may be asked for
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -84,14 +85,22 @@ class Intake:
 
 class Admission:
     """One split on its way in. Ids first, as one column tells all repeated ids of a split; then
-    the features, in lots; other columns only of the rows that turn out to be wanted."""
+    the features, in lots; other columns only of the rows that turn out to be wanted.
+
+    A split of one batch is read at once, whole, and needs its file no more: its columns cost less
+    than coming back for some of them.
+    """
 
     def __init__(self, intake: Intake, source: OpenSplit, books: Books, stages: Stages) -> None:
         self.intake, self.source, self.books, self.stages = intake, source, books, stages
         books.rows = source.split.rows
-        ahead = tuple(dict.fromkeys((*intake.roles.id, *intake.ahead)))
+        ahead = (*intake.roles.id, *intake.ahead)
+        self.whole = is_small(source.split)
+        if self.whole:
+            ahead = (*ahead, *intake.columns, *intake.afterwards)
+        ahead = tuple(dict.fromkeys(ahead))
         with stages("open"):
-            source.fetch((*ahead, *intake.columns))
+            source.fetch(tuple(dict.fromkeys((*ahead, *intake.columns))))
         with stages("read"):
             self.numbers, self.ahead = self._whole(ahead)
         with stages("filter"):
@@ -102,8 +111,7 @@ class Admission:
     def lots(self) -> Iterator[Lot]:
         """Good rows in order, in lots of one batch each; the books are filled along the way."""
         intake, stages = self.intake, self.stages
-        texts = [c.name for c in intake.encoder.columns if isinstance(c, Categorical)]
-        batches = self.source.rows(intake.columns, BATCH_ROWS, texts)
+        batches = self._batches()
         while (found := _next(batches, stages)) is not None:
             batch, numbers = found
             with stages("encode"):
@@ -131,6 +139,17 @@ class Admission:
             taken = self.source.take(missing, numbers, BATCH_ROWS)
             arrays |= dict(zip(missing, taken.columns, strict=True))
         return pa.table([arrays[name] for name in columns], names=list(columns))
+
+    def _batches(self) -> Iterator[reading.Rows]:
+        intake = self.intake
+        if not self.whole:
+            texts = [c.name for c in intake.encoder.columns if isinstance(c, Categorical)]
+            yield from self.source.rows(intake.columns, BATCH_ROWS, texts)
+        elif self.ahead is not None:
+            place = 0
+            for batch in self.ahead.select(intake.columns).to_batches():
+                yield reading.Rows(batch, self.numbers[place : place + batch.num_rows])
+                place += batch.num_rows
 
     def _whole(self, columns: tuple[str, ...]) -> tuple[np.ndarray, pa.Table | None]:
         """Row numbers of the split that pass the filter, and these columns of them."""
@@ -195,6 +214,11 @@ class Admission:
                 # Each id is used once in a split, so the smallest hashes are all that count.
                 books.keys.update(smallest(self.keys[self.used]))
             books.filtered = books.rows - books.good - len(books.set_aside)
+
+
+def is_small(split: Split) -> bool:
+    """Whether the split is one batch."""
+    return split.rows <= BATCH_ROWS
 
 
 def _next(batches: Iterator[reading.Rows], stages: Stages) -> reading.Rows | None:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cluster import judge
 from cluster.distinct import KeySample
-from cluster.intake import Admission, Books, Intake, Lot, SetAside
+from cluster.intake import BATCH_ROWS, Admission, Books, Intake, Lot, SetAside, is_small
 from cluster.lake import retries, schemas, shard
 from cluster.lake.journal import Journal
 from cluster.lake.reading import UnreadableFile
@@ -26,7 +26,7 @@ from cluster.stages import Stages
 from cluster.stream import SplitWorker, stream
 from models.bundle import open_bundle
 from models.columns import Roles
-from models.encoder import Extracted
+from models.encoder import Extracted, joined
 from models.score_histogram import ScoreHistogram
 
 # What was begun this often and never finished goes to the quarantine: a node may well be lost twice
@@ -88,7 +88,9 @@ class Scorer(SplitWorker):
         time = (roles.time,) if roles.time else ()
         if job.all_scores:
             carried = (*roles.id, *time, *roles.entity, *carried)
-        return Intake(job.input_uri, self.encoder, roles, job.filter, carried, time)
+        return Intake(
+            job.input_uri, self.encoder, roles, job.filter, carried, time, tuple(roles.flagged)
+        )
 
     def answer(self, day: str, task: Task) -> dict[str, Any]:
         resent = retries.mine().value
@@ -97,14 +99,23 @@ class Scorer(SplitWorker):
         stoppers = self._stoppers(task, attempt)
         attempt = attempt or limit + 1
         stages, outcome = Stages(), _Outcome()
+        waiting: list[_Read] = []  # small splits that are judged together
         for place, split in enumerate(task.splits):
             if place in stoppers:
                 message = f"the split stopped its actor {attempt - 1} times"
                 outcome.refuse(split, "stops_the_scorer", message)
                 continue
-            if attempt > ATTEMPTS:
+            alone = attempt > ATTEMPTS
+            if alone:
                 self.journal.begin_step(task.id, attempt, place)
-            self._score(split, outcome, stages)
+            if is_small(split):
+                waiting += self._read(split, outcome, stages)
+            if alone or not is_small(split) or sum(r.split.rows for r in waiting) >= BATCH_ROWS:
+                self._judge_together(waiting, outcome, stages)
+                waiting.clear()
+            if not is_small(split):
+                self._score(split, outcome, stages)
+        self._judge_together(waiting, outcome, stages)
         receipt = self._receipt(day, task, attempt, outcome, stages)
         receipt["resent"] = retries.mine().value - resent
         return self.journal.record(task.id, receipt)
@@ -128,7 +139,7 @@ class Scorer(SplitWorker):
             with self.intake.open(split, books, stages) as admission:
                 with self.turn:
                     for lot in admission.lots():
-                        self._judge(lot, found, stages)
+                        self._judge([(lot, found)], stages)
                 if len(found.numbers):
                     with stages("read"):
                         found.rows = admission.take(self.job.roles.flagged, found.numbers)
@@ -137,6 +148,29 @@ class Scorer(SplitWorker):
             return
         with stages("filter"):
             outcome.add(split, books, found, admission, self.job.roles)
+
+    def _read(self, split: Split, outcome: "_Outcome", stages: Stages) -> "list[_Read]":
+        """A small split, read and encoded; none where it cannot be read."""
+        books = Books()
+        try:
+            with self.intake.open(split, books, stages) as admission, self.turn:
+                return [_Read(split, books, admission, list(admission.lots()), _Found())]
+        except (UnreadableFile, ChangedSinceSnapshot) as error:
+            outcome.refuse(split, getattr(error, "rule", "changed"), str(error))
+            return []
+
+    def _judge_together(
+        self, several: "Sequence[_Read]", outcome: "_Outcome", stages: Stages
+    ) -> None:
+        """Small splits one by one would fill half a chunk each: of 2,000 files of 4,000 rows, that
+        was 8 of 46 CPU seconds."""
+        with self.turn:
+            self._judge([(lot, one.found) for one in several for lot in one.lots], stages)
+        with stages("filter"):
+            for split, books, admission, _, found in several:
+                if len(found.numbers):
+                    found.rows = admission.take(self.job.roles.flagged, found.numbers)
+                outcome.add(split, books, found, admission, self.job.roles)
 
     def _receipt(
         self, day: str, task: Task, attempt: int, outcome: "_Outcome", stages: Stages
@@ -164,18 +198,22 @@ class Scorer(SplitWorker):
         receipt["seconds"] = round(sum(stages.seconds.values()), 3)
         return receipt
 
-    def _judge(self, lot: Lot, found: "_Found", stages: Stages) -> None:
-        """Score a lot, and keep what is to be kept of it."""
+    def _judge(self, lots: "Sequence[tuple[Lot, _Found]]", stages: Stages) -> None:
+        """Score lots, as if they were one, and keep what is to be kept of each."""
+        if not lots:
+            return
         with stages("score"):
-            scored = judge.scores(self.encoder, {"": self.detector}, lot.extracted, self.device)
+            extracted = joined([lot.extracted for lot, _ in lots])
+            scored = judge.scores(self.encoder, {"": self.detector}, extracted, self.device)[""]
         with stages("filter"):
-            scores = scored[""]
-            flagged = np.flatnonzero(scores > self.job.threshold)
-            found.add(lot, scores, flagged)
-            if self.job.all_scores:
-                found.every.append(self._scores(lot, scores))
-            if self.job.roles.label:
-                found.labelled.append(labelled_scores(lot, {"score": scores}, self.job.roles))
+            edges = np.cumsum([len(lot.numbers) for lot, _ in lots])[:-1]
+            for (lot, found), scores in zip(lots, np.split(scored, edges), strict=True):
+                flagged = np.flatnonzero(scores > self.job.threshold)
+                found.add(lot, scores, flagged)
+                if self.job.all_scores:
+                    found.every.append(self._scores(lot, scores))
+                if self.job.roles.label:
+                    found.labelled.append(labelled_scores(lot, {"score": scores}, self.job.roles))
 
     def _flags(self, parts: list[tuple[str, "_Found"]], stages: Stages) -> list[pa.Table]:
         """The flagged rows, with the columns that only they need, and their reasons, which are
@@ -306,6 +344,16 @@ class _Found:
     @property
     def codes(self) -> Tensor:
         return torch.cat(self._codes)
+
+
+class _Read(NamedTuple):
+    """A small split whose rows wait to be judged."""
+
+    split: Split
+    books: Books
+    admission: Admission
+    lots: list[Lot]
+    found: _Found
 
 
 class _Outcome:

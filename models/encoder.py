@@ -6,6 +6,7 @@ the same output in any batch.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -35,6 +36,15 @@ class Extracted(NamedTuple):
     values: Tensor  # float32 [rows, raw inputs]; NaN is null
     codes: Tensor  # int64 [rows, categories]
     problems: tuple[Problem, ...]  # by row, then in the order of the columns
+
+
+def joined(several: Sequence[Extracted]) -> Extracted:
+    """The rows of all, in their order; without their problems."""
+    if len(several) == 1:
+        return several[0]
+    values = torch.cat([one.values.T for one in several], 1).T  # as `extract` lays them out
+    codes = torch.cat([one.codes.T for one in several], 1).T
+    return Extracted(values, codes, ())
 
 
 def embedding_width(size: int) -> int:
