@@ -141,11 +141,10 @@ class Layout:
             )
         self._check_shapes(batch)
         if self.categories and len(batch.codes) and batch.codes.device.type == "cpu":
-            sizes = torch.tensor([c.size for c in self.categories])
-            outside = ((batch.codes < 0) | (batch.codes >= sizes)).any(0).nonzero()
-            if len(outside):
-                category = self.categories[int(outside[0])]
-                raise _outside(category.name, category.size)
+            low, high = batch.codes.T.amin(1).tolist(), batch.codes.T.amax(1).tolist()
+            for category, least, most in zip(self.categories, low, high, strict=True):
+                if least < 0 or most >= category.size:
+                    raise _outside(category.name, category.size)
         for given, tokens in zip(self.tokens, batch.tokens, strict=True):
             if tokens.numel() and tokens.device.type == "cpu":
                 low, high = tokens.aminmax()
