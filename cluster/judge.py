@@ -13,31 +13,26 @@ from torch import Tensor
 
 from models.columns import Roles
 from models.detector import Batch, Contributions, Detector
-from models.encoder import Encoder, Extracted
-
-# Rows a chunk: 4,096 fit the cache of a CPU; 8,192 was about 10% slower and 65,536 lost 30% to
-# page faults.
-CHUNK = 4096
+from models.encoder import Encoder
+from models.extracted import Extracted
+from models.reasons import REASONS_TYPE
 
 
-def _padded(tensor: Tensor, start: int, device: torch.device) -> Tensor:
-    chunk = tensor[start : start + CHUNK]
-    if len(chunk) < CHUNK:
-        fill = chunk.new_zeros((CHUNK - len(chunk), *chunk.shape[1:]))
-        chunk = torch.cat([chunk, fill])
-    return chunk.to(device)
+def _padded(tensor: Tensor, rows: int) -> Tensor:
+    if len(tensor) == rows:
+        return tensor
+    return torch.cat([tensor, tensor.new_zeros((rows - len(tensor), *tensor.shape[1:]))])
 
 
 def encoded(
     encoder: Encoder, extracted: Extracted, device: torch.device
-) -> Iterator[tuple[int, Batch]]:
-    """(real rows, encoded batch of `CHUNK` rows) pairs, one at a time: each is scored while it is
-    in the cache."""
-    rows = len(extracted.values)
-    for start in range(0, rows, CHUNK):
-        values = _padded(extracted.values, start, device)
-        codes = _padded(extracted.codes, start, device)
-        yield min(CHUNK, rows - start), encoder(values, codes)
+) -> Iterator[tuple[Extracted, Batch]]:
+    """(real rows, encoded batch of `chunk_rows` rows) pairs, one at a time: each is scored while
+    it is in the cache."""
+    size = encoder.layout.chunk_rows
+    for start in range(0, extracted.rows, size):
+        chunk = extracted.take(slice(start, start + size))
+        yield chunk, encoder(chunk.each(lambda tensor: _padded(tensor, size)).to(device))
 
 
 @torch.inference_mode()
@@ -49,9 +44,9 @@ def scores(
 ) -> dict[str, np.ndarray]:
     """Score of every row by every detector: float32 [rows] each."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in detectors}
-    for rows, batch in encoded(encoder, extracted, device):
+    for chunk, batch in encoded(encoder, extracted, device):
         for name, detector in detectors.items():
-            parts[name].append(detector.score(batch)[:rows].float().cpu().numpy())
+            parts[name].append(detector.score(batch)[: chunk.rows].float().cpu().numpy())
     return {
         name: np.concatenate(part) if part else np.empty(0, np.float32)
         for name, part in parts.items()
@@ -67,13 +62,14 @@ def reasons(
     device: torch.device,
 ) -> pa.Array:
     """The top reasons of each row: list of struct (feature, contribution, observed, expected)."""
-    shares: list[Tensor] = []
-    numeric: list[Tensor] = []
-    codes: list[Tensor] = []
-    for rows, batch in encoded(encoder, extracted, device):
+    parts = [pa.array([], REASONS_TYPE)]
+    for chunk, batch in encoded(encoder, extracted, device):
         told = detector.contributions(batch)
-        shares.append(told.shares[:rows].detach().cpu())
-        numeric.append(told.expected.numeric[:rows].detach().cpu())
-        codes.append(told.expected.codes[:rows].detach().cpu())
-    told = Contributions(torch.cat(shares), Batch(torch.cat(numeric), torch.cat(codes)))
-    return encoder.reasons(extracted, told, top, roles.sensitive)
+        real = slice(chunk.rows)
+        told = Contributions(
+            told.shares[real],
+            told.expected.take(real),
+            tuple(each[real] for each in told.maps),
+        )
+        parts.append(encoder.reasons(chunk, told, top, roles.sensitive))
+    return pa.concat_arrays(parts)

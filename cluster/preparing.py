@@ -12,15 +12,15 @@ import torch
 
 from cluster import judge
 from cluster.distinct import KeySample, hashes
-from cluster.intake import BATCH_ROWS, Books, Intake, Lot
+from cluster.encoded_table import from_table, to_table
+from cluster.intake import CHUNKS, Books, Intake, Lot
 from cluster.lake import reading
 from cluster.lake.snapshot import Split
 from cluster.lake.store import Store
 from cluster.resources import ActorPlan
 from cluster.stream import SplitWorker, descriptors, over, stream
-from cluster.training import tensors
 from models.columns import FeatureColumn
-from models.detector import Batch, Detector
+from models.detector import Batch, Detector, joined
 from models.encoder import Encoder
 from models.encoder_fit import EncoderFit
 from models.refusal import Refusal
@@ -28,6 +28,9 @@ from models.sketch import ScoreSketch
 from models.threshold import Calibration
 
 DaySplit = tuple[str, Split]
+# Of an encoded sample: 80,000 images of 32 x 32 in colour, and 200,000 rows of any usual table.
+_SAMPLE_BYTES = 1024**3
+
 OnSplit = Callable[[int], None]  # called with the rows of each split that is done
 
 
@@ -51,7 +54,7 @@ class _FitWorker(SplitWorker):
         required = tuple(source.column.name for source in fit.sources)
         store = Store.open(self.rows.input_uri)
         for batch, _ in reading.read(
-            store, split, required, BATCH_ROWS, filter_text=self.rows.filter
+            store, split, required, CHUNKS * fit.chunk_rows, filter_text=self.rows.filter
         ):
             fit.update(batch)
         document = base64.b64encode(fit.to_bytes()).decode()
@@ -79,77 +82,66 @@ def fit_encoder(
 class _Extract:
     """Raw encoder inputs of a split as one Arrow table."""
 
-    def __init__(self, intake: Intake, needs_labels: bool) -> None:
-        self.intake, self.needs_labels = intake, needs_labels
+    def __init__(self, intake: Intake, all_labelled: bool) -> None:
+        self.intake, self.all_labelled = intake, all_labelled
 
     def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
         parts = [
-            _table(lot, self.intake.roles.label, self.needs_labels)
+            _table(lot, self.intake.roles.label, self.all_labelled)
             for _, split in descriptors(batch)
             for lot in self.intake.lots(split, Books())
         ]
         if parts:
             return pa.concat_tables(parts)
-        encoder = self.intake.encoder
-        return _columns(
-            np.empty((0, len(encoder.raw)), np.float32),
-            np.empty((0, len(encoder.layout.categories)), np.int64),
-            np.empty(0, np.float32),
-        )
+        return to_table(self.intake.encoder.nothing(), np.empty(0, np.float32))
 
 
-def _table(lot: Lot, label: str | None, needs_labels: bool) -> pa.Table:
+def _table(lot: Lot, label: str | None, all_labelled: bool) -> pa.Table:
     labels = np.full(lot.rows.num_rows, np.nan, np.float32)
     if label is not None:
         column = lot.rows.column(label).cast(pa.float32())
         labels = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
-    values, codes = lot.extracted.values.numpy(), lot.extracted.codes.numpy()
-    if needs_labels:
-        known = np.isfinite(labels)
-        values, codes, labels = values[known], codes[known], labels[known]
-    return _columns(values, codes, labels)
-
-
-def _columns(values: np.ndarray, codes: np.ndarray, labels: np.ndarray) -> pa.Table:
-    def matrix(array: np.ndarray, kind: pa.DataType) -> pa.Array:
-        flat = pa.array(np.ascontiguousarray(array).reshape(-1), kind)
-        if array.shape[1]:
-            return pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
-        return pa.array([[]] * len(array), pa.list_(kind, 0))
-
-    return pa.table(
-        {
-            "values": matrix(values, pa.float32()),
-            "codes": matrix(codes.astype(np.int32), pa.int32()),
-            "label": pa.array(labels, pa.float32()),
-        }
-    )
+    if not all_labelled:
+        return to_table(lot.extracted, labels)
+    known = np.isfinite(labels)
+    return to_table(lot.extracted.take(torch.from_numpy(known)), labels[known])
 
 
 def dataset(
-    intake: Intake, splits: Sequence[DaySplit], needs_labels: bool, plan: ActorPlan
+    intake: Intake, splits: Sequence[DaySplit], all_labelled: bool, plan: ActorPlan
 ) -> ray.data.Dataset:
-    """A lazy dataset of `values`, `codes` and `label` (NaN where there is none)."""
-    return over(splits, _Extract, (intake, needs_labels), plan)
+    """A lazy dataset of tables as `encoded_table.to_table` makes them; with `all_labelled`, rows
+    without a label are left out."""
+    return over(splits, _Extract, (intake, all_labelled), plan)
 
 
 def sample(encoder: Encoder, data: ray.data.Dataset, rows: int, most: int, seed: int) -> Batch:
     """A uniform sample without replacement of about `most` of the dataset's `rows`, encoded."""
+    most = min(most, max(1, _SAMPLE_BYTES // encoder.bytes_per_row))
     share = min(1.0, most / max(1, rows))
     parts: list[Batch] = []
     for number, table in enumerate(data.iter_batches(batch_size=None, batch_format="pyarrow")):
-        values, codes, label = tensors(table)
+        extracted, label = from_table(table)
         if share < 1.0:
             generator = np.random.default_rng((seed, number))
-            chosen = torch.from_numpy(generator.random(len(values)) < share)
-            values, codes, label = values[chosen], codes[chosen], label[chosen]
-        parts.append(encoder(values, codes)._replace(label=label))
-    labels = [p.label for p in parts if p.label is not None]
-    return Batch(
-        torch.cat([p.numeric for p in parts]),
-        torch.cat([p.codes for p in parts]),
-        torch.cat(labels),
-    )
+            chosen = torch.from_numpy(generator.random(len(label)) < share)
+            extracted, label = extracted.take(chosen), label[chosen]
+        parts.append(encoder(extracted)._replace(label=label))
+    return joined(parts)
+
+
+def known_anomalies(encoder: Encoder, data: ray.data.Dataset, most: int) -> Batch:
+    """The first `most` rows of the dataset that are labelled as anomalies, encoded."""
+    parts: list[Batch] = []
+    found = 0
+    for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+        extracted, label = from_table(table)
+        chosen = (label > 0.5).nonzero()[: most - found, 0]
+        found += len(chosen)
+        parts.append(encoder(extracted.take(chosen))._replace(label=label[chosen]))
+        if found == most:
+            break
+    return joined(parts)
 
 
 class _Calibrator(SplitWorker):

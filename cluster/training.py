@@ -3,11 +3,11 @@
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import ray
 import ray.data
 import ray.train
@@ -19,12 +19,23 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor, nn
 
 from cluster import checkpoint
+from cluster.encoded_table import from_table
 from cluster.lake.store import Store
 from cluster.resources import WorkerPlan
 from models import catalog
-from models.detector import Batch, Detector
+from models.detector import Batch, Detector, joined
 from models.encoder import Encoder
-from models.learning import NonFiniteLoss, TrainingOptions, batches_of, rate
+from models.extracted import Extracted
+from models.extracted import joined as joined_rows
+from models.learning import (
+    NonFiniteLoss,
+    TrainingOptions,
+    batches_of,
+    kept,
+    parts_of,
+    rate,
+    trimmed,
+)
 
 # A worker that hangs in a collective (a peer died) gives up after this; Ray's default is 30 min.
 _COLLECTIVE_TIMEOUT_S = 120
@@ -58,11 +69,15 @@ def train(
     run_name: str,
     on_epoch: Callable[[dict[str, float]], None],
     prepared: dict[str, Any] | None = None,
+    shown: Batch | None = None,
+    start: Mapping[str, Tensor] | None = None,
 ) -> Trained:
     """Minimise the detector's loss over `data["train"]`, keep the epoch that is best on
     `data["validation"]`.
 
     `data` holds raw encoder inputs (see `cluster.preparing`); each worker encodes on its device.
+    `prepared` are the arguments of `Detector.prepare`, `shown` is that of `Detector.show`.
+    `start` is the state that the training starts from, instead of random weights.
     A job that died is resumed from its last checkpoint by calling this again with the same
     `run_name` and `storage`.
     """
@@ -79,6 +94,8 @@ def train(
             "torch_threads": plan.torch_threads,
             "board": board,
             "prepared": prepared or {},
+            "shown": shown,
+            "start": start,
         },
         torch_config=TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
@@ -169,8 +186,12 @@ def train_worker(config: dict[str, Any]) -> None:
     encoder: Encoder = config["encoder"].to(device).eval()
     torch.manual_seed(options.seed)  # the same weights on every rank
     detector = catalog.build(config["detector"], encoder.layout, config["options"]).to(device)
+    if config["start"] is not None:
+        detector.load_state_dict(config["start"])
     if config["prepared"]:
         detector.prepare(**config["prepared"])
+    if config["shown"] is not None:
+        detector.show(config["shown"].to(device))
     torch.manual_seed(options.seed + rank)
     optimizer = torch.optim.AdamW(
         detector.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
@@ -212,16 +233,18 @@ def _resume(
         return checkpoint.restore(folder, detector, optimizer, schedule)
 
 
+Buffer = tuple[Extracted, Tensor]  # rows and their labels, float32 [rows]
+
+
 class _Share:
     """This rank's share of a dataset, as buffers of rows: streamed, or kept where it is small."""
 
     def __init__(self, name: str, rows: int) -> None:
         self.name, self.rows = name, rows
-        self.kept: list[tuple[Tensor, Tensor, Tensor]] | None = []
+        self.kept: list[Buffer] | None = []
         self.settled = False
 
-    def buffers(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(values, codes, label) tensors."""
+    def buffers(self) -> Iterator[Buffer]:
         if self.settled and self.kept is not None:
             yield from self.kept
             return
@@ -230,8 +253,8 @@ class _Share:
         for table in shard.iter_batches(
             batch_size=self.rows, batch_format="pyarrow", prefetch_batches=2
         ):
-            buffer = tensors(table)
-            held += sum(tensor.nbytes for tensor in buffer)
+            buffer = from_table(table)
+            held += buffer[0].nbytes
             if self.kept is not None:
                 self.kept.append(buffer)
                 if held > _KEPT_BYTES:
@@ -247,12 +270,8 @@ class _Share:
         if agree(float(self.kept is None)) > 0:
             self.kept = None
         elif self.kept:
-            self.kept = [_joined(self.kept)]
-
-
-def _joined(buffers: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
-    values, codes, labels = zip(*buffers, strict=True)
-    return torch.cat(values), torch.cat(codes), torch.cat(labels)
+            rows, labels = zip(*self.kept, strict=True)
+            self.kept = [(joined_rows(rows), torch.cat(labels))]
 
 
 class _Loop:
@@ -287,39 +306,55 @@ class _Loop:
         """One epoch; returns the mean training loss and the rows, over all ranks."""
         self.detector.train()
         generator = np.random.default_rng((self.options.seed, epoch, self.rank))
-        total_loss, total_rows, number = 0.0, 0, 0
+        total_loss, total_kept, own_rows, number = 0.0, 0.0, 0, 0
         for _ in range(self.passes):
             batches = self._batches(self.learned, generator)
             while True:
                 number += 1
                 batch = next(batches, None)
-                rows = self._sum(0.0 if batch is None else len(batch.numeric))
+                parts = [] if batch is None else parts_of(batch, self.options.accumulate)
+                sizes = [len(part.numeric) for part in parts]
+                rows = self._sum(float(sum(kept(size, self.options.trim) for size in sizes)))
                 if rows == 0:
                     break
                 # This rank's summed loss; added up over ranks in the end.
-                total_loss += self._step(batch, rows, epoch, number)
-                total_rows += int(rows)
+                total_loss += self._step(parts, rows, epoch, number)
+                total_kept += rows
+                own_rows += sum(sizes)
             self.learned.settle(self._sum)
-        return self._sum(total_loss) / max(1, total_rows), total_rows
+        return self._sum(total_loss) / max(1.0, total_kept), int(self._sum(float(own_rows)))
 
-    def _step(self, batch: Batch | None, rows: float, epoch: int, number: int) -> float:
+    def _step(self, parts: list[Batch], rows: float, epoch: int, number: int) -> float:
         """One update. Ranks have shards of different sizes: one that has run out takes part with
         an empty share, so that every rank makes the same steps and no row is dropped. The
-        gradient is that of the mean over all ranks' rows."""
+        gradient is that of the mean over all ranks' rows, `rows`, that are not trimmed."""
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
-            per_row = self.model(self._nothing() if batch is None else batch)
-            if batch is None:
-                per_row = per_row * 0.0
-        total = per_row.float().sum()
-        # The check is on the sum over ranks, so that all stop together.
-        if not math.isfinite(self._sum(float(total.detach()))):
-            self._explain(batch, epoch, number)
-        (total * self.world / rows).backward()
+        every, learned = 0.0, 0.0
+        for index, part in enumerate(parts or [self._nothing()]):
+            # Ranks meet once a step, at its last part.
+            with self._alone() if index + 1 < len(parts) else nullcontext():
+                with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+                    per_row = self.model(part).float()
+                total = trimmed(per_row, self.options.trim).sum()
+                if not parts:
+                    total, per_row = total * 0.0, per_row * 0.0
+                (total * self.world / rows).backward()
+            every += float(per_row.detach().sum())
+            learned += float(total.detach())
+        # The check is on the sum over ranks, so that all stop together; with the trimmed rows, as
+        # a row whose loss is NaN would be trimmed and forgotten.
+        if not math.isfinite(self._sum(every)):
+            self._explain(parts, epoch, number)
         nn.utils.clip_grad_norm_(self.detector.parameters(), self.options.clip_gradient)
         self.optimizer.step()
         self.schedule.step()
-        return float(total.detach())
+        return learned
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """A backward pass whose gradients stay on this rank for now."""
+        if isinstance(self.model, nn.parallel.DistributedDataParallel):
+            return self.model.no_sync()
+        return nullcontext()
 
     @torch.no_grad()
     def validate(self, epoch: int) -> float:
@@ -327,8 +362,9 @@ class _Loop:
         self.detector.eval()
         loss, rows = 0.0, 0
         for batch in self._batches(self.held_back, None):
-            loss += float(self.detector.loss(batch).float().sum())
-            rows += len(batch.numeric)
+            losses = trimmed(self.detector.loss(batch).float(), self.options.trim)
+            loss += float(losses.sum())
+            rows += len(losses)
         self.held_back.settle(self._sum)
         total, count = self._sum(loss), self._sum(float(rows))
         if not math.isfinite(total):
@@ -338,22 +374,20 @@ class _Loop:
     def _batches(self, share: _Share, generator: np.random.Generator | None) -> Iterator[Batch]:
         """Encoded batches of this rank; shuffled within each buffer when there is a generator."""
         size = self.rows_a_rank
-        for values, codes, label in share.buffers():
-            order = torch.arange(len(values))
+        for rows, label in share.buffers():
+            order = torch.arange(len(label))
             if generator is not None:
-                order = torch.from_numpy(generator.permutation(len(values)))
-            for start in range(0, len(values), size):
+                order = torch.from_numpy(generator.permutation(len(label)))
+            for start in range(0, len(label), size):
                 chosen = order[start : start + size]
-                batch: Batch = self.encoder(
-                    values[chosen].to(self.device), codes[chosen].to(self.device)
-                )
+                batch: Batch = self.encoder(rows.take(chosen).to(self.device))
                 yield batch._replace(label=label[chosen].to(self.device))
 
     def _nothing(self) -> Batch:
-        layout = self.encoder.layout
-        numeric = torch.zeros(1, len(layout.numeric), device=self.device)
-        codes = torch.zeros(1, len(layout.categories), dtype=torch.int64, device=self.device)
-        return Batch(numeric, codes, torch.zeros(1, device=self.device))
+        """One row of zeros."""
+        rows = self.encoder.nothing().each(lambda tensor: tensor.new_zeros(1, *tensor.shape[1:]))
+        batch: Batch = self.encoder(rows.to(self.device))
+        return batch._replace(label=torch.zeros(1, device=self.device))
 
     def _sum(self, value: float) -> float:
         if self.world == 1:
@@ -363,11 +397,12 @@ class _Loop:
         return float(tensor)
 
     @torch.no_grad()
-    def _explain(self, batch: Batch | None, epoch: int, number: int) -> None:
+    def _explain(self, parts: list[Batch], epoch: int, number: int) -> None:
         """Stop, naming the feature that made the loss non-finite."""
         where = f"epoch {epoch + 1}, batch {number}"
         feature = "an input of another worker"
-        if batch is not None:
+        if parts:
+            batch = joined(parts)
             bad = ~torch.isfinite(batch.numeric)
             if bad.any():
                 feature = self.encoder.layout.numeric[int(bad.any(0).nonzero()[0])].name
@@ -381,22 +416,3 @@ class _Loop:
             f"the training loss is not finite at {where}; caused by {feature}: lower "
             "training.learning_rate, or give that column a range, clip or log1p in the spec"
         )
-
-
-def tensors(table: pa.Table) -> tuple[Tensor, Tensor, Tensor]:
-    """(values float32 [rows, raw], codes int64 [rows, c], label float32 [rows]) of a table of
-    `cluster.preparing`."""
-    table = table.combine_chunks()
-    rows = table.num_rows
-
-    def matrix(name: str, dtype: type) -> Tensor:
-        column = table.column(name)
-        width = column.type.list_size
-        if rows == 0 or width == 0:
-            return torch.from_numpy(np.empty((rows, width), dtype))
-        chunk = column.chunk(0)
-        flat = chunk.flatten().to_numpy(zero_copy_only=False).astype(dtype, copy=True)
-        return torch.from_numpy(flat.reshape(rows, width))
-
-    label = table.column("label").to_numpy().astype(np.float32, copy=True)
-    return matrix("values", np.float32), matrix("codes", np.int64), torch.from_numpy(label)

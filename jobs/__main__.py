@@ -113,6 +113,10 @@ def train(
     workers: Annotated[Optional[int], typer.Option(min=1, help="DDP workers.")] = None,  # noqa: UP045
     days: Days = None,
     promote: Annotated[bool, typer.Option(help="Make the bundle the champion.")] = True,
+    start: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--from", help="Go on from a bundle's weights: its id, or champion."),
+    ] = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
@@ -123,7 +127,12 @@ def train(
     from jobs.spec import load
 
     made = job.train(
-        load(spec), days=_range(days), workers=workers, address=address, promote=promote
+        load(spec),
+        days=_range(days),
+        workers=workers,
+        address=address,
+        promote=promote,
+        start=start,
     )
     if as_json:
         _print(asdict(made))
@@ -135,6 +144,26 @@ def train(
         + ("champion" if made.promoted else f"not promoted (promote {spec} {made.bundle})"),
         highlight=False,
     )
+
+
+@app.command()
+def tune(
+    spec: SpecPath,
+    trials: Annotated[int, typer.Option(min=1, help="Options to try, the spec's own first.")] = 20,
+    days: Days = None,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Look for better options of the detector, and print the best as YAML for the spec."""
+    from jobs import tune as job
+    from jobs.spec import load
+
+    document = job.tune(load(spec), trials, days=_range(days), address=address)
+    if as_json:
+        _print(document)
+        return
+    out.print(job.table_of(document))
+    sys.stdout.write(document["yaml"])
 
 
 @app.command()
@@ -225,6 +254,30 @@ def evaluate(
         return
     for table in job.table_of(document):
         out.print(table)
+
+
+@app.command()
+def leaderboard(
+    spec: SpecPath,
+    days: Days = None,
+    rows: Annotated[
+        int, typer.Option(min=100, help="About so many are learned from, and as many judged.")
+    ] = 50_000,
+    detector: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A detector to try; repeatable. Without it, the whole catalogue."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Rank the catalogue on a sample of this watch's labelled days. Nothing is written."""
+    from jobs import leaderboard as job
+    from jobs.spec import load
+
+    document = job.leaderboard(load(spec), _range(days), rows=rows, detectors=detector or ())
+    if as_json:
+        _print(document)
+    else:
+        out.print(job.table_of(document))
 
 
 @app.command()
@@ -332,7 +385,7 @@ def vacuum(
     hours: Annotated[int, typer.Option(min=0, help="Keep files younger than this.")] = 168,
     dry_run: Annotated[bool, typer.Option(help="Only list what would be removed.")] = True,
 ) -> None:
-    """Remove shards that no commit names: those of dead attempts and of replaced runs."""
+    """Remove shards that no commit names (dead attempts, replaced runs) and old derived rows."""
     from jobs import bundles as job
     from jobs.spec import load
 

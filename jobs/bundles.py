@@ -1,14 +1,17 @@
 """The registry of a watch: list its bundles, change the champion, clean up."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.table import Table
 
 from cluster.lake import schemas, snapshot
+from cluster.lake.derive import remove_before
 from cluster.lake.registry import Registry
 from cluster.lake.store import Store
 from cluster.lake.table import LakeTable
 from cluster.scoring import FLAGS, QUARANTINE, REGISTRY, SCORES
+from jobs.derive import DERIVED
 from jobs.spec import Spec
 from jobs.threshold import new_threshold
 from models.bundle import open_bundle
@@ -86,7 +89,8 @@ def rollback(spec: Spec) -> str:
 
 
 def vacuum(spec: Spec, hours: int, dry_run: bool) -> list[str]:
-    """Files of all tables of the watch that no commit names and that are older than `hours`."""
+    """Files of all tables of the watch that no commit names and that are older than `hours`; and
+    derived rows of that age, which are derived anew where they are needed."""
     output = Store.open(spec.output.uri)
     newest = snapshot.days(spec.input.uri, spec.input.partition)[-1:]
     if not newest:
@@ -97,8 +101,11 @@ def vacuum(spec: Spec, hours: int, dry_run: bool) -> list[str]:
         SCORES: schemas.scores(schema, spec.roles),
         QUARANTINE: schemas.QUARANTINE,
     }
-    return [
+    removed = [
         f"{name}/{key}"
         for name, columns in tables.items()
         for key in LakeTable(output.child(name), columns, name).vacuum(hours, dry_run)
     ]
+    oldest = datetime.now(UTC) - timedelta(hours=hours)
+    keys = remove_before(output.child(DERIVED), oldest, dry_run)
+    return removed + [f"{DERIVED}/{key}" for key in keys]

@@ -67,6 +67,8 @@ class BundleFacts(TypedDict):
     versions: dict[str, str]
     features: int
     parameters: int
+    started_from: str | None  # id of the bundle whose weights its training started from
+    chosen: dict[str, Any] | None  # `models.choosing.Choice.to_document()` of `detector: auto`
 
 
 class Histogram(TypedDict):

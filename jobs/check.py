@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from cluster.lake import schemas, snapshot
 from cluster.lake.filters import parse_filter
+from jobs import derive
 from jobs.spec import Spec, load
 from jobs.spec_errors import listed
 from models.columns import Timestamp
@@ -82,6 +83,7 @@ def _look(spec: Spec, uri: str, key: tuple[str, str], *, training: bool) -> Repo
             text = f"expected {folders}Parquet files in {uri!r}, found none"
             return Report(errors=(f"{where}: {'.'.join(key)}: {text}",))
         taken = snapshot.take(uri, spec.input.partition, days[-1])
+        derive.outlook(spec, uri, days[-1])
     except Refusal as refusal:
         return Report(errors=(f"{where}: {'.'.join(key)}: {refusal}",))
     seen = f"{uri}, day {days[-1]} of {len(days)}: {len(taken.files)} files, {taken.rows:,} rows"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from cluster.lake import snapshot
 from cluster.lake.snapshot import Snapshot, Split, Task
+from jobs import derive
 from jobs.spec import DayRange, Spec
 from models.refusal import Refusal
 
@@ -53,7 +54,8 @@ def plan_training(spec: Spec, days: DayRange | None = None) -> TrainingPlan:
     """Snapshot the training days and hold back a part of them for validation and calibration."""
     uri = spec.training_uri
     chosen = training_days(spec, days)
-    snapshots = tuple(snapshot.take(uri, spec.input.partition, day) for day in chosen)
+    snapshots = derive.take(spec, uri, chosen)
+    uri = snapshots[0].uri
     for taken in snapshots:
         for file in taken.rejected:
             raise Refusal(

@@ -15,7 +15,7 @@ from cluster.lake.store import Store
 from cluster.resources import plan_actors
 from cluster.scoring import REGISTRY
 from cluster.session import session
-from jobs import check, metrics
+from jobs import check, derive, metrics
 from jobs.console import say, step
 from jobs.days import SPLIT_BYTES, SPLIT_ROWS, listed
 from jobs.metrics import Measure, Quality
@@ -78,15 +78,15 @@ def _scores(
     if not chosen:
         raise Refusal(f"no day of {uri} is in {days}: it has {snapshot.days(uri, partition)}")
     splits = []
-    for day in chosen:
-        taken = snapshot.take(uri, partition, day)
+    snapshots = derive.take(spec, uri, chosen)
+    for taken in snapshots:
         check.check(spec, taken.schema).refuse()
         bundle.encoder.check_schema(taken.schema)
-        splits += [(day, s) for s in snapshot.cut(taken, SPLIT_ROWS, SPLIT_BYTES)]
+        splits += [(taken.day, s) for s in snapshot.cut(taken, SPLIT_ROWS, SPLIT_BYTES)]
     roles = spec.roles
     carried = tuple(filter(None, [roles.label, roles.kind]))
     # The baselines were fitted on the same encoder: one reading serves all.
-    intake = Intake(uri, bundle.encoder, roles, spec.input.filter, carried)
+    intake = Intake(snapshots[0].uri, bundle.encoder, roles, spec.input.filter, carried)
     detectors = {bundle.detector_name: bundle.detector}
     detectors |= {name: each.detector for name, each in baselines.items()}
     with (

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.infer_signals import is_prose, signal_role
 from jobs.spec_columns import FLAG_COLUMNS
 
 FEW = 64  # distinct values that one-hot takes as it stands
@@ -49,6 +50,8 @@ class Facts:
     high: Any = None
     skew: float = 0.0
     addresses: bool = False
+    prose: bool = False
+    signal: tuple[str, str] | None = None  # role and reason, of lists and bytes
 
     @property
     def words(self) -> set[str]:
@@ -108,8 +111,11 @@ def facts(name: str, column: pa.ChunkedArray) -> Facts:
     if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
         column = column.cast(pa.string())
     known = column.drop_null()
-    if pa.types.is_nested(column.type) or pa.types.is_null(column.type):
-        return Facts(name, column.type, len(column), column.null_count, len(known))
+    binary = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
+    if pa.types.is_nested(column.type) or pa.types.is_null(column.type) or binary:
+        found = signal_role(column)
+        seen = Facts(name, column.type, len(column), column.null_count, len(known))
+        return replace(seen, signal=found)
     distinct = known.unique()
     seen = Facts(name, column.type, len(column), column.null_count, len(distinct))
     if seen.number and len(known):
@@ -120,7 +126,8 @@ def facts(name: str, column: pa.ChunkedArray) -> Facts:
         skew = pc.skew(values, min_count=3).as_py() or 0.0
         return replace(seen, low=low, high=high, skew=skew)
     if seen.text and len(known):
-        return replace(seen, addresses=all(map(_is_address, distinct[:LOOK].to_pylist())))
+        addresses = all(map(_is_address, distinct[:LOOK].to_pylist()))
+        return replace(seen, addresses=addresses, prose=is_prose(distinct))
     return seen
 
 
@@ -155,6 +162,8 @@ def _rules(seen: Facts, taken: set[str]) -> Iterator[Inferred]:
         if "kind" not in taken and seen.distinct <= FEW and (seen.text or seen.whole):
             yield is_("kind", why="by its name the type of an anomaly; for evaluation only")
         yield is_(why="by its name an answer, which a detector must not see")
+    if seen.signal:
+        yield is_(seen.signal[0], why=seen.signal[1])
     if pa.types.is_timestamp(seen.type) or pa.types.is_date32(seen.type):
         zone = "" if getattr(seen.type, "tz", "UTC") else ", without a zone: taken as UTC"
         roles = ("timestamp",) if "time" in taken else ("time", "timestamp")
@@ -176,6 +185,8 @@ def _rules(seen: Facts, taken: set[str]) -> Iterator[Inferred]:
     if seen.text:
         if seen.distinct <= FEW and seen.distinct * 2 <= seen.rows:
             yield is_("categorical", why=several)
+        if seen.prose:
+            yield is_("text", why=f"words, {several}")
         yield is_(why=f"text, {several}: too many for a category")
     if seen.whole and seen.distinct <= CODES and seen.words & CODE_WORDS:
         yield is_("categorical", why=f"codes, {several}")

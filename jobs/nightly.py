@@ -137,11 +137,15 @@ def _date(day: str) -> date | None:
 
 
 def is_committed(spec: Spec, day: str) -> bool:
-    """Whether the day's last commit was made from the files that are there now."""
+    """Whether the day's last commit was made from the files that are there now.
+
+    Those of the day itself: a night does not go back to days whose history has changed, or whose
+    oldest days were deleted since; `score` does when it is asked to.
+    """
     taken = snapshot.take(spec.input.uri, spec.input.partition, day)
     missing = set(spec.roles.flagged) - set(taken.schema.names)
     if not taken.files or missing:
         return False  # scoring it says what is wrong, without keeping the other days waiting
     schema = schemas.flags(taken.schema, spec.roles)
     table = LakeTable(Store.open(spec.output.uri).child(FLAGS), schema, FLAGS)
-    return table.is_committed(day, taken.digest)
+    return table.is_committed(day, taken.day_digest)

@@ -9,6 +9,7 @@ from cluster.lake.registry import Registry
 from cluster.lake.store import Store
 from cluster.resources import THREADS
 from cluster.scoring import REGISTRY, RUNS
+from jobs import derive
 from jobs.days import SPLIT_BYTES, SPLIT_ROWS
 from jobs.spec import Spec
 
@@ -21,7 +22,11 @@ _ACTOR_BYTES = 600 * 1024**2
 
 def plan(spec: Spec, day: str) -> dict[str, Any]:
     """The snapshot and the splits of a day, with predicted rows, bytes, memory and time."""
-    taken = snapshot.take(spec.input.uri, spec.input.partition, day)
+    derived = derive.outlook(spec, spec.input.uri, day)
+    if derived and derived["done"]:
+        (taken,) = derive.take(spec, spec.input.uri, [day])
+    else:
+        taken = snapshot.take(spec.input.uri, spec.input.partition, day)
     splits = snapshot.cut(taken, SPLIT_ROWS, SPLIT_BYTES)
     largest = max((s.bytes for s in splits), default=0)
     rate, source = _rate(spec)
@@ -35,6 +40,7 @@ def plan(spec: Spec, day: str) -> dict[str, Any]:
         "rows": taken.rows,
         "bytes": taken.bytes,
         "splits": [s.to_document() for s in splits],
+        "derived": derived,
         "predicted": {
             "memory_bytes": int(_ACTOR_BYTES + _DECODED * largest * THREADS),
             "rows_per_second": rate,
@@ -70,7 +76,8 @@ def table_of(document: dict[str, Any]) -> Table:
         f"{len(document['splits'])} splits",
         caption=f"memory of an actor: about {predicted['memory_bytes'] / 1024**2:,.0f} MiB · time: "
         + (f"about {seconds:,.1f} s" if seconds is not None else "unknown")
-        + f" ({predicted['from']})",
+        + f" ({predicted['from']})"
+        + _derived(document["derived"]),
         title_justify="left",
         caption_justify="left",
     )
@@ -89,3 +96,13 @@ def table_of(document: dict[str, Any]) -> Table:
     if len(document["splits"]) > 50:
         table.add_row("…", f"and {len(document['splits']) - 50:,} more", "", "", "")
     return table
+
+
+def _derived(outlook: dict[str, Any] | None) -> str:
+    """What is derived first, as one more line."""
+    if outlook is None:
+        return ""
+    past = outlook["looks_back_on"]
+    back = f"looking back on {len(past)} days from {past[0]}" if past else "looking back on no day"
+    cost = "done before" if outlook["done"] else f"{outlook['rows_to_read']:,} rows to read"
+    return f"\nderived first: {len(outlook['columns'])} columns, {back}; {cost}"

@@ -38,7 +38,7 @@ class Run:
     def job(self) -> ScoringJob:
         return ScoringJob(
             run_id=self.run_id,
-            input_uri=self.spec.input.uri,
+            input_uri=self.snapshot.uri,
             output_uri=self.spec.output.uri,
             schema=self.snapshot.schema,
             roles=self.spec.roles,

@@ -145,6 +145,8 @@ def _bundle(bundle: Bundle) -> Any:
         "versions": bundle.metadata["versions"],
         "features": len(bundle.encoder.layout.features),
         "parameters": sum(p.numel() for p in bundle.detector.parameters()),
+        "started_from": (bundle.metadata.get("from") or {}).get("bundle"),
+        "chosen": bundle.metadata.get("chosen"),
     }
 
 

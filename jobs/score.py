@@ -13,12 +13,12 @@ from cluster.lake.journal import Journal
 from cluster.lake.registry import Registry
 from cluster.lake.snapshot import Task
 from cluster.lake.store import Store
-from cluster.lake.table import LakeTable
+from cluster.lake.table import LakeTable, counter
 from cluster.resources import plan_actors
 from cluster.scoring import FLAGS, QUARANTINE, REGISTRY, RUNS, SCORES
 from cluster.session import session
 from cluster.stream import alive
-from jobs import check, gates, run_card
+from jobs import check, derive, gates, run_card
 from jobs.books import Balance
 from jobs.compaction import Compaction
 from jobs.console import Fact, say, step
@@ -77,12 +77,13 @@ def score(
     clock = clock or Clock()
     output = Store.open(spec.output.uri)
     with clock("list"):
+        # Before the snapshot: a run of newer files that commits from here on is not replaced.
+        seen = _commits_so_far(spec, output, day)
         run = open_run(spec, day, output)
     table = flag_table(run)
     if table.is_run_committed(day, run.run_id):
         return _already(run)
     _need_create_once(output, single_writer)
-    seen = table.counter(day)
     journal = Journal(output.child(RUNS), run.run_id)
     with clock("plan"):
         splits = _tasks(run, journal)
@@ -96,7 +97,7 @@ def score(
         say(f"resuming run {run.run_id}: {done:,} of {len(splits):,} splits are done")
     began = time.monotonic()
     with session(address) as where:
-        plan = plan_actors(output.remote or Store.open(spec.input.uri).remote)
+        plan = plan_actors(output.remote or Store.open(run.snapshot.uri).remote)
         clock.threads, clock.rows = plan.actors * plan.threads, sum(s.rows for s in todo)
 
         def live() -> dict[str, Fact]:
@@ -127,7 +128,7 @@ def open_run(spec: Spec, day: str, output: Store) -> Run:
     champion = registry.champion_or_refuse()
     bundle = open_bundle(registry.files(champion.bundle), champion.bundle)
     threshold = Threshold.from_json(registry.threshold(champion.threshold))
-    taken = snapshot.take(spec.input.uri, spec.input.partition, day)
+    (taken,) = derive.take(spec, spec.input.uri, [day])
     if not taken.files:
         files = "; ".join(f"{file.key}: {file.message}" for file in taken.rejected)
         raise Refusal(f"no file of {day} in {spec.input.uri} can be read: {files or 'it has none'}")
@@ -173,7 +174,7 @@ def _finish(
     run: Run,
     balance: Balance,
     table: LakeTable,
-    seen: int,
+    seen: dict[str, int],
     journal: Journal,
     clock: Clock,
     seconds: float,
@@ -192,8 +193,15 @@ def _finish(
     return receipt
 
 
-def _commit(run: Run, balance: Balance, table: LakeTable, seen: int) -> int:
-    """The side tables first, then the flags, whose commit is the one that counts."""
+def _commits_so_far(spec: Spec, output: Store, day: str) -> dict[str, int]:
+    """How often the day was committed, of each table that the run will commit."""
+    names = [QUARANTINE, FLAGS, *([SCORES] if spec.output.scores == "all" else [])]
+    return {name: counter(output.child(name), day) for name in names}
+
+
+def _commit(run: Run, balance: Balance, table: LakeTable, seen: dict[str, int]) -> int:
+    """The side tables first, then the flags, whose commit is the one that counts. Each is refused
+    where another run has committed the day meanwhile, so the tables are of one run."""
     facts = {"bundle": run.bundle.id, "threshold": run.threshold.id, "rows": str(balance.rows)}
     sides = [(QUARANTINE, schemas.QUARANTINE, balance.shards("quarantine_shards"))]
     if run.spec.output.scores == "all":
@@ -202,10 +210,9 @@ def _commit(run: Run, balance: Balance, table: LakeTable, seen: int) -> int:
     for name, schema, shards in sides:
         side = LakeTable(run.output.child(name), schema, name)
         shards = [*shards, *_rejected(run, name)]
-        side.commit(run.day, run.run_id, run.snapshot.digest, shards, None, facts)
-    return table.commit(
-        run.day, run.run_id, run.snapshot.digest, balance.shards("shards"), seen, facts
-    )
+        side.commit(run.day, run.run_id, run.snapshot.day_digest, shards, seen[name], facts)
+    flags = balance.shards("shards")
+    return table.commit(run.day, run.run_id, run.snapshot.day_digest, flags, seen[FLAGS], facts)
 
 
 def _rejected(run: Run, table: str) -> list[Any]:

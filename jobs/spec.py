@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, PrivateAttr, ValidationError, model_validator
 
-from jobs import spec_columns, spec_yaml
+from cluster.lake.derivation import Derivation
+from jobs import spec_columns, spec_derived, spec_yaml
 from jobs.spec_columns import Column, Frozen
+from jobs.spec_derived import Histories, HistoryEntry, WindowSection
 from jobs.spec_errors import listed, nearest, problems, refused
 from jobs.spec_sections import (
     THRESHOLDS,
     BudgetThreshold,
     CostThreshold,
     DayRange,
-    DetectorChoice,
     ExtremeValueThreshold,
     FBetaThreshold,
     Gates,
     Input,
     Name,
+    NamedDetector,
     Nightly,
     Output,
     QuantileThreshold,
@@ -43,7 +45,9 @@ class Spec(Frozen):
     name: Name
     input: Input
     columns: Annotated[dict[str, Column], AfterValidator(spec_columns.column_names)]
-    detector: DetectorChoice
+    history: Histories = ()
+    window: WindowSection | None = None
+    detector: NamedDetector
     training: Training = Training()
     threshold: ThresholdChoice
     output: Output
@@ -68,15 +72,25 @@ class Spec(Frozen):
             if uri is not None and _inside(self.output.uri, uri):
                 text = f"expected a place outside of {key}.uri, found {self.output.uri!r} in it"
                 found.append((("output", "uri"), f"{text}: it would be read as input"))
+        found += spec_derived.wrong_derived(self.columns, self.history, self.window)
         if found:
             raise problems(found)
         return self
 
     @property
     def features(self) -> tuple[FeatureColumn, ...]:
-        """The features in the order of the spec."""
+        """The features in the order of the spec, then those that are derived."""
         made = (column.feature(name) for name, column in self.columns.items())
-        return tuple(feature for feature in made if feature is not None)
+        derivation = self.derivation
+        derived = spec_derived.features(derivation) if derivation else ()
+        return (*(feature for feature in made if feature is not None), *derived)
+
+    @property
+    def derivation(self) -> Derivation | None:
+        """What is derived from other rows before anything else; None where nothing is."""
+        return spec_derived.derivation(
+            self.columns, self.history, self.window, self.input.filter, self.training.filter
+        )
 
     @property
     def roles(self) -> Roles:
@@ -185,6 +199,8 @@ def _keys(document: dict[str, Any]) -> dict[str, tuple[str, ...]]:
         "": Spec,
         "columns.*": Column,
         "input": Input,
+        "history.*": HistoryEntry,
+        "window": WindowSection,
         "training": Training,
         "output": Output,
         "gates": Gates,

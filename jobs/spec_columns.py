@@ -7,14 +7,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from jobs.spec_errors import expected, listed, nearest, problems
 from jobs.spec_yaml import Key
 from models.columns import (
+    Audio,
     Boolean,
     Categorical,
     FeatureColumn,
+    Image,
     IPAddress,
     Numeric,
     Port,
     Roles,
+    Sequence,
+    Text,
     Timestamp,
+    Vector,
+    Video,
 )
 
 Role = Literal[
@@ -27,12 +33,19 @@ Role = Literal[
     "ip",
     "port",
     "timestamp",
+    "vector",
+    "sequence",
+    "image",
+    "audio",
+    "text",
+    "video",
     "label",
     "kind",
     "keep",
 ]
 ROLES: tuple[str, ...] = get_args(Role)
-FEATURES = ("numeric", "categorical", "boolean", "ip", "port", "timestamp")
+SIGNALS = ("vector", "sequence", "image", "audio", "text", "video")
+FEATURES = ("numeric", "categorical", "boolean", "ip", "port", "timestamp", *SIGNALS)
 ANSWERS = ("label", "kind")  # what a detector must not see
 ONCE = ("time", "label", "kind")  # roles of one column at most
 
@@ -41,6 +54,11 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "categorical": ("encoding", "max_values"),
     "ip": ("same_network_as", "prefix"),
     "port": ("top",),
+    "sequence": ("max_values", "length", "keep"),
+    "image": ("size", "channels"),
+    "audio": ("sample_rate", "seconds", "mels"),
+    "text": ("length", "ngrams"),
+    "video": ("frames", "size"),
 }
 
 # The columns that the table of flags adds to those of the input.
@@ -83,12 +101,29 @@ class Column(Frozen):
     range: Annotated[tuple[float | None, float | None], BeforeValidator(as_tuple)] = (None, None)
     # categorical
     encoding: Literal["onehot", "embedding"] = "onehot"
+    # categorical, and sequence of events
     max_values: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     # ip
     same_network_as: str | None = None
     prefix: Annotated[int, Field(ge=1, le=32)] = 24
     # port
     top: Annotated[int, Field(ge=0, le=65536)] = 16
+    # sequence
+    keep: Literal["last", "first"] = "last"  # steps of a list that is longer than `length`
+    # sequence: steps, None for what holds 95% of the training's; text: bytes, None for 256
+    length: Annotated[int, Field(ge=1, le=65536)] | None = None
+    # image, video
+    size: Annotated[int, Field(ge=4, le=1024)] = 32  # height and width, in pixels
+    # image
+    channels: Literal[1, 3] | None = None  # None: 1 where all of the training's are grey
+    # audio
+    sample_rate: Annotated[int, Field(ge=1000, le=96_000)] = 8000  # Hz
+    seconds: Annotated[float, Field(ge=0.05, le=600)] = 1.0
+    mels: Annotated[int, Field(ge=4, le=256)] = 40
+    # text
+    ngrams: Annotated[int, Field(ge=0, le=65536)] = 256  # bins of hashed words; 0 for none
+    # video
+    frames: Annotated[int, Field(ge=1, le=256)] = 8
 
     @model_validator(mode="after")
     def _fits(self) -> "Column":
@@ -113,11 +148,12 @@ class Column(Frozen):
 
     def _wrong_options(self) -> list[tuple[Key, str]]:
         found: list[tuple[Key, str]] = []
-        for role, options in OPTIONS.items():
-            for option in options:
-                if option in self.model_fields_set and role not in self.role:
-                    text = f"{option} belongs to the role {role}, found {listed(self.role)}"
-                    found.append(((option,), f"{text}; remove it or change the role"))
+        for option in dict.fromkeys(option for options in OPTIONS.values() for option in options):
+            owners = [role for role, options in OPTIONS.items() if option in options]
+            if option in self.model_fields_set and not set(owners) & set(self.role):
+                text = f"{option} belongs to the role {' or '.join(owners)}"
+                text = f"{text}, found {listed(self.role)}"
+                found.append(((option,), f"{text}; remove it or change the role"))
         low, high = self.range
         if low is not None and high is not None and low >= high:
             found.append((("range",), f"expected [low, high] with low < high, found {[low, high]}"))
@@ -139,6 +175,18 @@ class Column(Frozen):
                 return Port(name, self.top)
             case "timestamp":
                 return Timestamp(name)
+            case "vector":
+                return Vector(name)
+            case "sequence":
+                return Sequence(name, self.max_values, self.length, self.keep)
+            case "image":
+                return Image(name, self.size, self.channels)
+            case "audio":
+                return Audio(name, self.sample_rate, self.seconds, self.mels)
+            case "text":
+                return Text(name, self.length or Text(name).length, self.ngrams)
+            case "video":
+                return Video(name, self.frames, self.size)
         return None
 
 

@@ -1,28 +1,54 @@
 """The part of a spec that needs the catalogue of detectors, and with it torch."""
 
+from typing import Any
+
 from jobs.spec import Spec
 from jobs.spec_errors import one_of
 from jobs.spec_yaml import Key
-from models.catalog import CATALOG, configure
+from models.catalog import CATALOG, checked, configure
+from models.choosing import AUTO, AutoConfig
 from models.refusal import Refusal
 
 
 def wrong_detector(spec: Spec) -> list[tuple[Key, str]]:
-    """What `models.catalog` does not take: names, options, values, a missing label."""
+    """What `models.catalog` does not take: names, options, values, labels missing or seen."""
     found: list[tuple[Key, str]] = []
     for index, name in enumerate(spec.training.baselines):
         if name not in CATALOG:
             found.append((("training", "baselines", index), one_of(list(CATALOG), name)))
     name = spec.detector.name
+    if name == AUTO:
+        return [*_wrong_options(spec), *found, *_sees_labels(spec, name)]
     if name not in CATALOG:
-        return [(("detector", "name"), one_of(list(CATALOG), name)), *found]
+        return [(("detector", "name"), one_of([*CATALOG, AUTO], name)), *found]
     labelled = spec.roles.label is not None
     for named in {name, *spec.training.baselines} & CATALOG.keys():
-        if CATALOG[named].needs_labels and not labelled:
+        if CATALOG[named].labels != "none" and not labelled:
             key: Key = ("detector", "name") if named == name else ("training", "baselines")
             text = f"{named} learns from labels; expected a column with the role label, found none"
             found.append((key, text))
+        if CATALOG[named].labels == "none":
+            found += _sees_labels(spec, named)
+    if spec.training.trim and CATALOG[name].labels != "none":
+        # The rows of highest loss are the labelled anomalies, which it is to learn from.
+        text = f"expected 0 for {name}, which learns from labels, found {spec.training.trim:g}"
+        found.append((("training", "trim"), text))
     return [*_wrong_options(spec), *found]
+
+
+def _sees_labels(spec: Spec, named: str) -> list[tuple[Key, str]]:
+    """Labels reach no detector that does without: not as a rate of earlier ones either."""
+    learner = "auto may choose a detector that learns" if named == AUTO else f"{named} learns"
+    text = f"{learner} without labels and must not see any, not even earlier ones"
+    if named == spec.detector.name:
+        advice = "choose a detector that learns from labels"
+    else:
+        advice = "take it out of training.baselines ([] for none)"
+    return [
+        (("history", index, "labels"), f"{text}; {advice}, or remove the entry")
+        for index, entry in enumerate(spec.history)
+        if entry.labels
+    ]
 
 
 def _wrong_options(spec: Spec) -> list[tuple[Key, str]]:
@@ -31,13 +57,20 @@ def _wrong_options(spec: Spec) -> list[tuple[Key, str]]:
     found: list[tuple[Key, str]] = []
     for option, value in options.items():
         try:
-            configure(name, {option: value})
+            _configured(name, {option: value})
         except Refusal as refusal:
             found.append((("detector", option), str(refusal)))
     if found:
         return found
     try:
-        configure(name, options)
+        _configured(name, options)
     except Refusal as refusal:
         return [(("detector",), str(refusal))]
     return []
+
+
+def _configured(name: str, options: dict[str, Any]) -> None:
+    if name == AUTO:
+        checked(AutoConfig, name, options)
+    else:
+        configure(name, options)

@@ -120,7 +120,7 @@ def one_of(choices: list[str], value: object) -> str:
 
 def _unknown_key(key: Key, value: object, keys: dict[str, tuple[str, ...]]) -> str:
     parent = [str(part) for part in key[:-1]]
-    if parent[:1] == ["columns"]:
+    if parent[:1] in (["columns"], ["history"]):
         parent[1:2] = ["*"]
     valid = keys.get(".".join(parent), ())
     near = nearest(str(key[-1]), valid)

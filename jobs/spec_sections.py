@@ -98,7 +98,8 @@ class Input(Frozen):
 
 
 class DetectorChoice(Frozen):
-    """A name of `models.catalog` and options of that detector's `Config`."""
+    """A name of `models.catalog` and options of that detector's `Config`; or auto, and options of
+    `models.choosing.AutoConfig`."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
@@ -107,6 +108,14 @@ class DetectorChoice(Frozen):
     @property
     def options(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
+
+
+def _named(value: Any) -> Any:
+    """`detector: auto` is short for `detector: {name: auto}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+NamedDetector = Annotated[DetectorChoice, BeforeValidator(_named)]
 
 
 class Training(Frozen):
@@ -124,6 +133,8 @@ class Training(Frozen):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05  # share of the steps
     patience: Count = 5  # epochs without a better validation loss
     clip_gradient: Positive | None = 1.0  # L2 norm
+    trim: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # share of a batch, of highest loss, left out
+    accumulate: Count = 1  # parts that a batch is computed in, to save memory
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     baselines: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ("isolation_forest", "pca")
 

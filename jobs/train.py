@@ -4,7 +4,7 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import ray
 import ray.data
@@ -20,12 +20,15 @@ from cluster.resources import ActorPlan, plan_readers, plan_workers
 from cluster.scoring import REGISTRY
 from cluster.session import session
 from jobs import check
+from jobs.choosing import choose_detector
 from jobs.console import say, step
 from jobs.days import TrainingPlan, listed, plan_training
+from jobs.fine_tuning import Start, start_of
 from jobs.spec import DayRange, Spec
 from jobs.threshold import new_threshold
 from models import catalog
 from models.bundle import Bundle
+from models.choosing import AUTO, Candidate, Choice
 from models.detector import Detector
 from models.encoder import Encoder
 from models.learning import TrainingOptions
@@ -35,6 +38,8 @@ from models.threshold import Calibration
 TRAININGS = "_trainings"
 # Held-back rows that settle residual scales and the like; more change the fourth digit.
 _CALIBRATION_ROWS = 200_000
+# Labelled anomalies that a detector of few labels is shown: each worker holds them all.
+_SHOWN_ROWS = 10_000
 # Share of Ray's object store that encoded training rows may fill; above it, every epoch reads
 # the splits again.
 _CACHE_SHARE = 0.3
@@ -64,13 +69,21 @@ def train(
     workers: int | None = None,
     address: str | None = None,
     promote: bool = True,
+    start: str | None = None,
 ) -> TrainedBundle:
-    """Train the spec's detector and its baselines; the bundle becomes the champion."""
+    """Train the spec's detector and its baselines; the bundle becomes the champion.
+
+    `start` is the id of a bundle, or "champion": its encoder is kept, and its weights are where
+    the training starts.
+    """
     started = time.monotonic()
     spec.check_detector()
     plan = plan_training(spec, days)
     check.check(spec, plan.snapshots[0].schema, training=True).refuse()
     registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
+    given = None if start is None else start_of(spec, registry, start)
+    if given:
+        say(f"starting from bundle {given.id}: its encoder is kept")
     say(
         f"training {spec.detector.name} of watch {spec.name} on {listed(plan.days)}: "
         f"{plan.rows:,} rows to learn from, "
@@ -78,7 +91,7 @@ def train(
     )
     with session(address) as where:
         say(where)
-        made = _Training(spec, plan, workers or spec.training.workers).run()
+        made = TrainingRun(spec, plan, workers or spec.training.workers, given).run()
     ids = {name: registry.add(made_bundle.to_files()) for name, made_bundle in made.items()}
     champion = made[""]
     threshold = new_threshold(registry, champion.id, champion.calibration, spec.policy)
@@ -101,21 +114,29 @@ def train(
     )
 
 
-class _Training:
+class TrainingRun:
     """The steps of one training, on a running Ray."""
 
-    def __init__(self, spec: Spec, plan: TrainingPlan, workers: int) -> None:
-        self.spec, self.plan = spec, plan
+    def __init__(
+        self, spec: Spec, plan: TrainingPlan, workers: int, start: Start | None = None
+    ) -> None:
+        self.spec, self.plan, self.start = spec, plan, start
+        self.detector = Candidate(spec.detector.name, spec.detector.options)
+        if start:
+            self.detector = Candidate(start.bundle.detector_name, start.bundle.options)
+        self.choice: Choice | None = None
         self.actors: ActorPlan = plan_readers()
         self.workers = plan_workers(workers)
         self.storage = Store.open(spec.output.uri).child(TRAININGS)
 
     def run(self) -> dict[str, Bundle]:
         """The bundle under "" and those of the baselines under their names."""
-        encoder, rows = self._encoder()
-        names = [self.spec.detector.name, *self.spec.training.baselines]
-        needs_labels = catalog.CATALOG[names[0]].needs_labels
-        data = self._data(encoder, needs_labels)
+        encoder, rows = self.encoder()
+        if self.detector.name == AUTO:
+            self.choice = self._choice(encoder, rows)
+            self.detector = self.choice.winner
+        names = [self.detector.name, *self.spec.training.baselines]
+        data = self.data(encoder, catalog.CATALOG[names[0]].labels)
         held_rows = self._cached(data, encoder, rows)
         detector, facts = self._detector(encoder, data, rows)
         self._settle(encoder, detector, data, rows, held_rows)
@@ -129,10 +150,15 @@ class _Training:
             for name in detectors
         }
 
-    def _encoder(self) -> tuple[Encoder, int]:
+    def encoder(self) -> tuple[Encoder, int]:
+        """The encoder, and the rows to learn from. That of `start` is kept: its scales and codes
+        are what the weights are made for."""
         rows = Rows(self.plan.uri, self.spec.features, self.plan.snapshots[0].schema, self._filter)
         with step("fit the encoder", self.plan.rows) as progress:
-            return preparing.fit_encoder(rows, self.plan.learned, self.actors, progress.advance)
+            fitted, count = preparing.fit_encoder(
+                rows, self.plan.learned, self.actors, progress.advance
+            )
+        return (self.start.bundle.encoder if self.start else fitted), count
 
     @property
     def _filter(self) -> str | None:
@@ -145,13 +171,22 @@ class _Training:
         roles = roles if labels else dataclasses.replace(roles, label=None, kind=None)
         return Intake(self.plan.uri, encoder, roles, row_filter, carried)
 
-    def _data(self, encoder: Encoder, needs_labels: bool) -> dict[str, ray.data.Dataset]:
-        # Labels reach the training only of a detector that says it needs them.
-        intake = self._intake(encoder, self._filter, needs_labels)
+    def data(
+        self, encoder: Encoder, labels: Literal["none", "some", "all"]
+    ) -> dict[str, ray.data.Dataset]:
+        # Labels reach the training only of a detector that says it learns from them.
+        intake = self._intake(encoder, self._filter, labels != "none")
         return {
-            "train": preparing.dataset(intake, self.plan.learned, needs_labels, self.actors),
-            "validation": preparing.dataset(intake, self.plan.held_back, needs_labels, self.actors),
+            name: preparing.dataset(intake, splits, labels == "all", self.actors)
+            for name, splits in (
+                ("train", self.plan.learned),
+                ("validation", self.plan.held_back),
+            )
         }
+
+    def _choice(self, encoder: Encoder, rows: int) -> Choice:
+        data = self.data(encoder, "some" if self.spec.roles.label else "none")
+        return choose_detector(self.spec, encoder, data, rows, training_options(self.spec))
 
     def _cached(self, data: dict[str, ray.data.Dataset], encoder: Encoder, rows: int) -> int:
         """Keep the encoded rows in Ray's object store where they fit; the held-back rows' count."""
@@ -175,35 +210,28 @@ class _Training:
     def _detector(
         self, encoder: Encoder, data: dict[str, ray.data.Dataset], rows: int
     ) -> tuple[Detector, dict[str, Any]]:
-        name, options = self.spec.detector.name, self.spec.detector.options
-        if catalog.CATALOG[name].learns == "sample":
-            started = time.monotonic()
-            detector = self._fitted(encoder, name, options, data["train"], rows)
+        name, options = self.detector.name, self.detector.options
+        started = time.monotonic()
+        detector = self._fitted(encoder, name, options, data["train"], rows)
+        if detector.learns == "sample":
             seconds = time.monotonic() - started
             return detector, {"history": [], "best_epoch": None, "seconds": seconds}
-        prepared = None
-        if catalog.CATALOG[name].needs_labels:
+        start = detector.state_dict() if detector.learns == "both" else None
+        if self.start is not None:
+            start = self.start.bundle.detector.state_dict()
+        prepared = shown = None
+        if catalog.CATALOG[name].labels == "some":
+            shown = preparing.known_anomalies(encoder, data["train"], _SHOWN_ROWS)
+        if catalog.CATALOG[name].labels == "all":
             positive = int(cast(float, data["train"].sum("label")) or 0)
             rows = data["train"].count()
             prepared = {"positive": positive, "rows": rows}
-        given = self.spec.training
-        options_of_loop = TrainingOptions(
-            epochs=given.epochs,
-            batch_rows=given.batch_rows,
-            learning_rate=given.learning_rate,
-            weight_decay=given.weight_decay,
-            warmup=given.warmup,
-            patience=given.patience,
-            clip_gradient=given.clip_gradient or float("inf"),
-            seed=given.seed,
-        )
-        started = time.monotonic()
-        with step("train", given.epochs) as progress:
+        with step("train", self.spec.training.epochs) as progress:
             trained = ddp.train(
                 encoder,
                 name,
                 options,
-                options_of_loop,
+                training_options(self.spec),
                 data,
                 rows,
                 self.workers,
@@ -211,11 +239,12 @@ class _Training:
                 self._run_name(),
                 lambda epoch: progress.advance(1, _epoch_line(epoch)),
                 prepared,
+                shown,
+                start,
             )
         if trained.resumed_from:
             say(f"resumed an interrupted training after epoch {trained.resumed_from}")
         self.storage.delete_all(self._run_name())
-        detector = catalog.build(name, encoder.layout, options)
         detector.load_state_dict(trained.state)
         facts = {
             "history": trained.history,
@@ -228,7 +257,9 @@ class _Training:
         """The same for the same spec and data, so that a job that died is resumed."""
         import hashlib
 
-        parts = [self.spec.training_digest, *(s.digest for s in self.plan.snapshots)]
+        start = self.start.id if self.start else ""
+        parts = [self.spec.training_digest, self.detector.text, start]
+        parts += [s.digest for s in self.plan.snapshots]
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
     def _fitted(
@@ -239,11 +270,13 @@ class _Training:
         data: ray.data.Dataset,
         rows: int,
     ) -> Detector:
+        """A detector, fitted to a sample if it learns from one."""
         torch.manual_seed(self.spec.training.seed)
         detector = catalog.build(name, encoder.layout, options)
-        most = detector.config.sample_rows
-        sample = preparing.sample(encoder, data, rows, most, self.spec.training.seed)
-        detector.fit(sample._replace(label=None), self.spec.training.seed)
+        if detector.learns != "gradient":
+            most = detector.config.sample_rows
+            sample = preparing.sample(encoder, data, rows, most, self.spec.training.seed)
+            detector.fit(sample._replace(label=None), self.spec.training.seed)
         return detector.eval()
 
     def _baseline(
@@ -317,13 +350,13 @@ class _Training:
         return Bundle(
             encoder=encoder.cpu(),
             detector=detector.cpu(),
-            detector_name=name or self.spec.detector.name,
+            detector_name=name or self.detector.name,
             calibration=calibration,
             metadata={
                 "watch": self.spec.name,
                 "spec": self.spec.digest,
                 "training": {
-                    "uri": self.plan.uri,
+                    "uri": self.spec.training_uri,
                     "days": list(self.plan.days),
                     "snapshots": [s.digest for s in self.plan.snapshots],
                     "filter": self._filter,
@@ -332,10 +365,29 @@ class _Training:
                 },
                 "history": history,
                 "best_epoch": best,
+                "chosen": self.choice.to_document() if self.choice and not baseline else None,
+                "from": self.start.metadata if self.start and not baseline else None,
                 "metrics": metrics,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             },
         )
+
+
+def training_options(spec: Spec) -> TrainingOptions:
+    """The options of the loop, as the spec has them."""
+    given = spec.training
+    return TrainingOptions(
+        epochs=given.epochs,
+        batch_rows=given.batch_rows,
+        learning_rate=given.learning_rate,
+        weight_decay=given.weight_decay,
+        warmup=given.warmup,
+        patience=given.patience,
+        clip_gradient=given.clip_gradient or float("inf"),
+        trim=given.trim,
+        accumulate=given.accumulate,
+        seed=given.seed,
+    )
 
 
 def both(first: str | None, second: str | None) -> str | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from models.detector import Batch, Contributions, Detector, Layout, expect
 from models.inputs import Inputs, mlp, run, stack_codes
 from models.refusal import Refusal
+from models.space import WIDTHS, OneOf, Space
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ HUBER = 5.0
 
 class Autoencoder(Detector):
     """Reconstructs each feature in its own kind: reals by value, binaries and categories by odds;
-    of signals every number, of texts how often each code occurs, as reals.
+    of signals every number but padding, of texts how often each code occurs, as reals.
 
     The loss of a row is the sum of squared (Huber) errors of the reals and of the cross-entropies
     of binaries and categories. The score is
@@ -67,14 +68,24 @@ class Autoencoder(Detector):
     variance: Tensor
     binary: Tensor
 
+    @classmethod
+    def space(cls) -> Space:
+        return {
+            "widths": WIDTHS,
+            "latent": OneOf((None, 4, 8, 16, 32)),
+            "noise": OneOf((0.0, 0.1, 0.3)),
+            "mask": OneOf((0.0, 0.15, 0.3)),
+            "dropout": OneOf((0.0, 0.1, 0.3)),
+        }
+
     def __init__(self, layout: Layout, config: AutoencoderConfig) -> None:
         super().__init__(layout, config)
         self.inputs = Inputs(layout, embed=True)
         self.sizes = [c.size for c in layout.categories]
-        latent = config.latent or max(2, round(math.sqrt(self.inputs.width)))
+        self.latent = config.latent or max(2, round(math.sqrt(self.inputs.width)))
         outputs = self.inputs.numbers + sum(self.sizes)
-        self.encoder = mlp((self.inputs.width, *config.widths, latent))
-        self.decoder = mlp((latent, *config.widths[::-1], outputs))
+        self.encoder = mlp((self.inputs.width, *config.widths, self.latent))
+        self.decoder = mlp((self.latent, *config.widths[::-1], outputs))
         binary = torch.zeros(self.inputs.numbers, dtype=torch.bool)
         binary[: len(layout.numeric)] = torch.tensor([i.kind == "binary" for i in layout.numeric])
         self.register_buffer("binary", binary, persistent=False)
@@ -89,7 +100,10 @@ class Autoencoder(Detector):
         target = columns[:, : self.inputs.numbers]
         real = 2 * F.huber_loss(numeric, target, reduction="none", delta=HUBER)
         odds = F.binary_cross_entropy_with_logits(numeric, target.clamp(0, 1), reduction="none")
-        loss = torch.where(self.binary, odds, real).sum(1) + penalty
+        errors = torch.where(self.binary, odds, real)
+        if (counted := self.inputs.counted(target.T)) is not None:
+            errors = errors * counted.T
+        loss = errors.sum(1) + penalty
         for j, block in enumerate(logits):
             loss = loss + F.cross_entropy(block, batch.codes[:, j], reduction="none")
         return loss
@@ -111,13 +125,17 @@ class Autoencoder(Detector):
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
         """Take each feature's mean squared residual from held-back rows."""
-        rows = sum(len(b.numeric) for b in batches)
-        if not rows:
+        if not any(len(b.numeric) for b in batches):
             raise Refusal("expected held-back rows to calibrate the autoencoder on, found none")
         total = torch.zeros_like(self.variance, dtype=torch.float64)
+        rows = torch.zeros_like(total)
         for batch in batches:
             total += self._residuals(batch)[0].double().sum(1)
-        self.variance.copy_((total / rows).clamp_min(self.config.floor))
+            rows += len(batch.numeric)
+            counted = self.inputs.counted(self.inputs.columns(batch)[: self.inputs.numbers])
+            if counted is not None:
+                rows[: len(counted)] += (counted - 1).sum(1)
+        self.variance.copy_((total / rows.clamp_min(1)).clamp_min(self.config.floor))
 
     def _corrupt(self, columns: Tensor) -> Tensor:
         """Training noise: Gaussian on the reals, whole features blanked."""
@@ -156,6 +174,8 @@ class Autoencoder(Detector):
         if self.has_binary:
             numeric = torch.where(self.binary[:, None], numeric.sigmoid(), numeric)
         squares = [(columns[: len(numeric)] - numeric).square_()]
+        if (counted := self.inputs.counted(columns[: len(numeric)])) is not None:
+            squares[0].mul_(counted)
         for j, block in enumerate(logits):
             # Not sum p^2 - 2 p_hit + 1: it cancels near 0, where the score is most sensitive.
             code = batch.codes[:, j][None]

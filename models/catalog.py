@@ -9,23 +9,49 @@ from rapidfuzz import process
 
 from models.autoencoder import Autoencoder
 from models.classifier import Classifier
+from models.convolutional_autoencoder import ConvolutionalAutoencoder
+from models.convolutional_classifier import ConvolutionalClassifier
+from models.deep_sad import DeepSAD
+from models.deep_svdd import DeepSVDD
 from models.detector import Detector, Layout
+from models.devnet import DevNet
 from models.diffusion_time import DiffusionTime
 from models.ecod import ECOD
+from models.ensemble import Ensemble
+from models.forecaster import Forecaster
+from models.gan import GAN
+from models.hog_knn import HOGKNN
 from models.isolation_forest import IsolationForest
 from models.knn import KNN
+from models.matrix_profile import MatrixProfile
 from models.pca import PCA
+from models.recurrent_autoencoder import RecurrentAutoencoder
+from models.recurrent_classifier import RecurrentClassifier
 from models.refusal import Refusal
+from models.spectral_residual import SpectralResidual
 from models.variational_autoencoder import VariationalAutoencoder
 
 CATALOG: dict[str, type[Detector]] = {
     "autoencoder": Autoencoder,
     "classifier": Classifier,
+    "cnn_classifier": ConvolutionalClassifier,
+    "convolutional_autoencoder": ConvolutionalAutoencoder,
+    "deep_sad": DeepSAD,
+    "deep_svdd": DeepSVDD,
+    "devnet": DevNet,
     "diffusion_time": DiffusionTime,
     "ecod": ECOD,
+    "ensemble": Ensemble,
+    "forecaster": Forecaster,
+    "gan": GAN,
+    "hog_knn": HOGKNN,
     "isolation_forest": IsolationForest,
     "knn": KNN,
+    "matrix_profile": MatrixProfile,
     "pca": PCA,
+    "recurrent_autoencoder": RecurrentAutoencoder,
+    "recurrent_classifier": RecurrentClassifier,
+    "spectral_residual": SpectralResidual,
     "variational_autoencoder": VariationalAutoencoder,
 }
 
@@ -52,7 +78,11 @@ def detector_class(name: str) -> type[Detector]:
 
 def configure(name: str, options: dict[str, Any]) -> Any:
     """The Config of a detector, checked, without building it (no layout is needed)."""
-    config = detector_class(name).Config
+    return checked(detector_class(name).Config, name, options)
+
+
+def checked(config: Any, name: str, options: dict[str, Any]) -> Any:
+    """A frozen dataclass out of options as YAML or JSON gives them; `name` is for messages."""
     hints = get_type_hints(config)
     allowed = [field.name for field in dataclasses.fields(config)]
     values = {}

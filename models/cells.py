@@ -11,7 +11,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.addresses import MULTICAST, PRIVATE, RESERVED, Addresses, parse
 from models.columns import (
     Boolean,
     Categorical,
@@ -43,10 +42,11 @@ class Problem(NamedTuple):
 
     row: int  # index in the batch
     column: str
-    rule: str  # not_finite, out_of_range, unparsable, overflow, unexpected_null, invalid_utf8
+    # not_finite, out_of_range, unparsable, overflow, wrong_length, unexpected_null, invalid_utf8
+    rule: str
 
 
-class Text(NamedTuple):
+class Texts(NamedTuple):
     """A column as indices into the texts that occur in it."""
 
     indices: npt.NDArray[np.int32]  # -1 is null
@@ -59,7 +59,11 @@ class Cells(NamedTuple):
     inputs: tuple[Values, ...]  # one array a raw input, any dtype, [rows]
     null: Bools | None  # [rows]; None for no nulls
     problems: tuple[tuple[Bools, str], ...]  # rows [rows] and the rule that they break
-    text: Text | None = None  # for columns with a vocabulary
+    text: Texts | None = None  # for columns with a vocabulary
+    # Numbers of a signal: [rows, …] of any dtype; with `lengths`, those of all rows in one piece.
+    signal: Values | None = None
+    lengths: npt.NDArray[np.int64] | None = None  # [rows]: steps of `signal`, or texts, of each
+    tokens: npt.NDArray[np.int32] | None = None  # [rows, length], where no vocabulary is learned
 
 
 def raw_inputs(column: FeatureColumn, signature: str) -> tuple[NumericInput, ...]:
@@ -86,74 +90,40 @@ def raw_inputs(column: FeatureColumn, signature: str) -> tuple[NumericInput, ...
             if column.same_network_as:
                 kinds.append(f"{name} in the network of {column.same_network_as}")
             return tuple(NumericInput(kind, "binary") for kind in kinds)
+        case _:
+            return ()
 
 
-class Decoder:
-    """Decodes the columns of one batch; an address column that two features need, once."""
-
-    def __init__(self, batch: pa.RecordBatch) -> None:
-        self._batch = batch
-        self._addresses: dict[str, tuple[Addresses, Bools | None, tuple[Any, ...]]] = {}
-
-    def decode(self, column: FeatureColumn) -> Cells:
-        match column:
-            case IPAddress():
-                return self._decode_address(column)
-            case Categorical():
-                return decode_category(self._batch.column(column.name))
-        array = self._batch.column(column.name)
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
-        match column:
-            case Numeric():
-                return decode_number(array, column)
-            case Boolean():
-                return decode_boolean(array)
-            case Port():
-                return decode_port(array)
-            case Timestamp():
-                return decode_timestamp(array)
-
-    def _decode_address(self, column: IPAddress) -> Cells:
-        addresses, null, problems = self._parsed(column.name)
-        inputs = [addresses.within(kind) for kind in (PRIVATE, MULTICAST, RESERVED)]
-        if column.same_network_as:
-            other, _, _ = self._parsed(column.same_network_as)
-            inputs.append(addresses.same_network(other, column.prefix))
-        return Cells(tuple(inputs), null, problems)
-
-    def _parsed(self, name: str) -> tuple[Addresses, Bools | None, tuple[Any, ...]]:
-        if name not in self._addresses:
-            (indices, texts), null, problems = decode_text(self._batch.column(name))
-            # One entry more for null, and for invalid UTF-8: no address, and not a problem again.
-            distinct = parse(pa.concat_arrays([texts.fill_null(""), pa.array([""], texts.type)]))
-            known = np.append(np.asarray(texts.is_valid()), False)
-            unparsable = ((distinct.version == 0) & known)[indices]
-            if unparsable.any():
-                problems = (*problems, (unparsable, "unparsable"))
-            self._addresses[name] = (distinct.take(indices), null, problems)
-        return self._addresses[name]
-
-
-def _nulls(array: pa.Array) -> Bools | None:
+def nulls(array: pa.Array) -> Bools | None:
+    """Rows [rows] without a value; None where all have one."""
     return np.asarray(array.is_null()) if array.null_count else None
 
 
 def _settle(values: Values, null: Bools | None, rules: dict[str, Bools]) -> Cells:
     """Cells of one input, with zeros where a rule is broken; the first broken rule counts."""
-    broken = np.zeros(len(values), bool) if null is None else null.copy()
-    problems = []
+    if null is not None:
+        rules = {rule: rows & ~null for rule, rows in rules.items()}
+    problems = first_rules(rules)
+    broken = [rows for rows, _ in problems] + ([] if null is None else [null])
+    if broken:
+        values = np.where(np.logical_or.reduce(broken), 0, values)
+    return Cells((values,), null, problems)
+
+
+def first_rules(rules: dict[str, Bools]) -> tuple[tuple[Bools, str], ...]:
+    """The rules that are broken, each with the rows that break no earlier one."""
+    problems: list[tuple[Bools, str]] = []
     for rule, rows in rules.items():
-        rows = rows & ~broken
+        for earlier, _ in problems:
+            rows = rows & ~earlier
         if rows.any():
             problems.append((rows, rule))
-            broken |= rows
-    return Cells((np.where(broken, 0, values),), null, tuple(problems))
+    return tuple(problems)
 
 
 def decode_number(array: pa.Array, column: Numeric) -> Cells:
     """Values as they are, or float64; rules: not_finite, overflow (of float32), out_of_range."""
-    null = _nulls(array)
+    null = nulls(array)
     low = -FLOAT32_MAX if column.low is None else column.low
     high = FLOAT32_MAX if column.high is None else column.high
     if pa.types.is_float32(array.type) and null is None:
@@ -185,7 +155,7 @@ def _within(values: Values, low: float, high: float) -> bool:
 
 def decode_boolean(array: pa.Array) -> Cells:
     """Zeros and ones; other integers are unparsable."""
-    null = _nulls(array)
+    null = nulls(array)
     if pa.types.is_boolean(array.type):
         return Cells((np.asarray(array.fill_null(False)),), null, ())
     values = array.fill_null(0).to_numpy(zero_copy_only=False)
@@ -195,18 +165,18 @@ def decode_boolean(array: pa.Array) -> Cells:
 def decode_port(array: pa.Array) -> Cells:
     """One flag a class of ports, and the port as text; rules: not_finite, unparsable (a fraction),
     out_of_range."""
-    null = _nulls(array)
+    null = nulls(array)
     values = array.fill_null(0).to_numpy(zero_copy_only=False)
     rules: dict[str, Bools] = {}
     if values.dtype.kind == "f":
         rules["not_finite"] = ~np.isfinite(values)
         rules["unparsable"] = values != np.floor(values)
     rules["out_of_range"] = (values < 0) | (values >= PORTS)
-    (ports,), _, problems, _ = _settle(values, null, rules)
-    ports = ports.astype(np.uint16)
+    settled = _settle(values, null, rules)
+    ports = settled.inputs[0].astype(np.uint16)
     flags = [(ports >= low) & (ports <= high) for _, low, high in PORT_CLASSES]
     encoded = pa.array(ports, mask=null).dictionary_encode()
-    return Cells(tuple(flags), null, problems, _text(encoded))
+    return Cells(tuple(flags), null, settled.problems, _text(encoded))
 
 
 def decode_timestamp(array: pa.Array) -> Cells:
@@ -214,7 +184,7 @@ def decode_timestamp(array: pa.Array) -> Cells:
 
     Arrow keeps a timestamp with a zone as its instant in UTC, so no conversion is needed.
     """
-    null = _nulls(array)
+    null = nulls(array)
     if pa.types.is_date32(array.type):
         days = np.asarray(array.cast(pa.int32()).fill_null(0)).astype(np.int64)
         return Cells(_weekday(days), null, ())
@@ -237,14 +207,14 @@ def decode_category(array: pa.Array) -> Cells:
     return Cells((), null, problems, text)
 
 
-def decode_text(array: pa.Array) -> tuple[Text, Bools | None, tuple[tuple[Bools, str], ...]]:
+def decode_text(array: pa.Array) -> tuple[Texts, Bools | None, tuple[tuple[Bools, str], ...]]:
     """The distinct texts of a column, checked to be UTF-8 (Parquet readers do not check)."""
     if pa.types.is_dictionary(array.type) and len(array.dictionary) > max(len(array), _ALWAYS):
         # Of a large dictionary that all batches of a file share, only what occurs here.
         array = array.dictionary_decode()
     encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
     indices, texts = _text(encoded)
-    wrong = _invalid_utf8(texts)
+    wrong = invalid_utf8(texts)
     problems: tuple[tuple[Bools, str], ...] = ()
     if wrong is not None:
         texts = pc.if_else(pa.array(~wrong), texts, pa.scalar(None, texts.type))
@@ -252,10 +222,10 @@ def decode_text(array: pa.Array) -> tuple[Text, Bools | None, tuple[tuple[Bools,
         if broken.any():
             problems = ((broken, "invalid_utf8"),)
     null = indices < 0
-    return Text(indices, texts), null if null.any() else None, problems
+    return Texts(indices, texts), null if null.any() else None, problems
 
 
-def _text(encoded: pa.DictionaryArray) -> Text:
+def _text(encoded: pa.DictionaryArray) -> Texts:
     texts = encoded.dictionary
     indices = np.asarray(encoded.indices.cast(pa.int32()).fill_null(-1))
     if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
@@ -263,10 +233,11 @@ def _text(encoded: pa.DictionaryArray) -> Text:
         texts = texts.cast(pa.large_string() if view else pa.string())
     if texts.null_count:  # a dictionary may hold null as one of its values
         indices = np.where(np.append(np.asarray(texts.is_null()), True)[indices], -1, indices)
-    return Text(indices.astype(np.int32, copy=False), texts)
+    return Texts(indices.astype(np.int32, copy=False), texts)
 
 
-def _invalid_utf8(texts: pa.Array) -> Bools | None:
+def invalid_utf8(texts: pa.Array) -> Bools | None:
+    """Rows [rows] of a string or large_string array that are no UTF-8; None for none."""
     try:
         texts.validate(full=True)
     except pa.ArrowInvalid:

@@ -12,6 +12,7 @@ from models.detector import Batch, Layout, expect
 from models.inputs import mlp, run
 from models.referenced import Referenced
 from models.refusal import Refusal
+from models.space import WIDTHS, OneOf, Space
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,16 @@ class Classifier(Referenced):
     """
 
     Config = ClassifierConfig
-    needs_labels = True
+    labels = "all"
     class_weight: Tensor
+
+    @classmethod
+    def space(cls) -> Space:
+        return {
+            "widths": WIDTHS,
+            "dropout": OneOf((0.0, 0.1, 0.3, 0.5)),
+            "imbalance": OneOf(("positive_weight", "focal")),
+        }
 
     def __init__(self, layout: Layout, config: ClassifierConfig) -> None:
         super().__init__(layout, config)

@@ -60,7 +60,62 @@ class Timestamp:
     name: str
 
 
-FeatureColumn = Numeric | Categorical | Boolean | IPAddress | Port | Timestamp
+@dataclass(frozen=True)
+class Vector:
+    """A list of numbers, as many in each row: an embedding, a spectrum, a histogram."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """A list in the order of time: events (text, integers or booleans), or steps of numbers."""
+
+    name: str
+    max_values: int = 64  # of events: the most frequent ones; the others are "other"
+    length: int | None = None  # steps; None: the 95% quantile of training's, or the fixed size
+    keep: Literal["last", "first"] = "last"  # of a longer list
+
+
+@dataclass(frozen=True)
+class Image:
+    """A PNG, JPEG or WebP file as bytes."""
+
+    name: str
+    size: int = 32  # height and width to which it is resized, in pixels
+    channels: Literal[1, 3] | None = None  # grey or RGB; None: grey if all of training is
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A WAV or FLAC file as bytes, mixed to one channel: a log-mel spectrogram."""
+
+    name: str
+    sample_rate: int = 8_000  # Hz, to which it is resampled; speech is below 4 kHz
+    seconds: float = 1.0  # kept of the beginning; a shorter one is padded with silence
+    mels: int = 40  # bands of frequency, evenly spaced for the ear
+
+
+@dataclass(frozen=True)
+class Text:
+    """Free text: its bytes in order, and hashed words and character 3-grams."""
+
+    name: str
+    length: int = 256  # bytes that are kept of the beginning
+    ngrams: int = 256  # bins that words and 3-grams are hashed to; 0 for none
+
+
+@dataclass(frozen=True)
+class Video:
+    """A list of PNG, JPEG or WebP files as bytes, in the order of time."""
+
+    name: str
+    frames: int = 8  # taken evenly over the list
+    size: int = 32  # height and width to which each is resized, in pixels
+
+
+SignalColumn = Vector | Sequence | Image | Audio | Text | Video  # become signals and tokens
+FeatureColumn = Numeric | Categorical | Boolean | IPAddress | Port | Timestamp | SignalColumn
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 from models.detector import Batch, Layout, expect
 from models.inputs import mlp, run
 from models.referenced import Referenced
+from models.space import Between, OneOf, Space
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,15 @@ class DiffusionTime(Referenced):
 
     Config = DiffusionTimeConfig
     spread: Tensor
+
+    @classmethod
+    def space(cls) -> Space:
+        return {
+            "widths": OneOf(((128, 256, 128), (256, 512, 256), (256, 256))),
+            "dropout": OneOf((0.0, 0.1, 0.3, 0.5)),
+            "bins": OneOf((5, 7, 12)),
+            "last_beta": Between(0.003, 0.1, log=True),
+        }
 
     def __init__(self, layout: Layout, config: DiffusionTimeConfig) -> None:
         super().__init__(layout, config)

@@ -8,15 +8,18 @@ from statistics import NormalDist
 import numpy as np
 import pyarrow as pa
 
-from models.cells import Bools, Decoder, raw_inputs
+from models.cells import Bools, raw_inputs
 from models.column_statistics import Statistics, vocabulary_size
-from models.columns import FeatureColumn, Numeric, Timestamp
-from models.encoder import Encoder
+from models.columns import FeatureColumn, Numeric, SignalColumn, Timestamp
+from models.decoder import Decoder
+from models.detector import chunk_rows
+from models.encoder import SPECIAL, Encoder
 from models.refusal import Refusal
 from models.scaling import SMALLEST, WIDEST_SCORE, NumberRange, Scale, Scaling
+from models.signals import Learned, SignalScaling, learn, most_bytes
 from models.sources import Source, compare, find_sources
 
-FORMAT = 1  # of `EncoderFit.to_bytes`
+FORMAT = 2  # of `EncoderFit.to_bytes`
 KNOTS = 121  # a knot every 0.05 normal scores
 # Above this many widths from zero, float32 (24 bits) resolves less than 1/16,000 of a width, so
 # the centre is subtracted in float64 first. Think of epoch seconds, or a pressure of 101,325 Pa.
@@ -43,8 +46,13 @@ class EncoderFit:
         self.sources = sources
         self.rows = 0  # counted in the statistics
         self.rows_left_out = 0  # rows with a problem in any column
-        self._statistics = [Statistics.for_column(source.column) for source in sources]
+        self._statistics = [Statistics.for_source(source) for source in sources]
         self._checked: pa.Schema | None = None
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows whose signals and tokens fit the cache, however wide they turn out to be."""
+        return chunk_rows(sum(most_bytes(source) for source in self.sources))
 
     def update(self, batch: pa.RecordBatch) -> None:
         """Count the rows of a batch, but for those with problems: they will not be scored either.
@@ -55,7 +63,7 @@ class EncoderFit:
             compare(self.sources, batch.schema)
             self._checked = batch.schema
         decoder = Decoder(batch)
-        decoded = [decoder.decode(source.column) for source in self.sources]
+        decoded = [decoder.decode(source) for source in self.sources]
         broken = [rows for cells in decoded for rows, _ in cells.problems]
         good: Bools | None = ~np.logical_or.reduce(broken) if broken else None
         counted = batch.num_rows if good is None else int(good.sum())
@@ -110,32 +118,44 @@ class EncoderFit:
                 f"({self.rows_left_out:,} rows had one); check the training days, the filter and "
                 "the declared ranges"
             )
-        sources = []
+        sources = [
+            replace(source, nullable=statistics.nulls > 0)
+            for source, statistics in zip(self.sources, self._statistics, strict=True)
+        ]
         scales: list[Scale] = []
         nulls: list[int] = []
         ranges: dict[str, NumberRange] = {}
         vocabularies: dict[str, tuple[str, ...]] = {}
-        for source, statistics in zip(self.sources, self._statistics, strict=True):
+        learned: dict[str, Learned] = {}
+        signals: list[SignalScaling] = []
+        for source, statistics in zip(sources, self._statistics, strict=True):
             column = source.column
-            sources.append(replace(source, nullable=statistics.nulls > 0))
             if not source.feature:
                 continue
+            if statistics.texts is not None:
+                kept = statistics.vocabulary[: vocabulary_size(source)]
+                vocabularies[column.name] = tuple(text for text, _ in kept)
+            if statistics.signal is not None:
+                size = len(vocabularies.get(column.name, ())) + SPECIAL
+                found = learned[column.name] = learn(source, statistics.signal, size)
+                if found.signal:
+                    signals.append(SignalScaling.of(column, found.signal, statistics.signal))
             first = len(scales)
             if isinstance(column, Numeric):
                 scale, ranges[column.name] = scale_number(column, statistics)
                 scales.append(scale)
             else:
                 scales.extend(_fixed_scales(source))
-            if statistics.nulls and len(scales) > first:
+            if statistics.nulls and len(scales) > first and statistics.signal is None:
                 nulls.append(first)
-            if statistics.texts is not None:
-                kept = statistics.vocabulary[: vocabulary_size(column)]
-                vocabularies[column.name] = tuple(text for text, _ in kept)
-        return Encoder(tuple(sources), vocabularies, ranges, Scaling.of(scales, nulls))
+        scaling = Scaling.of(scales, nulls)
+        return Encoder(tuple(sources), vocabularies, ranges, scaling, learned, signals)
 
 
 def _fixed_scales(source: Source) -> list[Scale]:
     """Flags stay 0 and 1; sines and cosines get unit variance (for times spread evenly)."""
+    if isinstance(source.column, SignalColumn):
+        return [Scale()] if source.nullable else []
     width = math.sqrt(0.5) if isinstance(source.column, Timestamp) else 1.0
     return [Scale(width=width) for _ in raw_inputs(source.column, source.signature)]
 

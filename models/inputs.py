@@ -6,6 +6,7 @@ of tables works on images and texts too, as a baseline.
 """
 
 import itertools
+import math
 from typing import Literal
 
 import torch
@@ -75,18 +76,43 @@ class Inputs(nn.Module):
             for j, (size, embedded) in enumerate(zip(self.sizes, self.embedded, strict=True))
         ]
         signals = [s.flatten(1).T.clamp(-LIMIT, LIMIT) for s in batch.signals]
-        bags = [
-            _bag(given, tokens).T
-            for given, tokens in zip(self.layout.tokens, batch.tokens, strict=True)
-        ]
-        return torch.cat([batch.numeric.T.clamp(-LIMIT, LIMIT), *signals, *bags, *blocks])
+        tokens = [block.T for block in self.token_columns(batch)]
+        return torch.cat([batch.numeric.T.clamp(-LIMIT, LIMIT), *signals, *tokens, *blocks])
+
+    def token_columns(self, batch: Batch) -> list[Tensor]:
+        """The block of columns of each token input: [rows, width of the block]."""
+        pairs = zip(self.layout.tokens, batch.tokens, strict=True)
+        return [_bag(given, tokens) for given, tokens in pairs]
+
+    def token_maps(self, blocks: list[Tensor], batch: Batch) -> list[Tensor]:
+        """What the blocks of `token_columns` say of each place: [rows, length] each."""
+        parts = zip(self.layout.tokens, batch.tokens, blocks, strict=True)
+        return [_spread(given, tokens, block) for given, tokens, block in parts]
+
+    def counted(self, columns: Tensor) -> Tensor | None:
+        """1 where a number of the columns [numbers, rows] is data, 0 where a masked signal was
+        padded and in the mask itself; None where all are data."""
+        if not any(signal.masked for signal in self.layout.signals):
+            return None
+        counted = torch.ones_like(columns)
+        start = len(self.layout.numeric)
+        for signal in self.layout.signals:
+            if signal.masked:
+                block = slice(start, start + signal.width)
+                shape = (signal.shape[0], math.prod(signal.shape[1:]), columns.shape[1])
+                mask = columns[block].reshape(shape)[-1:]
+                counted[block] = torch.cat([mask.expand(shape[0] - 1, -1, -1), 0 * mask]).flatten(
+                    0, 1
+                )
+            start += signal.width
+        return counted
 
     def by_feature(self, columns: Tensor) -> Tensor:
         """Sum over the columns of each feature: [rows, len(layout.features)].
 
         `columns` is [rows, width], or has one column a category after the numbers.
         """
-        numeric, inner, categories = self._parts(columns)
+        numeric, inner, categories = self.parts(columns)
         sums = [b.sum(1, keepdim=True) for b in (*categories, *inner)]
         return torch.cat([numeric, *sums], 1)
 
@@ -95,30 +121,25 @@ class Inputs(nn.Module):
 
         As `Contributions.maps`. The share of a code that a row lacks has no place.
         """
-        _, inner, _ = self._parts(columns)
+        _, inner, _ = self.parts(columns)
         layout = self.layout
         signals = [
             block.reshape(-1, *signal.shape)
             for block, signal in zip(inner, layout.signals, strict=False)
         ]
-        bags = inner[len(signals) :]
-        spread = [
-            _spread(given, tokens, block)
-            for given, tokens, block in zip(layout.tokens, batch.tokens, bags, strict=True)
-        ]
-        return (*signals, *spread)
+        return (*signals, *self.token_maps(inner[len(signals) :], batch))
 
     def row(self, columns: Tensor) -> Batch:
         """Columns [rows, width], one-hot, as a batch: of each category the largest column; tokens
         are all padding, since how often says nothing of where."""
         if any(self.embedded):
             raise TypeError("embedded categories cannot be read back from their columns")
-        _, _, categories = self._parts(columns)
+        _, _, categories = self.parts(columns)
         return self.expected(columns, stack_codes([b.argmax(1) for b in categories], columns))
 
     def expected(self, columns: Tensor, codes: Tensor) -> Batch:
         """A batch of the numbers in columns [rows, at least `numbers`] and of these codes."""
-        numeric, inner, _ = self._parts(columns)
+        numeric, inner, _ = self.parts(columns)
         signals = tuple(
             block.reshape(-1, *signal.shape)
             for block, signal in zip(inner, self.layout.signals, strict=False)
@@ -129,7 +150,7 @@ class Inputs(nn.Module):
         )
         return Batch(numeric, codes, None, signals, tokens)
 
-    def _parts(self, columns: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    def parts(self, columns: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Numeric columns, blocks of signals and tokens, blocks of categories."""
         n = len(self.layout.numeric)
         inner = torch.split(columns[:, n : self.numbers], self.blocks, 1) if self.blocks else ()

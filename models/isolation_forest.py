@@ -11,6 +11,7 @@ from torch import Tensor
 from models.detector import Batch, Contributions, Detector, Layout, expect
 from models.inputs import Inputs
 from models.refusal import Refusal
+from models.space import OneOf, Space
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class IsolationForest(Detector):
     length: Tensor
     unit: Tensor
     usual: Tensor
+
+    @classmethod
+    def space(cls) -> Space:
+        return {"trees": OneOf((100, 200, 400)), "rows_per_tree": OneOf((64, 128, 256, 512, 1024))}
 
     def __init__(self, layout: Layout, config: IsolationForestConfig) -> None:
         super().__init__(layout, config)

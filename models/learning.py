@@ -32,6 +32,11 @@ class TrainingOptions:
     warmup: float = 0.05  # share of all steps over which the learning rate rises
     patience: int = 5  # epochs without a better validation loss before stopping
     clip_gradient: float = 1.0  # largest norm of the gradient
+    # Share of each batch, those with the highest loss, that is not learned from (Shen and Sanghavi,
+    # ICML 2019, "Learning with Bad Training Data via Iterative Trimmed Loss Minimization"): for
+    # training rows with anomalies among them, about their share. At most a half.
+    trim: float = 0.0
+    accumulate: int = 1  # parts that a batch is computed in, one after another, to save memory
     seed: int = 0
     max_failures: int = 3  # times that lost workers are replaced
 
@@ -53,6 +58,25 @@ def batches_of(rows: int, most: int) -> tuple[int, int]:
     batch = max(_LEAST_BATCH, min(most, rows // _STEPS_AN_EPOCH))
     steps = max(1, math.ceil(rows / batch))
     return batch, math.ceil(_STEPS_AN_EPOCH / steps) if steps < _STEPS_AN_EPOCH // 2 else 1
+
+
+def kept(rows: int, trim: float) -> int:
+    """How many of so many rows `trimmed` keeps: at least one of any."""
+    return rows - int(rows * trim)
+
+
+def trimmed(losses: Tensor, trim: float) -> Tensor:
+    """The losses but for the highest, a share of `trim`, in any order; gradients pass."""
+    if not trim:
+        return losses
+    return losses.topk(kept(len(losses), trim), largest=False, sorted=False).values
+
+
+def parts_of(batch: Batch, count: int) -> list[Batch]:
+    """The batch in at most `count` parts of about the same size, none of them empty."""
+    rows = len(batch.numeric)
+    size = max(1, math.ceil(rows / count))
+    return [batch.take(slice(start, start + size)) for start in range(0, rows, size)]
 
 
 def rate(options: TrainingOptions, steps: int) -> Callable[[int], float]:
@@ -83,16 +107,20 @@ def learn(
     from a sample is fitted on the first `sample_rows` of a permutation. Raises NonFiniteLoss.
     """
     generator = torch.Generator().manual_seed(options.seed)
-    if detector.learns == "sample":
+    losses: list[float] = []
+    best_epoch = 0
+    if detector.learns != "gradient":
         order = torch.randperm(len(rows.numeric), generator=generator)
         chosen = order[: detector.config.sample_rows].sort().values
         detector.fit(rows.take(chosen)._replace(label=None), options.seed)
-        losses: list[float] = []
-        best_epoch = 0
-    else:
-        if detector.needs_labels:
+    if detector.learns != "sample":
+        if detector.labels != "none":
             assert rows.label is not None
-            detector.prepare(int((rows.label > 0.5).sum()), len(rows.label))
+            anomalies = rows.label > 0.5
+            if detector.labels == "all":
+                detector.prepare(int(anomalies.sum()), len(anomalies))
+            else:
+                detector.show(rows.take(anomalies))
         losses, best_epoch = _epochs(detector, rows, held_back, options, generator, on_epoch)
     detector.eval()
     with torch.no_grad():
@@ -125,7 +153,7 @@ def _epochs(
             for chosen in torch.split(order, batch_rows):
                 _step(detector, rows.take(chosen), optimizer, options)
                 schedule.step()
-        loss = held_back_loss(detector, held_back)
+        loss = held_back_loss(detector, held_back, options.trim)
         if not math.isfinite(loss):
             raise NonFiniteLoss(f"the validation loss of epoch {epoch + 1} is {loss}")
         if loss < min(losses, default=math.inf):
@@ -146,21 +174,30 @@ def _step(
 ) -> None:
     optimizer.zero_grad(set_to_none=True)
     device = batch.numeric.device.type
-    with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
-        per_row: Tensor = detector(batch)
-    per_row.float().mean().backward()  # type: ignore[no-untyped-call]
+    parts = parts_of(batch, options.accumulate)
+    rows = sum(kept(len(part.numeric), options.trim) for part in parts)
+    for part in parts:
+        with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
+            per_row: Tensor = detector(part)
+        loss = trimmed(per_row.float(), options.trim).sum() / rows
+        loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(detector.parameters(), options.clip_gradient)
     optimizer.step()
 
 
 @torch.no_grad()
-def held_back_loss(detector: Detector, rows: Batch) -> float:
-    """Mean loss over the rows, in evaluation mode, which the detector stays in."""
+def held_back_loss(detector: Detector, rows: Batch, trim: float = 0.0) -> float:
+    """Mean loss over the rows, in evaluation mode, which the detector stays in.
+
+    The highest losses are left out as in training: where one trains on anomalies, they are held
+    back too.
+    """
     detector.eval()
-    total = 0.0
+    total, count = 0.0, 0
     for start in range(0, len(rows.numeric), _ROWS):
-        total += float(detector.loss(rows.take(slice(start, start + _ROWS))).double().sum())
-    return total / max(1, len(rows.numeric))
+        losses = trimmed(detector.loss(rows.take(slice(start, start + _ROWS))).double(), trim)
+        total, count = total + float(losses.sum()), count + len(losses)
+    return total / max(1, count)
 
 
 @torch.inference_mode()

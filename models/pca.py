@@ -8,6 +8,7 @@ from torch import Tensor
 from models.detector import Batch, Contributions, Detector, Layout, expect
 from models.inputs import Inputs
 from models.refusal import Refusal
+from models.space import Between, Space
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class PCA(Detector):
     learns = "sample"
     mean: Tensor
     axes: Tensor
+
+    @classmethod
+    def space(cls) -> Space:
+        return {"variance": Between(0.3, 0.99)}
 
     def __init__(self, layout: Layout, config: PCAConfig) -> None:
         super().__init__(layout, config)

@@ -1,18 +1,21 @@
 """Why a row was flagged, in words: shares of a score back to columns, units and values."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from torch import Tensor
 
 from models.cells import raw_inputs
-from models.columns import Boolean, IPAddress, Numeric, Port, Timestamp
+from models.columns import Boolean, IPAddress, Numeric, Port, SignalColumn, Timestamp
 from models.detector import Contributions, Layout, NumericInput
+from models.extracted import Extracted
+from models.places import Words
+from models.readable import readable
 from models.scaling import NumberRange, Scaling
+from models.signal_reasons import SignalWords
+from models.signals import SignalScaling
 from models.sources import Source
 
 REASONS_TYPE = pa.list_(
@@ -42,10 +45,10 @@ class Feature:
     """What one reason is about: one or two entries of `layout.features`."""
 
     name: str
-    kind: Literal["number", "flag", "null", "hour", "weekday", "category"]
+    kind: Literal["number", "flag", "null", "hour", "weekday", "category", "signal", "tokens"]
     columns: frozenset[str]  # that it gives away
     shares: tuple[int, ...]  # positions in `Contributions.shares`
-    position: int  # of the raw input, or of the code
+    position: int  # of the raw input, the code, the signal or the tokens
 
 
 def features_of(sources: tuple[Source, ...], layout: Layout) -> tuple[Feature, ...]:
@@ -71,13 +74,33 @@ def features_of(sources: tuple[Source, ...], layout: Layout) -> tuple[Feature, .
                         Feature(i.name, "flag", _given_away(column, i), (place,), place)
                     )
         null = f"{name} is null"
-        if inputs and source.nullable:
+        if isinstance(column, SignalColumn):
+            features.extend(_wide(name, layout))
+            if null in places:
+                features.append(Feature(null, "flag", own, (places[null],), places[null]))
+        elif inputs and source.nullable:
             first = places[inputs[0].name]
             features.append(Feature(null, "null", own, (places[null],), first))
         if name in codes:
             share = len(layout.numeric) + codes[name]
             features.append(Feature(name, "category", own, (share,), codes[name]))
     return tuple(features)
+
+
+def _wide(name: str, layout: Layout) -> list[Feature]:
+    """The signal and the tokens that a column became."""
+    own, first = frozenset({name}), len(layout.numeric) + len(layout.categories)
+    after = first + len(layout.signals)
+    signals = [
+        Feature(signal.name, "signal", own, (first + i,), i)
+        for i, signal in enumerate(layout.signals)
+        if signal.name in (name, f"{name} n-grams")
+    ]
+    return signals + [
+        Feature(name, "tokens", own, (after + i,), i)
+        for i, tokens in enumerate(layout.tokens)
+        if tokens.name == name
+    ]
 
 
 def _given_away(column: Boolean | IPAddress | Port, flag: NumericInput) -> frozenset[str]:
@@ -107,17 +130,19 @@ class Explainer:
         vocabularies: dict[str, tuple[str, ...]],
         ranges: dict[str, NumberRange],
         scaling: Scaling,
+        signals: list[SignalScaling],
     ) -> None:
         self.features = features_of(sources, layout)
         self.layout = layout
         self.vocabularies = vocabularies
         self.ranges = ranges
         self.scales = scaling.scales()
+        columns = {source.column.name: source.column for source in sources}
+        self.signals = SignalWords(layout, columns, vocabularies, signals)
 
     def explain(
         self,
-        values: Tensor,
-        codes: Tensor,
+        extracted: Extracted,
         contributions: Contributions,
         top: int,
         sensitive: frozenset[str],
@@ -132,14 +157,7 @@ class Explainer:
         kept[:, :1] = True
         rows, feature = np.nonzero(kept)[0], order[kept]
         observed, expected = self._words(
-            rows,
-            feature,
-            (values.double().cpu().numpy(), codes.cpu().numpy()),
-            (
-                contributions.expected.numeric.detach().double().cpu().numpy(),
-                contributions.expected.codes.cpu().numpy(),
-            ),
-            sensitive,
+            rows, feature, extracted.to("cpu"), contributions, sensitive
         )
         names = pa.array([f.name for f in self.features], pa.string())
         reasons = pa.StructArray.from_arrays(
@@ -158,11 +176,14 @@ class Explainer:
         self,
         rows: npt.NDArray[np.int64],
         feature: npt.NDArray[np.int64],
-        seen: tuple[Floats, Codes],
-        wanted: tuple[Floats, Codes],
+        seen: Extracted,
+        told: Contributions,
         sensitive: frozenset[str],
     ) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
         """Observed and expected of each (row, feature) pair: text [pairs]."""
+        values, codes = seen.values.double().numpy(), seen.codes.numpy()
+        numeric = told.expected.numeric.detach().double().cpu().numpy()
+        wanted = told.expected.codes.cpu().numpy()
         observed = np.full(len(rows), HIDDEN, object)
         expected = observed.copy()
         for place in np.unique(feature).tolist():
@@ -171,9 +192,22 @@ class Explainer:
                 continue
             pairs = np.flatnonzero(feature == place)
             at = rows[pairs]
-            observed[pairs] = self._observed(described, seen[0][at], seen[1][at])
-            expected[pairs] = self._expected(described, wanted[0][at], wanted[1][at])
+            if described.kind in ("signal", "tokens"):
+                words = self._wide(described, at, seen, told)
+                observed[pairs], expected[pairs] = zip(*words, strict=True)
+                continue
+            observed[pairs] = self._observed(described, values[at], codes[at])
+            expected[pairs] = self._expected(described, numeric[at], wanted[at])
         return observed, expected
+
+    def _wide(
+        self, feature: Feature, rows: Codes, seen: Extracted, told: Contributions
+    ) -> list[Words]:
+        (name,) = feature.columns
+        describe = self.signals.of_signal if feature.kind == "signal" else self.signals.of_tokens
+        expected = told.expected.each(lambda tensor: tensor.detach())
+        maps = tuple(each.detach() for each in told.maps)
+        return describe(name, feature.position, rows, seen, expected, maps)
 
     def _observed(self, feature: Feature, values: Floats, codes: Codes) -> list[str]:
         if feature.kind == "category":
@@ -209,34 +243,6 @@ class Explainer:
     def _categories(self, feature: Feature, codes: Codes) -> list[str]:
         known = (OTHER, NULL, *self.vocabularies[feature.name])
         return [known[code] for code in codes[:, feature.position].tolist()]
-
-
-def readable(numbers: Floats) -> list[str]:
-    """Four significant digits, with thousands separators: 1,234,000; 0.001235; 1.235e+18."""
-    sizes = np.abs(numbers)
-    usual = (sizes > 1e-4) & (sizes < 999)
-    some = numbers[usual].tolist()
-    # Most numbers need no more than this, which takes them all at once: a fourth of the time.
-    words = np.empty(len(numbers), object)
-    words[usual] = ("%.4g " * len(some) % tuple(some)).split()
-    words[~usual] = [_readable(number) for number in numbers[~usual].tolist()]
-    texts: list[str] = words.tolist()
-    return texts
-
-
-def _readable(number: float) -> str:
-    if not math.isfinite(number):
-        return str(number)
-    if number == 0:
-        return "0"
-    if 1e-4 < abs(number) < 9_999:
-        return f"{number:,.4g}"  # the same, at a fifth of the time
-    rounded = float(f"{number:.3e}")
-    exponent = math.floor(math.log10(abs(rounded)))
-    if not -5 < exponent < 15:  # longer than anybody reads without counting zeros
-        return f"{rounded:.4g}"
-    text = f"{rounded:,.{max(3 - exponent, 0)}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _yes(flag: bool) -> str:

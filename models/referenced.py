@@ -13,8 +13,8 @@ from models.refusal import Refusal
 
 
 class Referenced(Detector):
-    """Explained by integrated gradients from a reference row, the mean of the held-back normal
-    rows (`calibrate`); before that, zeros.
+    """Explained by integrated gradients from a reference row, the mean of the held-back rows but
+    those labelled anomalous (`calibrate`); before that, zeros.
 
     `base_score()`, the score of the reference row, plus the shares is the score. A share below 0
     speaks for normal. `expected` is the reference row; of each category the commonest code.
@@ -26,9 +26,13 @@ class Referenced(Detector):
 
     def __init__(self, layout: Layout, config: Any) -> None:
         super().__init__(layout, config)
-        self.inputs = Inputs(layout, embed=True)
+        self.inputs = self.matrix_of(layout)
         self.register_buffer("reference", torch.zeros(self.inputs.width))
         self.register_buffer("usual_codes", torch.zeros(len(layout.categories), dtype=torch.int64))
+
+    def matrix_of(self, layout: Layout) -> Inputs:
+        """What makes a batch one matrix."""
+        return Inputs(layout, embed=True)
 
     @abstractmethod
     def score_columns(self, columns: Tensor) -> Tensor:
@@ -56,7 +60,8 @@ class Referenced(Detector):
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
-        """Take the reference row from the held-back rows that are labelled normal, or from all."""
+        """Take the reference row from the held-back rows that are not labelled anomalous, or from
+        all."""
         normal = [b for b in map(_normal, batches) if len(b.numeric)] or batches
         rows = sum(len(b.numeric) for b in normal)
         if not rows:
@@ -72,4 +77,4 @@ class Referenced(Detector):
 def _normal(batch: Batch) -> Batch:
     if batch.label is None:
         return batch
-    return batch.take(batch.label < 0.5)
+    return batch.take(~(batch.label > 0.5))  # NaN is unknown

@@ -1,5 +1,6 @@
 """The input columns that an encoder reads: what their types must be, now and when scoring."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -9,13 +10,19 @@ import pyarrow as pa
 from rapidfuzz import process
 
 from models.columns import (
+    Audio,
     Boolean,
     Categorical,
     FeatureColumn,
+    Image,
     IPAddress,
     Numeric,
     Port,
+    Sequence,
+    Text,
     Timestamp,
+    Vector,
+    Video,
 )
 from models.refusal import Refusal, SchemaMismatch
 
@@ -26,6 +33,12 @@ USABLE: dict[type[FeatureColumn], str] = {
     IPAddress: "text",
     Port: "an integer",
     Timestamp: "a timestamp or a date32",
+    Vector: "a list of numbers",
+    Sequence: "a list of text, integers, booleans, numbers, or of equally long lists of numbers",
+    Image: "binary (the bytes of a PNG, JPEG or WebP file)",
+    Audio: "binary (the bytes of a WAV or FLAC file)",
+    Text: "text",
+    Video: "a list of binary (the bytes of PNG, JPEG or WebP files)",
 }
 KINDS = {kind.__name__: kind for kind in USABLE}
 NEAREST = 60  # rapidfuzz ratio, 0 to 100: below it, a suggestion is noise ("ts" for "dst_port")
@@ -41,6 +54,13 @@ class Source:
     type: str  # the Arrow type, for messages
     feature: bool = True  # False: read only because a feature refers to it
     nullable: bool = False  # nulls occurred in training
+    channels: tuple[str, ...] = ()  # names of a series' channels, where the schema has them
+    list_size: int | None = None  # of a list that has a fixed size
+
+    @property
+    def has_events(self) -> bool:
+        """Is it a sequence of events, not of numbers?"""
+        return self.signature.startswith("events")
 
     def to_document(self) -> dict[str, Any]:
         document = asdict(self)
@@ -49,7 +69,9 @@ class Source:
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> "Source":
-        return cls(**{**document, "column": column_from_document(document["column"])})
+        column = column_from_document(document["column"])
+        channels = tuple(document["channels"])
+        return cls(**{**document, "column": column, "channels": channels})
 
 
 def column_to_document(column: FeatureColumn) -> dict[str, Any]:
@@ -91,6 +113,46 @@ def signature(column: FeatureColumn, data_type: pa.DataType) -> str | None:
                 zone = "without a zone" if value.tz is None else "with a zone"
                 return f"timestamp[{value.unit}] {zone}"
             return "date" if t.is_date32(value) else None
+        case Text():
+            return "text" if text else None
+        case Image() | Audio():
+            return "bytes" if _is_binary(value) else None
+        case Vector():
+            return "list of numbers" if _is_list(value) and _is_number(value.value_type) else None
+        case Video():
+            return "list of bytes" if _is_list(value) and _is_binary(value.value_type) else None
+        case Sequence():
+            return _sequence_signature(value)
+
+
+def _sequence_signature(kind: pa.DataType) -> str | None:
+    """Integers are events, and so are booleans: what has an order of size comes as floats."""
+    if not _is_list(kind):
+        return None
+    step = kind.value_type
+    if _is_fixed(step):
+        number = _is_number(step.value_type)
+        return f"steps of {step.list_size} numbers" if number and step.list_size else None
+    events = signature(Categorical(""), step)
+    return f"events of {events}" if events else "steps of 1 numbers" if _is_number(step) else None
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    t = pa.types
+    return bool(t.is_list(kind) or t.is_large_list(kind) or _is_fixed(kind))
+
+
+def _is_fixed(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_fixed_size_list(kind))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return signature(Numeric(""), kind) is not None and not pa.types.is_boolean(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    t = pa.types
+    return bool(t.is_binary(kind) or t.is_large_binary(kind) or t.is_binary_view(kind))
 
 
 def find_sources(columns: tuple[FeatureColumn, ...], schema: pa.Schema) -> tuple[Source, ...]:
@@ -122,10 +184,30 @@ def find_sources(columns: tuple[FeatureColumn, ...], schema: pa.Schema) -> tuple
                 "cast it in the input, or give the column another kind in the spec"
             )
         else:
-            feature = column.name in names
-            sources.append(Source(column, found_signature, str(data_type), feature))
+            sources.append(
+                Source(
+                    column,
+                    found_signature,
+                    str(data_type),
+                    column.name in names,
+                    channels=_channels(schema.field(column.name)),
+                    list_size=data_type.list_size if _is_fixed(data_type) else None,
+                )
+            )
     refuse(messages)
     return tuple(sources)
+
+
+def _channels(field: pa.Field) -> tuple[str, ...]:
+    """The names in the field's metadata `channels`, a JSON list; none where it is something else:
+    other programs may use the same key."""
+    try:
+        names = json.loads((field.metadata or {}).get(b"channels", b"[]"))
+    except ValueError:
+        return ()
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    return ()
 
 
 def compare(sources: tuple[Source, ...], schema: pa.Schema) -> None:

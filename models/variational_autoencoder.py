@@ -9,6 +9,7 @@ from torch import Tensor
 from models.autoencoder import Autoencoder, AutoencoderConfig
 from models.detector import Layout, expect
 from models.inputs import mlp, run
+from models.space import Between, Space
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,12 @@ class VariationalAutoencoder(Autoencoder):
 
     Config = VariationalAutoencoderConfig
 
+    @classmethod
+    def space(cls) -> Space:
+        return {**super().space(), "beta": Between(0.01, 1.0, log=True)}
+
     def __init__(self, layout: Layout, config: VariationalAutoencoderConfig) -> None:
         super().__init__(layout, config)
-        self.latent = int(self.decoder[0].in_features)  # type: ignore[arg-type]
         self.encoder = mlp((self.inputs.width, *config.widths, 2 * self.latent))
 
     def _passed(self, columns: Tensor, dropout: float) -> tuple[Tensor, Tensor]:

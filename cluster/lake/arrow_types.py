@@ -22,8 +22,16 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema of what `reading` gives for a file of this schema; no metadata."""
-    return pa.schema([pa.field(f.name, plain(f.type), f.nullable) for f in schema])
+    """The schema of what `reading` gives for a file of this schema; of the metadata only the
+    names of a series' channels."""
+    return pa.schema(
+        [pa.field(f.name, plain(f.type), f.nullable, _channel_names(f)) for f in schema]
+    )
+
+
+def _channel_names(field: pa.Field) -> dict[bytes, bytes] | None:
+    names = (field.metadata or {}).get(b"channels")
+    return {b"channels": names} if names else None
 
 
 def plain_array(column: pa.Array) -> pa.Array:
@@ -45,3 +53,12 @@ def signature(kind: pa.DataType) -> str:
     """The type as text, the same for all ways to store the same values."""
     inner = plain(kind)
     return str(inner.value_type if pa.types.is_dictionary(inner) else inner)
+
+
+def decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Dictionaries as their values: files differ in what they hold as a dictionary."""
+    names = batch.schema.names
+    columns = [
+        c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns
+    ]
+    return pa.record_batch(columns, names)

@@ -63,6 +63,10 @@ class Snapshot:
     files: tuple[InputFile, ...]
     rejected: tuple[RejectedFile, ...]
     schema: pa.Schema  # of the first good file, as `reading.read` gives it; empty without files
+    # Of rows that were derived (see `derive`): digests of the input's day, and of all that they
+    # were derived from.
+    input_digest: str = ""
+    derivation: str = ""
 
     @property
     def rows(self) -> int:
@@ -75,10 +79,20 @@ class Snapshot:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over what was found: the same files give the same digest, wherever they lie."""
+        """SHA-256 over what was found: the same files give the same digest, wherever they lie.
+
+        Derived rows have the digest of what they were derived from.
+        """
+        if self.derivation:
+            return self.derivation
         good = [[f.key, f.size, f.version, f.rows] for f in self.files]
         bad = [[f.key, f.rule] for f in self.rejected]
         return hashlib.sha256(json.dumps([self.day, good, bad]).encode()).hexdigest()
+
+    @property
+    def day_digest(self) -> str:
+        """The digest of the day's own files in the input, whatever else its rows are made from."""
+        return self.input_digest or self.digest
 
     def to_document(self) -> dict[str, Any]:
         """JSON-able; `from_document` gives an equal snapshot."""
@@ -89,6 +103,8 @@ class Snapshot:
             "files": [asdict(file) for file in self.files],
             "rejected": [asdict(file) for file in self.rejected],
             "schema": schema,
+            "input_digest": self.input_digest,
+            "derivation": self.derivation,
         }
 
     @classmethod
@@ -96,7 +112,8 @@ class Snapshot:
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(document["schema"])))
         files = tuple(_file(entry) for entry in document["files"])
         rejected = tuple(RejectedFile(**entry) for entry in document["rejected"])
-        return cls(document["uri"], document["day"], files, rejected, schema)
+        derived = document["input_digest"], document["derivation"]
+        return cls(document["uri"], document["day"], files, rejected, schema, *derived)
 
 
 @dataclass(frozen=True)
@@ -196,6 +213,18 @@ def take(uri: str, partition: str | None, day: str) -> Snapshot:
         rejected=tuple(sorted((*bad, *doubles.values()), key=lambda f: f.key)),
         schema=plain_schema(kept[0][1]) if kept else pa.schema([]),
     )
+
+
+def look(uri: str, keys: Sequence[str]) -> tuple[tuple[InputFile, ...], pa.Schema]:
+    """These files as they are now, and the schema of the first. `Refusal` for one that is none."""
+    store = Store.open(uri)
+    with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
+        outcomes = list(threads.map(lambda key: _look(store, store.stat(key)), keys))
+    for file, _, _ in outcomes:
+        if isinstance(file, RejectedFile):
+            raise Refusal(file.message)
+    files = tuple(file for file, _, _ in outcomes if isinstance(file, InputFile))
+    return files, plain_schema(outcomes[0][1]) if outcomes else pa.schema([])
 
 
 def cut(snapshot: Snapshot, max_rows: int, max_bytes: int) -> tuple[Split, ...]:

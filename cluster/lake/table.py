@@ -237,6 +237,15 @@ class LakeTable:
         return sorted((_key(path), rows, day) for path, rows, day in zip(*columns, strict=True))
 
 
+def counter(store: Store, day: str) -> int:
+    """`LakeTable.counter` of the table in this folder, whatever its schema is."""
+    try:
+        table = DeltaTable(store.delta_uri, storage_options=store.delta_options)
+    except TableNotFoundError:
+        return 0
+    return _counter(table, day)
+
+
 def _counter(table: DeltaTable | None, day: str) -> int:
     if table is None:
         return 0

@@ -84,7 +84,7 @@ def test_the_folded_network_scores_as_the_detector_does(folder: Path) -> None:
     rows = pq.ParquetFile(path).read(columns=list(folded.columns))
     extracted = bundle.encoder.extract(rows.combine_chunks().to_batches()[0])
     with torch.inference_mode():
-        batch = bundle.encoder(extracted.values, extracted.codes)
+        batch = bundle.encoder(extracted)
         expected = bundle.detector.score(batch).numpy()
     threads = torch.get_num_threads()
     try:

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.preparing import _columns
+from cluster.encoded_table import to_table
 from cluster.session import session
 from models.columns import Categorical, Numeric
 from models.encoder import Encoder
@@ -47,4 +47,4 @@ def table(rows: pa.RecordBatch, encoder: Encoder) -> pa.Table:
     """The rows as `cluster.preparing` hands them to the workers."""
     extracted = encoder.extract(rows)
     label = (np.arange(rows.num_rows) % 10 == 0).astype(np.float32)
-    return _columns(extracted.values.numpy(), extracted.codes.numpy(), label)
+    return to_table(extracted, label)

@@ -10,13 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray.data
+from torch import Tensor
 
+from cluster.encoded_table import from_table
 from cluster.lake.store import Store
 from cluster.resources import plan_workers
 from cluster.training import Trained, train
 from models import catalog
+from models.detector import Batch
 from models.encoder import Encoder
-from models.learning import NonFiniteLoss, TrainingOptions
+from models.learning import NonFiniteLoss, TrainingOptions, learn
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -28,22 +31,25 @@ def run(
     *,
     workers: int = 2,
     on_epoch: Callable[[dict[str, float]], None] = lambda epoch: None,
+    detector: str = "autoencoder",
+    shown: Batch | None = None,
+    start: dict[str, Tensor] | None = None,
     **options: object,
 ) -> Trained:
     # Blocks of very different sizes: one worker gets far more rows than the other.
     sizes = [1300, 17, 300]
-    blocks, start = [], 0
+    blocks, first = [], 0
     for size in sizes:
-        blocks.append(table.slice(start, size))
-        start += size
+        blocks.append(table.slice(first, size))
+        first += size
     data = {
         "train": ray.data.from_arrow(blocks),
-        "validation": ray.data.from_arrow(table.slice(start)),
+        "validation": ray.data.from_arrow(table.slice(first)),
     }
     given = TrainingOptions(batch_rows=256, **{"epochs": 3, **options})  # type: ignore[arg-type]
     return train(
         encoder,
-        "autoencoder",
+        detector,
         {},
         given,
         data,
@@ -52,6 +58,8 @@ def run(
         Store.open(str(folder)),
         "a-run",
         on_epoch,
+        shown=shown,
+        start=start,
     )
 
 
@@ -81,6 +89,37 @@ def test_the_same_run_called_again_goes_on_where_it_was(
     trained = run(table, encoder, tmp_path, workers=1, epochs=4)
     assert trained.resumed_from == 2
     assert [epoch["epoch"] for epoch in trained.history] == [1, 2, 3, 4]
+
+
+def test_a_batch_in_parts_trains_two_workers_to_the_same_loss(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    whole, parts = (
+        run(table, encoder, tmp_path / str(parts), epochs=1, accumulate=parts) for parts in (1, 3)
+    )
+    for key in ("train_loss", "validation_loss"):
+        assert parts.history[0][key] == pytest.approx(whole.history[0][key], rel=1e-3)
+
+
+def test_two_workers_learn_from_the_labelled_anomalies_that_they_are_shown(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    extracted, label = from_table(table.slice(0, 50))
+    shown = encoder(extracted)._replace(label=label).take(label > 0.5)
+    trained = run(table, encoder, tmp_path, detector="devnet", shown=shown, epochs=1)
+    assert trained.best_epoch == 1
+
+
+def test_a_training_starts_from_the_weights_that_it_is_given_and_leaves_high_losses_out(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    extracted, _ = from_table(table)
+    detector = catalog.build("autoencoder", encoder.layout, {})
+    rows = encoder(extracted)
+    learned = learn(detector, rows, rows, TrainingOptions(batch_rows=256, epochs=2))
+    start = detector.state_dict()
+    again = run(table, encoder, tmp_path, workers=1, epochs=1, start=start, trim=0.2)
+    assert again.history[0]["train_loss"] < learned.losses[0]
 
 
 def worker_processes() -> list[int]:

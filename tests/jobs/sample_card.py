@@ -105,6 +105,21 @@ def sample_card() -> Card:
             "versions": {"torch": "2.13.0", "ray": "2.60.0", "pyarrow": "26.0.1"},
             "features": 47,
             "parameters": 11_823,
+            "started_from": "0123456789abcdef",
+            "chosen": {
+                "winner": "autoencoder",
+                "criterion": "rank correlation with all candidates",
+                "tried": [
+                    {"candidate": "knn", "figure": 0.91, "seconds": 1.5, "note": ""},
+                    {"candidate": "autoencoder", "figure": 0.95, "seconds": 8.25, "note": ""},
+                    {
+                        "candidate": "diffusion_time",
+                        "figure": None,
+                        "seconds": 0.0,
+                        "note": "not tried: the budget was used up",
+                    },
+                ],
+            },
         },
         "score_histogram": {
             "edges": edges.tolist(),

@@ -65,7 +65,7 @@ ROLES = {
     "user_agent_text": (),
     "sensor_version": (),
     "empty": (),
-    "tags": (),
+    "tags": ("sequence",),
     "label": ("label",),
     "attack_type": ("kind",),
     "attack_group": (),

@@ -311,3 +311,22 @@ def test_a_detector_that_learns_from_labels_needs_them(write: Callable[[str], Pa
         SpecRefused, match=r"flows\.yaml:12: detector\.name: classifier learns from"
     ):
         load(write(text)).check_detector()
+
+
+def test_a_detector_may_be_named_alone_and_auto_has_options_of_its_own(
+    write: Callable[[str], Path],
+) -> None:
+    named = "{name: autoencoder, widths: [64, 32]}"
+    spec = load(write(GOOD.replace(named, "auto")))
+    spec.check_detector()
+    assert (spec.detector.name, spec.detector.options) == ("auto", {})
+    load(write(GOOD.replace(named, "{name: auto, budget_seconds: 60}"))).check_detector()
+    with pytest.raises(SpecRefused, match=r"detector\.budget_second: .*'budget_seconds'"):
+        load(write(GOOD.replace(named, "{name: auto, budget_second: 60}"))).check_detector()
+
+
+def test_rows_cannot_be_trimmed_from_a_training_on_labels(write: Callable[[str], Path]) -> None:
+    text = GOOD.replace("autoencoder, widths: [64, 32]", "devnet")
+    text = text.replace("training: {", "training: {trim: 0.1, ")
+    with pytest.raises(SpecRefused, match=r"flows\.yaml:13: training\.trim: expected 0 for devnet"):
+        load(write(text)).check_detector()

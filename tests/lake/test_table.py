@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.lake.store import Store
-from cluster.lake.table import DayTakenMeanwhile, LakeTable
+from cluster.lake.table import DayTakenMeanwhile, LakeTable, counter
 from models.refusal import Refusal, SchemaMismatch
 from tests.conftest import S3Server
 from tests.faults.proxy import KINDS, FaultProxy, Rule
@@ -51,6 +51,14 @@ def test_a_rerun_replaces_its_day_and_no_other(store: Store) -> None:
     assert [table.is_run_committed("d1", r) for r in ("r1", "r2", "r3")] == [False, False, True]
     assert [table.is_committed("d1", s) for s in ("s1", "s2", "s3")] == [False, False, True]
     assert table.is_run_committed("d2", "r2")
+
+
+def test_the_commits_of_a_day_are_counted_without_knowing_the_schema(store: Store) -> None:
+    table = flags(store)
+    assert counter(table.store, "d1") == 0
+    table.commit("d1", "r1", "s1", [], 0)
+    table.commit("d1", "r2", "s2", [], 1)
+    assert (counter(table.store, "d1"), counter(table.store, "d2")) == (2, 0)
 
 
 @pytest.mark.parametrize("fault", ["reset", "lost-reply"])

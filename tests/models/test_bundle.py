@@ -35,6 +35,8 @@ from tests.models.flows import batch_of, fit, flows
 Files = dict[str, bytes]
 OPTIONS: dict[str, dict[str, Any]] = {
     "autoencoder": {"widths": [8], "latent": 3},
+    "deep_svdd": {"widths": [8], "outputs": 3},
+    "gan": {"widths": [8], "latent": 3},
     "knn": {"sample_rows": 200},
     "isolation_forest": {"trees": 5, "rows_per_tree": 64},
     "pca": {"components": 5},
@@ -47,7 +49,7 @@ def trained(name: str) -> Bundle:
     encoder = fit(table)
     torch.manual_seed(0)
     detector = catalog.build(name, encoder.layout, OPTIONS.get(name, {}))
-    batch = encoder(*encoder.extract(batch_of(table))[:2])
+    batch = encoder(encoder.extract(batch_of(table)))
     if detector.learns == "sample":
         detector.fit(batch, seed=0)
     detector.eval()
@@ -58,7 +60,7 @@ def trained(name: str) -> Bundle:
 
 
 def scores_of(bundle: Bundle, encoder: Encoder) -> torch.Tensor:
-    batch = encoder(*encoder.extract(batch_of(flows(300, seed=8)))[:2])
+    batch = encoder(encoder.extract(batch_of(flows(300, seed=8))))
     return bundle.detector.score(batch).detach()
 
 
@@ -94,6 +96,8 @@ def nothing(document: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", sorted(catalog.CATALOG))
 def test_an_opened_bundle_scores_as_the_one_that_was_saved(name: str) -> None:
+    if lacking := catalog.CATALOG[name].unfit(fit(flows()).layout):
+        pytest.skip(f"flows are a table: {lacking}")
     saved = trained(name)
     opened = open_bundle(saved.to_files(), expected=saved.id)
     assert torch.equal(scores_of(opened, opened.encoder), scores_of(saved, saved.encoder))

@@ -14,16 +14,18 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
+from models.cells import Problem
 from models.columns import Boolean, Categorical, FeatureColumn, IPAddress, Numeric, Port, Timestamp
 from models.detector import Batch
-from models.encoder import Encoder, Extracted, Problem
+from models.encoder import Encoder
+from models.extracted import Extracted
 from models.refusal import Refusal, SchemaMismatch
 from tests.models.flows import COLUMNS, batch_of, fit, flows, one_column
 
 
 def encode(encoder: Encoder, table: pa.Table) -> Batch:
     extracted = encoder.extract(batch_of(table))
-    encoded: Batch = encoder(extracted.values, extracted.codes)
+    encoded: Batch = encoder(extracted)
     return encoded
 
 

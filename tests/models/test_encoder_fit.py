@@ -145,15 +145,15 @@ def test_statistics_are_json_and_give_the_same_encoder_after_a_round_trip() -> N
     assert left.to_document() == right.to_document()
     for name, tensor in left.state_dict().items():
         assert torch.equal(tensor, right.state_dict()[name])
-    with pytest.raises(Refusal, match=r"expected encoder statistics of format 1, found 99"):
-        EncoderFit.from_bytes(data.replace(b'"format": 1', b'"format": 99'))
+    with pytest.raises(Refusal, match=r"expected encoder statistics of format 2, found 99"):
+        EncoderFit.from_bytes(data.replace(b'"format": 2', b'"format": 99'))
 
 
 def test_a_column_that_is_always_null_is_indicated_and_zero() -> None:
     table = pa.table({"x": pa.nulls(3, pa.float64())})
     encoder = fit(table, (Numeric("x", scale="quantile"),))
     found = encoder.extract(batch_of(table))
-    assert encoder(found.values, found.codes).numeric.tolist() == [[0.0, 1.0]] * 3
+    assert encoder(found).numeric.tolist() == [[0.0, 1.0]] * 3
 
 
 def test_a_fit_without_usable_rows_is_refused() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from models.columns import Boolean, Categorical, FeatureColumn, IPAddress, Numeric, Port, Timestamp
 from models.detector import Contributions
 from models.encoder import REASONS_TYPE, Encoder
-from models.reasons import readable
+from models.readable import readable
 from tests.models.flows import batch_of, fit, flows
 
 NIGHT = datetime(2026, 11, 22, 3, 12)  # a Sunday
@@ -33,7 +33,7 @@ def explain(
     other = encoder.extract(batch_of(expected))
     names = encoder.layout.features
     row = torch.tensor([(shares or {}).get(name, 0.0 if shares else 1.0) for name in names])
-    contributions = Contributions(row.repeat(len(observed), 1), encoder(other.values, other.codes))
+    contributions = Contributions(row.repeat(len(observed), 1), encoder(other))
     reasons = encoder.reasons(extracted, contributions, top, sensitive)
     assert reasons.type == REASONS_TYPE
     assert len(reasons) == len(observed)
@@ -129,7 +129,7 @@ def test_every_time_of_the_day_is_read_back(minutes: int) -> None:
 def test_an_expected_time_that_points_nowhere_is_any_hour() -> None:
     encoder = fit(pa.table({"ts": [NIGHT, NOON]}), (Timestamp("ts"),))
     extracted = encoder.extract(batch_of(pa.table({"ts": [NIGHT]})))
-    encoded = encoder(extracted.values, extracted.codes)
+    encoded = encoder(extracted)
     nowhere = encoded._replace(numeric=torch.full((1, 4), 0.01))
     reasons = encoder.reasons(extracted, Contributions(torch.ones(1, 4), nowhere), 2)
     assert [reason["expected"] for reason in reasons.to_pylist()[0]] == ["any hour", "any day"]
@@ -163,9 +163,7 @@ def test_sensitive_columns_show_no_value_in_any_of_their_features() -> None:
 def test_no_rows_have_no_reasons() -> None:
     encoder = fit(flows())
     extracted = encoder.extract(batch_of(flows(0)))
-    empty = Contributions(
-        torch.zeros(0, len(encoder.layout.features)), encoder(extracted.values, extracted.codes)
-    )
+    empty = Contributions(torch.zeros(0, len(encoder.layout.features)), encoder(extracted))
     assert encoder.reasons(extracted, empty, 3).equals(pa.array([], REASONS_TYPE))
 
 

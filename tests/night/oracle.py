@@ -35,6 +35,6 @@ def _score(
 ) -> dict[str, float]:
     extracted = encoder.extract(batch)  # type: ignore[operator]
     with torch.inference_mode():
-        scores = detector.score(encoder(extracted.values, extracted.codes)).numpy()  # type: ignore[operator]
+        scores = detector.score(encoder(extracted)).numpy()  # type: ignore[operator]
     ids = batch.column(id_column).to_pylist()
     return {str(ids[i]): float(scores[i]) for i in np.flatnonzero(scores > threshold)}

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from cluster.lake import snapshot
+from cluster.lake import schemas, snapshot
 from cluster.lake.journal import Journal
 from cluster.lake.snapshot import Split, Task
 from cluster.lake.store import Store
+from cluster.lake.table import LakeTable
 from cluster.resources import ActorPlan
-from cluster.scoring import ATTEMPTS, RUNS, Scorer, ScoringJob
+from cluster.scoring import ATTEMPTS, QUARANTINE, RUNS, Scorer, ScoringJob
 from jobs.score import open_run
 from jobs.spec import load
 from tests.night.conftest import DAYS, cut_into_files, watch_at
@@ -135,6 +136,25 @@ def test_two_drivers_of_one_day_have_one_winner(trained: tuple[Path, Path], tmp_
     # Both were asked for the same run: it is committed, once, and both may say so.
     assert 0 in [code for code, _ in results.values()], results
     assert committed(spec).keys() == oracle(spec).keys()
+
+
+def test_a_run_that_finds_its_day_taken_leaves_all_tables_to_the_winner(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path = watch_at(trained, tmp_path)
+    spec = load(path)
+    output = Store.open(spec.output.uri)
+    driver = start("score", str(path), "--day", DAY)
+    while not list(Path(output.uri).glob("_runs/*/plan.json")):
+        with pytest.raises(subprocess.TimeoutExpired):  # it has not ended yet
+            driver.wait(timeout=0.005)
+    winner = LakeTable(output.child(QUARANTINE), schemas.QUARANTINE, QUARANTINE)
+    winner.commit(DAY, "winner", "other files", [], 0)
+    _, errors = driver.communicate(timeout=280)
+    assert driver.returncode == 2
+    assert "committed by run winner" in errors.decode()
+    assert winner.is_run_committed(DAY, "winner")
+    assert not list(Path(output.uri).glob("flags/_delta_log/*")), "the flags were not committed"
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import pyarrow as pa
 import torch
 
 from models.bundle import open_bundle, read_directory
+from models.extracted import Extracted
 from tests.bench.contenders.fused import CHUNK, Floats, codes, numbers
 
 
@@ -30,6 +31,8 @@ class EagerScorer:
         result = np.empty(rows.num_rows, np.float32)
         for start in range(0, len(result), CHUNK):
             part = slice(start, start + CHUNK)
-            batch = self.encoder(torch.from_numpy(values[part]), torch.from_numpy(encoded[part]))
+            batch = self.encoder(
+                Extracted(torch.from_numpy(values[part]), torch.from_numpy(encoded[part]))
+            )
             result[part] = self.detector.score(batch).numpy()
         return result

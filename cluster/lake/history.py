@@ -1,0 +1,284 @@
+"""What the earlier rows of an entity say: counts, sums, means, and the labels known by then.
+
+One rule says which rows are earlier, and it is exact: row `r` comes before row `q` if its time is
+earlier, or is the same and `r` stands before `q` in the input (by day, file, row). So no row sees
+itself, a later one, or a row of a later day, and ties in time have one answer.
+
+A column over a horizon `h`, after a delay `d`, is about the rows `r` of the entity with
+
+    time(q) - d - h <= time(r)    and    `r`, moved on by `d`, before `q`.
+
+DuckDB computes it, by windows over one key that has that order: it keeps to its memory and spills
+to the disk. Rows without a time or an entity, and rows that the input's filter leaves out, have no
+history (every column is null) and are in nobody's.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from types import TracebackType
+from typing import Literal
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from models.refusal import Refusal
+
+_SECOND = 1_000_000  # the unit of time here is the microsecond, which is Delta's as well
+_UNITS = {"m": 60, "h": 3600, "d": 86_400}
+DAY = 86_400 * _SECOND
+# The order of the input fits below the time in DuckDB's 128-bit integer: a look-back of up to
+# 2^40 (1.1e12) rows.
+_ORDER = 1 << 40
+# DuckDB's own default is 80% of the machine, of which Ray has promised a part to others. A night of
+# the card transactions, which looks back on 364,000 rows, raised the process by 175 MB in all.
+_MEMORY = "2GiB"
+# Rows that DuckDB hands over at once.
+_BATCH_ROWS = 65_536
+
+
+def span(text: str) -> int:
+    """`30m`, `12h` or `7d` in microseconds. Raises ValueError."""
+    found = re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text)
+    if found is None:
+        raise ValueError(f"expected a time such as 30m, 12h or 7d, found {text!r}")
+    return int(found[1]) * _UNITS[found[2]] * _SECOND
+
+
+Kind = Literal["count", "sum", "mean", "distinct", "since_last", "rate"]
+
+
+@dataclass(frozen=True)
+class Derived:
+    """One column that a history adds: a number, null where there is nothing to say."""
+
+    name: str
+    kind: Kind
+    entity: str
+    horizon: str
+    delay: str | None = None
+    of: str | None = None  # the column that is summed, averaged or counted
+
+    @property
+    def type(self) -> pa.DataType:
+        return pa.int64() if self.kind in ("count", "distinct") else pa.float64()
+
+
+@dataclass(frozen=True)
+class History:
+    """Aggregates over the earlier rows of an entity."""
+
+    entity: str  # the column that names it
+    horizons: tuple[str, ...]  # how far each aggregate looks back, as `span` reads it
+    of: str | None = None  # a number: its sum and mean
+    distinct: str | None = None  # a column: how many values of it
+    delay: str | None = None  # what is younger than this is not known yet
+    labels: bool = False  # the share of anomalies among the labelled rows, instead
+
+    @property
+    def reach(self) -> int:
+        """Microseconds from a row back to the oldest that it may see."""
+        return max(map(span, self.horizons)) + (span(self.delay) if self.delay else 0)
+
+    @property
+    def columns(self) -> tuple[Derived, ...]:
+        return tuple(chain(*(self._of_horizon(h) for h in self.horizons), self._since_last()))
+
+    def _of_horizon(self, horizon: str) -> Iterator[Derived]:
+        after = f"{horizon}_after_{self.delay}" if self.delay else horizon
+
+        def made(kind: Kind, of: str | None = None, name: str = "") -> Derived:
+            names = filter(None, (self.entity, of, name or kind, after))
+            return Derived("_".join(names), kind, self.entity, horizon, self.delay, of)
+
+        yield made("count")
+        if self.of:
+            yield made("sum", self.of)
+            yield made("mean", self.of)
+        if self.distinct:
+            yield made("distinct", self.distinct)
+        if self.labels:
+            yield made("rate", name="anomaly_rate")
+
+    def _since_last(self) -> Iterator[Derived]:
+        if not self.delay:
+            longest = max(self.horizons, key=span)
+            name = f"{self.entity}_seconds_since_last_{longest}"
+            yield Derived(name, "since_last", self.entity, longest)
+
+
+def columns(histories: Sequence[History]) -> tuple[Derived, ...]:
+    """The columns of all, each once: a name says all that a column is."""
+    return tuple(dict.fromkeys(chain(*(history.columns for history in histories))))
+
+
+class HistoryTable:
+    """The rows of a look-back in a DuckDB of its own, on a temporary disk; a context manager."""
+
+    def __init__(self, histories: Sequence[History], time: str, label: str | None) -> None:
+        self.time = time
+        self.derived = columns(histories)
+        self.entities = tuple(dict.fromkeys(h.entity for h in histories))
+        self.numbers = tuple(dict.fromkeys(h.of for h in histories if h.of))
+        self.values = tuple(dict.fromkeys(h.distinct for h in histories if h.distinct))
+        self._labels = label if any(h.labels for h in histories) else None
+        self._days: set[str] = set()
+        self._rows = 0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that `add` reads. A day may lack the label: labels come late."""
+        labels = (self._labels,) if self._labels else ()
+        names = (self.time, *self.entities, *self.numbers, *self.values, *labels)
+        return tuple(dict.fromkeys(names))
+
+    def __enter__(self) -> "HistoryTable":
+        self._folder = tempfile.TemporaryDirectory(prefix="anomaray-history-")
+        self._duckdb = duckdb.connect(f"{self._folder.name}/rows.duckdb")
+        self._duckdb.execute(f"SET memory_limit = '{_MEMORY}'")
+        self._duckdb.execute(f"SET temp_directory = '{self._folder.name}'")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._duckdb.close()
+        self._folder.cleanup()
+
+    def keep(self, days: Sequence[str]) -> tuple[str, ...]:
+        """Forget every day but these; which of them are to be added now, in this order.
+
+        A day that would come to stand after later ones makes all be added again: the order of
+        adding is the order of the input, by which ties are settled.
+        """
+        held = [day for day in days if day in self._days]
+        if held != list(days[: len(held)]):
+            held = []
+        for old in self._days - set(held):
+            self._duckdb.execute("DELETE FROM history WHERE day = ?", [old])
+            self._days.discard(old)
+        return tuple(days[len(held) :])
+
+    def add(self, day: str, batches: Iterator[tuple[pa.RecordBatch, pa.Array]]) -> None:
+        """Add a day's rows in the order of the input, later than those that were added before.
+
+        Each batch comes with a mask of the rows that count. Raises `Refusal` for a column whose
+        type is no number where one is needed.
+        """
+        for batch, counts in batches:
+            self._insert(day, batch, counts)
+            self._rows += batch.num_rows
+        self._days.add(day)
+
+    def derive(self, day: str, first: str) -> Iterator[pa.RecordBatch]:
+        """The columns of `derived` of the day's rows, in their order; looking back on the days
+        from `first` on."""
+        given = ", ".join(f"{self._sql(column)} AS c{i}" for i, column in enumerate(self.derived))
+        frames = ", ".join(f"{name} AS ({frame})" for name, frame in self._frames())
+        answer = self._duckdb.sql(
+            f"""
+            SELECT {", ".join(f"c{i}" for i in range(len(self.derived)))} FROM (
+                SELECT day, n, {given} FROM history WHERE day BETWEEN $first AND $day
+                WINDOW {frames}
+            ) WHERE day = $day ORDER BY n
+            """,  # noqa: S608 - every name in it is made here
+            params={"day": day, "first": first},
+        )
+        assert answer is not None  # as it is of any SELECT
+        names = [column.name for column in self.derived]
+        for batch in answer.to_arrow_reader(_BATCH_ROWS):
+            yield batch.rename_columns(names)
+
+    def _insert(self, day: str, batch: pa.RecordBatch, counts: pa.Array) -> None:
+        rows = batch.num_rows
+        time = microseconds(batch.column(self.time))
+        time = pc.if_else(counts, time, pa.scalar(None, time.type))
+        n = pa.array(np.arange(self._rows, self._rows + rows))
+        parts: dict[str, pa.Array] = {"day": pa.repeat(day, rows), "n": n, "t": time}
+        for i, name in enumerate(self.entities):
+            parts[f"e{i}"] = batch.column(name)
+        for i, name in enumerate(self.numbers):
+            parts[f"v{i}"] = number(name, batch.column(name))
+        for i, name in enumerate(self.values):
+            parts[f"d{i}"] = batch.column(name)
+        if self._labels:
+            there = self._labels in batch.schema.names
+            label = number(self._labels, batch.column(self._labels)) if there else None
+            parts["y"] = pa.nulls(rows, pa.float64()) if label is None else label
+        self._write(pa.table(parts))
+
+    def _write(self, rows: pa.Table) -> None:
+        self._duckdb.register("batch", rows)
+        select = f"SELECT *, t::HUGEINT * {_ORDER} + n AS key FROM batch"  # noqa: S608
+        if not self._rows:
+            self._duckdb.execute(f"CREATE OR REPLACE TABLE history AS {select} LIMIT 0")
+        self._duckdb.execute(f"INSERT INTO history {select}")
+        self._duckdb.unregister("batch")
+
+    def _frame(self, column: Derived) -> tuple[str, str, str]:
+        return column.entity, column.horizon, column.delay or ""
+
+    def _names(self) -> dict[tuple[str, str, str], str]:
+        frames = dict.fromkeys(self._frame(column) for column in self.derived)
+        return {frame: f"w{i}" for i, frame in enumerate(frames)}
+
+    def _frames(self) -> Iterator[tuple[str, str]]:
+        """The windows by name, as SQL: from the first key of the horizon to the last one before."""
+        for (entity, horizon, delay), name in self._names().items():
+            late = (span(delay) if delay else 0) * _ORDER
+            oldest = late + span(horizon) * _ORDER
+            yield (
+                name,
+                f"PARTITION BY e{self.entities.index(entity)} ORDER BY key RANGE BETWEEN "
+                f"({oldest}::HUGEINT + n) PRECEDING AND {late + 1}::HUGEINT PRECEDING",
+            )
+
+    def _sql(self, column: Derived) -> str:
+        over = f"OVER {self._names()[self._frame(column)]}"
+        match column.kind:
+            case "count":
+                found = f"count(*) {over}"
+            case "sum":
+                found = f"coalesce(sum(v{self._number(column)}) {over}, 0)"
+            case "mean":
+                found = f"avg(v{self._number(column)}) {over}"
+            case "distinct":
+                assert column.of is not None
+                found = f"count(DISTINCT d{self.values.index(column.of)}) {over}"
+            case "since_last":
+                found = f"(t - max(t) {over}) / {_SECOND}.0"
+            case "rate":
+                found = f"avg((y > 0.5)::INTEGER) {over}"
+        entity = f"e{self.entities.index(column.entity)}"
+        return f"CASE WHEN t IS NOT NULL AND {entity} IS NOT NULL THEN {found} END"
+
+    def _number(self, column: Derived) -> int:
+        assert column.of is not None
+        return self.numbers.index(column.of)
+
+
+def microseconds(time: pa.Array) -> pa.Array:
+    """int64: an instant since 1970 in UTC (a time without a zone is taken as UTC)."""
+    kind = time.type
+    if not (pa.types.is_timestamp(kind) or pa.types.is_date32(kind)):
+        raise Refusal(f"expected a time as a timestamp or a date32, found {kind}; cast the input")
+    # safe=False only drops nanoseconds.
+    return time.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+
+
+def number(name: str, values: pa.Array) -> pa.Array:
+    """float64: the finite values; others are null, as one of them would spoil every sum."""
+    kind = values.type
+    if pa.types.is_boolean(kind):
+        values = values.cast(pa.int8())
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise Refusal(f"column {name!r}: expected a number, found {kind}; cast it in the input")
+    values = values.cast(pa.float64(), safe=False)
+    return pc.if_else(pc.is_finite(values), values, pa.scalar(None, values.type))

@@ -1,0 +1,63 @@
+"""`detector: auto` in a training: a sample of the rows, the candidates, the table that says why."""
+
+import dataclasses
+
+import ray.data
+
+from cluster import preparing
+from jobs.console import say
+from jobs.spec import Spec
+from models import catalog
+from models.choosing import AUTO, AutoConfig, Choice, Tried, choose
+from models.detector import Batch
+from models.encoder import Encoder
+from models.learning import TrainingOptions
+
+# Held-back rows that candidates are ranked by: enough for the second digit of an AUROC.
+_HELD_BACK = 5_000
+
+
+def choose_detector(
+    spec: Spec,
+    encoder: Encoder,
+    data: dict[str, ray.data.Dataset],
+    rows: int,
+    training: TrainingOptions,
+) -> Choice:
+    """Try the candidates in this process, on a sample of `data`, and say how each fared.
+
+    `data` holds labels, NaN where there are none, if the spec has a label column.
+    """
+    options: AutoConfig = catalog.checked(AutoConfig, AUTO, spec.detector.options)
+    learned, held = samples(encoder, data, rows, options.rows, spec.training.seed)
+    briefly = dataclasses.replace(training, epochs=min(training.epochs, options.epochs))
+    say("choosing the detector")
+    choice = choose(
+        encoder.layout,
+        learned,
+        held,
+        options,
+        briefly,
+        lambda t: say(f"  {t.candidate}: {_how(t)}"),
+    )
+    say(f"by {choice.criterion}:")
+    for tried in choice.tried:
+        if tried.figure is not None:
+            say(f"  {tried.candidate}: {tried.figure:.3f}")
+    say(f"chose {choice.winner.text}")
+    return choice
+
+
+def samples(
+    encoder: Encoder, data: dict[str, ray.data.Dataset], rows: int, most: int, seed: int
+) -> tuple[Batch, Batch]:
+    """About `most` rows to learn from, of the `rows` there are, and some that are held back."""
+    held_back = data["validation"].materialize()
+    return (
+        preparing.sample(encoder, data["train"], rows, most, seed),
+        preparing.sample(encoder, held_back, held_back.count(), _HELD_BACK, seed),
+    )
+
+
+def _how(tried: Tried) -> str:
+    return tried.note or f"trained in {tried.seconds:.1f} s"

@@ -1,0 +1,283 @@
+"""Which detector of the catalogue finds this watch's anomalies best: each one learned from a
+sample of the training days and judged on labelled days that it has not seen. One process, no Ray,
+nothing is written.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from rich.table import Table
+
+from cluster.intake import CHUNKS, Books, Intake
+from cluster.lake import reading, snapshot
+from cluster.lake.snapshot import Split
+from cluster.lake.store import Store
+from jobs import check, metrics
+from jobs.console import step
+from jobs.days import SPLIT_BYTES, listed, training_days
+from jobs.metrics import Measure
+from jobs.spec import DayRange, Spec
+from jobs.train import both
+from models import catalog
+from models.detector import Batch, joined
+from models.encoder import Encoder
+from models.encoder_fit import EncoderFit
+from models.learning import TrainingOptions, learn, scored
+from models.refusal import Refusal
+
+# A sample is taken in so many pieces from all over the days: fewer would be a few hours of one
+# day, more would open a file for a handful of rows.
+_PIECES = 64
+# Share of the sample that is held back for the validation loss and the calibration.
+_HELD_BACK = 0.1
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A line of the leaderboard."""
+
+    detector: str
+    chosen: bool  # whether it is the spec's own, with the spec's options; others have defaults
+    auroc: Measure | None = None
+    auprc: Measure | None = None
+    train_seconds: float | None = None
+    rows_per_second: float | None = None  # scored, on this process's threads
+    refused: str | None = None  # why it has no figure
+
+
+def leaderboard(
+    spec: Spec,
+    days: DayRange | None = None,
+    *,
+    rows: int = 50_000,
+    detectors: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train and judge `detectors` (none: all of the catalogue), best AUROC first.
+
+    At most about `rows` rows are learned from, and as many judged. `days` are the labelled days
+    (None: all that the spec does not learn from). Raises Refusal where there is nothing to judge
+    by.
+    """
+    if not spec.roles.label:
+        raise Refusal(
+            f"watch {spec.name} has no column with the role label, so there is nothing to rank "
+            "detectors by: add one (`label: {role: label}`, 0 for normal and 1 for an anomaly) "
+            "with labels for some days"
+        )
+    for name in detectors:
+        catalog.detector_class(name)
+    trained = training_days(spec, None)
+    judged = _judged_days(spec, days, trained)
+    encoder, learned = _learned(spec, trained, rows)
+    test, labels = _test(spec, judged, rows, encoder)
+    names = list(detectors) or list(catalog.CATALOG)
+    standings = []
+    with step("train and judge", len(names)) as progress:
+        for name in names:
+            standings.append(_standing(spec, name, encoder, learned, test, labels))
+            progress.advance()
+    standings.sort(key=lambda s: -1.0 if s.auroc is None else -(s.auroc.value or 0.0))
+    standings.sort(key=lambda s: s.auroc is None)
+    return {
+        "watch": spec.name,
+        "trained_days": list(trained),
+        "trained_rows": len(learned.numeric),
+        "days": list(judged),
+        "rows": len(labels),
+        "anomalies": int(labels.sum()),
+        "standings": [asdict(standing) for standing in standings],
+    }
+
+
+def _judged_days(spec: Spec, days: DayRange | None, trained: Sequence[str]) -> tuple[str, ...]:
+    """The days to judge by; a day that is learned from says nothing."""
+    there = snapshot.days(spec.input.uri, spec.input.partition)
+    seen = set(trained) if spec.training.uri is None else set()
+    chosen = tuple(d for d in there if (d not in seen if days is None else d in days))
+    if seen & set(chosen):
+        raise Refusal(
+            f"{listed(sorted(seen & set(chosen)))} would be learned from and judged by: choose "
+            f"other --days, or fewer training.days than {listed(trained)}"
+        )
+    if not chosen:
+        raise Refusal(
+            f"no day is left to judge by: {spec.input.uri} has {listed(there)}, and the training "
+            f"takes {listed(trained)}; give fewer training.days, or other --days"
+        )
+    return chosen
+
+
+def _learned(spec: Spec, days: Sequence[str], rows: int) -> tuple[Encoder, Batch]:
+    """The encoder, fitted on the sample, and the sample."""
+    uri, row_filter = spec.training_uri, both(spec.input.filter, spec.training.filter)
+    splits, schema = _pieces(spec, uri, days, rows, training=True)
+    fit = EncoderFit(spec.features, schema)
+    required = tuple(source.column.name for source in fit.sources)
+    store = Store.open(uri)
+    for split in splits:
+        rows_at_once = CHUNKS * fit.chunk_rows
+        for batch, _ in reading.read(store, split, required, rows_at_once, filter_text=row_filter):
+            fit.update(batch)
+    encoder = fit.finish()
+    label = spec.roles.label if spec.roles.label in schema.names else None
+    parts = list(_encoded(spec, uri, row_filter, label, encoder, splits))
+    if not parts:
+        raise Refusal(f"no row of {listed(days)} passes the filter {row_filter!r}")
+    return encoder, joined(parts)
+
+
+def _test(
+    spec: Spec, days: Sequence[str], rows: int, encoder: Encoder
+) -> tuple[Batch, NDArray[np.int8]]:
+    """The rows of the days that have a label, and the labels."""
+    splits, _ = _pieces(spec, spec.input.uri, days, rows, training=False)
+    label, row_filter = spec.roles.label, spec.input.filter
+    parts = list(_encoded(spec, spec.input.uri, row_filter, label, encoder, splits))
+    whole = joined(parts) if parts else None
+    known = None if whole is None or whole.label is None else whole.label.isfinite()
+    if whole is None or known is None or not known.any():
+        raise Refusal(f"no row of {listed(days)} has a label: nothing to rank detectors by")
+    whole = whole.take(known)
+    assert whole.label is not None
+    return whole._replace(label=None), whole.label.numpy().astype(np.int8)
+
+
+def _pieces(
+    spec: Spec, uri: str, days: Sequence[str], rows: int, *, training: bool
+) -> tuple[list[Split], pa.Schema]:
+    """Splits from all over the days that hold about so many rows, and the schema."""
+    taken = [snapshot.take(uri, spec.input.partition, day) for day in days]
+    check.check(spec, taken[0].schema, training=training).refuse()
+    size = max(1, rows // _PIECES)
+    pieces = [s for day in taken for s in snapshot.cut(day, size, SPLIT_BYTES)]
+    chosen, held = [], 0
+    for place in np.random.default_rng(spec.training.seed).permutation(len(pieces)):
+        if held >= rows:
+            break
+        chosen.append(int(place))
+        held += pieces[place].rows
+    return [pieces[place] for place in sorted(chosen)], taken[0].schema
+
+
+def _encoded(
+    spec: Spec,
+    uri: str,
+    row_filter: str | None,
+    label: str | None,
+    encoder: Encoder,
+    splits: Sequence[Split],
+) -> Iterator[Batch]:
+    """The good rows of the splits, with labels where there is a column of them, NaN for null."""
+    roles = replace(spec.roles, label=label, kind=None)
+    intake = Intake(uri, encoder, roles, row_filter, (label,) if label else ())
+    for split in splits:
+        for lot in intake.lots(split, Books()):
+            encoded = encoder(lot.extracted.values, lot.extracted.codes)
+            if label:
+                values = lot.rows.column(label).cast(pa.float32()).fill_null(np.nan)
+                encoded = encoded._replace(label=torch.from_numpy(np.array(values)))
+            yield encoded
+
+
+def _standing(
+    spec: Spec,
+    name: str,
+    encoder: Encoder,
+    rows: Batch,
+    test: Batch,
+    labels: NDArray[np.int8],
+) -> Standing:
+    chosen = name == spec.detector.name
+    try:
+        torch.manual_seed(spec.training.seed)
+        detector = catalog.build(name, encoder.layout, spec.detector.options if chosen else {})
+        learned, held_back = _parts(rows, name, spec.training.seed)
+        started = time.perf_counter()
+        learn(detector, learned, held_back, _options(spec))
+        trained = time.perf_counter()
+        scores = scored(detector, test).numpy()
+        ended = time.perf_counter()
+    except Refusal as refusal:
+        return Standing(name, chosen, refused=str(refusal))
+    quality = metrics.evaluate(scores, labels, np.inf)
+    return Standing(
+        name,
+        chosen,
+        quality.auroc,
+        quality.auprc,
+        round(trained - started, 3),
+        round(len(scores) / (ended - trained), 1),
+    )
+
+
+def _parts(rows: Batch, name: str, seed: int) -> tuple[Batch, Batch]:
+    """(learned, held back). Labels stay only for a detector that learns from them."""
+    wanted = catalog.CATALOG[name].labels
+    if wanted == "none":
+        rows = rows._replace(label=None)
+    else:
+        if rows.label is not None and wanted == "all":
+            rows = rows.take(rows.label.isfinite())
+        if rows.label is None or not (rows.label > 0.5).any():
+            raise Refusal(
+                "learns from labelled anomalies, and the training rows have none "
+                "(training.filter may leave them out)"
+            )
+    order = torch.randperm(len(rows.numeric), generator=torch.Generator().manual_seed(seed))
+    held = max(1, round(_HELD_BACK * len(order)))
+    return rows.take(order[held:]), rows.take(order[:held])
+
+
+def _options(spec: Spec) -> TrainingOptions:
+    given = spec.training
+    return replace(
+        TrainingOptions(),
+        epochs=given.epochs,
+        batch_rows=given.batch_rows,
+        learning_rate=given.learning_rate,
+        weight_decay=given.weight_decay,
+        warmup=given.warmup,
+        patience=given.patience,
+        clip_gradient=given.clip_gradient or float("inf"),
+        seed=given.seed,
+    )
+
+
+def table_of(document: dict[str, Any]) -> Table:
+    """What `leaderboard` found, for a terminal."""
+    table = Table(
+        title=f"{document['watch']}: learned from {document['trained_rows']:,} rows of "
+        f"{listed(document['trained_days'])}, judged on {document['rows']:,} labelled rows "
+        f"({document['anomalies']:,} anomalies) of {listed(document['days'])}",
+        title_justify="left",
+    )
+    table.add_column("detector")
+    for name in ("AUROC", "AUPRC", "train s", "rows/s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for standing in document["standings"]:
+        name = standing["detector"] + (" (the spec's)" if standing["chosen"] else "")
+        if standing["refused"]:
+            table.add_row(name, "–", "–", "–", standing["refused"])
+            continue
+        table.add_row(
+            name,
+            _shown(standing["auroc"]),
+            _shown(standing["auprc"]),
+            f"{standing['train_seconds']:.1f}",
+            f"{standing['rows_per_second']:,.0f}",
+        )
+    return table
+
+
+def _shown(measure: dict[str, Any]) -> str:
+    if measure["value"] is None:
+        return f"– ({measure['reason']})"
+    if measure["low"] is None:
+        return f"{measure['value']:.4f}"
+    return f"{measure['value']:.4f} [{measure['low']:.2f}–{measure['high']:.2f}]"

@@ -1,0 +1,114 @@
+"""Look for better options of the spec's detector: trials on a sample of the training rows."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any
+
+import yaml
+from rich.table import Table
+
+from cluster import tuning
+from cluster.lake.store import Store
+from cluster.session import session
+from cluster.tuning import Subject, Trial
+from jobs import check
+from jobs.choosing import samples
+from jobs.console import say, step
+from jobs.days import listed, plan_training
+from jobs.spec import DayRange, Spec
+from jobs.train import TrainingRun, training_options
+from models import catalog
+from models.choosing import AUTO
+from models.judging import Judge
+from models.refusal import Refusal
+from models.space import draw
+
+TUNINGS = "_tunings"
+# Rows that each trial learns from: the order of the options, not the last digit, is asked for.
+_ROWS = 50_000
+
+
+def tune(
+    spec: Spec, trials: int, *, days: DayRange | None = None, address: str | None = None
+) -> dict[str, Any]:
+    """Try the spec's own options and `trials` - 1 drawn ones, and rank them by held-back labels
+    or, where there are none, by planted anomalies (`models.judging`).
+
+    What was tried is kept under the output: the same command goes on where it was, and more
+    trials go on from fewer. Raises Refusal for a detector without a space, and where no trial
+    could be trained.
+    """
+    spec.check_detector()
+    asked = _trials(spec, trials)
+    plan = plan_training(spec, days)
+    check.check(spec, plan.snapshots[0].schema, training=True).refuse()
+    say(f"tuning {spec.detector.name} of watch {spec.name} on {listed(plan.days)}")
+    with session(address) as where:
+        say(where)
+        run = TrainingRun(spec, plan, 1)
+        encoder, count = run.encoder()
+        labels = catalog.CATALOG[spec.detector.name].labels
+        data = run.data(encoder, labels)
+        rows, held_back = samples(encoder, data, count, _ROWS, spec.training.seed)
+        digests = [spec.training_digest, *(snapshot.digest for snapshot in plan.snapshots)]
+        store = Store.open(spec.output.uri).child(TUNINGS).child(_digest(digests))
+        subject = Subject(spec.detector.name, encoder.layout, training_options(spec))
+        with step("tune", trials) as bar:
+            results = tuning.run_trials(
+                subject, asked, rows, held_back, store, lambda t: bar.advance(1, _line(t))
+            )
+        criterion = Judge(encoder.layout, held_back, spec.training.seed).criterion
+    return _document(spec, results, criterion)
+
+
+def table_of(document: dict[str, Any]) -> Table:
+    """The trials for a terminal, the best first."""
+    table = Table(title=document["criterion"], title_justify="left")
+    for name in ("trial", "AUROC", "epochs", "seconds", "options"):
+        table.add_column(name, justify="left" if name == "options" else "right")
+    for trial in document["trials"]:
+        options = json.dumps(trial["options"]) if not trial["note"] else trial["note"]
+        auroc = "" if trial["auroc"] is None else f"{trial['auroc']:.4f}"
+        seconds = f"{trial['seconds']:.1f}"
+        table.add_row(str(trial["number"]), auroc, str(trial["epochs"]), seconds, options)
+    return table
+
+
+def _trials(spec: Spec, count: int) -> list[Trial]:
+    name, given = spec.detector.name, spec.detector.options
+    if name == AUTO:
+        raise Refusal("expected a detector to tune, found auto: name the one that it chose")
+    space = catalog.CATALOG[name].space()
+    if not space:
+        tunable = [other for other, kind in catalog.CATALOG.items() if kind.space()]
+        raise Refusal(f"{name} has no options to tune; those that have: {', '.join(tunable)}")
+    drawn = [given | draw(space, spec.training.seed, number) for number in range(1, count)]
+    # As JSON has them, lists for tuples: they are compared with those that were kept.
+    return [
+        Trial(number, json.loads(json.dumps(options)))
+        for number, options in enumerate([given, *drawn])
+    ]
+
+
+def _document(spec: Spec, results: list[Trial], criterion: str) -> dict[str, Any]:
+    ranked = sorted(results, key=lambda t: -1.0 if t.auroc is None else t.auroc, reverse=True)
+    if not ranked or ranked[0].auroc is None:
+        notes = "; ".join(sorted({trial.note for trial in ranked})) or "none ended"
+        raise Refusal(f"expected options that can be trained, found none: {notes}")
+    best = {"detector": {"name": spec.detector.name, **ranked[0].options}}
+    return {
+        "detector": spec.detector.name,
+        "criterion": criterion,
+        "best": ranked[0].options,
+        "yaml": yaml.safe_dump(best, sort_keys=False, default_flow_style=None),
+        "trials": [asdict(trial) for trial in ranked],
+    }
+
+
+def _digest(parts: list[str]) -> str:
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+
+def _line(trial: Trial) -> str:
+    return trial.note or f"trial {trial.number}: AUROC {trial.auroc:.4f}"

@@ -1,0 +1,73 @@
+"""A night over images, texts, vectors and sequences: trained, scored, explained, committed once."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from jobs import flags
+from jobs.score import score
+from jobs.spec import load
+from jobs.train import train
+from tests.models.media import image_bytes, mixed
+
+DAYS = [f"2026-03-0{n}" for n in range(1, 5)]
+ODD = (5, 17)  # rows of the last day whose picture has a bright corner
+
+
+def write_days(folder: Path) -> None:
+    """Small days of all kinds of columns; on the last one two pictures are odd, and one is none."""
+    for number, day in enumerate(DAYS):
+        table = mixed(80, seed=number).drop_columns(["call", "clip"])
+        pictures = []
+        for row in range(len(table)):
+            pixels = np.random.default_rng((number, row)).integers(60, 80, (16, 16))
+            if day == DAYS[-1] and row in ODD:
+                pixels[:6, :6] = 255
+            pictures.append(image_bytes(pixels))
+        if day == DAYS[-1]:
+            pictures[40] = pictures[40][:60]
+        place = table.column_names.index("picture")
+        table = table.set_column(place, "picture", pa.array(pictures))
+        table = table.append_column("uid", pa.array([f"{day}-{i}" for i in range(len(table))]))
+        path = folder / f"day={day}" / "part-0.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(table, path, row_group_size=50)
+
+
+def test_a_night_of_signals_is_scored_explained_and_committed(
+    tmp_path: Path, ray_session: None
+) -> None:
+    write_days(tmp_path / "rows")
+    document = {
+        "name": "signals",
+        "input": {"uri": str(tmp_path / "rows"), "partition": "day"},
+        "columns": {
+            "uid": {"role": "id"},
+            "picture": {"role": "image", "size": 16},
+            "message": {"role": "text", "length": 64, "ngrams": 32},
+            "embedding": {"role": "vector"},
+            "series": {"role": "sequence", "length": 8},
+            "events": {"role": "sequence", "length": 8},
+        },
+        "detector": {"name": "autoencoder"},
+        "training": {"days": f"{DAYS[0]}..{DAYS[2]}", "epochs": 1, "baselines": ["pca"]},
+        "threshold": {"policy": "quantile", "contamination": 0.02},
+        "gates": {"flag_rate": [0, 1], "volume": None, "quarantine_rate": 0.5},
+        "output": {"uri": str(tmp_path / "out")},
+    }
+    path = tmp_path / "watch.yaml"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    spec = load(path)
+    train(spec, workers=1)
+    receipt = score(spec, DAYS[-1])
+    assert receipt.status == "committed"
+    assert (receipt.rows, receipt.scored, receipt.quarantined) == (80, 79, 1)
+    frame = flags.read(f"{spec.output.uri}/flags", DAYS[-1]).set_index("uid")
+    for row in ODD:
+        first = frame.loc[f"{DAYS[-1]}-{row}"]["reasons"][0]
+        assert first["feature"] == "picture"
+        assert first["observed"].startswith("brightness 255 of 255 at row")
+        assert first["expected"].startswith("brightness ")

@@ -1,0 +1,60 @@
+"""`tune`: trials by Ray Tune, kept as they end, and a best one to paste into the spec."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster.lake.registry import Registry
+from cluster.lake.store import Store
+from cluster.scoring import REGISTRY
+from jobs.spec import load
+from jobs.train import train
+from jobs.tune import tune
+from models.bundle import open_bundle
+from models.refusal import Refusal
+from tests.night.conftest import watch_at
+
+
+def test_more_trials_go_on_from_those_that_ended(
+    trained: tuple[Path, Path], tmp_path: Path, ray_session: None
+) -> None:
+    spec = load(watch_at(trained, tmp_path, detector={"name": "knn", "sample_rows": 200}))
+    few = tune(spec, 2)
+    more = tune(spec, 3)
+    seconds = {trial["number"]: trial["seconds"] for trial in more["trials"]}
+    assert sorted(seconds) == [0, 1, 2]
+    for trial in few["trials"]:
+        assert seconds[trial["number"]] == trial["seconds"]
+    figures = [trial["auroc"] for trial in more["trials"]]
+    assert figures == sorted(figures, reverse=True)
+    assert yaml.safe_load(more["yaml"])["detector"] == {"name": "knn", **more["best"]}
+    assert more["best"]["sample_rows"] == 200
+
+
+def test_a_detector_that_learns_by_gradient_reports_each_epoch(
+    trained: tuple[Path, Path], tmp_path: Path, ray_session: None
+) -> None:
+    document = tune(load(watch_at(trained, tmp_path)), 2)
+    assert max(trial["epochs"] for trial in document["trials"]) == 2
+
+
+def test_a_detector_without_options_to_tune_is_refused(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    spec = load(watch_at(trained, tmp_path, detector={"name": "ecod"}))
+    with pytest.raises(Refusal, match="ecod has no options to tune; those that have: autoencoder"):
+        tune(spec, 2)
+
+
+def test_auto_trains_the_winner_and_the_bundle_says_why(
+    trained: tuple[Path, Path], tmp_path: Path, ray_session: None
+) -> None:
+    auto = {"name": "auto", "budget_seconds": 1e-6, "rows": 500}
+    spec = load(watch_at(trained, tmp_path, detector=auto))
+    made = train(spec, workers=1)
+    registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
+    bundle = open_bundle(registry.files(made.bundle))
+    chosen = bundle.metadata["chosen"]
+    assert chosen["winner"] == bundle.detector_name
+    assert chosen["tried"][0]["figure"] is not None

@@ -1,0 +1,1 @@
+"""How well the detectors find anomalies: public sets, their protocols, published figures."""

@@ -1,0 +1,141 @@
+"""One detector on one trial, in this process: encode, learn, score, measure."""
+
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from jobs import metrics
+from models import catalog
+from models.detector import Batch, Detector, joined
+from models.encoder import Encoder
+from models.encoder_fit import EncoderFit
+from models.learning import TrainingOptions, learn, scored
+from models.refusal import Refusal
+from tests.quality.protocol import Trial
+
+# Share of the training rows that is held back for the validation loss and the calibration.
+_HELD_BACK = 0.1
+# Rows that are encoded at a time, as the jobs do.
+_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one detector made of one trial: a line of the results."""
+
+    set: str
+    detector: str
+    seed: int
+    features: int = 0
+    trained: int = 0  # rows
+    scored: int = 0  # rows
+    set_aside: int = 0  # test rows that the encoder cannot take, and so are not judged
+    auroc: float | None = None
+    auroc_interval: tuple[float, float] | None = None  # 95%, over the test rows
+    auprc: float | None = None
+    auprc_interval: tuple[float, float] | None = None
+    train_seconds: float = 0.0  # fitting the encoder, learning, calibration
+    rows_per_second: float = 0.0  # encoded and scored, on this process's threads
+    options: dict[str, Any] = field(default_factory=dict)
+    refused: str | None = None  # why there is no figure
+
+    def to_document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure(
+    trial: Trial,
+    name: str,
+    detector: str,
+    seed: int,
+    options: dict[str, Any] | None = None,
+    training: TrainingOptions | None = None,
+) -> Result:
+    """Learn and score. A detector that refuses the set gives a result that says why."""
+    given = options or {}
+    try:
+        return _measured(trial, name, detector, seed, given, training or TrainingOptions())
+    except Refusal as refusal:
+        return Result(name, detector, seed, options=given, refused=str(refusal))
+
+
+def _measured(
+    trial: Trial,
+    name: str,
+    detector_name: str,
+    seed: int,
+    options: dict[str, Any],
+    training: TrainingOptions,
+) -> Result:
+    started = time.perf_counter()
+    fit = EncoderFit(trial.columns, trial.train.schema)
+    for batch in trial.train.to_batches(_ROWS):
+        fit.update(batch)
+    encoder = fit.finish()
+    rows, _ = encoded(encoder, trial.train)
+    torch.manual_seed(seed)
+    detector = catalog.build(detector_name, encoder.layout, options)
+    learned, held_back = _parts(detector, rows, seed)
+    learn(detector, learned, held_back, replace(training, seed=seed))
+    train_seconds = time.perf_counter() - started
+
+    started = time.perf_counter()
+    test, good = encoded(encoder, trial.test)
+    scores = scored(detector, test).numpy()
+    seconds = time.perf_counter() - started
+
+    quality = metrics.evaluate(scores, trial.labels[good], np.inf)
+    return Result(
+        set=name,
+        detector=detector_name,
+        seed=seed,
+        features=len(encoder.layout.features),
+        trained=len(rows.numeric),
+        scored=len(scores),
+        set_aside=int((~good).sum()),
+        auroc=quality.auroc.value,
+        auroc_interval=_interval(quality.auroc),
+        auprc=quality.auprc.value,
+        auprc_interval=_interval(quality.auprc),
+        train_seconds=round(train_seconds, 3),
+        rows_per_second=round(len(scores) / seconds, 1),
+        options=options,
+    )
+
+
+def encoded(encoder: Encoder, rows: pa.Table) -> tuple[Batch, np.ndarray[Any, Any]]:
+    """The rows that the encoder can take, and which of all they are: bool [rows]."""
+    parts, good = [], np.ones(len(rows), bool)
+    start = 0
+    for batch in rows.combine_chunks().to_batches(_ROWS):
+        extracted = encoder.extract(batch)
+        bad = sorted({problem.row for problem in extracted.problems})
+        kept = np.ones(batch.num_rows, bool)
+        kept[bad] = False
+        good[start : start + batch.num_rows] = kept
+        start += batch.num_rows
+        whole = encoder(extracted.values, extracted.codes)
+        parts.append(whole.take(torch.from_numpy(kept)) if bad else whole)
+    if not parts:
+        raise Refusal("expected rows to encode, found none")
+    return joined(parts), good
+
+
+def _parts(detector: Detector, rows: Batch, seed: int) -> tuple[Batch, Batch]:
+    """(learned, held back). What is fitted on a sample and calibrates nothing learns from all."""
+    calibrates = type(detector).calibrate is not Detector.calibrate
+    if detector.learns == "sample" and not calibrates:
+        return rows, rows
+    order = torch.randperm(len(rows.numeric), generator=torch.Generator().manual_seed(seed))
+    held = max(1, round(_HELD_BACK * len(order)))
+    return rows.take(order[held:]), rows.take(order[:held])
+
+
+def _interval(measure: metrics.Measure) -> tuple[float, float] | None:
+    if measure.low is None or measure.high is None:
+        return None
+    return measure.low, measure.high

@@ -1,0 +1,151 @@
+"""The page `docs/quality.md`, the heat map beside it, and the figures as CSV."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from tests.quality import published, results, summary
+from tests.quality.measure import Result
+from tests.quality.registry import PROTOCOLS
+
+_TEMPLATES = Path(__file__).parent
+# Published methods that are shown beside ours: the best, the best deep ones, and those that ours
+# implement.
+_BESIDE = ("KNN", "DTE-C", "LOF", "VAE", "PCA", "IForest", "ECOD", "ICL")
+# Below this AUROC all cells have the colour of chance.
+_CHANCE = 0.5
+
+
+def write(found: Sequence[Result], page: Path) -> tuple[Path, ...]:
+    """Write PAGE, and beside it PAGE's name with .html and .csv; the files written."""
+    frame = summary.frame(found)
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(markdown(frame, found))
+    html, csv = page.with_suffix(".html"), page.with_suffix(".csv")
+    html.write_text(heat_map(frame))
+    results.to_csv(found, csv)
+    return page, html, csv
+
+
+def markdown(frame: pd.DataFrame, found: Sequence[Result]) -> str:
+    """The page's text."""
+    table = summary.table(frame)
+    lines = [
+        "# Quality of the detectors",
+        "",
+        "Made by `make quality`. AUROC, mean of the seeds; every detector with its default",
+        "options and its default training, the same on all sets. No label reaches a training.",
+        "Published figures are from Livernoche et al., ICLR 2024 (arXiv:2305.18593), whose",
+        "protocol the ADBench sets follow; sets below 1,000 rows are resampled to 1,000 before",
+        "they are cut, so their figures are optimistic, as the published ones are.",
+        "",
+        *_adbench(table),
+        "## All sets",
+        "",
+        "In brackets the 95% interval over the test rows.",
+        "",
+        *_cells(frame, table),
+        "",
+        "## Speed",
+        "",
+        "Medians over the sets and seeds, one thread, encoding included.",
+        "",
+        *_speed(frame),
+        "",
+        "## Protocols",
+        "",
+        *(f"- `{n}`: {PROTOCOLS[n].about}" for n in table.index if n in PROTOCOLS),
+        *_refused(found),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _adbench(table: pd.DataFrame) -> list[str]:
+    """Means over the ADBench sets, ours and published, best first."""
+    reference = published.one_class()
+    ours = summary.complete(table, [n for n in table.index if n.startswith("adbench/")])
+    if ours.empty or reference.empty:
+        return []
+    reference = reference.reindex(ours.index).dropna(axis=1)
+    rows = [(f"**{name}**", summary.mean(ours[name])) for name in ours]
+    rows += [(f"{name}, published", summary.mean(reference[name])) for name in reference]
+    rows.sort(key=lambda row: -row[1].value)
+    lines = [
+        f"## ADBench, one-class: mean of {len(ours)} sets",
+        "",
+        "The interval is that of the mean when the sets are drawn anew.",
+        "",
+        "| method | mean AUROC | 95% interval |",
+        "| --- | --- | --- |",
+    ]
+    lines += [f"| {n} | {m.value:.4f} | {m.low:.3f}–{m.high:.3f} |" for n, m in rows]
+    return [*lines, ""]
+
+
+def _cells(frame: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    seeds = frame.groupby(["set", "detector"])["seed"].nunique()
+    lines = [
+        "| set | seeds | " + " | ".join(table.columns) + " |",
+        "| --- | --- |" + " --- |" * len(table.columns),
+    ]
+    for name in table.index:
+        cells = [_cell(frame, table, name, detector) for detector in table.columns]
+        counts = sorted(set(seeds[name]))
+        count = f"{counts[0]}–{counts[-1]}" if len(counts) > 1 else str(counts[0])
+        lines.append(f"| {name} | {count} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _cell(frame: pd.DataFrame, table: pd.DataFrame, name: str, detector: str) -> str:
+    value = float(table[detector][name])
+    if math.isnan(value):
+        return ""
+    ends = summary.interval(frame, name, detector)
+    shown = f"{value:.3f}"
+    return f"{shown} [{ends[0]:.3f}–{ends[1]:.3f}]" if ends else shown
+
+
+def _speed(frame: pd.DataFrame) -> list[str]:
+    speed = frame.groupby("detector")[["train_seconds", "rows_per_second"]].median()
+    lines = ["| detector | seconds to train | rows per second to score |", "| --- | --- | --- |"]
+    for name, row in speed.sort_values("rows_per_second", ascending=False).iterrows():
+        lines.append(f"| {name} | {row['train_seconds']:.1f} | {row['rows_per_second']:,.0f} |")
+    return lines
+
+
+def _refused(found: Sequence[Result]) -> list[str]:
+    lines = [f"- {r.detector} on {r.set}: {r.refused}" for r in found if r.refused]
+    return ["", "## Without a figure", "", *dict.fromkeys(lines)] if lines else []
+
+
+def heat_map(frame: pd.DataFrame) -> str:
+    """Sets by detectors in colour, the published figures beside: one HTML page, no scripts."""
+    ours = summary.table(frame)
+    reference = published.one_class().reindex(ours.index)
+    shown = [name for name in _BESIDE if name in reference]
+    groups = [("Anomaray", ours), ("published", reference[shown])]
+    loader = jinja2.FileSystemLoader(_TEMPLATES)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["heat"] = heat
+    return environment.get_template("heat_map.html").render(
+        groups=[(title, list(part.columns)) for title, part in groups],
+        rows=[
+            (name, [[_known(part[c][name]) for c in part.columns] for _, part in groups])
+            for name in ours.index
+        ],
+    )
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def heat(value: float) -> int:
+    """Percent of the full colour: 0 at chance and below, 100 at 1; the last tenth counts most."""
+    above = max(0.0, (value - _CHANCE) / (1 - _CHANCE))
+    return round(100 * above**3)
