@@ -7,7 +7,6 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import scipy.signal
 import soundfile
 
 from models.cells import Cells, nulls
@@ -67,6 +66,9 @@ def read_wave(data: bytes, column: Audio) -> Floats:
         raise NotARecording("no samples, or some that are no numbers")
     mixed = kept.mean(1)
     if rate != column.sample_rate:
+        # Half a second of start-up and 36 MB a process, which only such a recording needs.
+        import scipy.signal
+
         common = math.gcd(rate, column.sample_rate)
         mixed = scipy.signal.resample_poly(mixed, column.sample_rate // common, rate // common)
     wave = np.zeros(_samples(column), np.float32)
