@@ -253,9 +253,8 @@ class _Chunks:
 
     def ranges(self, groups: Sequence[int], names: Sequence[str]) -> list[tuple[int, int]]:
         """The bytes [start, stop) of each chunk of these columns."""
-        return [
-            span for group in groups for name in names for span in self._of(group).get(name, ())
-        ]
+        chunks = [self._of(group) for group in groups]
+        return [span for found in chunks for name in names for span in found.get(name, ())]
 
     def _of(self, index: int) -> dict[str, list[tuple[int, int]]]:
         if index not in self._found:
