@@ -9,31 +9,26 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from cluster import judge
-from cluster.distinct import KeySample
-from cluster.intake import Admission, Books, Intake, Lot, SetAside
+from cluster.intake import Books, Intake, Lot, SetAside
 from cluster.lake import retries, schemas, shard
 from cluster.lake.journal import Journal
 from cluster.lake.reading import UnreadableFile
 from cluster.lake.registry import Registry
 from cluster.lake.snapshot import Split, Task
 from cluster.lake.store import ChangedSinceSnapshot, Store
+from cluster.outcome import Found, Outcome, ReadSplit
 from cluster.resources import ActorPlan, plan_actors
 from cluster.stages import Stages
 from cluster.stream import SplitWorker, stream
 from models.bundle import open_bundle
 from models.columns import Roles
-from models.extracted import Extracted, joined
-from models.score_histogram import ScoreHistogram
+from models.extracted import joined
 
 # What was begun this often and never finished goes to the quarantine: a node may well be lost twice
 # in a night under the same split, four times points to the split.
 ATTEMPTS = 4
-
-_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_MOST_HOURS = 100_000  # of a table that counts each hour
 
 FLAGS, SCORES, QUARANTINE, RUNS, REGISTRY = "flags", "scores", "quarantine", "_runs", "registry"
 
@@ -87,7 +82,9 @@ class Scorer(SplitWorker):
         time = (roles.time,) if roles.time else ()
         if job.all_scores:
             carried = (*roles.id, *time, *roles.entity, *carried)
-        return Intake(job.input_uri, self.encoder, roles, job.filter, carried, time)
+        return Intake(
+            job.input_uri, self.encoder, roles, job.filter, carried, time, tuple(roles.flagged)
+        )
 
     def answer(self, day: str, task: Task) -> dict[str, Any]:
         resent = retries.mine().value
@@ -95,7 +92,7 @@ class Scorer(SplitWorker):
         attempt = self.journal.begin_attempt(task.id, limit)
         stoppers = self._stoppers(task, attempt)
         attempt = attempt or limit + 1
-        stages, outcome = Stages(), _Outcome()
+        stages, outcome = Stages(), Outcome()
         for place, split in enumerate(task.splits):
             if place in stoppers:
                 message = f"the split stopped its actor {attempt - 1} times"
@@ -104,6 +101,9 @@ class Scorer(SplitWorker):
             if attempt > ATTEMPTS:
                 self.journal.begin_step(task.id, attempt, place)
             self._score(split, outcome, stages)
+            if attempt > ATTEMPTS:  # what stops the actor must stop it at its own place
+                self._judge_waiting(outcome, stages)
+        self._judge_waiting(outcome, stages)
         receipt = self._receipt(day, task, attempt, outcome, stages)
         receipt["resent"] = retries.mine().value - resent
         return self.journal.record(task.id, receipt)
@@ -120,25 +120,51 @@ class Scorer(SplitWorker):
         steps = (self.journal.last_step(task.id, one) for one in earlier)
         return {step for step in steps if step is not None}
 
-    def _score(self, split: Split, outcome: "_Outcome", stages: Stages) -> None:
-        """One split: all of it goes into the outcome, or, where it cannot be read, none."""
-        books, found = Books(), _Found()
+    def _score(self, split: Split, outcome: Outcome, stages: Stages) -> None:
+        """One split: all of it goes into the outcome, or, where it cannot be read, none; a small
+        one waits for its neighbours."""
+        small = self.intake.reads_at_once(split)
+        if not small:
+            self._judge_waiting(outcome, stages)
+        books = Books()
         try:
             with self.intake.open(split, books, stages) as admission:
+                one = ReadSplit(split, books, admission, [], Found())
                 with self.turn:
                     for lot in admission.lots():
-                        self._judge(lot, found, stages)
-                if len(found.numbers):
+                        if small:
+                            one.lots.append(lot)
+                        else:
+                            self._judge([(lot, one.found)], stages)
+                if len(one.found.numbers):
                     with stages("read"):
-                        found.rows = admission.take(self.job.roles.flagged, found.numbers)
+                        one.found.rows = admission.take(self.job.roles.flagged, one.found.numbers)
         except (UnreadableFile, ChangedSinceSnapshot) as error:
             outcome.refuse(split, getattr(error, "rule", "changed"), str(error))
             return
+        if not small:
+            with stages("filter"):
+                outcome.add(one, self.job.roles)
+            return
+        outcome.waiting.append(one)
+        if sum(read.split.rows for read in outcome.waiting) >= self.intake.batch_rows:
+            self._judge_waiting(outcome, stages)
+
+    def _judge_waiting(self, outcome: Outcome, stages: Stages) -> None:
+        """Small splits together: one by one each would fill a part of a chunk. Scoring 2,000 files
+        of 4,000 rows took half the time."""
+        waiting, outcome.waiting = outcome.waiting, []
+        with self.turn:
+            self._judge([(lot, one.found) for one in waiting for lot in one.lots], stages)
         with stages("filter"):
-            outcome.add(split, books, found, admission, self.job.roles)
+            for one in waiting:
+                if len(one.found.numbers):
+                    wanted = self.job.roles.flagged
+                    one.found.rows = one.admission.take(wanted, one.found.numbers)
+                outcome.add(one, self.job.roles)
 
     def _receipt(
-        self, day: str, task: Task, attempt: int, outcome: "_Outcome", stages: Stages
+        self, day: str, task: Task, attempt: int, outcome: Outcome, stages: Stages
     ) -> dict[str, Any]:
         """Write what there is to write, and say what was done."""
         flags = self._flags(outcome.found, stages)
@@ -163,20 +189,24 @@ class Scorer(SplitWorker):
         receipt["seconds"] = round(sum(stages.seconds.values()), 3)
         return receipt
 
-    def _judge(self, lot: Lot, found: "_Found", stages: Stages) -> None:
-        """Score a lot, and keep what is to be kept of it."""
+    def _judge(self, lots: Sequence[tuple[Lot, Found]], stages: Stages) -> None:
+        """Score lots, as if they were one, and keep what is to be kept of each."""
+        if not lots:
+            return
         with stages("score"):
-            scored = judge.scores(self.encoder, {"": self.detector}, lot.extracted, self.device)
+            extracted = joined([lot.extracted for lot, _ in lots])
+            scored = judge.scores(self.encoder, {"": self.detector}, extracted, self.device)[""]
         with stages("filter"):
-            scores = scored[""]
-            flagged = np.flatnonzero(scores > self.job.threshold)
-            found.add(lot, scores, flagged)
-            if self.job.all_scores:
-                found.every.append(self._scores(lot, scores))
-            if self.job.roles.label:
-                found.labelled.append(labelled_scores(lot, {"score": scores}, self.job.roles))
+            edges = np.cumsum([len(lot.numbers) for lot, _ in lots])[:-1]
+            for (lot, found), scores in zip(lots, np.split(scored, edges), strict=True):
+                flagged = np.flatnonzero(scores > self.job.threshold)
+                found.add(lot, scores, flagged)
+                if self.job.all_scores:
+                    found.every.append(self._scores(lot, scores))
+                if self.job.roles.label:
+                    found.labelled.append(labelled_scores(lot, {"score": scores}, self.job.roles))
 
-    def _flags(self, parts: list[tuple[str, "_Found"]], stages: Stages) -> list[pa.Table]:
+    def _flags(self, parts: list[tuple[str, Found]], stages: Stages) -> list[pa.Table]:
         """The flagged rows, with the columns that only they need, and their reasons, which are
         found for all at once: one table, or none."""
         parts = [(key, found) for key, found in parts if len(found.numbers)]
@@ -205,7 +235,7 @@ class Scorer(SplitWorker):
             ]
             return [pa.table(columns, schema=schema)]
 
-    def _anomaly_ids(self, key: str, found: "_Found") -> list[str]:
+    def _anomaly_ids(self, key: str, found: Found) -> list[str]:
         """The same for a row and a model, whenever it is scored: by the id, else by its place."""
         keys: Iterable[tuple[Any, ...]]
         if self.job.roles.id:
@@ -248,7 +278,7 @@ class Scorer(SplitWorker):
         return self._write(QUARANTINE, day, name, [table])
 
 
-def _conformed(found: "_Found", schema: pa.Schema, roles: Roles) -> pa.Table:
+def _conformed(found: Found, schema: pa.Schema, roles: Roles) -> pa.Table:
     return pa.table(schemas.conform(found.rows, schema, roles.flagged), names=list(roles.flagged))
 
 
@@ -260,140 +290,3 @@ def labelled_scores(lot: Lot, scores: Mapping[str, np.ndarray], roles: Roles) ->
     if roles.kind:
         columns["kind"] = lot.rows.column(roles.kind).cast(pa.string())
     return pa.table(columns)
-
-
-class _Found:
-    """What the lots of one split leave behind."""
-
-    def __init__(self) -> None:
-        self._numbers: list[np.ndarray] = []
-        self._scores: list[np.ndarray] = []
-        self.extracted: list[Extracted] = []  # of the flagged rows
-        self.all_scores: list[np.ndarray] = []
-        self.every: list[pa.Table] = []
-        self.labelled: list[pa.Table] = []
-        self.rows = pa.table({})  # columns of the flagged rows that a flag carries
-
-    def add(self, lot: Lot, scores: np.ndarray, flagged: np.ndarray) -> None:
-        self.all_scores.append(scores)
-        if len(flagged):
-            self._numbers.append(lot.numbers[flagged])
-            self._scores.append(scores[flagged])
-            self.extracted.append(lot.extracted.take(torch.from_numpy(flagged)))
-
-    @property
-    def numbers(self) -> np.ndarray:
-        """Row numbers in the file of the flagged rows: int64, ascending."""
-        return np.concatenate(self._numbers) if self._numbers else np.empty(0, np.int64)
-
-    @property
-    def scores(self) -> np.ndarray:
-        """Their scores, float32."""
-        return np.concatenate(self._scores)
-
-
-class _Outcome:
-    """What became of the rows of a task, split by split."""
-
-    def __init__(self) -> None:
-        self.rows = self.filtered = self.scored = self.quarantined = 0
-        self.aside: list[tuple[str, SetAside]] = []
-        self.rules: list[dict[str, Any]] = []
-        self.unreadable: list[dict[str, Any]] = []
-        self.keys = KeySample()
-        self.tally = Tally()
-        self.found: list[tuple[str, _Found]] = []
-
-    def add(
-        self, split: Split, books: Books, found: _Found, admission: Admission, roles: Roles
-    ) -> None:
-        self.rows += books.rows
-        self.filtered += books.filtered
-        self.scored += books.good
-        self.quarantined += len(books.set_aside)
-        self.aside += [(split.key, item) for item in books.set_aside]
-        self.rules += _rules(split.key, books.set_aside)
-        self.keys.merge(books.keys)
-        self.tally.add(found, admission, roles)
-        self.found.append((split.key, found))
-
-    def refuse(self, split: Split, rule: str, message: str) -> None:
-        """A split that could not be read: all its rows are set aside."""
-        self.rows += split.rows
-        self.quarantined += split.rows
-        self.aside.append((split.key, SetAside(None, "", rule, message)))
-        self.unreadable.append(
-            {"file": split.key, "rows": split.rows, "rule": rule, "message": message}
-        )
-
-    def to_document(self) -> dict[str, Any]:
-        return {
-            "rows": self.rows,
-            "filtered": self.filtered,
-            "scored": self.scored,
-            "quarantined": self.quarantined,
-            "unreadable": self.unreadable,
-            "rules": self.rules,
-            "keys": self.keys.to_document(),
-            **self.tally.to_document(),
-        }
-
-
-class Tally:
-    """Counts of a task that the run card and the gates need."""
-
-    def __init__(self) -> None:
-        self.non_finite = 0
-        self.hours: dict[str, list[int]] = {}
-        self.histogram = ScoreHistogram()
-
-    def add(self, found: _Found, admission: Admission, roles: Roles) -> None:
-        """Count the scores of a split, and its rows and flags by the hour."""
-        if found.all_scores:
-            scores = np.concatenate(found.all_scores)
-            finite = np.isfinite(scores)
-            self.non_finite += int((~finite).sum())
-            self.histogram.update(scores[finite])
-        if roles.time and admission.ahead is not None:
-            time_column = admission.ahead.column(roles.time)
-            if pa.types.is_timestamp(time_column.type):
-                flagged = np.searchsorted(admission.numbers, found.numbers)
-                self._by_hour(time_column, flagged, admission.used)
-
-    def _by_hour(self, time_column: pa.ChunkedArray, flagged: np.ndarray, used: np.ndarray) -> None:
-        per_hour = 3600 * _PER_SECOND[time_column.type.unit]
-        instants = time_column.cast(pa.int64()).fill_null(0).to_numpy() // per_hour
-        first = int(instants.min()) if len(instants) else 0
-        if len(instants) and int(instants.max()) - first < _MOST_HOURS:
-            rows = np.bincount((instants - first)[used])
-            flags = np.bincount((instants - first)[flagged], minlength=len(rows))
-            hours = np.flatnonzero(rows)
-            values, counts, marked = hours + first, rows[hours], flags[hours]
-        else:  # times all over the place: no table of all hours between
-            values, place = np.unique(instants, return_inverse=True)
-            counts = np.bincount(place[used], minlength=len(values))
-            marked = np.bincount(place[flagged], minlength=len(values))
-        for value, n, m in zip(values.tolist(), counts.tolist(), marked.tolist(), strict=True):
-            if n:
-                entry = self.hours.setdefault(str(value), [0, 0])
-                entry[0] += n
-                entry[1] += m
-
-    def to_document(self) -> dict[str, Any]:
-        return {
-            "non_finite": self.non_finite,
-            "sketch": self.histogram.to_document(),
-            "hours": self.hours,
-        }
-
-
-def _rules(file: str, aside: list[SetAside]) -> list[dict[str, Any]]:
-    """Rows set aside by column and rule, each with a few row numbers as examples."""
-    grouped: dict[tuple[str, str], list[int]] = {}
-    for item in aside:
-        if item.row is not None:
-            grouped.setdefault((item.column, item.rule), []).append(item.row)
-    return [
-        {"file": file, "column": column, "rule": rule, "rows": len(rows), "examples": rows[:5]}
-        for (column, rule), rows in sorted(grouped.items())
-    ]

@@ -7,8 +7,6 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import scipy.fft
-import scipy.signal
 import soundfile
 
 from models.cells import Cells, nulls
@@ -68,6 +66,9 @@ def read_wave(data: bytes, column: Audio) -> Floats:
         raise NotARecording("no samples, or some that are no numbers")
     mixed = kept.mean(1)
     if rate != column.sample_rate:
+        # Half a second of start-up and 36 MB a process, which only such a recording needs.
+        import scipy.signal
+
         common = math.gcd(rate, column.sample_rate)
         mixed = scipy.signal.resample_poly(mixed, column.sample_rate // common, rate // common)
     wave = np.zeros(_samples(column), np.float32)
@@ -82,7 +83,7 @@ def log_mel(wave: Floats, column: Audio) -> Floats:
     taper = np.hanning(window)
     scaled = (taper / (taper.sum() / 2)).astype(np.float32)
     # In single precision, which takes half the time: its noise lies below QUIET.
-    spectrum = scipy.fft.rfft(pieces * scaled, _points(window))
+    spectrum = np.fft.rfft(pieces * scaled, _points(window))
     power = _bands(column.sample_rate, column.mels) @ (np.abs(spectrum) ** 2).T
     logs: Floats = np.log(np.maximum(power, np.float32(QUIET)))
     return logs

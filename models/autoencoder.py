@@ -188,7 +188,8 @@ class Autoencoder(Detector):
     def _decode(self, columns: Tensor, dropout: float = 0.0) -> Tensor:
         """Outputs [rows, width]: the numeric columns (binaries as logits), logits a category."""
         # float: bf16 under autocast is for the products, not for losses and residuals
-        return run(self.decoder, run(self.encoder, columns, dropout), dropout).float()
+        latent = run(self.encoder, columns, dropout)
+        return run(self.decoder, latent, dropout, by_columns=True).float()
 
     def _parts(self, out: Tensor, dim: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The numeric columns, and the block of each category, along the dimension of columns."""

@@ -163,11 +163,11 @@ class Layout:
             )
         self._check_shapes(batch)
         if self.categories and len(batch.codes) and batch.codes.device.type == "cpu":
-            sizes = torch.tensor([c.size for c in self.categories])
-            outside = ((batch.codes < 0) | (batch.codes >= sizes)).any(0).nonzero()
-            if len(outside):
-                category = self.categories[int(outside[0])]
-                raise _outside(category.name, category.size)
+            codes = batch.codes.T
+            ends = zip(codes.amin(1).tolist(), codes.amax(1).tolist(), strict=True)
+            for category, (least, most) in zip(self.categories, ends, strict=True):
+                if least < 0 or most >= category.size:
+                    raise _outside(category.name, category.size)
         for given, tokens in zip(self.tokens, batch.tokens, strict=True):
             if tokens.numel() and tokens.device.type == "cpu":
                 low, high = tokens.aminmax()

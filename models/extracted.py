@@ -46,10 +46,12 @@ class Extracted(NamedTuple):
 
 
 def joined(parts: Sequence[Extracted]) -> Extracted:
-    """The rows of all parts, without their problems."""
+    """The rows of all parts, without their problems; each column in one piece of memory."""
+    if len(parts) == 1:
+        return parts[0]._replace(problems=())
     return Extracted(
-        torch.cat([part.values for part in parts]),
-        torch.cat([part.codes for part in parts]),
+        torch.cat([part.values.T for part in parts], 1).T,
+        torch.cat([part.codes.T for part in parts], 1).T,
         (),
         tuple(map(torch.cat, zip(*(part.signals for part in parts), strict=True))),
         tuple(map(torch.cat, zip(*(part.tokens for part in parts), strict=True))),

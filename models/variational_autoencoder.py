@@ -57,4 +57,4 @@ class VariationalAutoencoder(Autoencoder):
 
     def _decode(self, columns: Tensor, dropout: float = 0.0) -> Tensor:
         mean = run(self.encoder, columns, dropout)[:, : self.latent]
-        return run(self.decoder, mean.contiguous(), dropout).float()
+        return run(self.decoder, mean.contiguous(), dropout, by_columns=True).float()

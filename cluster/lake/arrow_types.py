@@ -1,5 +1,7 @@
 """Types as the readers hand them out: one of several ways to store the same values."""
 
+from functools import cache
+
 import pyarrow as pa
 
 
@@ -46,6 +48,7 @@ def plain_array(column: pa.Array) -> pa.Array:
     return column.cast(wanted, safe=not pa.types.is_decimal(column.type))
 
 
+@cache  # a day of 2,000 files of 22 columns has 44,000 of them, and a handful of types
 def signature(kind: pa.DataType) -> str:
     """The type as text, the same for all ways to store the same values."""
     inner = plain(kind)

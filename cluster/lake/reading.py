@@ -65,7 +65,9 @@ class OpenSplit:
     def __init__(self, split: Split, file: ReadOnlyFile, filter_text: str | None) -> None:
         self.split, self._file = split, file
         self._parquet = _open(file)
-        schema = self._parquet.schema_arrow
+        # Each look at a footer makes it anew: in 2,000 small files, half a millisecond of each.
+        self._schema = schema = self._parquet.schema_arrow
+        self._chunks = _Chunks(file, self._parquet.metadata)
         self._filter = parse_filter(filter_text, schema.names) if filter_text else None
         if self._filter:
             _need(split.key, schema, self._filter.columns)
@@ -76,7 +78,7 @@ class OpenSplit:
     def fetch(self, columns: Sequence[str]) -> None:
         """Be told which columns will be read: they are brought near in few, large requests."""
         with _told(self.split.key):
-            _fetch(self._file, self._parquet.metadata, self._groups, self._names(columns))
+            self._fetch(self._groups, self._names(columns))
 
     def rows(
         self, columns: Sequence[str], batch_rows: int, dictionaries: Sequence[str] = ()
@@ -106,16 +108,16 @@ class OpenSplit:
         """
         names = tuple(dict.fromkeys(columns))
         with _told(self.split.key):
-            _need(self.split.key, self._parquet.schema_arrow, names)
-            metadata = self._parquet.metadata
-            edges = _edges(metadata)
+            _need(self.split.key, self._schema, names)
+            edges = _edges(self._parquet.metadata)
             held = np.searchsorted(edges, numbers, side="right") - 1
             groups = tuple(dict.fromkeys(held.tolist()))
-            kinds = {name: self._parquet.schema_arrow.field(name).type for name in names}
+            kinds = {name: self._schema.field(name).type for name in names}
             texts = [name for name, kind in kinds.items() if pa.types.is_string(kind)]
-            _fetch(self._file, metadata, groups, names)
+            self._fetch(groups, names)
             parquet = self._open_for(names, texts, groups)
-            schema = plain_schema(pa.schema([parquet.schema_arrow.field(n) for n in names]))
+            found = parquet.schema_arrow
+            schema = plain_schema(pa.schema([found.field(name) for name in names]))
             parts = []
             place = first = 0
             here = _numbers_of(edges, groups)
@@ -136,8 +138,14 @@ class OpenSplit:
         """The columns, and those of the filter."""
         extra = self._filter.columns if self._filter else ()
         names = tuple(dict.fromkeys((*columns, *extra)))
-        _need(self.split.key, self._parquet.schema_arrow, names)
+        _need(self.split.key, self._schema, names)
         return names
+
+    def _fetch(self, groups: Sequence[int], names: Sequence[str]) -> None:
+        """Bring the column chunks near, unless they are too large."""
+        ranges = self._chunks.ranges(groups, names)
+        if _size(ranges) <= _PREFETCH:
+            self._file.prefetch(ranges)
 
     def _open_for(
         self,
@@ -146,13 +154,15 @@ class OpenSplit:
         groups: Sequence[int] | None = None,
     ) -> pq.ParquetFile:
         read = self._groups if groups is None else groups
-        metadata = self._parquet.metadata
-        large = _size(_ranges(self._file, metadata, read, names)) > _PREFETCH
+        large = _size(self._chunks.ranges(read, names)) > _PREFETCH
         filtered = self._filter.columns if self._filter else ()
+        wanted = [name for name in dictionaries if name not in filtered]
+        if not wanted and not large:
+            return self._parquet
         return _open(
             self._file,
-            metadata=metadata,
-            read_dictionary=[name for name in dictionaries if name not in filtered],
+            metadata=self._parquet.metadata,
+            read_dictionary=wanted,
             buffer_size=_BIT if large else 0,
         )
 
@@ -221,47 +231,56 @@ def _groups(
     """The split's row groups that may hold rows of the filter."""
     if row_filter is None:
         return split.row_groups
-    kinds = [parquet.schema_arrow.field(name).type for name in row_filter.columns]
+    found = parquet.schema_arrow
+    kinds = [found.field(name).type for name in row_filter.columns]
     # The statistics of floats say nothing of NaN, for which `not (x < 5)` is true: never skip.
     if any(pa.types.is_floating(kind) or pa.types.is_nested(kind) for kind in kinds):
         return split.row_groups
     file.seek(0)
     fragment = ds.ParquetFileFormat().make_fragment(file, row_groups=list(split.row_groups))
-    subset = fragment.subset(filter=row_filter.expression, schema=parquet.schema_arrow)
+    subset = fragment.subset(filter=row_filter.expression, schema=found)
     # pyarrow hands them through a Python set: (6, 7, 8) comes back as 8, 6, 7.
     kept = {group.id for group in subset.row_groups}
     return tuple(index for index in split.row_groups if index in kept)
 
 
-def _ranges(
-    file: ReadOnlyFile, metadata: pq.FileMetaData, groups: Sequence[int], names: Sequence[str]
-) -> list[tuple[int, int]]:
-    """Where the column chunks lie."""
-    ranges = []
-    for index in groups:
-        group = metadata.row_group(index)
-        for place in range(group.num_columns):
-            chunk = group.column(place)
-            path = chunk.path_in_schema
-            if any(path == name or path.startswith(name + ".") for name in names):
+class _Chunks:
+    """Where the column chunks of a file lie, by row group and column; looked up once each."""
+
+    def __init__(self, file: ReadOnlyFile, metadata: pq.FileMetaData) -> None:
+        self._length, self._metadata = file.length, metadata
+        self._found: dict[int, dict[str, list[tuple[int, int]]]] = {}
+
+    def ranges(self, groups: Sequence[int], names: Sequence[str]) -> list[tuple[int, int]]:
+        """The bytes [start, stop) of each chunk of these columns."""
+        chunks = [self._of(group) for group in groups]
+        return [span for found in chunks for name in names for span in found.get(name, ())]
+
+    def _of(self, index: int) -> dict[str, list[tuple[int, int]]]:
+        if index not in self._found:
+            found = self._found[index] = {}
+            group = self._metadata.row_group(index)
+            for place in range(group.num_columns):
+                chunk = group.column(place)
                 start = chunk.data_page_offset
                 if chunk.dictionary_page_offset:
                     start = min(start, chunk.dictionary_page_offset)
-                ranges.append((start, min(file.length, start + chunk.total_compressed_size)))
-    return ranges
+                stop = min(self._length, start + chunk.total_compressed_size)
+                for name in _prefixes(chunk.path_in_schema):
+                    found.setdefault(name, []).append((start, stop))
+        return self._found[index]
+
+
+def _prefixes(path: str) -> Iterator[str]:
+    """What may be meant by a column's path: `a.b` is a part of `a`, or a name with a dot."""
+    yield path
+    while "." in path:
+        path = path.rpartition(".")[0]
+        yield path
 
 
 def _size(ranges: Sequence[tuple[int, int]]) -> int:
     return sum(stop - start for start, stop in ranges)
-
-
-def _fetch(
-    file: ReadOnlyFile, metadata: pq.FileMetaData, groups: Sequence[int], names: Sequence[str]
-) -> None:
-    """Bring the column chunks near, unless they are too large."""
-    ranges = _ranges(file, metadata, groups, names)
-    if _size(ranges) <= _PREFETCH:
-        file.prefetch(ranges)
 
 
 def _rows(
@@ -276,7 +295,8 @@ def _rows(
 ) -> Iterator[Rows]:
     last = split.first_row + split.rows
     place = 0
-    schema = plain_schema(pa.schema([parquet.schema_arrow.field(name) for name in names]))
+    found = parquet.schema_arrow  # made anew by each look
+    schema = plain_schema(pa.schema([found.field(name) for name in names]))
     for batch in parquet.iter_batches(
         # One thread a split: the actor's threads have a split each.
         batch_rows,

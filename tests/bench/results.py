@@ -19,6 +19,7 @@ class Run:
     peak_private_bytes: int
     flagged: int
     digest: str  # of the sorted ids of the flags
+    profile: dict[str, Any] | None = None  # Anomaray's own: seconds by stage (`jobs.profile`)
 
 
 @dataclass

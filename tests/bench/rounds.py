@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.bench import agreement, measure
+from tests.bench import agreement, measure, stages
 from tests.bench.agreement import Flags
 from tests.bench.contenders import Contender, anomaray
 from tests.bench.prepare import Case
@@ -83,6 +83,7 @@ class Rounds:
         line.rows, line.note = said.get("rows") or line.rows, said.get("note")
         flags = agreement.read(out)
         self._check(contender, flags)
+        profile = stages.profile(out)
         shutil.rmtree(out)
         cost = ended.cost
         return Run(
@@ -92,6 +93,7 @@ class Rounds:
             peak_private_bytes=cost.peak_private_bytes,
             flagged=len(flags.ids),
             digest=flags.digest,
+            profile=profile,
         )
 
     def _command(self, contender: Contender, out: Path) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from models.bundle import open_bundle, read_directory
-from tests.bench import agreement, measure, prepare, report, results, workloads
+from tests.bench import agreement, measure, prepare, report, results, stages, workloads
 from tests.bench.agreement import Flags
 from tests.bench.contenders import fused
 from tests.bench.measure import ROOT
@@ -159,6 +159,17 @@ def test_growth_is_the_line_through_the_sizes() -> None:
     assert found.fixed_seconds == pytest.approx(2)
     assert found.rows_per_second == pytest.approx(4_000_000)
     assert found.furthest == pytest.approx(0, abs=1e-9)
+
+
+def test_the_report_says_what_each_stage_of_ours_costs_beside_the_loop(tmp_path: Path) -> None:
+    spent = {"driver": {"wait": 3.0}, "actors": {"read": 2.0, "idle": 5.0}}
+    ours = Line("anomaray", "W1", "local", 1_000_000, 1, 0, [Run(4, 3, 0, 0, 0, "", spent)])
+    loop = Line("limit", "W1", "local", 1_000_000, 1, 0, [Run(1, 1, 0.5, 0, 0, "")])
+    text = stages.section(Results({}, "", "", 1, [ours, loop]))
+    assert "| driver: wait | 3.00 | – |" in text
+    assert "| actors: read | 2.00 | 2,000 |" in text
+    assert "| **actors, busy** | 2.00 | 2,000 |" in text
+    assert "| the loop's CPU, `limit` | 0.50 | 500 |" in text
 
 
 def test_a_lake_is_written_once_and_its_ids_are_unique(tmp_path: Path) -> None:
