@@ -4,7 +4,8 @@ A matrix product may differ in its last bits with the number of rows; a chunk of
 padded, makes a row's score independent of how rows were batched.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from models.columns import Roles
 from models.detector import Batch, Contributions, Detector
 from models.encoder import Encoder
 from models.extracted import Extracted
+from models.pictures import Picture, most_to_blame
 from models.reasons import REASONS_TYPE
 
 
@@ -53,16 +55,26 @@ def scores(
     }
 
 
-def reasons(
+class Explained(NamedTuple):
+    """Why rows have their scores."""
+
+    reasons: pa.Array  # `REASONS_TYPE` [rows]
+    pictures: list[Picture | None]  # [rows]
+
+
+def explain(
     encoder: Encoder,
     detector: Detector,
     extracted: Extracted,
     roles: Roles,
     top: int,
+    pictured: Collection[int],
     device: torch.device,
-) -> pa.Array:
-    """The top reasons of each row: list of struct (feature, contribution, observed, expected)."""
-    parts = [pa.array([], REASONS_TYPE)]
+) -> Explained:
+    """The `top` reasons of each row, and a picture of those at the places `pictured`, where a
+    signal of theirs may be shown."""
+    reasons = [pa.array([], REASONS_TYPE)]
+    pictures: list[Picture | None] = []
     for chunk, batch in encoded(encoder, extracted, device):
         told = detector.contributions(batch)
         real = slice(chunk.rows)
@@ -71,5 +83,13 @@ def reasons(
             told.expected.take(real),
             tuple(each[real] for each in told.maps),
         )
-        parts.append(encoder.reasons(chunk, told, top, roles.sensitive))
-    return pa.concat_arrays(parts)
+        reasons.append(encoder.reasons(chunk, told, top, roles.sensitive))
+        first = len(pictures)
+        pictures += [None] * chunk.rows
+        if encoder.layout.signals and roles.pictured:
+            for row in range(chunk.rows):
+                if first + row in pictured:
+                    pictures[first + row] = most_to_blame(
+                        encoder.layout, batch, told, row, roles.pictured
+                    )
+    return Explained(pa.concat_arrays(reasons), pictures)

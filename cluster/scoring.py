@@ -29,6 +29,8 @@ from models.extracted import joined
 # What was begun this often and never finished goes to the quarantine: a node may well be lost twice
 # in a night under the same split, four times points to the split.
 ATTEMPTS = 4
+# Flags of a task, the most severe, that get a picture: each takes about 1 ms and 2 kB.
+PICTURES = 100
 
 FLAGS, SCORES, QUARANTINE, RUNS, REGISTRY = "flags", "scores", "quarantine", "_runs", "registry"
 
@@ -216,8 +218,14 @@ class Scorer(SplitWorker):
         scores = np.concatenate([found.scores for _, found in parts])
         with stages("reasons"):
             extracted = joined([one for _, found in parts for one in found.extracted])
-            reasons = judge.reasons(
-                self.encoder, self.detector, extracted, job.roles, job.top_reasons, self.device
+            explained = judge.explain(
+                self.encoder,
+                self.detector,
+                extracted,
+                job.roles,
+                job.top_reasons,
+                set(np.argsort(-scores, kind="stable")[:PICTURES].tolist()),
+                self.device,
             )
         schema = schemas.flags(job.schema, job.roles)
         with stages("write"):
@@ -228,11 +236,13 @@ class Scorer(SplitWorker):
                 pa.array(scores, pa.float32()),
                 pa.array(self.severity(scores), pa.float32()),
                 pa.array(np.full(len(scores), job.threshold, np.float32)),
-                reasons,
+                explained.reasons,
                 pa.array(ids),
                 pa.repeat(job.bundle, len(scores)),
                 pa.repeat(job.run_id, len(scores)),
             ]
+            if job.roles.pictured:
+                columns.append(pa.array(explained.pictures, schemas.PICTURE))
             return [pa.table(columns, schema=schema)]
 
     def _anomaly_ids(self, key: str, found: Found) -> list[str]:

@@ -105,6 +105,13 @@ class Reason(TypedDict):
     expected: str
 
 
+class Picture(TypedDict):
+    """The signal that is most to blame, and where in it: two panels."""
+
+    feature: str
+    png: str  # base64
+
+
 class TopFlag(TypedDict):
     """One flag, with the columns that it carries by role."""
 
@@ -115,6 +122,7 @@ class TopFlag(TypedDict):
     entities: dict[str, Any]
     kept: dict[str, Any]
     reasons: list[Reason]
+    picture: NotRequired[Picture | None]
 
 
 class QuarantineRule(TypedDict):

@@ -1,12 +1,13 @@
 """What a run card shows of the flags: the most severe, and who has most."""
 
+import base64
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.card import EntityFlags, TopFlag
+from jobs.card import EntityFlags, Picture, TopFlag
 from models.columns import Roles
 
 _TOP_FLAGS, _TOP_ENTITIES = 20, 10
@@ -58,6 +59,7 @@ class Flagged:
                     "entities": {n: shown[n] for n in roles.entity},
                     "kept": {n: shown[n] for n in roles.keep},
                     "reasons": row["reasons"] or [],
+                    "picture": _embedded(row.get("picture")),
                 }
             )
         return found
@@ -76,6 +78,12 @@ class Flagged:
             for row in table.sort_by(order)[:_TOP_ENTITIES].to_pylist()
         ]
         return sorted(found, key=lambda e: (-e["flags"], -e["max_severity"]))[:_TOP_ENTITIES]
+
+
+def _embedded(picture: Any) -> Picture | None:
+    if picture is None:
+        return None
+    return {"feature": picture["feature"], "png": base64.b64encode(picture["png"]).decode()}
 
 
 def _plain(value: Any) -> Any:

@@ -94,7 +94,8 @@ class Spec(Frozen):
 
     @property
     def roles(self) -> Roles:
-        return spec_columns.roles(self.columns)
+        roles, derivation = spec_columns.roles(self.columns), self.derivation
+        return spec_derived.with_derived(roles, derivation) if derivation else roles
 
     @property
     def training_uri(self) -> str:

@@ -46,6 +46,7 @@ Role = Literal[
 ROLES: tuple[str, ...] = get_args(Role)
 SIGNALS = ("vector", "sequence", "image", "audio", "text", "video")
 FEATURES = ("numeric", "categorical", "boolean", "ip", "port", "timestamp", *SIGNALS)
+PICTURED = {"sequence", "image", "audio", "video"}  # what a flag may show as a picture
 ANSWERS = ("label", "kind")  # what a detector must not see
 ONCE = ("time", "label", "kind")  # roles of one column at most
 
@@ -67,6 +68,7 @@ FLAG_COLUMNS = (
     "severity",
     "threshold",
     "reasons",
+    "picture",
     "anomaly_id",
     "bundle",
     "run_id",
@@ -236,6 +238,8 @@ def roles(columns: dict[str, Column]) -> Roles:
     def one(role: str) -> str | None:
         return next(iter(having(role)), None)
 
+    sensitive = frozenset(name for name, column in columns.items() if column.sensitive)
+    signals = (name for name, column in columns.items() if set(column.role) & PICTURED)
     return Roles(
         id=having("id"),
         time=one("time"),
@@ -243,7 +247,8 @@ def roles(columns: dict[str, Column]) -> Roles:
         label=one("label"),
         kind=one("kind"),
         keep=having("keep"),
-        sensitive=frozenset(name for name, column in columns.items() if column.sensitive),
+        sensitive=sensitive,
+        pictured=tuple(name for name in signals if name not in sensitive),
     )
 
 

@@ -1,5 +1,6 @@
 """The sections of a spec that derive columns from other rows: `history` and `window`."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -10,7 +11,7 @@ from cluster.lake.windows import SHORT, WINDOW, Window
 from jobs.spec_columns import ANSWERS, Column, Frozen, as_tuple, roles
 from jobs.spec_errors import expected, listed, nearest, problems
 from jobs.spec_yaml import Key
-from models.columns import Boolean, FeatureColumn, Numeric, Sequence
+from models.columns import Boolean, FeatureColumn, Numeric, Roles, Sequence
 
 
 def _span(text: str) -> str:
@@ -97,6 +98,18 @@ def features(derivation: Derivation) -> tuple[FeatureColumn, ...]:
     if derivation.window:
         made += [Sequence(WINDOW, length=derivation.window.length), Boolean(SHORT)]
     return tuple(made)
+
+
+def with_derived(given: Roles, derivation: Derivation) -> Roles:
+    """The roles, with derived columns as sensitive as what they are derived from."""
+    hidden = {c.name for c in derivation.derived if c.of in given.sensitive}
+    pictured = given.pictured
+    if derivation.window:
+        if given.sensitive & set(derivation.window.channels):
+            hidden.add(WINDOW)
+        else:
+            pictured = (*pictured, WINDOW)
+    return replace(given, sensitive=given.sensitive | hidden, pictured=pictured)
 
 
 def _feature(column: Derived) -> Numeric:

@@ -129,6 +129,7 @@ class Roles:
     kind: str | None = None  # the type of attack, for evaluation only
     keep: tuple[str, ...] = ()  # copied into the flags
     sensitive: frozenset[str] = frozenset()  # never in messages, reasons or pages
+    pictured: tuple[str, ...] = ()  # signals that a flag may show as a picture
 
     @property
     def flagged(self) -> tuple[str, ...]:

@@ -1,12 +1,14 @@
 """A flag's signal as a picture: what was seen, and beside it where the score came from."""
 
 import io
+from collections.abc import Collection
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from models.detector import SignalInput
+from models.detector import Batch, Contributions, Layout, SignalInput
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -15,9 +17,40 @@ Pixels = npt.NDArray[np.uint8]
 _STOPS = np.array(
     [(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], np.float64
 )
+KINDS = ("series", "image", "video")
 _LEAST_SIDE = 112  # pixels that the shorter side of a panel is enlarged to, by whole factors
 _MOST_SIDE = 448  # and the longer side at most
 _GAP = 4  # white pixels between the panels
+
+
+class Picture(TypedDict):
+    """What a flag shows."""
+
+    feature: str
+    png: bytes
+
+
+def most_to_blame(
+    layout: Layout, batch: Batch, told: Contributions, row: int, allowed: Collection[str]
+) -> Picture | None:
+    """A picture of the row's signal with the largest share, out of those that may be shown; None
+    where there is none, or the detector does not say where in it the score came from."""
+    first = len(layout.numeric) + len(layout.categories)
+    places = [
+        place
+        for place, signal in enumerate(layout.signals)
+        if signal.kind in KINDS and signal.name in allowed
+    ]
+    if not places or not told.maps:
+        return None
+    place = max(places, key=lambda one: float(told.shares[row, first + one]))
+    values, shares = batch.signals[place][row], told.maps[place][row]
+    png = picture(
+        layout.signals[place],
+        values.detach().float().cpu().numpy(),
+        shares.detach().float().cpu().numpy(),
+    )
+    return {"feature": layout.signals[place].name, "png": png}
 
 
 def picture(signal: SignalInput, values: Floats, shares: Floats) -> bytes:

@@ -20,6 +20,9 @@ REASONS = pa.list_(
     )
 )
 
+# What was seen of the signal that is most to blame, and where in it; null for other flags.
+PICTURE = pa.struct([pa.field("feature", pa.string()), pa.field("png", pa.binary())])
+
 _FLAG = [
     pa.field("score", pa.float32()),
     pa.field("severity", pa.float32()),
@@ -44,8 +47,10 @@ QUARANTINE = pa.schema(
 
 
 def flags(schema: pa.Schema, roles: Roles) -> pa.Schema:
-    """Schema of a flag's shard (the partition column `day` is in the path)."""
-    return _with(schema, roles, _FLAG)
+    """Schema of a flag's shard (the partition column `day` is in the path); with pictures where
+    a column is a signal."""
+    pictures = [pa.field("picture", PICTURE)] if roles.pictured else []
+    return _with(schema, roles, [*_FLAG, *pictures])
 
 
 def scores(schema: pa.Schema, roles: Roles) -> pa.Schema:

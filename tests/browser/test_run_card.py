@@ -122,7 +122,7 @@ def test_hostile_log_fields_do_nothing_and_keep_the_page_in_shape(
     visit.wait_for_charts()
     assert visit.quiet(), visit.complaints
     assert visit.overflow() <= 0
-    for word in ("script", "img", "svg", "a"):
+    for word in ("script", "img:not([src^='data:image/png;base64,'])", "svg", "a"):
         assert visit.page.locator(f"article {word}").count() == 0
 
 

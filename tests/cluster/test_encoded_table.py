@@ -1,6 +1,7 @@
 """Rows of signals on their way: read from Parquet, carried as tables, scored and explained."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -80,7 +81,7 @@ def test_rows_are_read_in_batches_that_suit_their_width(table: pa.Table, tmp_pat
     assert intake.batch_rows == CHUNKS * 4
     books = Books()
     lots = list(intake.lots(split, books))
-    assert [lot.extracted.rows for lot in lots] == [16, 16, 8]
+    assert [lot.extracted.rows for lot in lots] == [CHUNKS * 4, 40 - CHUNKS * 4]
     assert books.good == 40
     assert same(joined([lot.extracted for lot in lots]), encoder.extract(batch_of(table)))
 
@@ -94,11 +95,32 @@ def test_scores_do_not_depend_on_how_rows_were_batched(encoder: Encoder, table: 
         for a, b in ((0, 3), (3, 40))
     ]
     assert whole.tobytes() == np.concatenate(parts).tobytes()
-    reasons = judge.reasons(encoder, detector, extracted, Roles(), 3, CPU)
-    assert len(reasons) == 40
+    told = judge.explain(encoder, detector, extracted, Roles(), 3, set(), CPU)
+    reasons = told.reasons
+    assert len(reasons) == len(told.pictures) == 40
+    assert not any(told.pictures)
     assert all(
         reason["observed"] and reason["expected"] for reason in reasons.flatten().to_pylist()
     )
+
+
+def test_a_picture_shows_the_signal_that_is_most_to_blame_where_it_may_be_shown(
+    table: pa.Table,
+) -> None:
+    encoder = fit(table, (Video("clip", 2, 16), Image("picture", 16), Text("message")))
+    detector = catalog.build("autoencoder", encoder.layout, {}).eval()
+    extracted = encoder.extract(batch_of(table))
+
+    def pictures(*allowed: str) -> list[Any]:
+        roles = Roles(pictured=allowed)
+        return judge.explain(encoder, detector, extracted, roles, 3, {0, 39}, CPU).pictures
+
+    shown = pictures("picture")
+    assert [i for i, one in enumerate(shown) if one] == [0, 39]
+    assert shown[39]["feature"] == "picture"
+    assert shown[39]["png"].startswith(b"\x89PNG")
+    assert pictures("clip")[0]["feature"] == "clip"
+    assert not any(pictures()), "a sensitive column is in no picture"
 
 
 def test_the_names_of_channels_are_read_with_the_schema(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """A run card's document as a night of network flows would leave it, seeded."""
 
+import base64
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 
-from jobs.card import Card, DayEntry, ProfileFacts, TopFlag
+from jobs.card import Card, DayEntry, Picture, ProfileFacts, TopFlag
 from jobs.metrics import evaluate
 from jobs.profile import ACTOR_STAGES, Profile
+from models.detector import SignalInput
+from models.pictures import picture
 
 HOSTS = ("10.12.4.31", "10.12.9.200", "10.12.7.18", "10.12.3.77", "10.12.44.2", "10.12.0.9")
 INCIDENTS: tuple[tuple[str, str, list[tuple[str, float, str, str]]], ...] = (
@@ -192,6 +195,18 @@ def _flag(rng: np.random.Generator, start: datetime, i: int) -> TopFlag:
             {"feature": f, "contribution": c * 0.9**i, "observed": o, "expected": e}
             for f, c, o, e in reasons
         ],
+        "picture": None if i % 3 else _picture(rng),
+    }
+
+
+def _picture(rng: np.random.Generator) -> Picture:
+    """An hour of a host's load, of which the last minutes are to blame."""
+    signal = SignalInput("load", "series", (6, 60))
+    values = rng.normal(size=signal.shape).cumsum(1).astype(np.float32)
+    shares = (values**2 * (np.arange(60) > 50)).astype(np.float32)
+    return {
+        "feature": signal.name,
+        "png": base64.b64encode(picture(signal, values, shares)).decode(),
     }
 
 

@@ -1,11 +1,13 @@
 """A night over images, texts, vectors and sequences: trained, scored, explained, committed once."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from PIL import Image
 
 from jobs import flags
 from jobs.score import score
@@ -71,3 +73,10 @@ def test_a_night_of_signals_is_scored_explained_and_committed(
         picture = reasons["picture"]
         assert picture["observed"].startswith("brightness 255 of 255 at row")
         assert picture["expected"].startswith("brightness ")
+        shown = frame.loc[f"{DAYS[-1]}-{row}"]["picture"]
+        assert shown["feature"] == "picture"
+        heat = np.asarray(Image.open(io.BytesIO(shown["png"])).convert("L")).astype(int)
+        heat = heat[:, heat.shape[1] // 2 :]  # the second panel
+        corner = heat[: heat.shape[0] * 3 // 8, : heat.shape[1] * 3 // 8]
+        assert corner.mean() > 4 * heat.mean(), "the bright corner is where the score came from"
+    assert "data:image/png;base64," in Path(receipt.card or "").read_text()
