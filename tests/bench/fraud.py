@@ -117,7 +117,7 @@ def encoded(encoder: Encoder, rows: pa.Table, labels: bool) -> Batch:
     """All rows, none of which has anything that the encoder refuses."""
     extracted = encoder.extract(rows.combine_chunks().to_batches()[0])
     assert not extracted.problems
-    batch: Batch = encoder(extracted.values, extracted.codes)
+    batch: Batch = encoder(extracted)
     if not labels:
         return batch
     return batch._replace(label=torch.from_numpy(rows["label"].to_numpy().astype(np.float32)))
