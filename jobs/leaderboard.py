@@ -23,7 +23,7 @@ from jobs.console import step
 from jobs.days import SPLIT_BYTES, listed, training_days
 from jobs.metrics import Measure
 from jobs.spec import DayRange, Spec
-from jobs.train import both
+from jobs.training_run import both
 from models import catalog
 from models.detector import Batch, joined
 from models.encoder import Encoder

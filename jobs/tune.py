@@ -17,7 +17,7 @@ from jobs.choosing import samples
 from jobs.console import say, step
 from jobs.days import listed, plan_training
 from jobs.spec import DayRange, Spec
-from jobs.train import TrainingRun, training_options
+from jobs.training_run import TrainingRun, training_options
 from models import catalog
 from models.choosing import AUTO
 from models.judging import Judge
