@@ -204,3 +204,23 @@ def test_the_cut_is_that_of_the_published_figures(name: str) -> None:
     assert roc_auc_score(trial.labels, neighbours(trial)[:, 4]) == pytest.approx(
         expected, abs=0.005
     )
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("name", "learned", "scored", "share"),
+    [
+        ("fashion_mnist/sneaker", 6_000, 10_000, 0.9),
+        ("spoken_digits/4", 135, 150, 0.9),
+        ("sms_spam", 3_162, 1_510, 0.102),
+        ("bgl_2k", 928, 1_072, 0.133),
+        ("hdfs_100k", 6_096, 1_588, 0.036),
+    ],
+)
+def test_signals_are_cut_as_their_protocols_say(
+    name: str, learned: int, scored: int, share: float
+) -> None:
+    trial = PROTOCOLS[name].trial(0)
+    assert (len(trial.train), len(trial.test)) == (learned, scored)
+    assert trial.labels.mean() == pytest.approx(share, abs=5e-4)
+    assert trial.train.column_names == [column.name for column in trial.columns]
