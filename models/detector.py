@@ -104,6 +104,7 @@ class SignalInput:
     shape: tuple[int, ...]
     masked: bool = False
     channels: tuple[str, ...] = ()  # names of the channels, where they have one
+    restates: str | None = None  # the token input of the same text
 
     @property
     def width(self) -> int:

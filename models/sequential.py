@@ -44,6 +44,9 @@ class Sequence(nn.Module, ABC):
 class Sequential(Detector):
     """Each series and each token input is judged by a `Sequence` of its own, all other columns
     together by an `autoencoder` with its defaults; losses and scores add up.
+
+    What restates a text that is read byte by byte is left out, and has no share: beside 256 numbers
+    of its n-grams the surprise of a text was drowned (AUROC 0.40 on sms_spam).
     """
 
     def __init__(self, layout: Layout, config: Any) -> None:
@@ -51,7 +54,7 @@ class Sequential(Detector):
         series = [s for s in layout.signals if s.kind == "series"]
         self.series = nn.ModuleList(self.of_series(s) for s in series)
         self.tokens = nn.ModuleList(self.of_tokens(t) for t in layout.tokens)
-        others = tuple(s for s in layout.signals if s.kind != "series")
+        others = tuple(s for s in layout.signals if _is_other(s))
         rest = Layout(layout.numeric, layout.categories, others)
         self.rest = Autoencoder(rest, AutoencoderConfig()) if rest.features else None
 
@@ -116,7 +119,7 @@ class Sequential(Detector):
     def _others(self, batch: Batch) -> Batch:
         """What is neither a series nor tokens."""
         pairs = zip(self.layout.signals, batch.signals, strict=True)
-        signals = tuple(signal for given, signal in pairs if given.kind != "series")
+        signals = tuple(signal for given, signal in pairs if _is_other(given))
         return Batch(batch.numeric, batch.codes, batch.label, signals)
 
     def _merged(self, rest: Contributions, explained: list[Explained]) -> Contributions:
@@ -129,7 +132,12 @@ class Sequential(Detector):
                 rest.shares[:, flat:].unbind(1), rest.maps, rest.expected.signals, strict=True
             )
         )
-        signals = [next(parts if s.kind == "series" else others) for s in self.layout.signals]
+        signals = [
+            _nothing(given, rest.shares)
+            if given.restates
+            else next(others if _is_other(given) else parts)
+            for given in self.layout.signals
+        ]
         tokens = list(parts)
         shares = [part.share[:, None] for part in (*signals, *tokens)]
         expected = rest.expected._replace(
@@ -138,6 +146,17 @@ class Sequential(Detector):
         )
         maps = tuple(part.places for part in (*signals, *tokens))
         return Contributions(torch.cat([rest.shares[:, :flat], *shares], 1), expected, maps)
+
+
+def _is_other(signal: SignalInput) -> bool:
+    """Whether a signal is judged with the numbers and categories."""
+    return signal.kind != "series" and signal.restates is None
+
+
+def _nothing(signal: SignalInput, like: Tensor) -> Explained:
+    """Of a signal that adds nothing to any row."""
+    zeros = like.new_zeros(len(like), *signal.shape)
+    return Explained(zeros.flatten(1).sum(1), zeros, zeros)
 
 
 def lacking_steps(layout: Layout) -> str | None:

@@ -77,7 +77,7 @@ def learn(source: Source, statistics: SignalStatistics, vocabulary: int) -> Lear
         case Audio():
             return Learned(SignalInput(name, "image", (1, column.mels, frames_of(column))))
         case Text():
-            bag = SignalInput(f"{name} n-grams", "vector", (column.ngrams,))
+            bag = SignalInput(f"{name} n-grams", "vector", (column.ngrams,), restates=name)
             return Learned(bag if column.ngrams else None, TokenInput(name, TOKENS, column.length))
     return Learned()
 

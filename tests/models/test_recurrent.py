@@ -321,3 +321,22 @@ def test_columns_that_a_shallow_baseline_would_pass_over_are_refused(name: str) 
 def test_an_option_out_of_range_is_refused(name: str, option: str, value: Any) -> None:
     with pytest.raises(Refusal, match=f"Config.{option}: expected"):
         configure(name, {option: value})
+
+
+@pytest.mark.parametrize("name", ["forecaster", "recurrent_autoencoder"])
+def test_what_restates_a_text_adds_nothing(name: str) -> None:
+    text = TokenInput("note", 12, 8)
+    words = SignalInput("note n-grams", "vector", (4,), restates="note")
+    detector = build(name, Layout((), (), (words,), (text,)), {})
+    tokens = torch.randint(1, 12, (5, 8))
+
+    def batch(bag: float) -> Batch:
+        none = torch.zeros(5, 0)
+        return Batch(none, none.long(), None, (torch.full((5, 4), bag),), (tokens,))
+
+    detector.eval()
+    assert torch.equal(detector.score(batch(0.0)), detector.score(batch(9.0)))
+    told = detector.contributions(batch(9.0))
+    assert not told.shares[:, 0].any()
+    torch.testing.assert_close(told.shares.sum(1), detector.score(batch(9.0)))
+    assert [tuple(one.shape) for one in told.maps] == [(5, 4), (5, 8)]
