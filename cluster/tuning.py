@@ -124,6 +124,10 @@ class _Listener(tune.Callback):
         self.store, self.on_trial = store, on_trial
         self.done: dict[int, Trial] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks into the state that is never read back; progress cannot be.
+        return {}
+
     def on_trial_complete(
         self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any
     ) -> None:

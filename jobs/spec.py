@@ -59,7 +59,7 @@ class Spec(Frozen):
     @model_validator(mode="after")
     def _fits(self) -> "Spec":
         found: list[tuple[Key, str]] = []
-        roles = self.roles
+        roles = spec_columns.roles(self.columns)
         policy = self.threshold.policy
         if policy in ("f_beta", "cost") and roles.label is None:
             text = f"the policy {policy} needs a column with the role label, found none"
