@@ -21,14 +21,14 @@ from cluster.lake.store import Store
 from jobs import check, metrics
 from jobs.console import step
 from jobs.days import SPLIT_BYTES, listed, training_days
+from jobs.learning import training_filter, training_options
 from jobs.metrics import Measure
 from jobs.spec import DayRange, Spec
-from jobs.training_run import both
 from models import catalog
 from models.detector import Batch, joined
 from models.encoder import Encoder
 from models.encoder_fit import EncoderFit
-from models.learning import TrainingOptions, learn, scored
+from models.learning import learn, scored
 from models.refusal import Refusal
 
 # A sample is taken in so many pieces from all over the days: fewer would be a few hours of one
@@ -115,7 +115,7 @@ def _judged_days(spec: Spec, days: DayRange | None, trained: Sequence[str]) -> t
 
 def _learned(spec: Spec, days: Sequence[str], rows: int) -> tuple[Encoder, Batch]:
     """The encoder, fitted on the sample, and the sample."""
-    uri, row_filter = spec.training_uri, both(spec.input.filter, spec.training.filter)
+    uri, row_filter = spec.training_uri, training_filter(spec)
     splits, schema = _pieces(spec, uri, days, rows, training=True)
     fit = EncoderFit(spec.features, schema)
     required = tuple(source.column.name for source in fit.sources)
@@ -199,7 +199,10 @@ def _standing(
         detector = catalog.build(name, encoder.layout, spec.detector.options if chosen else {})
         learned, held_back = _parts(rows, name, spec.training.seed)
         started = time.perf_counter()
-        learn(detector, learned, held_back, _options(spec))
+        options = training_options(spec)
+        if detector.labels != "none":  # whose rows of highest loss are the labelled anomalies
+            options = replace(options, trim=0.0)
+        learn(detector, learned, held_back, options)
         trained = time.perf_counter()
         scores = scored(detector, test).numpy()
         ended = time.perf_counter()
@@ -232,21 +235,6 @@ def _parts(rows: Batch, name: str, seed: int) -> tuple[Batch, Batch]:
     order = torch.randperm(len(rows.numeric), generator=torch.Generator().manual_seed(seed))
     held = max(1, round(_HELD_BACK * len(order)))
     return rows.take(order[held:]), rows.take(order[:held])
-
-
-def _options(spec: Spec) -> TrainingOptions:
-    given = spec.training
-    return replace(
-        TrainingOptions(),
-        epochs=given.epochs,
-        batch_rows=given.batch_rows,
-        learning_rate=given.learning_rate,
-        weight_decay=given.weight_decay,
-        warmup=given.warmup,
-        patience=given.patience,
-        clip_gradient=given.clip_gradient or float("inf"),
-        seed=given.seed,
-    )
 
 
 def table_of(document: dict[str, Any]) -> Table:

@@ -20,13 +20,13 @@ from jobs.choosing import choose_detector
 from jobs.console import say, step
 from jobs.days import TrainingPlan, listed
 from jobs.fine_tuning import Start
+from jobs.learning import training_filter, training_options
 from jobs.spec import Spec
 from models import catalog
 from models.bundle import Bundle
 from models.choosing import AUTO, Candidate, Choice
 from models.detector import Detector
 from models.encoder import Encoder
-from models.learning import TrainingOptions
 from models.refusal import Refusal
 from models.threshold import Calibration
 
@@ -88,8 +88,7 @@ class TrainingRun:
 
     @property
     def _filter(self) -> str | None:
-        """The filters of input and training, both."""
-        return both(self.spec.input.filter, self.spec.training.filter)
+        return training_filter(self.spec)
 
     def _intake(self, encoder: Encoder, row_filter: str | None, labels: bool) -> Intake:
         roles = self.spec.roles
@@ -302,29 +301,6 @@ class TrainingRun:
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             },
         )
-
-
-def training_options(spec: Spec) -> TrainingOptions:
-    """The options of the loop, as the spec has them."""
-    given = spec.training
-    return TrainingOptions(
-        epochs=given.epochs,
-        batch_rows=given.batch_rows,
-        learning_rate=given.learning_rate,
-        weight_decay=given.weight_decay,
-        warmup=given.warmup,
-        patience=given.patience,
-        clip_gradient=given.clip_gradient or float("inf"),
-        trim=given.trim,
-        accumulate=given.accumulate,
-        seed=given.seed,
-    )
-
-
-def both(first: str | None, second: str | None) -> str | None:
-    """Two filters, of which both must hold."""
-    given = [f"({text})" for text in (first, second) if text]
-    return " and ".join(given) or None
 
 
 def _epoch_line(epoch: dict[str, float]) -> str:

@@ -16,8 +16,9 @@ from jobs import check
 from jobs.choosing import samples
 from jobs.console import say, step
 from jobs.days import listed, plan_training
+from jobs.learning import training_options
 from jobs.spec import DayRange, Spec
-from jobs.training_run import TrainingRun, training_options
+from jobs.training_run import TrainingRun
 from models import catalog
 from models.choosing import AUTO
 from models.judging import Judge

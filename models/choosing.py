@@ -27,7 +27,10 @@ _LEAST_TRIED = 3
 # A classifier with fewer anomalies knows them by heart: below, a deviation network learns from
 # them, to which every other row is normal.
 _CLASSIFIED = 50
-_OF_SIGNALS = ("hog_knn", "matrix_profile", "convolutional_autoencoder", "recurrent_autoencoder")
+_OF_SIGNALS = (
+    *("hog_knn", "matrix_profile", "forecaster"),
+    *("convolutional_autoencoder", "recurrent_autoencoder"),
+)
 # The distances of k nearest neighbours and their bank grow with rows times inputs.
 _NEIGHBOUR_INPUTS = 1_000
 
