@@ -9,6 +9,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 
 from cluster.lake.store import Store
 
+_MOTO = Path(__file__).with_name("moto_server.py")
 _KEY, _SECRET = "an-access-key", "a-secret-of-the-tests"
 
 
@@ -43,9 +45,15 @@ class S3Server:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """moto on a free port of 127.0.0.1: it honours If-None-Match and If-Match."""
+    with moto() as server:
+        yield server
+
+
+@contextmanager
+def moto() -> Iterator[S3Server]:
+    """An S3 server with conditional writes."""
     port = _free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with _serving(command, port):
+    with _serving([sys.executable, str(_MOTO), str(port)], port):
         yield S3Server(f"http://127.0.0.1:{port}")
 
 

@@ -8,14 +8,13 @@ import argparse
 import json
 import random
 import secrets
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
-from tests.conftest import S3Server, _free_port, _serving
+from tests.conftest import S3Server, moto
 from tests.faults import report
 from tests.faults.faults import FAULTS, Fault
 from tests.faults.lake import Base, build, using
@@ -40,14 +39,6 @@ def play(base: Base, fault: Fault, seed: int, number: int, server: S3Server) -> 
     """One trial of the fault; all that it draws comes from the seed and the number."""
     outcome = Outcome(seed, number, fault.name, "s3" if fault.s3 else "local")
     return run_trial(base, fault.play, outcome, server if fault.s3 else None)
-
-
-@contextmanager
-def moto() -> Iterator[S3Server]:
-    """An S3 server with conditional writes."""
-    port = _free_port()
-    with _serving([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port):
-        yield S3Server(f"http://127.0.0.1:{port}")
 
 
 def main() -> None:
