@@ -29,6 +29,7 @@ from models.recurrent_autoencoder import RecurrentAutoencoder
 from models.recurrent_classifier import RecurrentClassifier
 from models.refusal import Refusal
 from models.spectral_residual import SpectralResidual
+from models.stacked_devnet import StackedDevNet
 from models.variational_autoencoder import VariationalAutoencoder
 
 CATALOG: dict[str, type[Detector]] = {
@@ -52,6 +53,7 @@ CATALOG: dict[str, type[Detector]] = {
     "recurrent_autoencoder": RecurrentAutoencoder,
     "recurrent_classifier": RecurrentClassifier,
     "spectral_residual": SpectralResidual,
+    "stacked_devnet": StackedDevNet,
     "variational_autoencoder": VariationalAutoencoder,
 }
 

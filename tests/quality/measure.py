@@ -10,7 +10,8 @@ import torch
 
 from jobs import metrics
 from models import catalog
-from models.detector import Batch, Detector, joined
+from models.choosing import AUTO, HELD_BACK_ROWS, AutoConfig, Candidate, choose
+from models.detector import Batch, Detector, Layout, joined
 from models.encoder import Encoder
 from models.encoder_fit import EncoderFit
 from models.learning import TrainingOptions, learn, scored
@@ -77,10 +78,14 @@ def _measured(
         fit.update(batch)
     encoder = fit.finish()
     rows, _ = encoded(encoder, trial.train)
+    training = replace(training, seed=seed)
+    candidate = Candidate(detector_name, options)
+    if detector_name == AUTO:
+        candidate = _chosen(encoder.layout, rows, options, training)
     torch.manual_seed(seed)
-    detector = catalog.build(detector_name, encoder.layout, options)
+    detector = catalog.build(candidate.name, encoder.layout, candidate.options)
     learned, held_back = _parts(detector, rows, seed)
-    learn(detector, learned, held_back, replace(training, seed=seed))
+    learn(detector, learned, held_back, training)
     train_seconds = time.perf_counter() - started
 
     started = time.perf_counter()
@@ -103,7 +108,7 @@ def _measured(
         auprc_interval=_interval(quality.auprc),
         train_seconds=round(train_seconds, 3),
         rows_per_second=round(len(scores) / seconds, 1),
-        options=options,
+        options=options if candidate.name == detector_name else {"chosen": candidate.text},
     )
 
 
@@ -125,11 +130,26 @@ def encoded(encoder: Encoder, rows: pa.Table) -> tuple[Batch, np.ndarray[Any, An
     return joined(parts), good
 
 
+def _chosen(
+    layout: Layout, rows: Batch, options: dict[str, Any], training: TrainingOptions
+) -> Candidate:
+    """What `detector: auto` chooses where a filter leaves rows labelled normal only."""
+    config: AutoConfig = catalog.checked(AutoConfig, AUTO, options)
+    learned, held_back = _split(rows._replace(label=torch.zeros(len(rows.numeric))), training.seed)
+    learned, held_back = learned.take(slice(config.rows)), held_back.take(slice(HELD_BACK_ROWS))
+    return choose(layout, learned, held_back, config, training).winner
+
+
 def _parts(detector: Detector, rows: Batch, seed: int) -> tuple[Batch, Batch]:
     """(learned, held back). What is fitted on a sample and calibrates nothing learns from all."""
     calibrates = type(detector).calibrate is not Detector.calibrate
     if detector.learns == "sample" and not calibrates:
         return rows, rows
+    return _split(rows, seed)
+
+
+def _split(rows: Batch, seed: int) -> tuple[Batch, Batch]:
+    """(learned, held back), at random."""
     order = torch.randperm(len(rows.numeric), generator=torch.Generator().manual_seed(seed))
     held = max(1, round(_HELD_BACK * len(order)))
     return rows.take(order[held:]), rows.take(order[:held])
