@@ -66,6 +66,11 @@ locals {
       # Bundles, thresholds, champions (cluster/lake/registry.py); never changed, so never deleted.
       # Derived rows (cluster/lake/derive.py) are made by whoever needs them first.
       { Sid = "Write", Effect = "Allow", Action = local.put, Resource = ["${local.watch}/registry/*", "${local.watch}/_derived/*"] },
+      # Ray Train stores by Arrow's file system, which asks whether the bucket is there (as S3 sees
+      # it, a list without a prefix: names, no contents) and marks each folder on the way by an
+      # empty object that ends in '/', which no program of ours reads.
+      { Sid = "BucketExists", Effect = "Allow", Action = ["s3:ListBucket"], Resource = [local.bucket], Condition = { Null = { "s3:prefix" = "true" } } },
+      { Sid = "Folders", Effect = "Allow", Action = ["s3:PutObject"], Resource = ["${local.bucket}/${var.output_prefix}/", "${local.watch}/"] },
       # Checkpoints (jobs/training_run.py) and trials (jobs/tune.py) go when they are done with.
       { Sid = "Scratch", Effect = "Allow", Action = concat(local.put, local.delete), Resource = ["${local.watch}/_trainings/*", "${local.watch}/_tunings/*"] },
       { Sid = "Key", Effect = "Allow", Action = local.write_key, Resource = [var.key_arn] },
