@@ -14,6 +14,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from jobs.console import configure_logs, err, out
+from jobs.printable import said
 from models.refusal import Refusal
 
 app = typer.Typer(
@@ -80,9 +81,9 @@ def check(spec: SpecPath, as_json: Json = False) -> None:
         _print({"errors": report.errors, "warnings": report.warnings, "seen": report.seen})
     else:
         for line in report.seen:
-            out.print(line, highlight=False, markup=False)
+            out.print(said(line), highlight=False)
         for line in report.warnings:
-            err.print(f"[yellow]warning[/] {_plain(line)}", highlight=False)
+            err.print(f"[yellow]warning[/] {said(line)}", highlight=False)
     report.refuse()
     if not as_json:
         out.print(f"{spec}: fits the data", highlight=False)
@@ -104,7 +105,7 @@ def plan(
         return
     out.print(job.table_of(document))
     for rejected in document["rejected"]:
-        err.print(f"[yellow]to the quarantine[/] {rejected['key']}: {rejected['message']}")
+        err.print(f"[yellow]to the quarantine[/] {said(rejected['message'])}", highlight=False)
 
 
 @app.command()
@@ -223,7 +224,7 @@ def score(
 
 def _say_receipt(receipt: Any) -> None:
     for warning in receipt.warnings:
-        err.print(f"[yellow]warning[/] {_plain(warning)}", highlight=False)
+        err.print(f"[yellow]warning[/] {said(warning)}", highlight=False)
     if receipt.already:
         out.print(f"{receipt.day} was committed before by this very run: nothing to do")
         return
@@ -234,7 +235,7 @@ def _say_receipt(receipt: Any) -> None:
     )
     out.print(line, highlight=False)
     for gate in receipt.failed_gates:
-        err.print(f"[red]gate[/] {_plain(gate)}", highlight=False)
+        err.print(f"[red]gate[/] {said(gate)}", highlight=False)
     if receipt.status != "committed":
         err.print("[red]not committed[/]: the table is as it was before", highlight=False)
     out.print(f"run card: {receipt.card}", highlight=False, soft_wrap=True)
@@ -391,7 +392,7 @@ def vacuum(
 
     removed = job.vacuum(load(spec), hours, dry_run)
     for key in removed:
-        out.print(key, highlight=False, markup=False)
+        out.print(said(key), highlight=False)
     verb = "would be removed (pass --no-dry-run)" if dry_run else "were removed"
     err.print(f"{len(removed):,} files {verb}", highlight=False)
 
@@ -426,12 +427,6 @@ def generate(
     _print(job.document(summary))
 
 
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
 @contextmanager
 def _refusals() -> Iterator[None]:
     """A refusal is one message and exit code 2, a store that fails one and 75 (EX_TEMPFAIL of
@@ -439,13 +434,13 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except Refusal as error:
-        err.print(f"[bold red]refused[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]refused[/] {said(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except OSError as error:
         if os.environ.get(_TRACE):
             raise
         err.print(
-            f"[bold red]failed[/] {_plain(_cause(error))}. What is done is kept: the same command "
+            f"[bold red]failed[/] {said(_cause(error))}. What is done is kept: the same command "
             f"goes on where this one was ({_TRACE}=1 shows the trace)",
             highlight=False,
             soft_wrap=True,

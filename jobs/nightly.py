@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from rich.markup import escape
-
 from cluster.lake import schemas, snapshot
 from cluster.lake.registry import Entry, Registry
 from cluster.lake.store import Store
@@ -13,6 +11,7 @@ from cluster.lake.table import LakeTable
 from cluster.scoring import FLAGS, REGISTRY
 from cluster.session import session
 from jobs.console import say
+from jobs.printable import said
 from jobs.score import Receipt, score
 from jobs.spec import DayRange, Spec
 from jobs.train import train
@@ -85,13 +84,13 @@ def _score_all(spec: Spec, days: list[str], night: Night, single_writer: bool) -
         try:
             receipt = score(spec, day, single_writer=single_writer)
         except Refusal as error:
-            say(f"[red]{day} was not scored[/]: {escape(str(error))}")
+            say(f"[red]{day} was not scored[/]: {said(str(error))}")
             night.failed[day] = str(error)
             continue
         night.receipts.append(receipt)
         if receipt.status != "committed":
             night.failed[day] = "; ".join(receipt.failed_gates)
-            say(f"[red]{day} is not committed[/]: {escape(night.failed[day])}")
+            say(f"[red]{day} is not committed[/]: {said(night.failed[day])}")
         else:
             say(f"{day}: {receipt.flagged:,} flags of {receipt.scored:,} scored rows, committed")
 

@@ -203,6 +203,8 @@ def _commit(run: Run, balance: Balance, table: LakeTable, seen: dict[str, int]) 
     """The side tables first, then the flags, whose commit is the one that counts. Each is refused
     where another run has committed the day meanwhile, so the tables are of one run."""
     facts = {"bundle": run.bundle.id, "threshold": run.threshold.id, "rows": str(balance.rows)}
+    if run.key_id:
+        facts["hmac_key"] = run.key_id
     sides = [(QUARANTINE, schemas.QUARANTINE, balance.shards("quarantine_shards"))]
     if run.spec.output.scores == "all":
         schema = schemas.scores(run.snapshot.schema, run.spec.roles)

@@ -25,7 +25,7 @@ columns:
   src_ip:   {role: [entity, ip], same_network_as: dst_ip}
   dst_ip:   {role: ip}
   duration: {role: numeric, log1p: true, clip: 5, range: [0, null]}
-  note:     {role: keep, sensitive: true}
+  note:     {role: keep, sensitive: mask}
   attack:   {role: kind}
   label:    {role: label}
 detector: {name: autoencoder, widths: [64, 32]}
