@@ -47,6 +47,7 @@ class ScoringJob:
     roles: Roles
     filter: str | None
     bundle: str
+    digest: str  # of the bundle: what the driver has verified is what is opened
     threshold: float
     top_reasons: int
     all_scores: bool
@@ -68,7 +69,7 @@ class Scorer(SplitWorker):
     def __init__(self, plan: ActorPlan, job: ScoringJob) -> None:
         super().__init__(plan)
         output = Store.open(job.output_uri)
-        bundle = open_bundle(Registry(output.child(REGISTRY)).files(job.bundle), job.bundle)
+        bundle = open_bundle(Registry(output.child(REGISTRY)).files(job.bundle), job.digest)
         self.job, self.output = job, output
         self.encoder = bundle.encoder.to(self.device).eval()
         self.detector = bundle.detector.to(self.device).eval()

@@ -40,6 +40,13 @@ SingleWriter = Annotated[
     bool,
     typer.Option(help="Allow a store without conditional PUT; nothing else may write there."),
 ]
+SignWith = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        envvar="ANOMARAY_SIGNING_KEY_FILE",
+        help="Sign the champion with the key in this file, made by `keys`.",
+    ),
+]
 Days = Annotated[Optional[str], typer.Option(help="FIRST..LAST, both included, or one day.")]  # noqa: UP045
 
 
@@ -53,7 +60,12 @@ def _range(days: str | None) -> Any:
 
 
 def _print(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, indent=1, default=str) + "\n")
+    _print_json(json.dumps(document, indent=1, default=str))
+
+
+def _print_json(text: str) -> None:
+    """JSON in ASCII, in which DEL alone is left of what a terminal may obey."""
+    sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")
 
 
 @app.command()
@@ -118,6 +130,7 @@ def train(
         Optional[str],  # noqa: UP045
         typer.Option("--from", help="Go on from a bundle's weights: its id, or champion."),
     ] = None,
+    sign_with: SignWith = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
@@ -134,6 +147,7 @@ def train(
         address=address,
         promote=promote,
         start=start,
+        sign_with=sign_with,
     )
     if as_json:
         _print(asdict(made))
@@ -171,13 +185,14 @@ def tune(
 def threshold(
     spec: SpecPath,
     promote: Annotated[bool, typer.Option(help="Put it into force.")] = True,
+    sign_with: SignWith = None,
     as_json: Json = False,
 ) -> None:
     """Choose a new threshold by the spec's policy from stored score sketches: no GPU, no data."""
     from jobs import threshold as job
     from jobs.spec import load
 
-    document = job.change(load(spec), promote)
+    document = job.change(load(spec), promote, sign_with=sign_with)
     if as_json:
         _print(document)
         return
@@ -305,7 +320,7 @@ def flags(
         return
     frame = job.query(sql, table, day) if sql else job.read(table, day)
     if as_json:
-        sys.stdout.write(frame.to_json(orient="records", date_format="iso") + "\n")
+        _print_json(frame.to_json(orient="records", date_format="iso"))
         return
     job.show(frame, limit, out, None if sql else watch.roles)
 
@@ -314,6 +329,7 @@ def flags(
 def nightly(
     spec: SpecPath,
     single_writer: SingleWriter = False,
+    sign_with: SignWith = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
@@ -321,7 +337,10 @@ def nightly(
     from jobs import nightly as job
     from jobs.spec import load
 
-    _end_night(job.nightly(load(spec), address=address, single_writer=single_writer), as_json)
+    night = job.nightly(
+        load(spec), address=address, single_writer=single_writer, sign_with=sign_with
+    )
+    _end_night(night, as_json)
 
 
 @app.command()
@@ -362,22 +381,35 @@ def registry(spec: SpecPath, as_json: Json = False) -> None:
 
 @app.command()
 def promote(
-    spec: SpecPath, bundle: Annotated[str, typer.Argument(help="Id of a bundle in the registry.")]
+    spec: SpecPath,
+    bundle: Annotated[str, typer.Argument(help="Id of a bundle in the registry.")],
+    sign_with: SignWith = None,
 ) -> None:
     """Make a bundle the champion, in one atomic step."""
     from jobs import bundles as job
     from jobs.spec import load
 
-    out.print(job.promote(load(spec), bundle), highlight=False)
+    out.print(job.promote(load(spec), bundle, sign_with=sign_with), highlight=False)
 
 
 @app.command()
-def rollback(spec: SpecPath) -> None:
+def rollback(spec: SpecPath, sign_with: SignWith = None) -> None:
     """Go back to the champion before this one, in one atomic step."""
     from jobs import bundles as job
     from jobs.spec import load
 
-    out.print(job.rollback(load(spec)), highlight=False)
+    out.print(job.rollback(load(spec), sign_with=sign_with), highlight=False)
+
+
+@app.command()
+def keys(
+    path: Annotated[Path, typer.Argument(help="The new file that will hold the private key.")],
+) -> None:
+    """Make a key that signs champions; prints the public key, for `bundle.keys` of specs."""
+    from cluster.lake.signatures import make_key
+
+    out.print(make_key(path).public, highlight=False, soft_wrap=True)
+    err.print(f"wrote {said(str(path))}, which only you can read", highlight=False)
 
 
 @app.command()

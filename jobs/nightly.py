@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from cluster.lake import schemas, snapshot
-from cluster.lake.registry import Entry, Registry
+from cluster.lake.registry import Registry
 from cluster.lake.store import Store
 from cluster.lake.table import LakeTable
 from cluster.scoring import FLAGS, REGISTRY
 from cluster.session import session
+from jobs.champion import champion_of
 from jobs.console import say
 from jobs.printable import said
 from jobs.score import Receipt, score
@@ -39,7 +41,13 @@ class Night:
         }
 
 
-def nightly(spec: Spec, *, address: str | None = None, single_writer: bool = False) -> Night:
+def nightly(
+    spec: Spec,
+    *,
+    address: str | None = None,
+    single_writer: bool = False,
+    sign_with: Path | None = None,
+) -> Night:
     """Train when it is due, then score every complete day that is not committed, oldest first.
 
     The days are those after the first training (days learned from are not news), or from
@@ -47,12 +55,11 @@ def nightly(spec: Spec, *, address: str | None = None, single_writer: bool = Fal
     """
     night = Night()
     registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
-    champion = registry.champion()
-    reason = _training_due(spec, champion)
+    reason = _training_due(spec, registry)
     with session(address):
         if reason:
             say(f"training: {reason}")
-            night.trained = train(spec).bundle
+            night.trained = train(spec, sign_with=sign_with).bundle
         first = _first_day(spec, registry)
         due = [day for day in complete_days(spec) if day >= first and not is_committed(spec, day)]
         _score_all(spec, due, night, single_writer)
@@ -95,14 +102,11 @@ def _score_all(spec: Spec, days: list[str], night: Night, single_writer: bool) -
             say(f"{day}: {receipt.flagged:,} flags of {receipt.scored:,} scored rows, committed")
 
 
-def _training_due(spec: Spec, champion: Entry | None) -> str | None:
+def _training_due(spec: Spec, registry: Registry) -> str | None:
     """Why a training is due, or None."""
-    if champion is None:
+    if registry.champion() is None:
         return "there is no champion yet"
-    registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
-    created = datetime.fromisoformat(
-        open_bundle(registry.files(champion.bundle), champion.bundle).metadata["created"]
-    )
+    created = datetime.fromisoformat(champion_of(spec, registry).bundle.metadata["created"])
     age = datetime.now(UTC) - created
     limit = timedelta(days=spec.nightly.max_champion_age_days)
     if age > limit:

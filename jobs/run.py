@@ -52,6 +52,7 @@ class Run:
             roles=self.spec.roles,
             filter=self.spec.input.filter,
             bundle=self.bundle.id,
+            digest=self.bundle.digest,
             threshold=self.threshold.value,
             top_reasons=self.spec.output.reasons,
             all_scores=self.spec.output.scores == "all",

@@ -16,6 +16,7 @@ from jobs.spec_errors import listed, nearest, problems, refused
 from jobs.spec_sections import (
     THRESHOLDS,
     BudgetThreshold,
+    BundlePolicy,
     CostThreshold,
     DayRange,
     ExtremeValueThreshold,
@@ -53,6 +54,7 @@ class Spec(Frozen):
     output: Output
     gates: Gates = Gates()
     nightly: Nightly = Nightly()
+    bundle: BundlePolicy = BundlePolicy()
 
     _source: Source = PrivateAttr(default=Source("spec"))
 
@@ -206,6 +208,7 @@ def _keys(document: dict[str, Any]) -> dict[str, tuple[str, ...]]:
         "output": Output,
         "gates": Gates,
         "nightly": Nightly,
+        "bundle": BundlePolicy,
     }
     chosen = document.get("threshold")
     policy = chosen.get("policy") if isinstance(chosen, dict) else None

@@ -35,7 +35,7 @@ class LocalStore(Store):
     def list(self, prefix: str = "") -> tuple[Object, ...]:
         top = self._path(prefix) if prefix else self.root
         found = []
-        for path in [top] if top.is_file() else _files(top, set()):
+        for path in [top] if top.is_file() else _files(top, self.root, set()):
             # A file may go while we list: it is then not there.
             with contextlib.suppress(FileNotFoundError):
                 found.append(_object(path.relative_to(self.root).as_posix(), path.stat()))
@@ -103,7 +103,10 @@ class LocalStore(Store):
         return pyarrow.fs.LocalFileSystem(), self.uri
 
     def _path(self, key: str) -> Path:
-        return self.root / check_key(key)
+        """Where the key lies. `Refusal` where a link on the way leads out of the store."""
+        path = self.root / check_key(key)
+        _check_inside(path, self.root)
+        return path
 
     @contextlib.contextmanager
     def _unfinished(self, path: Path, data: bytes) -> Iterator[Path]:
@@ -179,14 +182,27 @@ def _object(key: str, status: os.stat_result) -> Object:
     return Object(key, status.st_size, _version(status), modified)
 
 
-def _files(folder: Path, above: set[str]) -> Iterator[Path]:
-    """All files below the folder; links to folders are followed, but never in a circle."""
+def _check_inside(path: Path, root: Path) -> None:
+    """A link in a lake could name any file that the job may read, or write: it stays inside."""
+    real, inside = os.path.realpath(path), os.path.realpath(root)
+    if real != inside and not real.startswith(inside.rstrip("/") + "/"):
+        raise Refusal(
+            f"{path} is, or lies behind, a link that leads out of {root}: expected links inside of "
+            "it only; copy the files, mount them there, or name their own place in the spec"
+        )
+
+
+def _files(folder: Path, root: Path, above: set[str]) -> Iterator[Path]:
+    """All files below the folder; links to folders are followed inside of the root, but never in a
+    circle."""
     real = str(folder.resolve())
     if real in above or not folder.is_dir():
         return
     for entry in os.scandir(folder):
+        if entry.is_symlink():
+            _check_inside(Path(entry.path), root)
         if entry.is_dir():
-            yield from _files(Path(entry.path), above | {real})
+            yield from _files(Path(entry.path), root, above | {real})
         elif not entry.name.endswith(_UNFINISHED):
             yield Path(entry.path)
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from cluster.lake.signatures import make_key
 from jobs.__main__ import app
 from tests.security import hostile
 
@@ -24,9 +25,9 @@ KEY = "0123456789abcdef" * 4
 DAY = hostile.DAYS[3]
 # What people and machines read.
 READING = (
-    ("flags",),
+    ("flags", "--limit", "300"),
     ("flags", "--json"),
-    ("flags", "--sql", "SELECT * FROM flags"),
+    ("flags", "--limit", "300", "--sql", "SELECT note, account FROM flags"),
     ("plan", "--day", DAY),
     ("plan", "--day", DAY, "--json"),
     ("check",),
@@ -61,8 +62,9 @@ class Night:
 def night() -> Iterator[Night]:
     folder = Path(tempfile.mkdtemp(prefix="night-"))  # short: Ray's sockets are in it
     try:
-        watch = str(hostile.write(folder))
-        said = {"nightly": run(folder, "nightly", watch)}
+        key_file = folder / "signing.pem"
+        watch = str(hostile.write(folder, make_key(key_file).public))
+        said = {"nightly": run(folder, "nightly", watch, "--sign-with", str(key_file))}
         for verb, *options in (*READING, ("flags", "--export", str(folder / "export"))):
             answer = CliRunner(env={"COLUMNS": "200"}).invoke(app, [verb, watch, *options])
             assert answer.exit_code == 0, answer.output

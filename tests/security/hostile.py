@@ -43,7 +43,7 @@ ACCOUNT = 770_055_123_000
 CANARIES = (CARD, PERSON, STREET, HOST, "77005512")
 
 
-def write(folder: Path) -> Path:
+def write(folder: Path, signer: str) -> Path:
     """Four days of payments, and the spec of their watch; returns the spec's path."""
     for number, day in enumerate(DAYS):
         target = folder / "payments" / f"day={day}"
@@ -53,8 +53,9 @@ def write(folder: Path) -> Path:
         for name, part in ((f"{NAMES[0]}.parquet", table[:half]), ("=1+1.parquet", table[half:])):
             pq.write_table(part, target / name)
     (folder / "payments" / f"day={DAYS[3]}" / f"{NAMES[2]}.parquet").write_bytes(b"no Parquet")
+    document = spec(folder, {"signed": "required", "keys": [signer]})
     path = folder / "watch.yaml"
-    path.write_text(yaml.safe_dump(spec(folder), sort_keys=False, allow_unicode=True))
+    path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
     return path
 
 
@@ -81,7 +82,7 @@ def payments(day: datetime, number: int) -> pa.Table:
     return pa.table(columns)
 
 
-def spec(folder: Path) -> dict[str, object]:
+def spec(folder: Path, bundle: dict[str, object] | None = None) -> dict[str, object]:
     return {
         "name": "payments",
         "input": {"uri": str(folder / "payments"), "partition": "day"},
@@ -107,4 +108,5 @@ def spec(folder: Path) -> dict[str, object]:
             "quarantined_files": 9,
         },
         "output": {"uri": str(folder / "out"), "scores": "all"},
+        "bundle": bundle or {"signed": "optional"},
     }
