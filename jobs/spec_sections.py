@@ -137,6 +137,8 @@ class Training(Frozen):
     accumulate: Count = 1  # parts that a batch is computed in, to save memory
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     baselines: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ("isolation_forest", "pca")
+    # Whether a history of labels, late as they were, may be an input of those that learn without.
+    earlier_labels: bool = False
 
     @property
     def day_range(self) -> DayRange | None:
