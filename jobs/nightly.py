@@ -12,6 +12,7 @@ from cluster.lake.store import Store
 from cluster.lake.table import LakeTable
 from cluster.scoring import FLAGS, REGISTRY
 from cluster.session import session
+from jobs import alerts
 from jobs.console import say
 from jobs.score import Receipt, score
 from jobs.spec import DayRange, Spec
@@ -53,7 +54,7 @@ def nightly(spec: Spec, *, address: str | None = None, single_writer: bool = Fal
     with session(address):
         if reason:
             say(f"training: {reason}")
-            night.trained = train(spec).bundle
+            night.trained = _trained(spec)
         first = _first_day(spec, registry)
         due = [day for day in complete_days(spec) if day >= first and not is_committed(spec, day)]
         _score_all(spec, due, night, single_writer)
@@ -79,6 +80,14 @@ def backfill(
     return night
 
 
+def _trained(spec: Spec) -> str:
+    try:
+        return train(spec).bundle
+    except Refusal as error:
+        alerts.tell(spec, "failed", f"the training failed: {error}", job="train")
+        raise
+
+
 def _score_all(spec: Spec, days: list[str], night: Night, single_writer: bool) -> None:
     """One day's failure does not keep the next from being scored; the night fails in the end."""
     for day in days:
@@ -87,13 +96,18 @@ def _score_all(spec: Spec, days: list[str], night: Night, single_writer: bool) -
         except Refusal as error:
             say(f"[red]{day} was not scored[/]: {escape(str(error))}")
             night.failed[day] = str(error)
+            alerts.tell(spec, "failed", f"{day} was not scored: {error}", job="score", day=day)
             continue
         night.receipts.append(receipt)
         if receipt.status != "committed":
             night.failed[day] = "; ".join(receipt.failed_gates)
             say(f"[red]{day} is not committed[/]: {escape(night.failed[day])}")
+            text = f"{day} is not committed: {night.failed[day]}"
+            alerts.tell(spec, "refused", text, job="score", **receipt.to_document())
         else:
-            say(f"{day}: {receipt.flagged:,} flags of {receipt.scored:,} scored rows, committed")
+            text = f"{day}: {receipt.flagged:,} flags of {receipt.scored:,} scored rows, committed"
+            say(text)
+            alerts.tell(spec, "committed", text, job="score", **receipt.to_document())
 
 
 def _training_due(spec: Spec, champion: Entry | None) -> str | None:
