@@ -15,6 +15,7 @@ from jobs.spec_derived import Histories, HistoryEntry, WindowSection
 from jobs.spec_errors import listed, nearest, problems, refused
 from jobs.spec_sections import (
     THRESHOLDS,
+    Alerts,
     BudgetThreshold,
     BundlePolicy,
     CostThreshold,
@@ -55,6 +56,7 @@ class Spec(Frozen):
     gates: Gates = Gates()
     nightly: Nightly = Nightly()
     bundle: BundlePolicy = BundlePolicy()
+    alerts: Alerts = ()
 
     _source: Source = PrivateAttr(default=Source("spec"))
 
