@@ -99,7 +99,11 @@ ONE_WRONG = [
     ("{role: id}", "{}", "flows.yaml:4: columns.uid.role: is missing"),
     ("{role: id}", "id", "flows.yaml:4: columns.uid: expected keys and values, found 'id'"),
     ("{role: id}", "{role: [id, id]}", "columns.uid.role: the role id is there twice"),
-    ("role: keep", "role: label", "columns.label.role: expected one column with the role label"),
+    (
+        "role: keep, sensitive: mask",
+        "role: label",
+        "columns.label.role: expected one column with the role label",
+    ),
     ("role: label", "role: [label, boolean]", "a label is the answer, for evaluation only"),
     ("[entity, ip]", "[port, ip]", "expected at most one kind of feature, found port, ip"),
     ("as: dst_ip", "as: dst_pi", "6: columns.src_ip.same_network_as: expected another column"),

@@ -5,14 +5,19 @@ import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from cluster import distinct
+from cluster.lake.signatures import make_key
 from cluster.sensitive import Disguise, Secret, keyed, masked, secret_of
+from jobs import check
+from jobs.spec import SpecRefused, load
 from models.columns import Roles
 from models.refusal import Refusal
 from tests.security import hostile
@@ -112,6 +117,41 @@ def test_hashes_of_secret_ids_cannot_be_undone_or_tried_out() -> None:
     other = distinct.hashes(ids, "fedcba9876543210")
     assert under[0] == under[2] != under[1]
     assert not np.isin(under, [*plain, *other]).any()
+
+
+def test_a_check_says_what_a_spec_does_not_hide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ANOMARAY_HMAC_KEY", raising=False)
+    monkeypatch.delenv("ANOMARAY_HMAC_KEY_FILE", raising=False)
+    path = hostile.write(tmp_path, make_key(tmp_path / "key.pem").public)
+    path.write_text(
+        path.read_text().replace("role: categorical", "role: categorical\n    sensitive: mask")
+    )
+    report = check.run(path)
+    assert report.ok, report.errors
+    assert any("column 'shop' is sensitive, and as a category" in line for line in report.warnings)
+    assert any("there is no key: expected ANOMARAY_HMAC_KEY_FILE" in w for w in report.warnings)
+    assert found("\n".join((*report.warnings, *report.seen))) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ({"role": "time", "sensitive": "mask"}, "role time is shown as it is"),
+        ({"role": "label", "sensitive": "hmac"}, "role label is shown as it is"),
+        ({"role": "id", "sensitive": "mask"}, "a masked id names no row any more"),
+        ({"role": "keep", "sensitive": True}, "expected one of mask, hmac"),
+    ],
+)
+def test_a_disguise_that_cannot_be_is_refused(
+    column: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    document: dict[str, Any] = hostile.spec(tmp_path)
+    document["columns"]["extra"] = column
+    (tmp_path / "watch.yaml").write_text(yaml.safe_dump(document))
+    with pytest.raises(SpecRefused, match=rf"columns\.extra\.sensitive: .*{message}"):
+        load(tmp_path / "watch.yaml")
 
 
 # A whole night.
