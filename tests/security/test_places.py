@@ -1,5 +1,6 @@
 """What a spec names stays where it names it: no way out of a URI, of a day, or of a registry."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import yaml
 
 from cluster.lake import snapshot
 from cluster.lake.registry import Registry
-from cluster.lake.store import Store
+from cluster.lake.store import Missing, Store
 from jobs.spec import SpecRefused, load
 from models.refusal import Refusal
 from tests.lake.parquet_files import encoded, numbered
@@ -94,6 +95,18 @@ def test_nothing_is_written_or_read_through_a_link_out_of_the_output(lake: Path)
         with pytest.raises(Refusal, match="a link that leads out of"):
             use()
     assert [path.name for path in (lake.parent / "other").iterdir()] == ["a.parquet"]
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_a_lake_is_set_aside_and_not_waited_for(lake: Path) -> None:
+    os.mkfifo(lake / "day=1" / "pipe.parquet")
+    taken = snapshot.take(str(lake), "day", "1")
+    found = [(file.key, file.rule) for file in taken.rejected]
+    assert found == [("day=1/pipe.parquet", "empty_file")]
+    store = Store.open(str(lake))
+    for use in (store.open_parquet, store.read, store.stat):
+        with pytest.raises(Missing):
+            use("day=1/pipe.parquet")
 
 
 def test_a_store_that_is_itself_a_link_is_used_and_links_inside_are_followed(lake: Path) -> None:
