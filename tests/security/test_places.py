@@ -147,5 +147,8 @@ def test_no_spec_names_such_a_place(uri: str, tmp_path: Path) -> None:
     spec = hostile.spec(tmp_path)
     spec["input"] = {"uri": uri}
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(spec))
-    with pytest.raises(SpecRefused, match=r"input\.uri: expected (a path|s3://bucket/prefix)"):
+    with pytest.raises(
+        SpecRefused, match=r"input\.uri: expected (a path|s3://bucket/prefix)"
+    ) as told:
         load(tmp_path / "bad.yaml")
+    assert "secret" not in str(told.value)
