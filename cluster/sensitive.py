@@ -142,13 +142,16 @@ def keyed(column: pa.Array, secret: Secret) -> pa.Array:
 
 
 def _text(column: pa.Array) -> pa.Array | None:
-    """The values as text; None for bytes and for nested values, which have no one way to read."""
+    """The values as text; None where there is no one way to write them: bytes, nested values."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.dictionary_decode(), kind.value_type
-    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return None
-    return column.cast(pa.string())
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return column.cast(pa.string())
+    plain = pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    if plain or pa.types.is_decimal(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return column.cast(pa.string())
+    return None
 
 
 def _bytes(value: str | bytes) -> bytes:

@@ -52,8 +52,10 @@ def zeros(groups: int, rows: int, dictionary: bool = False) -> bytes:
 
 
 def one_huge_text() -> bytes:
-    table = pa.table({"text": pa.array([b"\0" * (300 * MB)], pa.binary())})
-    return encoded(table, compression="zstd", use_dictionary=False, write_page_checksum=False)
+    offsets, zeros = pa.array([0, 300 * MB], pa.int32()).buffers()[1], np.zeros(300 * MB, np.uint8)
+    text = pa.Array.from_buffers(pa.binary(), 1, [None, offsets, pa.py_buffer(zeros)])
+    options = {"use_dictionary": False, "write_statistics": False, "write_page_checksum": False}
+    return encoded(pa.table({"text": text}), compression="zstd", **options)
 
 
 def with_footer_length(length: int) -> bytes:

@@ -4,6 +4,8 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from deltalake import DeltaTable
 
 from cluster import distinct
 from cluster.lake.signatures import make_key
@@ -62,6 +65,11 @@ def test_a_mask_keeps_the_last_four_digits_of_a_card_and_nothing_else(
         [[1], [2], None, [1]],
         [{"a": 1}, {"a": 2}, None, {"a": 1}],
         [True, False, None, True],
+        [timedelta(1), timedelta(2), None, timedelta(1)],
+        [date(2026, 1, 1), date(2026, 1, 2), None, date(2026, 1, 1)],
+        [time(1), time(2), None, time(1)],
+        [datetime(2026, 1, 1), datetime(2026, 1, 2), None, datetime(2026, 1, 1)],
+        [Decimal("1.1"), Decimal("1.2"), None, Decimal("1.1")],
     ],
 )
 def test_equal_values_have_equal_digests_under_one_key_and_no_other(values: list[object]) -> None:
@@ -209,6 +217,11 @@ def test_flags_can_still_be_acted_on(night: Night) -> None:
     assert flags["street"].to_pylist().count(street) >= 10
     host = keyed(pa.array(["10.0.0.1"]), SECRET)[0].as_py()
     assert host in [entity["value"] for entity in night.card["entities"]]
+
+
+def test_a_commit_names_the_key_and_the_champion(night: Night) -> None:
+    facts = DeltaTable(str(night.folder / "out" / "flags")).history(1)[0]
+    assert (facts["hmac_key"], facts["champion"]) == (SECRET.id, "1")
 
 
 def test_an_anomalys_id_is_not_made_of_the_plain_id(night: Night) -> None:
