@@ -36,10 +36,12 @@ class Secret:
     @property
     def id(self) -> str:
         """Eight hexadecimal digits that name the key, and tell nothing of it."""
-        return self.digest(b"anomaray: the id of this key")[:8]
+        return self.digest(b"id", b"")[:8]
 
-    def digest(self, value: bytes) -> str:
-        return hmac.digest(self.key, value, hashlib.sha256).hex()
+    def digest(self, purpose: bytes, value: bytes) -> str:
+        """HMAC-SHA-256 of both. The purpose, which has no NUL, keeps a value that someone chose
+        from having the digest of anything but a value."""
+        return hmac.digest(self.key, purpose + b"\0" + value, hashlib.sha256).hex()
 
 
 def secret_of(environment: dict[str, str] | None = None) -> Secret:
@@ -100,7 +102,7 @@ class Disguise:
         no secret."""
         if self.secret is None or not self.roles.keyed & set(self.roles.id):
             return None
-        return self.secret.digest(b"anomaray: ids are counted")[:16]
+        return self.secret.digest(b"count", b"")[:16]
 
     def table(self, table: pa.Table) -> pa.Table:
         """The table with its sensitive columns as text that may be written and shown."""
@@ -135,7 +137,7 @@ def keyed(column: pa.Array, secret: Secret) -> pa.Array:
         text = pa.array([None if v is None else repr(v).encode() for v in column.to_pylist()])
     values = text.dictionary_encode()
     digests = [
-        f"{secret.id}:{secret.digest(_bytes(value))[:_DIGITS]}"
+        f"{secret.id}:{secret.digest(b'value', _bytes(value))[:_DIGITS]}"
         for value in values.dictionary.to_pylist()
     ]
     return pa.array(digests, pa.string()).take(values.indices)

@@ -14,8 +14,7 @@ from models.refusal import Refusal
 # Files of 1,000 row groups and 500 columns have footers of about 50 MB; decoding one takes about
 # ten times its size in memory.
 FOOTER_BYTES = 64 * 1024**2
-# Leaves of the schema. Tables of clicks and of genes have some thousands of columns; a footer of
-# 100,000 takes 0.1 kB a column and row group before the first value.
+# Leaves of the schema. The widest public tables (genes, clicks) have some thousands.
 COLUMNS = 10_000
 # Elements of any list in the footer: columns and their parents, row groups, chunks of a row group.
 # Reading stops at the list's declared length, before there is memory for it.
@@ -24,9 +23,9 @@ _LIST = 4 * COLUMNS
 # flows, transactions, texts and logs have 3.2 at most, a column of one value about 1 with a
 # dictionary. Without one it has 21 under snappy, 240 under lz4, and 1,500 to 2,700 under zstd.
 EXPANSION = 200
-# A file may declare so much whatever its size: an actor reads as much of any file at once.
+# A file may declare so much whatever its size: it is one split (`jobs.days.SPLIT_BYTES`).
 FREE_BYTES = 256 * 1024**2
-# Of one row, all columns together; the arrays of a video of a minute are a few megabytes.
+# Of one row, all columns together: no batch has less than a row, so this is what a row may take.
 ROW_BYTES = 256 * 1024**2
 # Of one batch that is decoded at once: batches of wide rows have fewer.
 BATCH_BYTES = 512 * 1024**2

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import hmac
 import re
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
@@ -88,9 +89,16 @@ def test_a_dictionary_is_disguised_as_its_values_are() -> None:
 
 
 def test_the_digest_is_that_of_the_standard() -> None:
-    # RFC 4231, test case 2, cut to 128 bits.
-    short = Secret(b"Jefe").digest(b"what do ya want for nothing?")
-    assert short == "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+    expected = hmac.new(KEY.encode(), b"value\x00" + b"10.0.0.1", hashlib.sha256).hexdigest()[:32]
+    assert keyed(pa.array(["10.0.0.1"]), SECRET).to_pylist() == [f"{SECRET.id}:{expected}"]
+
+
+@pytest.mark.parametrize("value", ["", "count", "id", "count\0", "\0", "value\0"])
+def test_no_value_has_a_digest_that_gives_away_how_ids_are_hashed(value: str) -> None:
+    ids = Disguise(Roles(id=("a",), sensitive=frozenset("a"), keyed=frozenset("a")), SECRET)
+    digest = keyed(pa.array([value]), SECRET)[0].as_py().partition(":")[2]
+    assert ids.hash_key is not None
+    assert not digest.startswith((ids.hash_key, SECRET.id))
 
 
 def test_a_key_is_read_from_a_file_or_the_environment(tmp_path: Path) -> None:
