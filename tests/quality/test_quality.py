@@ -58,7 +58,9 @@ def neighbours(trial: Trial) -> npt.NDArray[np.float64]:
 
 
 def result(name: str, detector: str, seed: int, auroc: float) -> Result:
-    return Result(name, detector, seed, 2, 10, 20, 0, auroc, (auroc - 0.1, auroc), 0.5, None, 1, 9)
+    return Result(
+        name, detector, seed, 2, 10, 20, 0, auroc, (auroc - 0.1, auroc), 0.5, None, 0.5, 1, 9
+    )
 
 
 def test_the_first_half_of_the_normal_rows_is_learned_in_file_order() -> None:
