@@ -18,7 +18,19 @@ _BESIDE = ("KNN", "DTE-C", "LOF", "VAE", "PCA", "IForest", "ECOD", "ICL")
 _FAMILIES = {protocol.name: protocol.family for protocol in PROTOCOLS.values()}
 # Sets whose published figures, or whose field's, are F1.
 _BY_F1 = ("kddcup99_10pct", "hdfs_100k")
-_HEAD_OF_FAMILIES = 11  # lines, without any set
+_FAMILIES_HEAD = (
+    "## Other sets, one-class: means over their tasks",
+    "",
+    "Of each set the detectors that have a figure on all its tasks, best first. F1 is with the",
+    "share flagged that the protocol sets, or the best over all thresholds. Figures in italics are",
+    "of plain references computed on the same files; the others are published, some on more tasks:",
+    "of MVTec AD on fifteen categories, of which seven are here. There a category is resampled to",
+    "1,000 rows before it is cut, so that most of the normal rows that are scored are learned from",
+    "too, and what remembers rows gains; `_distinct` has each row once.",
+    "",
+    "| set | tasks | metric | Anomaray | beside |",
+    "| --- | ---: | --- | --- | --- |",
+)
 # Below this AUROC all cells have the colour of chance.
 _CHANCE = 0.5
 
@@ -103,33 +115,19 @@ def _adbench(table: pd.DataFrame) -> list[str]:
 
 def _families(frame: pd.DataFrame, table: pd.DataFrame) -> list[str]:
     """Other sets than ADBench's, each a mean over its tasks, with the figures beside."""
-    f1 = summary.table(frame, "f1") if "f1" in frame else pd.DataFrame()
-    lines = [
-        "## Other sets, one-class: means over their tasks",
-        "",
-        "Of each set the detectors that have a figure on all its tasks, best first. F1 is with the",
-        "share flagged that the protocol sets, or the best over all thresholds. Figures in italics",
-        "are of plain references computed on the same rows; the others are published, some on more",
-        "tasks: of MVTec AD on fifteen categories, of which seven are here. There a category is",
-        "resampled to 1,000 rows before it is cut, so that most of the normal rows that are scored",
-        "are learned from too, and what remembers rows gains; `_distinct` has each row once.",
-        "",
-        "| set | tasks | metric | Anomaray | beside |",
-        "| --- | ---: | --- | --- | --- |",
-    ]
-    for metric, measured in (("AUROC", table), ("F1", f1)):
+    rows = []
+    for metric, measured in (("AUROC", table), ("F1", summary.table(frame, "f1"))):
         for family, part in summary.by_family(measured, _FAMILIES).items():
-            others = published.beside(family, metric)
             if family == "adbench" or part.empty or (metric == "F1" and family not in _BY_F1):
                 continue
             means = part.mean().sort_values(ascending=False)
             ours = ", ".join(f"`{name}` {value:.3f}" for name, value in means.items())
             shown = ", ".join(
                 f"{name} {value:.3f}" if known else f"*{name} {value:.3f}*"
-                for name, value, known in others
+                for name, value, known in published.beside(family, metric)
             )
-            lines.append(f"| {family} | {len(part)} | {metric} | {ours} | {shown} |")
-    return [*lines, ""] if len(lines) > _HEAD_OF_FAMILIES else []
+            rows.append(f"| {family} | {len(part)} | {metric} | {ours} | {shown} |")
+    return [*_FAMILIES_HEAD, *rows, ""] if rows else []
 
 
 def _groups(frame: pd.DataFrame, table: pd.DataFrame) -> list[str]:

@@ -24,7 +24,7 @@ class Mean:
 def frame(results: Iterable[Result]) -> pd.DataFrame:
     """One row a result that has a figure."""
     rows = [result.to_document() for result in results if result.auroc is not None]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"f1": float}) if rows else pd.DataFrame()
 
 
 def table(results: pd.DataFrame, measure: str = "auroc") -> pd.DataFrame:
