@@ -4,7 +4,7 @@
 
 That file gives them for the digit 4 (isolation forest 0.861, principal components 0.982, with the
 defaults of scikit-learn), not the windows of their spectra or the components kept. With those below
-the digit 4 has 0.90 and 0.987; no others that were tried came nearer to both.
+the digit 4 has 0.90 and 0.987.
 """
 
 import io
