@@ -11,7 +11,6 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -177,7 +176,7 @@ class Jobs:
 
     async def _follow(self, name: str, write: Callable[[str], None]) -> Job:
         log = _Log(write)
-        stream: asyncio.Task[None] | None = None
+        stream: asyncio.Task[bool] | None = None
         heard = time.monotonic()
         while True:
             if stream is None or stream.done():
@@ -194,17 +193,20 @@ class Jobs:
                 continue
             heard = time.monotonic()
             if job.ended:
-                if stream.done():  # it may have broken off before the last lines
+                if stream.done() and not stream.result():  # broken off before the last lines
                     stream = asyncio.create_task(self._stream(name, log))
                 await asyncio.wait({stream}, timeout=_LAST_LINES_S)
                 return job
 
-    async def _stream(self, name: str, log: "_Log") -> None:
-        """Read the log once from its beginning, until it ends or the connection does."""
+    async def _stream(self, name: str, log: "_Log") -> bool:
+        """Read the log once from its beginning; whether it came to its end."""
         log.rewind()
-        with suppress(RuntimeError, OSError, aiohttp.ClientError):
+        try:
             async for text in self._head.tail_job_logs(name):
                 log.take(text)
+        except (RuntimeError, OSError, aiohttp.ClientError):
+            return False
+        return True
 
 
 class _Log:

@@ -18,7 +18,7 @@ from jobs.printable import printable
 from jobs.submit_command import forwarded, refuse_secrets, travelling
 
 # Seconds in which a second Ctrl-C ends the job, and not only the looking at it.
-_SECOND_S = 5.0
+_SECOND_S = 3.0
 _INTERRUPTED = 130
 # Of a line of a job's log; a JSON line of progress has about 200 characters.
 _LINE = 4_000

@@ -56,21 +56,23 @@ def _environment(folder: Path) -> dict[str, str]:
 def _command(folder: Path, *arguments: str) -> list[str]:
     ray = str(Path(sys.executable).with_name("ray"))
     quiet = ["--disable-usage-stats", "--block", "--object-store-memory=100000000"]
-    ports = [f"--{name}={_free_port()}" for name in ("dashboard-agent-listen-port",)]
-    ports.append(f"--metrics-export-port={_free_port()}")
+    ports = [
+        f"--{name}={_free_port()}"
+        for name in ("dashboard-agent-listen-port", "metrics-export-port")
+    ]
     return [ray, "start", *arguments, *quiet, *ports]
 
 
 @contextmanager
-def ray_head(folder: Path) -> Iterator[RayHead]:
-    """A head with two CPUs, until the end of the block."""
+def ray_head(folder: Path, **environment: str) -> Iterator[RayHead]:
+    """A head with two CPUs and variables of its own, until the end of the block."""
     (folder / "token").touch(mode=0o600)
     (folder / "token").write_text(token := secrets.token_hex(32))
     gcs, dashboard = _free_port(), _free_port()
     command = _command(folder, "--head", f"--port={gcs}", f"--dashboard-port={dashboard}")
     command += ["--dashboard-host=127.0.0.1", f"--ray-client-server-port={_free_port()}"]
     command += ["--num-cpus=2", f"--temp-dir={folder / 'r'}"]
-    with _running(command, _environment(folder)) as pid:
+    with _running(command, _environment(folder) | environment) as pid:
         head = RayHead(folder, token, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", pid)
         header = {"Authorization": f"Bearer {token}"}
         deadline = time.monotonic() + _UP_S

@@ -14,7 +14,7 @@ import requests
 
 from tests.cluster.ray_head import ROOT, RayHead, ray_head, ray_node
 
-_LONG = ("--days", "400", "--scale", "0.05")  # minutes of work, ended long before
+_LONG = ("--days", "9000", "--scale", "0.05")  # minutes of work, ended long before
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +195,7 @@ def _join(head: RayHead, address: str, **environment: str) -> subprocess.Complet
     )
 
 
+@pytest.mark.slow
 def test_a_session_joins_after_every_node_has_said_what_it_runs_on(
     head: RayHead, tmp_path: Path
 ) -> None:
