@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from cluster.lake import schemas, snapshot
 from cluster.lake.filters import parse_filter
-from jobs import derive
+from jobs import alerts, derive
 from jobs.spec import Spec, load
 from jobs.spec_errors import listed
 from models.columns import Timestamp
@@ -71,7 +71,8 @@ def run(path: Path | str) -> Report:
     report += _look(spec, spec.input.uri, ("input", "uri"), training=not apart)
     if apart:
         report += _look(spec, spec.training_uri, ("training", "uri"), training=True)
-    return report
+    # Warnings: the URL and the list of hosts are in the environment of the night, not of this.
+    return report + Report(warnings=alerts.problems(spec))
 
 
 def _look(spec: Spec, uri: str, key: tuple[str, str], *, training: bool) -> Report:

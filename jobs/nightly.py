@@ -12,12 +12,15 @@ from cluster.lake.store import Store
 from cluster.lake.table import LakeTable
 from cluster.scoring import FLAGS, REGISTRY
 from cluster.session import session
+from jobs import alerts
 from jobs.console import say
 from jobs.score import Receipt, score
 from jobs.spec import DayRange, Spec
 from jobs.train import train
 from models.bundle import open_bundle
 from models.refusal import Refusal
+
+TRAINING = "training"
 
 
 @dataclass
@@ -26,7 +29,7 @@ class Night:
 
     trained: str | None = None
     receipts: list[Receipt] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)  # day -> message
+    failed: dict[str, str] = field(default_factory=dict)  # day, or TRAINING -> message
 
     @property
     def ok(self) -> bool:
@@ -53,7 +56,7 @@ def nightly(spec: Spec, *, address: str | None = None, single_writer: bool = Fal
     with session(address):
         if reason:
             say(f"training: {reason}")
-            night.trained = train(spec).bundle
+            _train(spec, champion, night)
         first = _first_day(spec, registry)
         due = [day for day in complete_days(spec) if day >= first and not is_committed(spec, day)]
         _score_all(spec, due, night, single_writer)
@@ -79,6 +82,19 @@ def backfill(
     return night
 
 
+def _train(spec: Spec, champion: Entry | None, night: Night) -> None:
+    """A training that is refused fails the night, but an old champion scores the days all the same;
+    without one there is nothing to score with, and the refusal is raised."""
+    try:
+        night.trained = train(spec).bundle
+    except Refusal as error:
+        alerts.tell(spec, "failed", f"the training failed: {error}", job="train")
+        if champion is None:
+            raise
+        night.failed[TRAINING] = str(error)
+        say(f"[red]the training failed[/], the champion stays: {escape(str(error))}")
+
+
 def _score_all(spec: Spec, days: list[str], night: Night, single_writer: bool) -> None:
     """One day's failure does not keep the next from being scored; the night fails in the end."""
     for day in days:
@@ -87,13 +103,18 @@ def _score_all(spec: Spec, days: list[str], night: Night, single_writer: bool) -
         except Refusal as error:
             say(f"[red]{day} was not scored[/]: {escape(str(error))}")
             night.failed[day] = str(error)
+            alerts.tell(spec, "failed", f"{day} was not scored: {error}", job="score", day=day)
             continue
         night.receipts.append(receipt)
         if receipt.status != "committed":
             night.failed[day] = "; ".join(receipt.failed_gates)
             say(f"[red]{day} is not committed[/]: {escape(night.failed[day])}")
+            text = f"{day} is not committed: {night.failed[day]}"
+            alerts.tell(spec, "refused", text, job="score", **receipt.to_document())
         else:
-            say(f"{day}: {receipt.flagged:,} flags of {receipt.scored:,} scored rows, committed")
+            text = f"{day}: {receipt.flagged:,} flags of {receipt.scored:,} scored rows, committed"
+            say(text)
+            alerts.tell(spec, "committed", text, job="score", **receipt.to_document())
 
 
 def _training_due(spec: Spec, champion: Entry | None) -> str | None:

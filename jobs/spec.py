@@ -15,6 +15,7 @@ from jobs.spec_derived import Histories, HistoryEntry, WindowSection
 from jobs.spec_errors import listed, nearest, problems, refused
 from jobs.spec_sections import (
     THRESHOLDS,
+    Alerts,
     BudgetThreshold,
     CostThreshold,
     DayRange,
@@ -53,6 +54,7 @@ class Spec(Frozen):
     output: Output
     gates: Gates = Gates()
     nightly: Nightly = Nightly()
+    alerts: Alerts = ()
 
     _source: Source = PrivateAttr(default=Source("spec"))
 

@@ -137,6 +137,8 @@ class Training(Frozen):
     accumulate: Count = 1  # parts that a batch is computed in, to save memory
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     baselines: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ("isolation_forest", "pca")
+    # Whether a history of labels, late as they were, may be an input of those that learn without.
+    earlier_labels: bool = False
 
     @property
     def day_range(self) -> DayRange | None:
@@ -212,3 +214,22 @@ class Nightly(Frozen):
 
     max_champion_age_days: Positive = 30.0
     first_day: Annotated[str, Field(min_length=1)] | None = None  # earlier days are left alone
+
+
+Event = Literal["committed", "refused", "failed"]
+
+
+def _variable(text: str) -> str:
+    if not (text.isidentifier() and text.isupper()):
+        raise expected("the name of an environment variable that holds the URL, such as WEBHOOK")
+    return text
+
+
+class Alert(Frozen):
+    """A message to a webhook. Its URL is a secret, and stands in the environment."""
+
+    webhook: Annotated[str, AfterValidator(_variable)]
+    when: Annotated[tuple[Event, ...], BeforeValidator(as_tuple)] = ("refused", "failed")
+
+
+Alerts = Annotated[tuple[Alert, ...], BeforeValidator(as_tuple)]
