@@ -110,6 +110,10 @@ def _last_line(error: Exception) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
-# Both set their level when they are imported, and tell of every upload.
-for _noisy in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
+# They set their level when they are imported, and tell of every upload.
+for _noisy in (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+):
     logging.getLogger(_noisy).setLevel(logging.WARNING)

@@ -11,6 +11,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,9 +31,7 @@ Environment = Literal["lock", "image"]
 _PATIENCE_S = 60.0
 # A head may be replaced while a job is followed; jobs outlive that where its state is kept.
 _GONE_S = 120.0
-_LOOKED_EVERY_S = 2.0
-# The log's last lines come after the job's end, within a second.
-_LAST_LINES_S = 5.0
+_LOOKED_EVERY_S = 1.0
 # Ray ends a job's processes politely, and after 3 s by force.
 _ENDED_S = 60.0
 # Seconds for `pip install` of the lock on a node that has none of it: torch alone is 2 GB.
@@ -176,7 +175,7 @@ class Jobs:
 
     async def _follow(self, name: str, write: Callable[[str], None]) -> Job:
         log = _Log(write)
-        stream: asyncio.Task[bool] | None = None
+        stream: asyncio.Task[None] | None = None
         heard = time.monotonic()
         while True:
             if stream is None or stream.done():
@@ -193,20 +192,24 @@ class Jobs:
                 continue
             heard = time.monotonic()
             if job.ended:
-                if stream.done() and not stream.result():  # broken off before the last lines
-                    stream = asyncio.create_task(self._stream(name, log))
-                await asyncio.wait({stream}, timeout=_LAST_LINES_S)
+                stream.cancel()
+                with suppress(ConnectionError):  # the node of its log is gone with it
+                    await asyncio.to_thread(self._read_on, name, log)
                 return job
 
-    async def _stream(self, name: str, log: "_Log") -> bool:
-        """Read the log once from its beginning; whether it came to its end."""
+    def _read_on(self, name: str, log: "_Log") -> None:
+        """What the stream has not brought yet: it comes a second or three after the end."""
+        with self._head.asking():
+            text = self._head.get_job_logs(name)
         log.rewind()
-        try:
+        log.take(text)
+
+    async def _stream(self, name: str, log: "_Log") -> None:
+        """Read the log once from its beginning, until it ends or the connection does."""
+        log.rewind()
+        with suppress(RuntimeError, OSError, aiohttp.ClientError):
             async for text in self._head.tail_job_logs(name):
                 log.take(text)
-        except (RuntimeError, OSError, aiohttp.ClientError):
-            return False
-        return True
 
 
 class _Log:

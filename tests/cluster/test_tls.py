@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from ray.util import get_node_ip_address
 
 from tests.cluster.ray_head import ROOT, ray_head, ray_node
 
@@ -24,7 +24,7 @@ with session(sys.argv[1]) as line:
 def _certificates(folder: Path) -> dict[str, str]:
     """An authority of our own, and one certificate of it for all nodes of this machine."""
     folder.mkdir(mode=0o700)
-    names = f"DNS:localhost,IP:127.0.0.1,IP:{socket.gethostbyname(socket.gethostname())}"
+    names = f"DNS:localhost,IP:127.0.0.1,IP:{get_node_ip_address()}"
     (folder / "names").write_text(f"subjectAltName={names}\n")
     for command in (
         "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt",
