@@ -29,6 +29,7 @@ ON_SERIES = (
     "recurrent_autoencoder",
     "matrix_profile",
     "spectral_residual",
+    "anomaly_likelihood",
     "knn",
     "pca",
 )
