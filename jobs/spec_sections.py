@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from jobs.spec_columns import Frozen, as_tuple
-from jobs.spec_errors import expected
+from jobs.spec_errors import expected, problems
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,8 @@ class Training(Frozen):
     accumulate: Count = 1  # parts that a batch is computed in, to save memory
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     baselines: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ("isolation_forest", "pca")
+    # Whether a history of labels, late as they were, may be an input of those that learn without.
+    earlier_labels: bool = False
 
     @property
     def day_range(self) -> DayRange | None:
@@ -192,6 +194,34 @@ class Output(Frozen):
     reasons: Annotated[int, Field(ge=0, le=100)] = 5  # features named in a flag
 
 
+def _public_key(text: str) -> str:
+    from cluster.lake.signatures import public_key  # cryptography, which few specs need
+
+    try:
+        public_key(text)
+    except ValueError as error:
+        raise expected("ed25519:… as `python -m jobs keys` prints it") from error
+    return text
+
+
+class BundlePolicy(Frozen):
+    """Which champions are let in."""
+
+    signed: Literal["required", "optional"] = "optional"
+    # Public keys of those who may promote.
+    keys: Annotated[
+        tuple[Annotated[str, AfterValidator(_public_key)], ...], BeforeValidator(as_tuple)
+    ] = ()
+    # The lowest number of a champion: raised after a key was lost, or a registry was rebuilt.
+    at_least: Count = 1
+
+    @model_validator(mode="after")
+    def _fits(self) -> "BundlePolicy":
+        if self.signed == "required" and not self.keys:
+            raise problems([(("keys",), "expected the public keys of those who may sign")])
+        return self
+
+
 Band = Annotated[tuple[float, float], BeforeValidator(as_tuple), AfterValidator(_band)]
 
 
@@ -212,3 +242,22 @@ class Nightly(Frozen):
 
     max_champion_age_days: Positive = 30.0
     first_day: Annotated[str, Field(min_length=1)] | None = None  # earlier days are left alone
+
+
+Event = Literal["committed", "refused", "failed"]
+
+
+def _variable(text: str) -> str:
+    if not (text.isidentifier() and text.isupper()):
+        raise expected("the name of an environment variable that holds the URL, such as WEBHOOK")
+    return text
+
+
+class Alert(Frozen):
+    """A message to a webhook. Its URL is a secret, and stands in the environment."""
+
+    webhook: Annotated[str, AfterValidator(_variable)]
+    when: Annotated[tuple[Event, ...], BeforeValidator(as_tuple)] = ("refused", "failed")
+
+
+Alerts = Annotated[tuple[Alert, ...], BeforeValidator(as_tuple)]

@@ -21,6 +21,7 @@ from models.ecod import ECOD
 from models.ensemble import Ensemble
 from models.forecaster import Forecaster
 from models.gan import GAN
+from models.gaussian import Gaussian
 from models.hog_knn import HOGKNN
 from models.isolation_forest import IsolationForest
 from models.knn import KNN
@@ -46,6 +47,7 @@ CATALOG: dict[str, type[Detector]] = {
     "ensemble": Ensemble,
     "forecaster": Forecaster,
     "gan": GAN,
+    "gaussian": Gaussian,
     "hog_knn": HOGKNN,
     "isolation_forest": IsolationForest,
     "knn": KNN,

@@ -24,8 +24,9 @@ from models.sources import UNEVEN, Source
 from models.texts import TOKENS
 
 # Bound on a scaled number, in standard deviations, as that of numeric columns: a pixel that never
-# changed in training has none to speak of.
-CLIP = 10.0
+# changed in training has none to speak of. Those of a vector are in units of their mean deviation,
+# of which one that varies much may have many.
+CLIP, VECTOR_CLIP = 10.0, 100.0
 
 
 class Learned(NamedTuple):
@@ -76,7 +77,7 @@ def learn(source: Source, statistics: SignalStatistics, vocabulary: int) -> Lear
             shape = (3 if statistics.coloured else 1, column.frames, column.size, column.size)
             return Learned(SignalInput(name, "video", shape))
         case Audio():
-            return Learned(SignalInput(name, "image", (1, column.mels, frames_of(column))))
+            return Learned(SignalInput(name, "spectrogram", (1, column.mels, frames_of(column))))
         case Text():
             bag = SignalInput(f"{name} n-grams", "vector", (column.ngrams,), restates=name)
             return Learned(bag if column.ngrams else None, TokenInput(name, TOKENS, column.length))
@@ -188,8 +189,14 @@ def _places(
 
 
 class SignalScaling(nn.Module):
-    """Scales one signal: (x - mean) / deviation of each element of a vector, band of a
-    spectrogram, or channel of anything else."""
+    """Scales one signal: (x - mean) / deviation of each band of a spectrogram, bin of a text's
+    n-grams, or channel of anything else.
+
+    The elements of a vector have means of their own and one deviation: they are in one unit, and
+    what varies little says little. Each in its own deviation, the noise of an embedding weighs as
+    much as what it says: mean AUROC on seven categories of MVTec AD 0.800 instead of 0.832
+    (`gaussian`), 0.782 instead of 0.787 (mean distance to ten neighbours).
+    """
 
     centre: Tensor  # float32, of a shape that goes with the raw signal's
     width: Tensor
@@ -199,6 +206,7 @@ class SignalScaling(nn.Module):
         self.given = given
         channels = given.shape[0] - given.masked
         self.raw_shape = (channels, *given.shape[1:])
+        self.clip = VECTOR_CLIP if _is_vector(given) else CLIP
         if centre.shape != width.shape or not _goes_with(centre.shape, self.raw_shape):
             raise Refusal(
                 f"expected scales for '{given.name}' of shape {self.raw_shape}, found "
@@ -220,7 +228,8 @@ class SignalScaling(nn.Module):
         shape[axis] = places
         if moments is None:
             return cls(given, torch.zeros(shape), torch.ones(shape))
-        return cls(given, _tensor(moments.mean, shape), _tensor(moments.deviation, shape))
+        deviation = moments.together if _is_vector(given) else moments.deviation
+        return cls(given, _tensor(moments.mean, shape), _tensor(deviation, shape))
 
     @property
     def raw_width(self) -> int:
@@ -231,7 +240,7 @@ class SignalScaling(nn.Module):
         """uint8 or float32 [rows, raw width] to float32 [rows, *shape]; rows where `null` [rows]
         is not 0 become zeros."""
         values = raw.reshape(len(raw), *self.raw_shape)
-        scaled = (values.float() - self.centre).div_(self.width).clamp_(-CLIP, CLIP)
+        scaled = (values.float() - self.centre).div_(self.width).clamp_(-self.clip, self.clip)
         scaled = scaled.nan_to_num_(0.0)
         if null is not None:
             scaled[null != 0] = 0.0
@@ -244,6 +253,11 @@ class SignalScaling(nn.Module):
         """[rows, *shape] back to the unit of the input, [rows, *raw shape], for people to read."""
         centre, width = self.centre.to(scaled.device), self.width.to(scaled.device)
         return scaled[:, : self.raw_shape[0]] * width + centre
+
+
+def _is_vector(given: SignalInput) -> bool:
+    """Whether its numbers are those of a column, not counts of what a text holds."""
+    return given.kind == "vector" and given.restates is None
 
 
 def _goes_with(shape: tuple[int, ...], raw: tuple[int, ...]) -> bool:

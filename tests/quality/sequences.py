@@ -1,4 +1,4 @@
-"""How good the detectors of series, events and texts are: `python -m tests.quality.sequences`.
+"""How good the detectors of series are: `python -m tests.quality.sequences`.
 
 One JSON line on stdout for each set, detector, seed and metric. F1 is the best over all thresholds
 and never point-adjusted (Kim et al., AAAI 2022: with adjustment a random score wins). Of sets with
@@ -25,11 +25,11 @@ from models.severity import Severity
 from models.sketch import ScoreSketch
 from models.threshold import Calibration
 from tests.quality import nab
-from tests.quality.sequence_sets import SERIES_SETS, TOKEN_SETS, Task
+from tests.quality.sequence_sets import SERIES_SETS, Task
 
 Floats = npt.NDArray[np.float64]
 
-ON_SERIES = (
+DETECTORS = (
     "forecaster",
     "recurrent_autoencoder",
     "matrix_profile",
@@ -38,7 +38,6 @@ ON_SERIES = (
     "knn",
     "pca",
 )
-ON_TOKENS = ("forecaster", "recurrent_autoencoder", "knn", "pca")
 EPOCHS = 8  # passes over the windows of a series; each window holds a lesson a step
 
 
@@ -122,14 +121,12 @@ def windowed_gaussian(task: Task) -> Result:
 
 def measure(dataset: str, detectors: list[str], seed: int, steps: int, few: int | None) -> None:
     """Report every detector on the first `few` tasks of a set, or on all."""
-    on_series = dataset in SERIES_SETS
-    options = TrainingOptions(epochs=EPOCHS if on_series else TrainingOptions.epochs, seed=seed)
+    options = TrainingOptions(epochs=EPOCHS, seed=seed)
 
     def tasks() -> Iterator[Task]:  # anew each time: the windows of all machines fill a memory
-        found = SERIES_SETS[dataset](steps, seed) if on_series else TOKEN_SETS[dataset](seed)
-        return islice(found, few)
+        return islice(SERIES_SETS[dataset](steps, seed), few)
 
-    for detector in detectors or (ON_SERIES if on_series else ON_TOKENS):
+    for detector in detectors or DETECTORS:
         report(dataset, detector, seed, [judged(detector, task, options) for task in tasks()])
     if dataset == "nab":
         report(dataset, "windowed Gaussian (NAB's)", seed, list(map(windowed_gaussian, tasks())))
@@ -137,7 +134,7 @@ def measure(dataset: str, detectors: list[str], seed: int, steps: int, few: int 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sets", nargs="+", default=[*SERIES_SETS, *TOKEN_SETS])
+    parser.add_argument("--sets", nargs="+", default=[*SERIES_SETS])
     parser.add_argument("--detectors", nargs="+", default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--steps", type=int, default=32, help="rows of a window of a series")
