@@ -7,9 +7,8 @@ import os
 import unicodedata
 from typing import Any
 
-from rich.markup import escape
-
 from jobs.console import say
+from jobs.printable import said
 from jobs.spec import Spec
 from jobs.spec_sections import Alert, Event
 from jobs.webhook import Undelivered, Webhook, allowed
@@ -35,7 +34,7 @@ def tell(spec: Spec, event: Event, text: str, **facts: Any) -> None:
             try:
                 webhook(alert).post(document)
             except (Refusal, Undelivered) as error:
-                say(f"[yellow]the alert was not delivered[/]: {escape(str(error))}")
+                say(f"[yellow]the alert was not delivered[/]: {said(str(error))}")
 
 
 def webhook(alert: Alert) -> Webhook:

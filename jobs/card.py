@@ -1,7 +1,7 @@
 """The document behind a run card: plain JSON, the same facts for people and machines.
 
 `jobs/score.py` fills it in, `jobs/report.py` draws it. Times are ISO 8601 in UTC. Parts that do
-not apply to a run are None or empty. Sensitive values are masked by whoever fills it in.
+not apply to a run are None or empty. Sensitive values are disguised by whoever fills it in.
 """
 
 from typing import Any, Literal, NotRequired, TypedDict

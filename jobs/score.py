@@ -20,6 +20,7 @@ from cluster.session import session
 from cluster.stream import alive
 from jobs import check, derive, gates, run_card
 from jobs.books import Balance
+from jobs.champion import champion_of, need_newest
 from jobs.compaction import Compaction
 from jobs.console import Fact, say, step
 from jobs.days import plan_tasks
@@ -27,9 +28,7 @@ from jobs.gates import Gate
 from jobs.profile import Clock, slowest
 from jobs.run import Run
 from jobs.spec import Spec
-from models.bundle import open_bundle
 from models.refusal import Refusal
-from models.threshold import Threshold
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,7 @@ def score(
         seen = _commits_so_far(spec, output, day)
         run = open_run(spec, day, output)
     table = flag_table(run)
+    need_newest(spec, run.champion, table)
     if table.is_run_committed(day, run.run_id):
         return _already(run)
     _need_create_once(output, single_writer)
@@ -124,21 +124,20 @@ def score(
 
 def open_run(spec: Spec, day: str, output: Store) -> Run:
     """Champion, threshold and snapshot of a day, checked against each other."""
-    registry = Registry(output.child(REGISTRY))
-    champion = registry.champion_or_refuse()
-    bundle = open_bundle(registry.files(champion.bundle), champion.bundle)
-    threshold = Threshold.from_json(registry.threshold(champion.threshold))
+    champion = champion_of(spec, Registry(output.child(REGISTRY)))
     (taken,) = derive.take(spec, spec.input.uri, [day])
     if not taken.files:
         files = "; ".join(f"{file.key}: {file.message}" for file in taken.rejected)
         raise Refusal(f"no file of {day} in {spec.input.uri} can be read: {files or 'it has none'}")
     spec = spec.without_answers(taken.schema.names)
     check.check(spec, taken.schema).refuse()
-    bundle.encoder.check_schema(taken.schema)
-    needed = (*bundle.encoder.required, *spec.roles.flagged)
+    encoder = champion.bundle.encoder
+    encoder.check_schema(taken.schema)
+    needed = (*encoder.required, *spec.roles.flagged)
     if drifts := snapshot.drift(taken, needed):
         raise Refusal("\n".join(map(str, drifts)))
-    return Run(spec, day, champion, bundle, threshold, taken, output)
+    entry, bundle, threshold = champion.entry, champion.bundle, champion.threshold
+    return Run(spec, day, entry, bundle, threshold, taken, output)
 
 
 def flag_table(run: Run) -> LakeTable:
@@ -203,6 +202,9 @@ def _commit(run: Run, balance: Balance, table: LakeTable, seen: dict[str, int]) 
     """The side tables first, then the flags, whose commit is the one that counts. Each is refused
     where another run has committed the day meanwhile, so the tables are of one run."""
     facts = {"bundle": run.bundle.id, "threshold": run.threshold.id, "rows": str(balance.rows)}
+    facts["champion"] = str(run.champion.number)
+    if run.key_id:
+        facts["hmac_key"] = run.key_id
     sides = [(QUARANTINE, schemas.QUARANTINE, balance.shards("quarantine_shards"))]
     if run.spec.output.scores == "all":
         schema = schemas.scores(run.snapshot.schema, run.spec.roles)

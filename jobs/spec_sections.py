@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from jobs.spec_columns import Frozen, as_tuple
-from jobs.spec_errors import expected
+from jobs.spec_errors import expected, problems
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,34 @@ class Output(Frozen):
     uri: URI
     scores: Literal["flags", "all"] = "flags"  # all: every row's score in a second table
     reasons: Annotated[int, Field(ge=0, le=100)] = 5  # features named in a flag
+
+
+def _public_key(text: str) -> str:
+    from cluster.lake.signatures import public_key  # cryptography, which few specs need
+
+    try:
+        public_key(text)
+    except ValueError as error:
+        raise expected("ed25519:… as `python -m jobs keys` prints it") from error
+    return text
+
+
+class BundlePolicy(Frozen):
+    """Which champions are let in."""
+
+    signed: Literal["required", "optional"] = "optional"
+    # Public keys of those who may promote.
+    keys: Annotated[
+        tuple[Annotated[str, AfterValidator(_public_key)], ...], BeforeValidator(as_tuple)
+    ] = ()
+    # The lowest number of a champion: raised after a key was lost, or a registry was rebuilt.
+    at_least: Count = 1
+
+    @model_validator(mode="after")
+    def _fits(self) -> "BundlePolicy":
+        if self.signed == "required" and not self.keys:
+            raise problems([(("keys",), "expected the public keys of those who may sign")])
+        return self
 
 
 Band = Annotated[tuple[float, float], BeforeValidator(as_tuple), AfterValidator(_band)]
