@@ -65,8 +65,8 @@ def _see_through(jobs: Jobs, name: str, address: str) -> int:
         with _Shown() as shown:
             ended = jobs.follow(name, shown.take)
     except KeyboardInterrupt:
-        say(f"{name} goes on; Ctrl-C again within {_SECOND_S:.0f} s ends it")
         try:
+            say(f"{name} goes on; Ctrl-C again within {_SECOND_S:.0f} s ends it")
             time.sleep(_SECOND_S)  # for the second Ctrl-C
         except KeyboardInterrupt:
             say(f"{name}: {jobs.cancel(name).status}")
