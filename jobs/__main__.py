@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import typer
 
@@ -427,6 +427,41 @@ def vacuum(
         out.print(said(key), highlight=False)
     verb = "would be removed (pass --no-dry-run)" if dry_run else "were removed"
     err.print(f"{len(removed):,} files {verb}", highlight=False)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True})
+def submit(
+    arguments: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(
+            help="A verb and its arguments, as they would be run here.", metavar="VERB …"
+        ),
+    ] = None,
+    address: Annotated[
+        str, typer.Option(help="The cluster's dashboard.", metavar="http://HEAD:8265")
+    ] = "http://127.0.0.1:8265",
+    environment: Annotated[
+        Literal["lock", "image"],
+        typer.Option(help="`lock`: install requirements.lock; `image`: the nodes' image has it."),
+    ] = "lock",
+    env: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Name of a variable to send along; no secret: others can read it."),
+    ] = None,
+    attach: Annotated[Optional[str], typer.Option(help="Follow the job of this id.")] = None,  # noqa: UP045
+    cancel: Annotated[Optional[str], typer.Option(help="End the job of this id.")] = None,  # noqa: UP045
+) -> None:
+    """Run a verb on a cluster and see it through; submitted again, attach to where it is."""
+    if [bool(arguments), attach is not None, cancel is not None].count(True) != 1:
+        raise Refusal("expected one of: a verb and its arguments, --attach ID, --cancel ID")
+    from jobs import submit as job
+
+    if attach is not None:
+        raise typer.Exit(job.attach(address, attach))
+    if cancel is not None:
+        raise typer.Exit(job.cancel(address, cancel))
+    verbs = [command.callback.__name__ for command in app.registered_commands if command.callback]
+    raise typer.Exit(job.submit(address, arguments or [], verbs, environment, env or ()))
 
 
 @app.command()

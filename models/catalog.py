@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from rapidfuzz import process
 
+from models.anomaly_likelihood import AnomalyLikelihood
 from models.autoencoder import Autoencoder
 from models.classifier import Classifier
 from models.convolutional_autoencoder import ConvolutionalAutoencoder
@@ -34,6 +35,7 @@ from models.stacked_devnet import StackedDevNet
 from models.variational_autoencoder import VariationalAutoencoder
 
 CATALOG: dict[str, type[Detector]] = {
+    "anomaly_likelihood": AnomalyLikelihood,
     "autoencoder": Autoencoder,
     "classifier": Classifier,
     "cnn_classifier": ConvolutionalClassifier,

@@ -17,9 +17,10 @@ from models.audio import frames_of
 from models.cells import Bools, Cells, Values, first_rules
 from models.columns import Audio, FeatureColumn, Image, Sequence, Text, Vector, Video
 from models.detector import SignalInput, TokenInput
+from models.lists import steps_as
 from models.refusal import Refusal
 from models.signal_statistics import LONGEST, SignalStatistics
-from models.sources import Source
+from models.sources import UNEVEN, Source
 from models.texts import TOKENS
 
 # Bound on a scaled number, in standard deviations, as that of numeric columns: a pixel that never
@@ -85,7 +86,8 @@ def learn(source: Source, statistics: SignalStatistics, vocabulary: int) -> Lear
 
 def _series(source: Source, statistics: SignalStatistics, length: int) -> SignalInput:
     """Windows of a fixed size that are all whole need no mask."""
-    channels = int(source.signature.split()[2])
+    uneven = source.signature == UNEVEN
+    channels = max(1, statistics.usual) if uneven else int(source.signature.split()[2])
     whole = source.list_size is not None and length <= source.list_size and not statistics.padded
     named = source.channels if len(source.channels) == channels else ()
     shape = (channels + (not whole), length)
@@ -153,16 +155,15 @@ def _vectors(cells: Cells, width: int) -> tuple[Values, dict[str, Bools]]:
 
 def _windows(cells: Cells, given: SignalInput, column: Sequence) -> tuple[Values, dict[str, Bools]]:
     """float32 [rows, channels, length]; NaN where there is no step."""
-    assert cells.signal is not None
-    assert cells.lengths is not None
-    length, channels = given.shape[1], cells.signal.shape[1]
-    windows: Values = np.full((len(cells.lengths), channels, length), np.nan, np.float32)
-    row, place, kept = _places(cells.lengths, length, column)
-    windows[row, :, place] = cells.signal[kept]
+    channels, length = given.shape[0] - given.masked, given.shape[1]
+    steps, lengths, fits = steps_as(channels, cells)
+    windows: Values = np.full((len(lengths), channels, length), np.nan, np.float32)
+    row, place, kept = _places(lengths, length, column)
+    windows[row, :, place] = steps[kept]
     if given.masked:
-        return windows, {}
+        return windows, {"wrong_length": ~fits}
     missing = np.asarray(np.isnan(windows).all(1)).any(1)
-    return windows, {"wrong_length": cells.lengths < length, "unexpected_null": np.asarray(missing)}
+    return windows, {"wrong_length": lengths < length, "unexpected_null": np.asarray(missing)}
 
 
 def _events(cells: Cells, codes: Values, length: int, column: Sequence) -> npt.NDArray[np.int32]:
@@ -220,12 +221,9 @@ class SignalScaling(nn.Module):
         cls, column: FeatureColumn, given: SignalInput, statistics: SignalStatistics
     ) -> "SignalScaling":
         """From the moments of training; zeros and ones where there are none."""
-        key = {"vector": given.width, "image": given.shape[0], "video": given.shape[0]}
-        moments = statistics.moments.get(
-            0 if isinstance(column, Audio | Text | Sequence) else key[given.kind]
-        )
         axis = 1 if isinstance(column, Audio) else 0
         places = given.shape[axis] - given.masked
+        moments = statistics.moments.get(0 if isinstance(column, Audio | Text) else places)
         shape = [1] * len(given.shape)
         shape[axis] = places
         if moments is None:

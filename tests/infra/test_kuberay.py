@@ -141,6 +141,14 @@ def test_each_job_runs_as_the_account_of_its_role(overlay: str) -> None:
             assert pod.spec["serviceAccountName"] == "launcher"
 
 
+@pytest.mark.parametrize("pod", EVERY_POD)
+def test_a_pod_is_given_the_keys_of_its_own_role_and_no_others(pod: Pod) -> None:
+    for volume in pod.spec.get("volumes", ()):
+        if "secret" in volume:
+            assert volume["secret"]["secretName"] == pod.spec["serviceAccountName"]
+            assert volume["secret"]["defaultMode"] == 0o440
+
+
 def test_no_account_of_a_run_has_a_right_in_kubernetes(overlay: str) -> None:
     bound = {
         subject["name"]

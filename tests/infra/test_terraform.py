@@ -10,7 +10,7 @@ import hcl2
 import pytest
 
 from tests.infra.iam import Request, allows
-from tests.infra.rendering import ROOT
+from tests.infra.rendering import OVERLAYS, ROOT, of_kind, pods
 
 FOLDER = ROOT / "infra/terraform"
 _LAKE = "arn:aws:s3:::lake"
@@ -66,6 +66,29 @@ def test_every_variable_and_output_says_what_it_is() -> None:
         for entry in [*document.get("variable", ()), *document.get("output", ())]:
             ((name, block),) = entry.items()
             assert block.get("description"), f"{path.name}: {name}"
+
+
+def test_workers_come_from_zero_and_every_pod_finds_a_pool_of_its_kind() -> None:
+    (values,) = hcl2.loads((FOLDER / "nodes.tf").read_text())["locals"]
+    pools = values["pools"]
+    assert {name: pool["least"] for name, pool in pools.items()} == {"head": 1, "cpu": 0, "gpu": 0}
+    spot = {name for name, pool in pools.items() if pool["capacity"] == '"SPOT"'}
+    assert spot == {"gpu"}
+    for overlay in OVERLAYS:
+        asked = {pod.spec["nodeSelector"]["anomaray.io/pool"] for pod in pods(overlay)}
+        assert asked == {"head", "cpu" if overlay == "cpu" else "gpu"}
+
+
+def test_the_roles_are_those_of_the_accounts_that_the_site_annotates() -> None:
+    accounts = of_kind("gpu", "ServiceAccount")
+    annotated = {
+        name: account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"].rpartition("-")[2]
+        for name, account in accounts.items()
+        if "annotations" in account["metadata"]
+    }
+    assert annotated == {name: name for name in ("trainer", "scorer", "reporter")}
+    made = (FOLDER / "roles.tf").read_text()
+    assert 'toset(["trainer", "scorer", "reporter"])' in made
 
 
 def _put(key: str, **context: str) -> Request:
