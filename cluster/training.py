@@ -39,6 +39,8 @@ from models.learning import (
 
 # A worker that hangs in a collective (a peer died) gives up after this; Ray's default is 30 min.
 _COLLECTIVE_TIMEOUT_S = 120
+# A node that came is taken in after this, at the cost of starting the workers anew (some 10 s).
+_RESIZE_S = 30.0
 # A worker keeps its share of the rows from the first epoch on where it is below this many bytes:
 # streaming a small share again costs 1 to 2 s an epoch, whatever its size.
 _KEPT_BYTES = 512 * 1024**2
@@ -98,11 +100,7 @@ def train(
             "start": start,
         },
         torch_config=TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT_S),
-        scaling_config=ScalingConfig(
-            num_workers=plan.workers,
-            use_gpu=bool(plan.gpus),
-            resources_per_worker={"CPU": plan.cpus, **({"GPU": plan.gpus} if plan.gpus else {})},
-        ),
+        scaling_config=_scaling(plan),
         run_config=RunConfig(
             name=run_name,
             storage_path=path,
@@ -123,6 +121,18 @@ def train(
     with result.checkpoint.as_directory() as folder:
         saved = checkpoint.load(folder)
     return Trained(saved.best, saved.history, saved.best_epoch, saved.resumed_from)
+
+
+def _scaling(plan: WorkerPlan) -> ScalingConfig:
+    """Workers on as many nodes as there are; as many workers as the nodes hold, within the plan."""
+    workers = plan.workers if plan.least == plan.workers else (plan.least, plan.workers)
+    return ScalingConfig(  # type: ignore[call-arg]  # its stubs are those of Ray Train 1
+        num_workers=workers,  # type: ignore[arg-type]
+        placement_strategy="SPREAD",
+        elastic_resize_monitor_interval_s=_RESIZE_S,
+        use_gpu=bool(plan.gpus),
+        resources_per_worker={"CPU": plan.cpus, **({"GPU": plan.gpus} if plan.gpus else {})},
+    )
 
 
 def _plain(error: Exception) -> Exception:

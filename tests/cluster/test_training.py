@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cluster.encoded_table import from_table
 from cluster.lake.store import Store
+from cluster.nodes import nodes
 from cluster.resources import plan_workers
 from cluster.training import Trained, train
 from models import catalog
@@ -54,7 +55,7 @@ def run(
         given,
         data,
         sum(sizes),
-        plan_workers(workers),
+        plan_workers(nodes(), workers),
         Store.open(str(folder)),
         "a-run",
         on_epoch,
