@@ -18,11 +18,15 @@ help: ## this list
 demo: .venv/.done ## two weeks of data, two detectors, one scored night, with the flags explained
 	$(BIN)/python -m jobs demo --folder demo
 
+# Two processes, a file of tests to one of them, one thread of torch in each: a third of the tests
+# waits for Ray to start.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 test: .venv/.done ## everything but the slow fault tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: .venv/.done ## all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: .venv/.done ## ruff, mypy strict, import layers
 	$(BIN)/ruff check .

@@ -20,6 +20,8 @@ from jobs.train import train
 from models.bundle import open_bundle
 from models.refusal import Refusal
 
+TRAINING = "training"
+
 
 @dataclass
 class Night:
@@ -27,7 +29,7 @@ class Night:
 
     trained: str | None = None
     receipts: list[Receipt] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)  # day -> message
+    failed: dict[str, str] = field(default_factory=dict)  # day, or TRAINING -> message
 
     @property
     def ok(self) -> bool:
@@ -54,7 +56,7 @@ def nightly(spec: Spec, *, address: str | None = None, single_writer: bool = Fal
     with session(address):
         if reason:
             say(f"training: {reason}")
-            night.trained = _trained(spec)
+            _train(spec, champion, night)
         first = _first_day(spec, registry)
         due = [day for day in complete_days(spec) if day >= first and not is_committed(spec, day)]
         _score_all(spec, due, night, single_writer)
@@ -80,12 +82,17 @@ def backfill(
     return night
 
 
-def _trained(spec: Spec) -> str:
+def _train(spec: Spec, champion: Entry | None, night: Night) -> None:
+    """A training that is refused fails the night, but an old champion scores the days all the same;
+    without one there is nothing to score with, and the refusal is raised."""
     try:
-        return train(spec).bundle
+        night.trained = train(spec).bundle
     except Refusal as error:
         alerts.tell(spec, "failed", f"the training failed: {error}", job="train")
-        raise
+        if champion is None:
+            raise
+        night.failed[TRAINING] = str(error)
+        say(f"[red]the training failed[/], the champion stays: {escape(str(error))}")
 
 
 def _score_all(spec: Spec, days: list[str], night: Night, single_writer: bool) -> None:

@@ -263,6 +263,14 @@ def test_a_night_does_all_that_is_due_and_the_next_one_nothing(watch: Spec) -> N
     assert second.trained is None
 
 
+def test_a_night_whose_training_is_refused_scores_with_the_champion_it_has(watch: Spec) -> None:
+    stale = watch.nightly.model_copy(update={"max_champion_age_days": 1e-9, "first_day": DAY})
+    nothing = watch.training.model_copy(update={"filter": "duration < -1"})
+    night = nightly(watch.model_copy(update={"nightly": stale, "training": nothing}))
+    assert list(night.failed) == ["training"]
+    assert [(r.day, r.status) for r in night.receipts] == [(DAY, "committed")]
+
+
 def test_a_night_scores_a_day_again_whose_input_has_changed(watch: Spec) -> None:
     nightly(watch)
     spoil(watch, "duration", [0], [1.0])
