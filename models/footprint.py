@@ -101,7 +101,8 @@ def _peak(work: Callable[[int], None], rows: int, device: torch.device) -> int:
         return most - before
     with _Allocations() as allocations:
         work(rows)
-    return allocations.most
+    on_cpu: int = allocations.most
+    return on_cpu
 
 
 class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -1,0 +1,87 @@
+"""What befalls nodes while a driver works: each fault strikes a running command."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.faults.processes import Command, until
+from tests.nodes.machines import Machines
+from tests.nodes.watch import DAY, FILES, Trial
+
+WORKER, SCORER = "RayTrainWorker", "MapWorker"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A command and what befalls it."""
+
+    name: str
+    trains: bool
+    strike: Callable[[Machines, Trial, Command], bool]  # whether it struck in the middle
+
+    def start(self, nodes: Machines, trial: Trial) -> Command:
+        if self.trains:
+            arguments = ["train", str(trial.spec), "--workers", "2", "--json"]
+        else:
+            arguments = ["score", str(trial.spec), "--day", DAY, "--json"]
+        return nodes.command(trial.folder, "command", *arguments)
+
+
+def _midway(trial: Trial, command: Command) -> bool:
+    """Wait for the first records; whether there is more to come."""
+    until(lambda: command.code is not None or trial.scored() >= 3, 120)
+    return command.code is None and trial.scored() < FILES
+
+
+def _trained_twice(trial: Trial, command: Command) -> bool:
+    until(lambda: command.code is not None or trial.checkpoints() >= 2, 120)
+    return command.code is None
+
+
+def kill_a_scorer(nodes: Machines, trial: Trial, command: Command) -> bool:
+    nodes.wait_for(SCORER, 3, command)
+    midway = _midway(trial, command)
+    nodes.kill(nodes.holding(SCORER)[-1])
+    return midway
+
+
+def kill_all_but_the_head(nodes: Machines, trial: Trial, command: Command) -> bool:
+    nodes.wait_for(SCORER, 3, command)
+    midway = _midway(trial, command)
+    for node in nodes.nodes[1:]:
+        nodes.kill(node)
+    return midway
+
+
+def kill_a_scorer_and_add_a_node(nodes: Machines, trial: Trial, command: Command) -> bool:
+    midway = kill_a_scorer(nodes, trial, command)
+    nodes.add()
+    return midway
+
+
+def kill_a_worker(nodes: Machines, trial: Trial, command: Command) -> bool:
+    midway = _trained_twice(trial, command)
+    nodes.kill(nodes.holding(WORKER)[-1])
+    return midway
+
+
+def kill_a_worker_and_add_a_node(nodes: Machines, trial: Trial, command: Command) -> bool:
+    midway = kill_a_worker(nodes, trial, command)
+    nodes.add()
+    return midway
+
+
+def nothing(nodes: Machines, trial: Trial, command: Command) -> bool:
+    return True
+
+
+QUIET_SCORE = Fault("score: nothing", False, nothing)
+QUIET_TRAIN = Fault("train: nothing", True, nothing)
+KILLED_SCORER = Fault("score: a raylet is killed", False, kill_a_scorer)
+KILLED_WORKER = Fault("train: a worker's raylet is killed", True, kill_a_worker)
+FAULTS = (
+    KILLED_SCORER,
+    Fault("score: a raylet is killed, a node comes", False, kill_a_scorer_and_add_a_node),
+    Fault("score: two raylets of three are killed", False, kill_all_but_the_head),
+    KILLED_WORKER,
+    Fault("train: a raylet is killed, a node comes", True, kill_a_worker_and_add_a_node),
+)
