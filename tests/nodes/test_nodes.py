@@ -38,12 +38,12 @@ def test_a_night_that_loses_a_node_commits_the_flags_of_a_quiet_one_bit_for_bit(
     "fault", [f for f in FAULTS if f is not KILLED_SCORER and not f.trains], ids=lambda f: f.name
 )
 def test_whatever_befalls_its_nodes_a_night_commits_the_flags_of_a_quiet_one(
-    fault: Fault, nodes: Machines, watch: Watch
+    fault: Fault[Machines], nodes: Machines, watch: Watch
 ) -> None:
     play(fault, nodes, watch)
 
 
-def play(fault: Fault, nodes: Machines, watch: Watch) -> None:
+def play(fault: Fault[Machines], nodes: Machines, watch: Watch) -> None:
     trial = watch.trial(fault.name.replace(" ", "-"))
     command = fault.start(nodes, trial)
     assert fault.strike(nodes, trial, command), command.errors[-2000:]

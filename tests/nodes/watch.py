@@ -1,13 +1,14 @@
 """A small watch that is trained once; each trial scores or trains a copy of it."""
 
-import shutil
 from collections import Counter
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
@@ -62,21 +63,11 @@ class Watch:
 
     def take(self, trained: "Trial") -> None:
         """Use what this trial has learned, and score it undisturbed, on one node."""
-        self.trained = trained.output
+        self.trained = trained.folder / "out"
         trial = self.trial("quiet")
         self._quietly("score", str(trial.spec), "--day", DAY)
         self.flags = trial.flags()
         assert self.flags.num_rows > FILES, "too few flags to tell a loss by"
-
-    def _write(self, folder: Path, output: str) -> Path:
-        folder.mkdir(exist_ok=True)
-        return write_spec(
-            folder,
-            self.folder / "flows",
-            folder / output,
-            training=_TRAINING,
-            threshold=_THRESHOLD,
-        )
 
     def _quietly(self, *arguments: str) -> Command:
         """On an embedded Ray of one node, undisturbed."""
@@ -87,13 +78,46 @@ class Watch:
             raise RuntimeError(f"{' '.join(arguments)} ended with {code}:\n{command.errors}")
         return command
 
-    def trial(self, name: str) -> "Trial":
-        """A copy with an output of its own, which has what was learned so far."""
+    def enlarge(self, copies: int) -> int:
+        """Write the day anew, with each row so many times under other ids; the rows."""
+        folder = self.folder / "flows" / f"day={DAY}"
+        rows = pa.concat_tables(pq.read_table(p, partitioning=None) for p in folder.iterdir())
+        place = rows.column_names.index("uid")
+        for path in folder.iterdir():
+            path.unlink()
+        many = []
+        for copy in range(copies):
+            ids = pc.binary_join_element_wise(rows.column("uid"), str(copy), "-")
+            many.append(rows.set_column(place, "uid", ids))
+        pq.write_table(pa.concat_tables(many), folder / "part-0.parquet")
+        cut_into_files(folder, FILES)
+        return copies * int(rows.num_rows)
+
+    def trial(self, name: str, bucket: str | None = None, learned: bool = True) -> "Trial":
+        """A copy with an output of its own, in which is what was `learned` so far: in a folder, or
+        beside its input in `s3://bucket`."""
         folder = self.folder / name
-        spec = self._write(folder, "out")
-        if self.trained:
-            shutil.copytree(self.trained, folder / "out")
-        return Trial(self, folder, spec)
+        folder.mkdir()
+        source, uri = self.folder / "flows", f"{folder}/out"
+        if bucket:
+            uri = f"s3://{bucket}/{name}/out"
+            _copy(source, Store.open(f"s3://{bucket}/flows"))
+        if self.trained and learned:
+            _copy(self.trained, Store.open(uri))
+        spec = write_spec(
+            folder,
+            f"s3://{bucket}/flows" if bucket else source,
+            uri,
+            training=_TRAINING,
+            threshold=_THRESHOLD,
+        )
+        return Trial(self, folder, spec, Store.open(uri))
+
+
+def _copy(source: Path, target: Store) -> None:
+    for path in source.rglob("*"):
+        if path.is_file():
+            target.put(path.relative_to(source).as_posix(), path.read_bytes())
 
 
 @dataclass(frozen=True)
@@ -103,23 +127,22 @@ class Trial:
     watch: Watch
     folder: Path
     spec: Path
-
-    @property
-    def output(self) -> Path:
-        return self.folder / "out"
+    output: Store
 
     def scored(self) -> int:
         """Tasks that have a record."""
-        return len(list((self.output / RUNS).glob("*/splits/*.json")))
+        return sum("/splits/" in found.key for found in self.output.child(RUNS).list())
 
     def checkpoints(self) -> int:
         """Epochs whose checkpoint is there; the last two are kept."""
-        return len(list((self.output / "_trainings").glob("*/checkpoint*/training.json")))
+        trainings = self.output.child("_trainings").list()
+        return sum(found.key.endswith("/training.json") for found in trainings)
 
     def flags(self) -> pa.Table:
         """The committed flags of the day by their id, without the name of the run."""
+        store = self.output.child(FLAGS)
         try:
-            table = DeltaTable(str(self.output / FLAGS))
+            table = DeltaTable(store.delta_uri, storage_options=store.delta_options)
         except TableNotFoundError:
             return pa.table({"uid": pa.array([], pa.string())})
         whole = table.to_pyarrow_dataset().to_table(filter=ds.field("day") == DAY)
@@ -132,7 +155,7 @@ class Trial:
 
     def learned(self) -> Bundle:
         """The champion."""
-        registry = Registry(Store.open(str(self.output)).child(REGISTRY))
+        registry = Registry(self.output.child(REGISTRY))
         champion = registry.champion_or_refuse().bundle
         return open_bundle(registry.files(champion), champion)
 
