@@ -73,6 +73,7 @@ class WorkerPlan:
     gpus: float
     torch_threads: int
     least: int  # fewer than this wait for a node; as many as `workers` where none may leave
+    memory: int = 0  # bytes of a node that each may fill; 0 where the node does not say
 
 
 def plan_actors(
@@ -171,8 +172,11 @@ def plan_workers(nodes: Sequence[Node], workers: int, least: int = 1) -> WorkerP
         # Room on every node, as any may be the last that is left.
         if all(reader.fits(node) for node in left):
             threads = min(int(n.cpus) // c for n, c in zip(nodes, counts, strict=True) if c)
+            # The readers are on the same nodes, and so is one process more of each worker's data.
+            memory = min(n.memory // (c + 1) for n, c in zip(nodes, counts, strict=True) if c)
             kept = workers if len(nodes) == 1 else min(least, workers)
-            return WorkerPlan(workers, float(cpus), 0.0, max(1, threads), kept)
+            room = max(0, memory - _PROCESS_BYTES)
+            return WorkerPlan(workers, float(cpus), 0.0, max(1, threads), kept, room)
     smallest = Request(_SMALL_SHARES[-1])
     most = sum(smallest.fits(reader.left(node, 1)) for node in nodes)
     raise Refusal(

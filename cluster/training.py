@@ -27,6 +27,7 @@ from models.detector import Batch, Detector, joined
 from models.encoder import Encoder
 from models.extracted import Extracted
 from models.extracted import joined as joined_rows
+from models.footprint import fitting_step
 from models.learning import (
     NonFiniteLoss,
     TrainingOptions,
@@ -73,6 +74,7 @@ def train(
     prepared: dict[str, Any] | None = None,
     shown: Batch | None = None,
     start: Mapping[str, Tensor] | None = None,
+    most_rows: int | None = None,
 ) -> Trained:
     """Minimise the detector's loss over `data["train"]`, keep the epoch that is best on
     `data["validation"]`.
@@ -80,6 +82,7 @@ def train(
     `data` holds raw encoder inputs (see `cluster.preparing`); each worker encodes on its device.
     `prepared` are the arguments of `Detector.prepare`, `shown` is that of `Detector.show`.
     `start` is the state that the training starts from, instead of random weights.
+    `most_rows` is what a CPU worker computes at once; a GPU's worker finds out for itself.
     A job that died is resumed from its last checkpoint by calling this again with the same
     `run_name` and `storage`.
     """
@@ -98,6 +101,7 @@ def train(
             "prepared": prepared or {},
             "shown": shown,
             "start": start,
+            "most_rows": most_rows,
         },
         torch_config=TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT_S),
         scaling_config=_scaling(plan),
@@ -211,6 +215,7 @@ def train_worker(config: dict[str, Any]) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate(options, steps))
     progress = _resume(detector, optimizer, schedule)
     loop = _Loop(encoder, detector, optimizer, schedule, options, batch_rows, passes, device)
+    loop.fit_memory(config["most_rows"])
     for epoch in range(len(progress.history), options.epochs):
         started = time.monotonic()
         train_loss, rows = loop.epoch(epoch)
@@ -304,6 +309,7 @@ class _Loop:
         self.optimizer, self.schedule, self.options = optimizer, schedule, options
         self.passes, self.device = passes, device
         self.rows_a_rank = max(1, batch_rows // self.world)
+        self.parts = options.accumulate
         buffer_rows = self.rows_a_rank * _SHUFFLE_BATCHES
         self.learned, self.held_back = (
             _Share(name, buffer_rows) for name in ("train", "validation")
@@ -311,6 +317,14 @@ class _Loop:
         self.model: nn.Module = detector
         if self.world > 1:
             self.model = nn.parallel.DistributedDataParallel(detector, broadcast_buffers=False)
+
+    def fit_memory(self, most_rows: int | None) -> None:
+        """Compute this rank's share of a batch in as many parts as its memory asks for. Ranks may
+        differ: the gradient is the same whatever the parts."""
+        if self.device.type == "cuda":
+            most_rows = fitting_step(self.encoder, self.detector, self.rows_a_rank, self.device)
+        if most_rows is not None:
+            self.parts = max(self.parts, math.ceil(self.rows_a_rank / max(1, most_rows)))
 
     def epoch(self, epoch: int) -> tuple[float, int]:
         """One epoch; returns the mean training loss and the rows, over all ranks."""
@@ -322,7 +336,7 @@ class _Loop:
             while True:
                 number += 1
                 batch = next(batches, None)
-                parts = [] if batch is None else parts_of(batch, self.options.accumulate)
+                parts = [] if batch is None else parts_of(batch, self.parts)
                 sizes = [len(part.numeric) for part in parts]
                 rows = self._sum(float(sum(kept(size, self.options.trim) for size in sizes)))
                 if rows == 0:

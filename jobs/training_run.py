@@ -28,7 +28,7 @@ from models.bundle import Bundle
 from models.choosing import AUTO, Candidate, Choice
 from models.detector import Detector
 from models.encoder import Encoder
-from models.footprint import of_scoring
+from models.footprint import of_scoring, of_training
 from models.refusal import Refusal
 from models.threshold import Calibration
 
@@ -169,6 +169,7 @@ class TrainingRun:
                 prepared,
                 shown,
                 start,
+                self._rows_at_once(encoder, detector),
             )
         if trained.resumed_from:
             say(f"resumed an interrupted training after epoch {trained.resumed_from}")
@@ -180,6 +181,13 @@ class TrainingRun:
             "seconds": time.monotonic() - started,
         }
         return detector.eval(), facts
+
+    def _rows_at_once(self, encoder: Encoder, detector: Detector) -> int | None:
+        """Rows of the largest step that a CPU worker's share of its node has memory for."""
+        room = self.workers.memory
+        if self.workers.gpus or not room:
+            return None
+        return of_training(encoder, detector, torch.device("cpu")).rows_in(room)
 
     def _run_name(self) -> str:
         """The same for the same spec and data, so that a job that died is resumed."""

@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_leaves
 from models.detector import Batch, Detector
 from models.encoder import Encoder
 
-# Rows of the smaller of two measured batches. Below some hundred, what a batch takes whatever its
-# size hides what a row takes.
-_ROWS = 256
+# Rows of the larger of two measured batches, and no more than a chunk: below some hundred, what a
+# batch takes whatever its size hides what a row takes; a chunk of images is 100 MiB of activations.
+_ROWS = 512
 # AdamW keeps two moments of each weight, and there is a gradient.
 _COPIES_IN_TRAINING = 3
 
@@ -46,47 +46,64 @@ def of_scoring(encoder: Encoder, detector: Detector, device: torch.device) -> Fo
         with torch.inference_mode():
             detector.score(_batch(encoder, rows, device))
 
-    return _of(score, _bytes(encoder) + _bytes(detector), device)
+    most = encoder.layout.chunk_rows
+    return _of(score, _bytes(encoder) + _bytes(detector), most, device)
 
 
 def of_training(encoder: Encoder, detector: Detector, device: torch.device) -> Footprint:
     """What a step of training takes; the detector is left as it was."""
     encoder, learner = encoder.to(device).eval(), copy.deepcopy(detector).to(device).train()
-
-    def step(rows: int) -> None:
-        learner.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
-            losses = learner.loss(_batch(encoder, rows, device)).float()
-        losses.sum().backward()  # type: ignore[no-untyped-call]
-
     weights = _bytes(encoder) + (1 + _COPIES_IN_TRAINING) * _bytes(learner)
-    return _of(step, weights, device)
+    most = encoder.layout.chunk_rows
+    return _of(lambda rows: _step(encoder, learner, rows, device), weights, most, device)
+
+
+def fitting_step(encoder: Encoder, detector: Detector, rows: int, device: torch.device) -> int:
+    """Rows of the largest training step, at most `rows`, that a CUDA device has memory for."""
+    learner = copy.deepcopy(detector).train()
+    return largest_batch(lambda some: _step(encoder, learner, some, device), rows)
+
+
+def _step(encoder: Encoder, learner: Detector, rows: int, device: torch.device) -> None:
+    """Gradients of a batch, which are let go when the next one's are made."""
+    learner.zero_grad(set_to_none=True)
+    with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+        losses = learner.loss(_batch(encoder, rows, device)).float()
+    losses.sum().backward()  # type: ignore[no-untyped-call]
 
 
 def largest_batch(work: Callable[[int], object], most: int) -> int:
-    """Rows of the largest batch, a power of two, that `work` does without running out of the
-    device's memory: doubled until it does. 0 where one row is too many.
+    """Rows of the largest batch that `work` does without running out of the device's memory:
+    `most`, or a power of two that is doubled until it does. 0 where one row is too many.
 
     On CUDA only: a CPU that runs out of memory ends the process; there, use `Footprint.rows_in`.
     """
-    done, rows = 0, 1
-    while rows <= most:
-        try:
-            work(rows)
-        except torch.cuda.OutOfMemoryError:
-            break
-        done, rows = rows, 2 * rows
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return done
+    if _fits(work, most):
+        return most
+    rows = 1
+    while rows < most and _fits(work, rows):
+        rows *= 2
+    return rows // 2
 
 
-def _of(work: Callable[[int], None], weights: int, device: torch.device) -> Footprint:
+def _fits(work: Callable[[int], object], rows: int) -> bool:
+    try:
+        work(rows)
+    except torch.cuda.OutOfMemoryError:
+        return False
+    finally:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return True
+
+
+def _of(work: Callable[[int], None], weights: int, most: int, device: torch.device) -> Footprint:
     """Two batches tell apart what each row takes and what any batch does."""
-    work(1)  # what is allocated once and kept is there from now on
-    small, large = (_peak(work, rows, device) for rows in (_ROWS, 2 * _ROWS))
-    row = max(1, -(-(large - small) // _ROWS))
-    return Footprint(weights, max(0, small - row * _ROWS), row)
+    rows = max(1, min(_ROWS, most) // 2)
+    work(rows)  # what is allocated once and kept is there from now on
+    small, large = (_peak(work, some, device) for some in (rows, 2 * rows))
+    row = max(1, -(-(large - small) // rows))
+    return Footprint(weights, max(0, small - row * rows), row)
 
 
 def _peak(work: Callable[[int], None], rows: int, device: torch.device) -> int:

@@ -73,5 +73,12 @@ def test_the_largest_batch_is_doubled_until_the_device_has_no_more() -> None:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     assert largest_batch(work, 4096) == 64
-    assert tried == [1, 2, 4, 8, 16, 32, 64, 128]
-    assert largest_batch(lambda rows: None, 1000) == 512
+    assert tried == [4096, 1, 2, 4, 8, 16, 32, 64, 128]
+    assert largest_batch(lambda rows: None, 1000) == 1000
+
+
+def test_a_device_without_room_for_one_row_fits_none() -> None:
+    def work(rows: int) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    assert largest_batch(work, 8) == 0
