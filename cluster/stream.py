@@ -101,7 +101,7 @@ def over(
     """A lazy dataset of what `worker(*arguments)` makes of (day, split) pairs, one by one.
 
     The pool starts with the actors that the nodes hold, waits for those that do not fit, and where
-    the plan `grows`, adds to them when nodes come: Ray Data asks an autoscaler for these.
+    the plan `grows`, adds to them when nodes come: Ray Data looks for new ones every 20 s.
     """
     items = [{"day": day, "split": json.dumps(split.to_document())} for day, split in splits]
     return ray.data.from_items(items, override_num_blocks=min(len(items), _BLOCKS)).map_batches(

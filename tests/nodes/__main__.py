@@ -4,7 +4,6 @@ Each adds to `--results`, so that they can be run apart and again; `report` writ
 """
 
 import argparse
-import json
 import tempfile
 import time
 import urllib.request
@@ -18,7 +17,7 @@ from tests.nodes.faults import CUT_SCORER, CUT_WORKER, FAULTS, QUIET_SCORE, QUIE
 from tests.nodes.machines import machines
 from tests.nodes.namespaces import missing, network, server_address
 from tests.nodes.report import Played, Timed
-from tests.nodes.watch import EPOCHS, Trial, Watch
+from tests.nodes.watch import EPOCHS, Trial, Watch, receipt
 
 # (nodes, CPUs of each): as many actors on one node as on several.
 _SHAPES = ((1, 2), (2, 1), (1, 3), (3, 1))
@@ -118,9 +117,9 @@ def _overhead(watch: Watch, results: Path, runs: int) -> None:
                 code = trial.finish(command)
                 if code != 0:
                     raise SystemExit(f"scoring ended with {code}:\n{command.errors[-3000:]}")
-            receipt = json.loads(command.output[command.output.index("{\n") :])
-            assert receipt["scored"] == rows
-            found = Timed(nodes, nodes * cpus, rows, receipt["seconds"])
+            told = receipt(command)
+            assert told["scored"] == rows
+            found = Timed(nodes, nodes * cpus, rows, told["seconds"])
             print(found, flush=True)
             report.append(results, found)
 

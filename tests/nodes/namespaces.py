@@ -22,6 +22,7 @@ from tests.nodes.machines import HEALTH, MEMORY_BYTES, STORE_BYTES, driver_envir
 _NETWORK = "198.51.100."
 _BRIDGE = "anomaray0"
 PORT = 6379
+_HEAD = ["--head", "--port", str(PORT), "--include-dashboard", "false"]
 
 
 def missing() -> str | None:
@@ -82,7 +83,7 @@ class Network:
         _ip("-n", one.namespace, "link", "set", "lo", "up")
         # Ray asks which address leads out.
         _ip("-n", one.namespace, "route", "add", "default", "via", server_address())
-        place = ["--head", "--port", str(PORT)] if number == 0 else ["--address", self.address]
+        place = ["--address", self.address] if number else _HEAD
         self.machines.append(Machine(number, self._ray(one, place)))
         return self.machines[-1]
 
@@ -90,7 +91,7 @@ class Network:
         command = [str(Path(sys.executable).with_name("ray")), "start", "--block", *place]
         command += ["--node-ip-address", machine.address, "--num-cpus", "1"]
         command += ["--object-store-memory", str(STORE_BYTES), "--memory", str(MEMORY_BYTES)]
-        command += ["--include-dashboard", "false", "--disable-usage-stats"]
+        command += ["--disable-usage-stats"]
         with (self.folder / f"ray-{machine.number}.log").open("wb") as log:
             return subprocess.Popen(
                 _within(machine, command),

@@ -10,7 +10,7 @@ from cluster.session import ROOT
 from tests.nodes.conftest import Training
 from tests.nodes.faults import FAULTS, KILLED_SCORER, Fault
 from tests.nodes.machines import Machines, driver_environment
-from tests.nodes.watch import EPOCHS, Watch
+from tests.nodes.watch import EPOCHS, Watch, receipt
 
 
 @pytest.mark.timeout(240)
@@ -51,13 +51,13 @@ def play(fault: Fault[Machines], nodes: Machines, watch: Watch) -> None:
     judged = trial.judge()
     assert (judged.lost, judged.doubled) == (0, 0)
     assert judged.same
-    # Before it, Ray says on stdout what it thinks of the node that went.
-    receipt = json.loads(command.output[command.output.index("{\n") :])
-    assert receipt["rows"] == receipt["scored"] + receipt["quarantined"]
+    books = receipt(command)
+    assert books["rows"] == books["scored"] + books["quarantined"]
 
 
+@pytest.mark.slow
 def test_a_pool_takes_the_room_of_a_node_that_comes(nodes: Machines) -> None:
-    splits = 60
+    splits = 200  # half a minute of work: Ray Data looks for new nodes every 20 s
     driver = subprocess.Popen(
         [sys.executable, "-m", "tests.nodes.growing", nodes.address, str(splits)],
         cwd=ROOT,

@@ -1,9 +1,11 @@
 """A small watch that is trained once; each trial scores or trains a copy of it."""
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -112,6 +114,14 @@ class Watch:
             threshold=_THRESHOLD,
         )
         return Trial(self, folder, spec, Store.open(uri))
+
+
+def receipt(command: Command) -> dict[str, Any]:
+    """The JSON of a command, among what Ray says on stdout of a node that went."""
+    output = command.output
+    found: dict[str, Any]
+    found, _ = json.JSONDecoder().raw_decode(output, output.index("{\n"))
+    return found
 
 
 def _copy(source: Path, target: Store) -> None:
