@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-slow lint infra bench bench-more bench-growth bench-s3 bench-night quality chaos audit clean
+.PHONY: help demo test test-slow lint infra bench bench-more bench-growth bench-s3 bench-night quality chaos nodes audit clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -90,6 +90,12 @@ quality: .venv/.done ## the catalogue on public sets, five seeds, resumable; doc
 
 chaos: .venv/.done ## 200 trials of faults, counted: lost, doubled, different rows (TRIALS, SEED)
 	$(BIN)/python -m tests.faults --trials $(or $(TRIALS),200) $(if $(SEED),--seed $(SEED))
+
+nodes: .venv/.done ## nodes killed, cut off and added, three trials of each; docs/nodes.md (RUNS)
+	$(BIN)/python -m tests.nodes faults --runs $(or $(RUNS),3)
+	$(BIN)/python -m tests.nodes cut --runs $(or $(RUNS),3)
+	$(BIN)/python -m tests.nodes overhead --runs $(or $(RUNS),3)
+	$(BIN)/python -m tests.nodes report
 
 .venv-audit/.done: tests/security/requirements.lock
 	$(PYTHON) -m venv .venv-audit

@@ -19,7 +19,7 @@ from cluster.lake.registry import Registry
 from cluster.lake.snapshot import Split, Task
 from cluster.lake.store import ChangedSinceSnapshot, Store
 from cluster.outcome import Found, Outcome, ReadSplit
-from cluster.resources import ActorPlan, plan_actors
+from cluster.resources import ActorPlan
 from cluster.sensitive import Disguise
 from cluster.stages import Stages
 from cluster.stream import SplitWorker, stream
@@ -55,10 +55,10 @@ class ScoringJob:
 
 
 def score(
-    job: ScoringJob, day: str, tasks: Sequence[Task], plan: ActorPlan | None = None
+    job: ScoringJob, day: str, tasks: Sequence[Task], plan: ActorPlan
 ) -> Iterator[dict[str, Any]]:
     """Score the tasks over Ray Data; yields their receipts, in any order."""
-    yield from stream([(day, task) for task in tasks], Scorer, (job,), plan or plan_actors())
+    yield from stream([(day, task) for task in tasks], Scorer, (job,), plan)
 
 
 class Scorer(SplitWorker):

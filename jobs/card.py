@@ -171,6 +171,13 @@ class ProfileFacts(TypedDict):
     actors: dict[str, float]  # with `idle`; empty where no stage was counted
 
 
+class PoolFacts(TypedDict):
+    """The actors that scored."""
+
+    planned: int
+    most: int  # that were there at once
+
+
 class Card(TypedDict):
     """The whole document."""
 
@@ -188,6 +195,7 @@ class Card(TypedDict):
     quality: QualityFacts | None
     warnings: list[str]
     drift: NotRequired[dict[str, Any] | None]
+    actors: NotRequired[PoolFacts | None]
     profile: NotRequired[ProfileFacts | None]
 
 

@@ -12,6 +12,7 @@ from cluster.intake import Intake
 from cluster.lake import snapshot
 from cluster.lake.registry import Registry
 from cluster.lake.store import Store
+from cluster.nodes import nodes
 from cluster.resources import plan_actors
 from cluster.scoring import REGISTRY
 from cluster.session import session
@@ -96,7 +97,8 @@ def _scores(
         step(f"score {listed(chosen)}", sum(s.rows for _, s in splits)) as progress,
     ):
         say(where)
-        table = evaluating.evaluate(intake, detectors, splits, plan_actors(), progress.advance)
+        pool = plan_actors(nodes())
+        table = evaluating.evaluate(intake, detectors, splits, pool, progress.advance)
     return chosen, table
 
 

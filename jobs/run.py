@@ -1,16 +1,20 @@
 """A run: one day, one bundle, one threshold, one spec."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from cluster.intake import CHUNKS
 from cluster.lake.registry import Entry
-from cluster.lake.snapshot import Snapshot
+from cluster.lake.snapshot import Snapshot, Task
 from cluster.lake.store import Store
+from cluster.resources import Demand
 from cluster.scoring import ScoringJob
 from cluster.sensitive import Disguise
 from jobs.spec import Spec
 from models.bundle import Bundle
+from models.footprint import Footprint
 from models.threshold import Threshold
 
 
@@ -58,3 +62,16 @@ class Run:
             all_scores=self.spec.output.scores == "all",
             key_id=self.key_id,
         )
+
+    def demand(self, tasks: Sequence[Task]) -> Demand:
+        """The memory that an actor needs for the largest of these tasks: its split, and computing
+        one chunk while a batch of them is encoded. A bundle of before it was measured counts its
+        splits alone."""
+        split = max((split.bytes for task in tasks for split in task.splits), default=0)
+        measured = self.bundle.metadata.get("memory")
+        if measured is None:
+            return Demand(split)
+        footprint, chunk = Footprint(**measured), self.bundle.encoder.layout.chunk_rows
+        batch = footprint.bytes_of(chunk) - footprint.weights
+        batch += CHUNKS * chunk * self.bundle.encoder.bytes_per_row
+        return Demand(split, footprint.weights, batch)

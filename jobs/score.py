@@ -14,10 +14,11 @@ from cluster.lake.registry import Registry
 from cluster.lake.snapshot import Task
 from cluster.lake.store import Store
 from cluster.lake.table import LakeTable, counter
+from cluster.nodes import nodes
 from cluster.resources import plan_actors
 from cluster.scoring import FLAGS, QUARANTINE, REGISTRY, RUNS, SCORES
 from cluster.session import session
-from cluster.stream import alive
+from cluster.stream import Pool
 from jobs import check, derive, gates, run_card
 from jobs.books import Balance
 from jobs.champion import champion_of, need_newest
@@ -97,11 +98,14 @@ def score(
         say(f"resuming run {run.run_id}: {done:,} of {len(splits):,} splits are done")
     began = time.monotonic()
     with session(address) as where:
-        plan = plan_actors(output.remote or Store.open(run.snapshot.uri).remote)
-        clock.threads, clock.rows = plan.actors * plan.threads, sum(s.rows for s in todo)
+        remote = output.remote or Store.open(run.snapshot.uri).remote
+        plan = plan_actors(nodes(), run.demand(todo), remote)
+        pool = Pool(plan, len(todo))
+        clock.threads, clock.rows = pool.planned * plan.threads, sum(s.rows for s in todo)
 
         def live() -> dict[str, Fact]:
-            return {"actors": alive(), "actors_planned": plan.actors}
+            pool.look()
+            return {"actors": pool.alive, "actors_planned": pool.planned}
 
         with step(f"score {day}", clock.rows, live) as progress:
             say(where)
@@ -116,7 +120,7 @@ def score(
                     **slowest(clock.actors),
                 )
         seconds = time.monotonic() - began
-        receipt = _finish(run, balance, table, seen, journal, clock, seconds)
+        receipt = _finish(run, balance, table, seen, journal, clock, pool, seconds)
         if show_profile:
             say(clock.profile().table())
         return receipt
@@ -176,6 +180,7 @@ def _finish(
     seen: dict[str, int],
     journal: Journal,
     clock: Clock,
+    pool: Pool,
     seconds: float,
 ) -> Receipt:
     """Balance the books, apply the gates, commit, write the run card."""
@@ -186,8 +191,8 @@ def _finish(
         version = _commit(run, balance, table, seen) if passed else None
     times = clock.started, datetime.now(UTC), seconds
     with clock("card"):
-        card = run_card.write(run, balance, verdicts, version, times, clock.profile())
-    receipt = _receipt(run, balance, verdicts, version, seconds, card)
+        card = run_card.write(run, balance, verdicts, version, times, clock.profile(), pool)
+    receipt = _receipt(run, balance, verdicts, version, seconds, card, pool)
     journal.write_receipt(receipt.to_document())
     return receipt
 
@@ -244,6 +249,7 @@ def _receipt(
     version: int | None,
     seconds: float,
     card: str,
+    pool: Pool,
 ) -> Receipt:
     return Receipt(
         watch=run.spec.name,
@@ -264,7 +270,7 @@ def _receipt(
         bundle=run.bundle.id,
         threshold=run.threshold.id,
         failed_gates=[f"{g.name}: {g.message}" for g in verdicts if not g.passed],
-        warnings=balance.warnings(),
+        warnings=[*balance.warnings(), *pool.warnings()],
     )
 
 

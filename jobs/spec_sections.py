@@ -125,7 +125,8 @@ class Training(Frozen):
     filter: Filter | None = None  # beside the input's; `label == 0` for one-class training
     days: Annotated[str, AfterValidator(_days)] | None = None  # None: all but the newest
     validation: Annotated[float, Field(gt=0, le=0.5)] = 0.1  # share of the days held back
-    workers: Count = 1
+    workers: Count = 1  # DDP workers, at most
+    min_workers: Count = 1  # a cluster that loses nodes goes on with so many
     epochs: Count = 30
     batch_rows: Count = 1024  # rows a step, all workers together
     learning_rate: Positive = 1e-3
