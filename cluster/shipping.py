@@ -7,13 +7,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-_PACKAGES = ("models", "cluster", "jobs")
+PACKAGES = ("models", "cluster", "jobs")
 _UNSHIPPED = ("__pycache__", "*.pyc")
 
 
 def stage(folder: Path, beside: Mapping[str, Path] | None = None) -> None:
     """Copy the packages into an empty folder, and files `beside` them under the paths given."""
-    for package in _PACKAGES:
+    for package in PACKAGES:
         shutil.copytree(
             ROOT / package, folder / package, ignore=shutil.ignore_patterns(*_UNSHIPPED)
         )
@@ -25,7 +25,7 @@ def stage(folder: Path, beside: Mapping[str, Path] | None = None) -> None:
 
 def code() -> str:
     """A digest of the packages as this process would import them: the same code, the same text."""
-    return digest(ROOT, _PACKAGES)
+    return digest(ROOT, PACKAGES)
 
 
 def digest(root: Path, folders: Iterable[str] = (".",)) -> str:
