@@ -48,7 +48,7 @@ def test_the_image_runs_as_the_user_of_the_pods_who_owns_nothing() -> None:
 
 def test_the_image_has_what_ray_ships_and_no_more_than_the_build_may_see() -> None:
     copied = [c.split()[0] for c in _all("COPY") if c.split()[-1] != "./" and "--from" not in c]
-    assert {*copied, "pyproject.toml"} == {*PACKAGES, "pyproject.toml", "specs"}
+    assert {*copied} == {*PACKAGES, "specs"}
     ignored = (IMAGE / "Dockerfile.dockerignore").read_text().splitlines()
     shown = {line.removeprefix("!") for line in ignored if line.startswith("!")}
     assert "*" in ignored
@@ -72,7 +72,7 @@ def test_the_install_step_makes_an_environment_that_runs_from_a_checkout_it_cann
     subprocess.run(command, check=True, timeout=280)
     assert not list(prefix.glob("bin/pip*"))
     assert not list(prefix.glob("lib/python*/site-packages/moto"))
-    for name in (*PACKAGES, "pyproject.toml", "specs"):
+    for name in (*PACKAGES, "specs"):
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         checkout.mkdir(exist_ok=True)
