@@ -21,7 +21,7 @@ from cluster.lake.store import ChangedSinceSnapshot, Store
 from cluster.outcome import Found, Outcome, ReadSplit
 from cluster.resources import ActorPlan, plan_actors
 from cluster.stages import Stages
-from cluster.stream import SplitWorker, stream
+from cluster.stream import Descriptor, SplitWorker, stream
 from models.bundle import open_bundle
 from models.columns import Roles
 from models.extracted import joined
@@ -52,7 +52,7 @@ class ScoringJob:
 
 
 def score(
-    job: ScoringJob, day: str, tasks: Sequence[Task], plan: ActorPlan | None = None
+    job: ScoringJob, day: str, tasks: Sequence[Descriptor], plan: ActorPlan | None = None
 ) -> Iterator[dict[str, Any]]:
     """Score the tasks over Ray Data; yields their receipts, in any order."""
     yield from stream([(day, task) for task in tasks], Scorer, (job,), plan or plan_actors())

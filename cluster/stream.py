@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 import ray.data
 import torch
 
@@ -22,6 +23,9 @@ from cluster.resources import ActorPlan
 _BLOCKS = 4096
 
 ray.data.DataContext.get_current().enable_progress_bars = False  # ours says more
+
+
+Descriptor = Split | Task | str  # or its document, as JSON
 
 
 class SplitWorker:
@@ -44,7 +48,7 @@ class SplitWorker:
 
 
 def stream(
-    splits: Sequence[tuple[str, Split | Task]],
+    splits: Sequence[tuple[str, Descriptor]],
     worker: type[SplitWorker],
     arguments: tuple[Any, ...],
     plan: ActorPlan,
@@ -62,20 +66,19 @@ def alive() -> int:
 
 
 def over(
-    splits: Sequence[tuple[str, Split | Task]],
+    splits: Sequence[tuple[str, Descriptor]],
     worker: type[Any],
     arguments: tuple[Any, ...],
     plan: ActorPlan,
 ) -> ray.data.Dataset:
     """A lazy dataset of what `worker(*arguments)` makes of (day, split) pairs, one by one."""
-    items = [{"day": day, "split": json.dumps(split.to_document())} for day, split in splits]
-    return ray.data.from_items(items, override_num_blocks=min(len(items), _BLOCKS)).map_batches(
+    return ray.data.from_arrow(blocks_of(splits)).map_batches(
         worker,
         fn_constructor_args=arguments,
         batch_size=1,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(
-            size=min(plan.actors, max(1, len(items))),
+            size=min(plan.actors, max(1, len(splits))),
             max_tasks_in_flight_per_actor=plan.threads + 1,
             max_concurrent_calls_per_actor=plan.threads,
             enable_true_multi_threading=True,
@@ -88,6 +91,17 @@ def over(
 def descriptors(batch: dict[str, np.ndarray]) -> list[tuple[str, Split]]:
     """The (day, split) pairs in a batch of `over`."""
     return _items(batch, Split)
+
+
+def blocks_of(splits: Sequence[tuple[str, Descriptor]]) -> list[pa.Table]:
+    """What Ray Data is given; not `from_items`, which holds a dictionary for each of a million."""
+    size = max(1, -(-len(splits) // _BLOCKS))
+    return [_block(splits[at : at + size]) for at in range(0, len(splits), size)]
+
+
+def _block(splits: Sequence[tuple[str, Descriptor]]) -> pa.Table:
+    texts = [s if isinstance(s, str) else json.dumps(s.to_document()) for _, s in splits]
+    return pa.table({"day": [day for day, _ in splits], "split": texts})
 
 
 def _items(batch: dict[str, np.ndarray], kind: type[Any]) -> list[tuple[str, Any]]:
