@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-slow lint bench bench-more bench-growth bench-s3 bench-night quality chaos clean
+.PHONY: help demo test test-slow lint infra bench bench-more bench-growth bench-s3 bench-night quality chaos nodes audit clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -18,17 +18,38 @@ help: ## this list
 demo: .venv/.done ## two weeks of data, two detectors, one scored night, with the flags explained
 	$(BIN)/python -m jobs demo --folder demo
 
+# Two processes, a file of tests to one of them, one thread of torch in each: a third of the tests
+# waits for Ray to start.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 test: .venv/.done ## everything but the slow fault tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: .venv/.done ## all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: .venv/.done ## ruff, mypy strict, import layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# checkov pins a hundred packages, many against requirements.lock: it has an environment of its own.
+.venv-infra/.done: infra/requirements.lock
+	$(PYTHON) -m venv .venv-infra
+	.venv-infra/bin/pip install --quiet --requirement infra/requirements.lock
+	touch $@
+
+# What leaves no page and asks nobody: checkov otherwise looks up its guidelines.
+CHECKOV := BC_SKIP_MAPPING=TRUE .venv-infra/bin/checkov --config-file infra/checkov.yaml
+
+infra: .venv/.done .venv-infra/.done ## tests of infra/, checkov on manifests, image and Terraform
+	$(BIN)/python -m pytest -m "not slow" tests/infra
+	rm -rf out/infra
+	$(BIN)/python -m tests.infra.rendering out/infra
+	$(CHECKOV) --framework kubernetes --directory out/infra
+	$(CHECKOV) --framework dockerfile --directory infra/image
+	$(CHECKOV) --framework terraform --directory infra/terraform
 
 # The contenders are never installed into .venv; without their dependencies, since all of them are
 # measured on the versions of requirements.lock.
@@ -70,5 +91,27 @@ quality: .venv/.done ## the catalogue on public sets, five seeds, resumable; doc
 chaos: .venv/.done ## 200 trials of faults, counted: lost, doubled, different rows (TRIALS, SEED)
 	$(BIN)/python -m tests.faults --trials $(or $(TRIALS),200) $(if $(SEED),--seed $(SEED))
 
+nodes: .venv/.done ## nodes killed, cut off and added, three trials of each; docs/nodes.md (RUNS)
+	$(BIN)/python -m tests.nodes faults --runs $(or $(RUNS),3)
+	$(BIN)/python -m tests.nodes cut --runs $(or $(RUNS),3)
+	$(BIN)/python -m tests.nodes overhead --runs $(or $(RUNS),3)
+	$(BIN)/python -m tests.nodes report
+
+.venv-audit/.done: tests/security/requirements.lock
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet --requirement tests/security/requirements.lock
+	touch $@
+
+AUDIT := $(or $(FOLDER),demo/audit)
+# The last step asks pypi.org about every pinned package: where it cannot, the audit is not whole,
+# and fails. OFFLINE=1 leaves it out, and says so.
+audit: .venv-audit/.done ## bandit, SBOM (CycloneDX), known vulnerabilities (FOLDER, OFFLINE=1)
+	.venv-audit/bin/bandit --quiet --configfile pyproject.toml --recursive models cluster jobs
+	mkdir -p $(AUDIT)
+	.venv-audit/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml \
+		--output-reproducible --output-file $(AUDIT)/sbom.json
+	$(if $(OFFLINE),@echo "offline: no package was looked up in the database of vulnerabilities", \
+		.venv-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict)
+
 clean: ## remove the environment and the demo
-	rm -rf .venv .venv-bench demo
+	rm -rf .venv .venv-bench .venv-infra .venv-audit demo

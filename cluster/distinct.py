@@ -17,8 +17,17 @@ _K = 1024  # distinct counts within about 3% (1/sqrt(k)); 8 KiB a sketch, one in
 _HASHES = 2.0**64
 
 
-def hashes(columns: list[pa.Array]) -> np.ndarray:
-    """64-bit hash of each row's key: uint64 [rows]."""
+def hashes(columns: list[pa.Array], secret: str | None = None) -> np.ndarray:
+    """64-bit hash of each row's key: uint64 [rows].
+
+    Under a secret of 16 characters it is SipHash of the keys as text, from which no key can be
+    found by trying: hashes are kept in receipts, and that of a plain integer can be undone.
+    """
+    if secret is not None:
+        texts = [c if pa.types.is_binary(c.type) else c.cast(pa.string()) for c in columns]
+        frame = pd.DataFrame({str(i): text.to_pandas() for i, text in enumerate(texts)})
+        keyed = pd.util.hash_pandas_object(frame, index=False, hash_key=secret, categorize=False)
+        return keyed.to_numpy(np.uint64)
     if len(columns) == 1 and pa.types.is_integer(columns[0].type):
         # pandas' own mixing of integers, without a frame around it; nulls are no keys anyway.
         whole = columns[0].fill_null(0).cast(pa.int64(), safe=False)

@@ -69,6 +69,7 @@ class Intake:
     carried: tuple[str, ...] = ()  # columns that each lot has beside the features
     ahead: tuple[str, ...] = ()  # columns that are wanted of the whole split, before its lots
     afterwards: tuple[str, ...] = ()  # columns that `Admission.take` may be asked for
+    hash_key: str | None = field(default=None, repr=False)  # of ids that are secret
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -178,7 +179,7 @@ class Admission:
         if not self.intake.roles.id or self.ahead is None:
             return None
         columns = [self.ahead.column(name) for name in self.intake.roles.id]
-        return hashes([column.combine_chunks() for column in columns])
+        return hashes([column.combine_chunks() for column in columns], self.intake.hash_key)
 
     def _unfit_keys(self) -> dict[int, tuple[str, str]]:
         """Row numbers whose id is null, or came before in the split. Two different ids share a

@@ -19,7 +19,8 @@ from cluster.lake.registry import Registry
 from cluster.lake.snapshot import Split, Task
 from cluster.lake.store import ChangedSinceSnapshot, Store
 from cluster.outcome import Found, Outcome, ReadSplit
-from cluster.resources import ActorPlan, plan_actors
+from cluster.resources import ActorPlan
+from cluster.sensitive import Disguise
 from cluster.stages import Stages
 from cluster.stream import Descriptor, SplitWorker, stream
 from models.bundle import open_bundle
@@ -46,16 +47,18 @@ class ScoringJob:
     roles: Roles
     filter: str | None
     bundle: str
+    digest: str  # of the bundle: what the driver has verified is what is opened
     threshold: float
     top_reasons: int
     all_scores: bool
+    key_id: str  # of the key of sensitive columns; the key itself is in each node's environment
 
 
 def score(
-    job: ScoringJob, day: str, tasks: Sequence[Descriptor], plan: ActorPlan | None = None
+    job: ScoringJob, day: str, tasks: Sequence[Descriptor], plan: ActorPlan
 ) -> Iterator[dict[str, Any]]:
     """Score the tasks over Ray Data; yields their receipts, in any order."""
-    yield from stream([(day, task) for task in tasks], Scorer, (job,), plan or plan_actors())
+    yield from stream([(day, task) for task in tasks], Scorer, (job,), plan)
 
 
 class Scorer(SplitWorker):
@@ -66,11 +69,12 @@ class Scorer(SplitWorker):
     def __init__(self, plan: ActorPlan, job: ScoringJob) -> None:
         super().__init__(plan)
         output = Store.open(job.output_uri)
-        bundle = open_bundle(Registry(output.child(REGISTRY)).files(job.bundle), job.bundle)
+        bundle = open_bundle(Registry(output.child(REGISTRY)).files(job.bundle), job.digest)
         self.job, self.output = job, output
         self.encoder = bundle.encoder.to(self.device).eval()
         self.detector = bundle.detector.to(self.device).eval()
         self.severity = bundle.severity
+        self.disguise = Disguise.of(job.roles).agree(job.key_id)
         self.journal = Journal(output.child(RUNS), job.run_id)
         self.intake = self._intake()
         # On CPUs one thread computes at a time, and others fetch or write meanwhile.
@@ -85,7 +89,14 @@ class Scorer(SplitWorker):
         if job.all_scores:
             carried = (*roles.id, *time, *roles.entity, *carried)
         return Intake(
-            job.input_uri, self.encoder, roles, job.filter, carried, time, tuple(roles.flagged)
+            job.input_uri,
+            self.encoder,
+            roles,
+            job.filter,
+            carried,
+            time,
+            tuple(roles.flagged),
+            self.disguise.hash_key,
         )
 
     def answer(self, day: str, task: Task) -> dict[str, Any]:
@@ -140,7 +151,7 @@ class Scorer(SplitWorker):
                             self._judge([(lot, one.found)], stages)
                 if len(one.found.numbers):
                     with stages("read"):
-                        one.found.rows = admission.take(self.job.roles.flagged, one.found.numbers)
+                        one.found.rows = self._flagged(one)
         except (UnreadableFile, ChangedSinceSnapshot) as error:
             outcome.refuse(split, getattr(error, "rule", "changed"), str(error))
             return
@@ -161,9 +172,12 @@ class Scorer(SplitWorker):
         with stages("filter"):
             for one in waiting:
                 if len(one.found.numbers):
-                    wanted = self.job.roles.flagged
-                    one.found.rows = one.admission.take(wanted, one.found.numbers)
+                    one.found.rows = self._flagged(one)
                 outcome.add(one, self.job.roles)
+
+    def _flagged(self, one: ReadSplit) -> pa.Table:
+        """What flags carry of their rows, sensitive values disguised."""
+        return self.disguise.table(one.admission.take(self.job.roles.flagged, one.found.numbers))
 
     def _receipt(
         self, day: str, task: Task, attempt: int, outcome: Outcome, stages: Stages
@@ -259,8 +273,9 @@ class Scorer(SplitWorker):
     def _scores(self, lot: Lot, scores: np.ndarray) -> pa.Table:
         schema = schemas.scores(self.job.schema, self.job.roles)
         names = tuple(n for n in schema.names if n not in ("score", "run_id"))
+        rows = self.disguise.table(pa.Table.from_batches([lot.rows.select(names)]))
         columns = [
-            *schemas.conform(lot.rows, schema, names),
+            *schemas.conform(rows, schema, names),
             pa.array(scores, pa.float32()),
             pa.array([self.job.run_id] * len(scores)),
         ]

@@ -1,4 +1,12 @@
-"""Join a running Ray, or start one inside this process, safely."""
+"""Which Ray a command uses: one rule, and a line that says what came of it.
+
+1. The one that this process already uses.
+2. The one at the `address` given: HOST:PORT, `auto` for the one of this machine, `local` for 4.
+3. The one at `RAY_ADDRESS`; Ray sets it in the processes of a submitted job.
+4. One embedded in this process, which ends with it.
+
+Of all of them a token is asked (`cluster/token.py`).
+"""
 
 import logging
 import os
@@ -8,24 +16,21 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from pathlib import Path
 from typing import NoReturn
 
 import ray
 
-ROOT = Path(__file__).resolve().parents[1]
+from cluster.joining import join
+from cluster.shipping import ROOT
 
 _EMBEDDED = "embedded Ray"
-
-# What a worker needs of the checkout when it runs on another machine.
-_SHIPPED = ("models", "cluster", "jobs", "pyproject.toml")
+_LOCAL = "local"
 
 # glibc gives large blocks back to the system at once and asks for them anew, zeroed page by page:
 # scoring in chunks of a megabyte ran 1.4 times as fast when it was told to keep them.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 
-
-_started: str | None = None  # the Ray that `start` left running, as a line to print
+_used: str | None = None  # the Ray that this process has entered, as a line to print
 
 
 def start(address: str | None = None, beside: str | None = None) -> None:
@@ -34,12 +39,11 @@ def start(address: str | None = None, beside: str | None = None) -> None:
     Torch and the rest of a job take as long to import as Ray to start: 1.8 s of a command. Leave
     with `leave`. Every later `session` of this process uses this Ray.
     """
-    global _started
     _quiet()
     # Ray starts in this thread: its processes end with the thread that started them.
     importing = threading.Thread(target=import_module, args=(beside or __name__,))
     importing.start()
-    _started = _enter(address)
+    _enter(address)
     importing.join()
 
 
@@ -68,50 +72,45 @@ def _end_descendants() -> None:
 
 def is_left_running() -> bool:
     """Whether an embedded Ray of `start` is to be left with `leave`."""
-    return _started is not None and _started.startswith(_EMBEDDED)
+    return _used is not None and _used.startswith(_EMBEDDED)
 
 
 @contextmanager
 def session(address: str | None = None, cpus: int | None = None) -> Iterator[str]:
-    """Yield a line that says which Ray is in use; shut down only what was started here.
-
-    An `address` (or `RAY_ADDRESS`) joins that cluster and ships the checkout to it. Otherwise an
-    embedded Ray starts, without a dashboard. Both need a token (see `cluster/__init__.py`).
-    """
+    """Yield a line that says which Ray is in use; shut down only what was entered here."""
+    global _used
     if ray.is_initialized():
         _quiet()
-        yield _started or "the Ray that this process already uses"
+        yield _used or "the Ray that this process already uses"
         return
     line = _enter(address, cpus)
     try:
         yield line
     finally:
         ray.shutdown()
+        _used = None
 
 
 def _enter(address: str | None, cpus: int | None = None) -> str:
-    address = address or os.environ.get("RAY_ADDRESS")
+    global _used
+    address = address or os.environ.get("RAY_ADDRESS") or _LOCAL
     _quiet()
-    if address:
-        with _unannounced():
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env={"working_dir": str(ROOT), "excludes": _excluded(), "env_vars": MALLOC},
-            )
-        return f"joined Ray at {address}"
+    with _unannounced():
+        _used = _embed(cpus) if address == _LOCAL else join(address, MALLOC)
+    return _used
+
+
+def _embed(cpus: int | None) -> str:
     # Workers import the checkout, wherever the command was started.
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-    with _unannounced():
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+    ray.init(
+        address=_LOCAL,
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
     return f"{_EMBEDDED}, {int(ray.cluster_resources().get('CPU', 0))} CPUs"
 
 
@@ -132,10 +131,6 @@ def _unannounced() -> Iterator[None]:
             for line in held:
                 if b"environment variable RAY_BACKEND_LOG_LEVEL" not in line:
                     os.write(2, line)
-
-
-def _excluded() -> list[str]:
-    return [f"/{p.name}" for p in ROOT.iterdir() if p.name not in _SHIPPED]
 
 
 def _quiet() -> None:

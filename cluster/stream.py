@@ -6,6 +6,7 @@ for what was measured).
 """
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -21,8 +22,14 @@ from cluster.resources import ActorPlan
 # Ray Data takes 6 ms a block, and 0.8 ms to make one before the first is worked on: beyond so many
 # blocks (25 s), a block has several splits.
 _BLOCKS = 4096
+# Actors take seconds to start: that a shorter run had fewer than planned is no news.
+_NEWS_AFTER_S = 30.0
 
-ray.data.DataContext.get_current().enable_progress_bars = False  # ours says more
+_context = ray.data.DataContext.get_current()
+_context.enable_progress_bars = False  # ours says more
+# A pool grows while each actor has more tasks than threads. Ray Data's own threshold, 1.75 tasks a
+# thread, is never reached by an actor that has one task more than it has threads (ray#59144).
+_context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
 
 
 Descriptor = Split | Task | str  # or its document, as JSON
@@ -60,6 +67,30 @@ def stream(
             yield json.loads(row["answer"])
 
 
+class Pool:
+    """How many actors were planned, how many are there, and how many there were at once."""
+
+    def __init__(self, plan: ActorPlan, tasks: int) -> None:
+        self.planned = min(plan.actors, tasks)
+        self.alive = self.most = 0
+        self._began = time.monotonic()
+
+    def look(self) -> None:
+        """Count them now; a pool that has grown was planned larger."""
+        self.alive = alive()
+        self.most = max(self.most, self.alive)
+        self.planned = max(self.planned, self.most)
+
+    def warnings(self) -> list[str]:
+        """What is to be said when fewer ran than were planned."""
+        if self.most == self.planned or time.monotonic() - self._began < _NEWS_AFTER_S:
+            return []
+        return [
+            f"{self.most} of {self.planned} planned actors ran: others use the cluster, or its "
+            "nodes have less free than they had"
+        ]
+
+
 def alive() -> int:
     """Actors of this driver's pools that are alive now."""
     return len(stall.actors())
@@ -71,20 +102,27 @@ def over(
     arguments: tuple[Any, ...],
     plan: ActorPlan,
 ) -> ray.data.Dataset:
-    """A lazy dataset of what `worker(*arguments)` makes of (day, split) pairs, one by one."""
+    """A lazy dataset of what `worker(*arguments)` makes of (day, split) pairs, one by one.
+
+    The pool starts with the actors that the nodes hold, waits for those that do not fit, and where
+    the plan `grows`, adds to them when nodes come: Ray Data looks for new ones every 20 s.
+    """
+    most = max(1, len(splits))
     return ray.data.from_arrow(blocks_of(splits)).map_batches(
         worker,
         fn_constructor_args=arguments,
         batch_size=1,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(
-            size=min(plan.actors, max(1, len(splits))),
+            min_size=min(plan.actors, most),
+            max_size=most if plan.grows else min(plan.actors, most),
             max_tasks_in_flight_per_actor=plan.threads + 1,
             max_concurrent_calls_per_actor=plan.threads,
             enable_true_multi_threading=True,
         ),
         num_cpus=plan.cpus,
         num_gpus=plan.gpus or None,
+        memory=plan.memory or None,
     )
 
 

@@ -27,6 +27,7 @@ from models.detector import Batch, Detector, joined
 from models.encoder import Encoder
 from models.extracted import Extracted
 from models.extracted import joined as joined_rows
+from models.footprint import fitting_step
 from models.learning import (
     NonFiniteLoss,
     TrainingOptions,
@@ -39,6 +40,8 @@ from models.learning import (
 
 # A worker that hangs in a collective (a peer died) gives up after this; Ray's default is 30 min.
 _COLLECTIVE_TIMEOUT_S = 120
+# A node that came is taken in after this, at the cost of starting the workers anew (some 10 s).
+_RESIZE_S = 30.0
 # A worker keeps its share of the rows from the first epoch on where it is below this many bytes:
 # streaming a small share again costs 1 to 2 s an epoch, whatever its size.
 _KEPT_BYTES = 512 * 1024**2
@@ -71,6 +74,7 @@ def train(
     prepared: dict[str, Any] | None = None,
     shown: Batch | None = None,
     start: Mapping[str, Tensor] | None = None,
+    most_rows: int | None = None,
 ) -> Trained:
     """Minimise the detector's loss over `data["train"]`, keep the epoch that is best on
     `data["validation"]`.
@@ -78,6 +82,7 @@ def train(
     `data` holds raw encoder inputs (see `cluster.preparing`); each worker encodes on its device.
     `prepared` are the arguments of `Detector.prepare`, `shown` is that of `Detector.show`.
     `start` is the state that the training starts from, instead of random weights.
+    `most_rows` is what a CPU worker computes at once; a GPU's worker finds out for itself.
     A job that died is resumed from its last checkpoint by calling this again with the same
     `run_name` and `storage`.
     """
@@ -96,13 +101,10 @@ def train(
             "prepared": prepared or {},
             "shown": shown,
             "start": start,
+            "most_rows": most_rows,
         },
         torch_config=TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT_S),
-        scaling_config=ScalingConfig(
-            num_workers=plan.workers,
-            use_gpu=bool(plan.gpus),
-            resources_per_worker={"CPU": plan.cpus, **({"GPU": plan.gpus} if plan.gpus else {})},
-        ),
+        scaling_config=_scaling(plan),
         run_config=RunConfig(
             name=run_name,
             storage_path=path,
@@ -123,6 +125,18 @@ def train(
     with result.checkpoint.as_directory() as folder:
         saved = checkpoint.load(folder)
     return Trained(saved.best, saved.history, saved.best_epoch, saved.resumed_from)
+
+
+def _scaling(plan: WorkerPlan) -> ScalingConfig:
+    """Workers on as many nodes as there are; as many workers as the nodes hold, within the plan."""
+    workers = plan.workers if plan.least == plan.workers else (plan.least, plan.workers)
+    return ScalingConfig(  # type: ignore[call-arg]  # its stubs are those of Ray Train 1
+        num_workers=workers,  # type: ignore[arg-type]
+        placement_strategy="SPREAD",
+        elastic_resize_monitor_interval_s=_RESIZE_S,
+        use_gpu=bool(plan.gpus),
+        resources_per_worker={"CPU": plan.cpus, **({"GPU": plan.gpus} if plan.gpus else {})},
+    )
 
 
 def _plain(error: Exception) -> Exception:
@@ -201,6 +215,7 @@ def train_worker(config: dict[str, Any]) -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate(options, steps))
     progress = _resume(detector, optimizer, schedule)
     loop = _Loop(encoder, detector, optimizer, schedule, options, batch_rows, passes, device)
+    loop.fit_memory(config["most_rows"])
     for epoch in range(len(progress.history), options.epochs):
         started = time.monotonic()
         train_loss, rows = loop.epoch(epoch)
@@ -294,6 +309,7 @@ class _Loop:
         self.optimizer, self.schedule, self.options = optimizer, schedule, options
         self.passes, self.device = passes, device
         self.rows_a_rank = max(1, batch_rows // self.world)
+        self.parts = options.accumulate
         buffer_rows = self.rows_a_rank * _SHUFFLE_BATCHES
         self.learned, self.held_back = (
             _Share(name, buffer_rows) for name in ("train", "validation")
@@ -301,6 +317,14 @@ class _Loop:
         self.model: nn.Module = detector
         if self.world > 1:
             self.model = nn.parallel.DistributedDataParallel(detector, broadcast_buffers=False)
+
+    def fit_memory(self, most_rows: int | None) -> None:
+        """Compute this rank's share of a batch in as many parts as its memory asks for. Ranks may
+        differ: the gradient is the same whatever the parts."""
+        if self.device.type == "cuda":
+            most_rows = fitting_step(self.encoder, self.detector, self.rows_a_rank, self.device)
+        if most_rows is not None:
+            self.parts = max(self.parts, math.ceil(self.rows_a_rank / max(1, most_rows)))
 
     def epoch(self, epoch: int) -> tuple[float, int]:
         """One epoch; returns the mean training loss and the rows, over all ranks."""
@@ -312,7 +336,7 @@ class _Loop:
             while True:
                 number += 1
                 batch = next(batches, None)
-                parts = [] if batch is None else parts_of(batch, self.options.accumulate)
+                parts = [] if batch is None else parts_of(batch, self.parts)
                 sizes = [len(part.numeric) for part in parts]
                 rows = self._sum(float(sum(kept(size, self.options.trim) for size in sizes)))
                 if rows == 0:

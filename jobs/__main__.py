@@ -9,11 +9,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import typer
 
 from jobs.console import configure_logs, err, out
+from jobs.printable import said
 from models.refusal import Refusal
 
 app = typer.Typer(
@@ -39,6 +40,13 @@ SingleWriter = Annotated[
     bool,
     typer.Option(help="Allow a store without conditional PUT; nothing else may write there."),
 ]
+SignWith = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        envvar="ANOMARAY_SIGNING_KEY_FILE",
+        help="Sign the champion with the key in this file, made by `keys`.",
+    ),
+]
 Days = Annotated[Optional[str], typer.Option(help="FIRST..LAST, both included, or one day.")]  # noqa: UP045
 
 
@@ -52,7 +60,12 @@ def _range(days: str | None) -> Any:
 
 
 def _print(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, indent=1, default=str) + "\n")
+    _print_json(json.dumps(document, indent=1, default=str))
+
+
+def _print_json(text: str) -> None:
+    """JSON in ASCII, in which DEL alone is left of what a terminal may obey."""
+    sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")
 
 
 @app.command()
@@ -80,9 +93,9 @@ def check(spec: SpecPath, as_json: Json = False) -> None:
         _print({"errors": report.errors, "warnings": report.warnings, "seen": report.seen})
     else:
         for line in report.seen:
-            out.print(line, highlight=False, markup=False)
+            out.print(said(line), highlight=False)
         for line in report.warnings:
-            err.print(f"[yellow]warning[/] {_plain(line)}", highlight=False)
+            err.print(f"[yellow]warning[/] {said(line)}", highlight=False)
     report.refuse()
     if not as_json:
         out.print(f"{spec}: fits the data", highlight=False)
@@ -104,7 +117,7 @@ def plan(
         return
     out.print(job.table_of(document))
     for rejected in document["rejected"]:
-        err.print(f"[yellow]to the quarantine[/] {rejected['key']}: {rejected['message']}")
+        err.print(f"[yellow]to the quarantine[/] {said(rejected['message'])}", highlight=False)
 
 
 @app.command()
@@ -117,6 +130,7 @@ def train(
         Optional[str],  # noqa: UP045
         typer.Option("--from", help="Go on from a bundle's weights: its id, or champion."),
     ] = None,
+    sign_with: SignWith = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
@@ -133,6 +147,7 @@ def train(
         address=address,
         promote=promote,
         start=start,
+        sign_with=sign_with,
     )
     if as_json:
         _print(asdict(made))
@@ -170,13 +185,14 @@ def tune(
 def threshold(
     spec: SpecPath,
     promote: Annotated[bool, typer.Option(help="Put it into force.")] = True,
+    sign_with: SignWith = None,
     as_json: Json = False,
 ) -> None:
     """Choose a new threshold by the spec's policy from stored score sketches: no GPU, no data."""
     from jobs import threshold as job
     from jobs.spec import load
 
-    document = job.change(load(spec), promote)
+    document = job.change(load(spec), promote, sign_with=sign_with)
     if as_json:
         _print(document)
         return
@@ -223,7 +239,7 @@ def score(
 
 def _say_receipt(receipt: Any) -> None:
     for warning in receipt.warnings:
-        err.print(f"[yellow]warning[/] {_plain(warning)}", highlight=False)
+        err.print(f"[yellow]warning[/] {said(warning)}", highlight=False)
     if receipt.already:
         out.print(f"{receipt.day} was committed before by this very run: nothing to do")
         return
@@ -234,7 +250,7 @@ def _say_receipt(receipt: Any) -> None:
     )
     out.print(line, highlight=False)
     for gate in receipt.failed_gates:
-        err.print(f"[red]gate[/] {_plain(gate)}", highlight=False)
+        err.print(f"[red]gate[/] {said(gate)}", highlight=False)
     if receipt.status != "committed":
         err.print("[red]not committed[/]: the table is as it was before", highlight=False)
     out.print(f"run card: {receipt.card}", highlight=False, soft_wrap=True)
@@ -304,7 +320,7 @@ def flags(
         return
     frame = job.query(sql, table, day) if sql else job.read(table, day)
     if as_json:
-        sys.stdout.write(frame.to_json(orient="records", date_format="iso") + "\n")
+        _print_json(frame.to_json(orient="records", date_format="iso"))
         return
     job.show(frame, limit, out, None if sql else watch.roles)
 
@@ -313,6 +329,7 @@ def flags(
 def nightly(
     spec: SpecPath,
     single_writer: SingleWriter = False,
+    sign_with: SignWith = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
@@ -320,7 +337,10 @@ def nightly(
     from jobs import nightly as job
     from jobs.spec import load
 
-    _end_night(job.nightly(load(spec), address=address, single_writer=single_writer), as_json)
+    night = job.nightly(
+        load(spec), address=address, single_writer=single_writer, sign_with=sign_with
+    )
+    _end_night(night, as_json)
 
 
 @app.command()
@@ -361,22 +381,35 @@ def registry(spec: SpecPath, as_json: Json = False) -> None:
 
 @app.command()
 def promote(
-    spec: SpecPath, bundle: Annotated[str, typer.Argument(help="Id of a bundle in the registry.")]
+    spec: SpecPath,
+    bundle: Annotated[str, typer.Argument(help="Id of a bundle in the registry.")],
+    sign_with: SignWith = None,
 ) -> None:
     """Make a bundle the champion, in one atomic step."""
     from jobs import bundles as job
     from jobs.spec import load
 
-    out.print(job.promote(load(spec), bundle), highlight=False)
+    out.print(job.promote(load(spec), bundle, sign_with=sign_with), highlight=False)
 
 
 @app.command()
-def rollback(spec: SpecPath) -> None:
+def rollback(spec: SpecPath, sign_with: SignWith = None) -> None:
     """Go back to the champion before this one, in one atomic step."""
     from jobs import bundles as job
     from jobs.spec import load
 
-    out.print(job.rollback(load(spec)), highlight=False)
+    out.print(job.rollback(load(spec), sign_with=sign_with), highlight=False)
+
+
+@app.command()
+def keys(
+    path: Annotated[Path, typer.Argument(help="The new file that will hold the private key.")],
+) -> None:
+    """Make a key that signs champions; prints the public key, for `bundle.keys` of specs."""
+    from cluster.lake.signatures import make_key
+
+    out.print(make_key(path).public, highlight=False, soft_wrap=True)
+    err.print(f"wrote {said(str(path))}, which only you can read", highlight=False)
 
 
 @app.command()
@@ -391,9 +424,44 @@ def vacuum(
 
     removed = job.vacuum(load(spec), hours, dry_run)
     for key in removed:
-        out.print(key, highlight=False, markup=False)
+        out.print(said(key), highlight=False)
     verb = "would be removed (pass --no-dry-run)" if dry_run else "were removed"
     err.print(f"{len(removed):,} files {verb}", highlight=False)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True})
+def submit(
+    arguments: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(
+            help="A verb and its arguments, as they would be run here.", metavar="VERB …"
+        ),
+    ] = None,
+    address: Annotated[
+        str, typer.Option(help="The cluster's dashboard.", metavar="http://HEAD:8265")
+    ] = "http://127.0.0.1:8265",
+    environment: Annotated[
+        Literal["lock", "image"],
+        typer.Option(help="`lock`: install requirements.lock; `image`: the nodes' image has it."),
+    ] = "lock",
+    env: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Name of a variable to send along; no secret: others can read it."),
+    ] = None,
+    attach: Annotated[Optional[str], typer.Option(help="Follow the job of this id.")] = None,  # noqa: UP045
+    cancel: Annotated[Optional[str], typer.Option(help="End the job of this id.")] = None,  # noqa: UP045
+) -> None:
+    """Run a verb on a cluster and see it through; submitted again, attach to where it is."""
+    if [bool(arguments), attach is not None, cancel is not None].count(True) != 1:
+        raise Refusal("expected one of: a verb and its arguments, --attach ID, --cancel ID")
+    from jobs import submit as job
+
+    if attach is not None:
+        raise typer.Exit(job.attach(address, attach))
+    if cancel is not None:
+        raise typer.Exit(job.cancel(address, cancel))
+    verbs = [command.callback.__name__ for command in app.registered_commands if command.callback]
+    raise typer.Exit(job.submit(address, arguments or [], verbs, environment, env or ()))
 
 
 @app.command()
@@ -426,12 +494,6 @@ def generate(
     _print(job.document(summary))
 
 
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
 @contextmanager
 def _refusals() -> Iterator[None]:
     """A refusal is one message and exit code 2, a store that fails one and 75 (EX_TEMPFAIL of
@@ -439,13 +501,13 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except Refusal as error:
-        err.print(f"[bold red]refused[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]refused[/] {said(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except OSError as error:
         if os.environ.get(_TRACE):
             raise
         err.print(
-            f"[bold red]failed[/] {_plain(_cause(error))}. What is done is kept: the same command "
+            f"[bold red]failed[/] {said(_cause(error))}. What is done is kept: the same command "
             f"goes on where this one was ({_TRACE}=1 shows the trace)",
             highlight=False,
             soft_wrap=True,

@@ -1,6 +1,7 @@
 """The registry of a watch: list its bundles, change the champion, clean up."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -11,6 +12,7 @@ from cluster.lake.registry import Registry
 from cluster.lake.store import Store
 from cluster.lake.table import LakeTable
 from cluster.scoring import FLAGS, QUARANTINE, REGISTRY, SCORES
+from jobs.champion import signer_of, trust
 from jobs.derive import DERIVED
 from jobs.spec import Spec
 from jobs.threshold import new_threshold
@@ -69,22 +71,25 @@ def table_of(document: dict[str, Any]) -> Table:
     return table
 
 
-def promote(spec: Spec, bundle_id: str) -> str:
+def promote(spec: Spec, bundle_id: str, *, sign_with: Path | None = None) -> str:
     """Make a bundle the champion, with a threshold by the spec's policy."""
-    registry = _registry(spec)
+    registry, signer = _registry(spec), signer_of(spec, sign_with)
     bundle = open_bundle(registry.files(bundle_id), bundle_id)
     threshold = new_threshold(registry, bundle_id, bundle.calibration, spec.policy)
     before = registry.champion()
     earlier = (e.baselines for e in reversed(registry.history()) if e.bundle == bundle_id)
     baselines = next(earlier, {})
-    registry.promote(bundle_id, threshold.id, "promoted by hand", baselines)
+    digests = {bundle_id: bundle.digest}
+    registry.promote(bundle_id, threshold.id, "promoted by hand", baselines, signer, digests)
     return f"champion: {bundle_id}, threshold {threshold.value:.6g}" + (
         f" (before: {before.bundle})" if before else ""
     )
 
 
-def rollback(spec: Spec) -> str:
-    entry = _registry(spec).rollback()
+def rollback(spec: Spec, *, sign_with: Path | None = None) -> str:
+    """Make the champion before this one the champion again: a new entry, signed anew."""
+    signer = signer_of(spec, sign_with)
+    entry = _registry(spec).rollback(signer=signer, trust=trust(spec))
     return f"champion: {entry.bundle}, threshold {entry.threshold} (rolled back)"
 
 

@@ -1,7 +1,7 @@
 """The document behind a run card: plain JSON, the same facts for people and machines.
 
 `jobs/score.py` fills it in, `jobs/report.py` draws it. Times are ISO 8601 in UTC. Parts that do
-not apply to a run are None or empty. Sensitive values are masked by whoever fills it in.
+not apply to a run are None or empty. Sensitive values are disguised by whoever fills it in.
 """
 
 from typing import Any, Literal, NotRequired, TypedDict
@@ -171,6 +171,13 @@ class ProfileFacts(TypedDict):
     actors: dict[str, float]  # with `idle`; empty where no stage was counted
 
 
+class PoolFacts(TypedDict):
+    """The actors that scored."""
+
+    planned: int
+    most: int  # that were there at once
+
+
 class Card(TypedDict):
     """The whole document."""
 
@@ -188,6 +195,7 @@ class Card(TypedDict):
     quality: QualityFacts | None
     warnings: list[str]
     drift: NotRequired[dict[str, Any] | None]
+    actors: NotRequired[PoolFacts | None]
     profile: NotRequired[ProfileFacts | None]
 
 

@@ -1,6 +1,7 @@
 """Does the spec fit the data? All that can be said without reading a row."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pyarrow as pa
 
 from cluster.lake import schemas, snapshot
 from cluster.lake.filters import parse_filter
-from jobs import derive
+from cluster.sensitive import Disguise
+from jobs import alerts, derive
 from jobs.spec import Spec, load
 from jobs.spec_errors import listed
 from models.columns import Timestamp
@@ -71,7 +73,23 @@ def run(path: Path | str) -> Report:
     report += _look(spec, spec.input.uri, ("input", "uri"), training=not apart)
     if apart:
         report += _look(spec, spec.training_uri, ("training", "uri"), training=True)
-    return report
+    # Warnings: the URL and the list of hosts are in the environment of the night, not of this.
+    return report + Report(warnings=(*alerts.problems(spec), *_of_sensitive(spec)))
+
+
+def _of_sensitive(spec: Spec) -> Iterator[str]:
+    """What is not hidden of sensitive columns, and a key that is not here."""
+    for name in sorted(spec.roles.sensitive & spec.columns.keys()):
+        if "categorical" in spec.columns[name].role:
+            where = spec.where("columns", name, "sensitive")
+            yield (
+                f"{where}: column '{name}' is sensitive, and as a category its commonest values "
+                "are in the bundle: protect the registry as the input, or take the role away"
+            )
+    try:
+        Disguise.of(spec.roles)
+    except Refusal as refusal:
+        yield f"{spec.where('columns')}: {refusal}"
 
 
 def _look(spec: Spec, uri: str, key: tuple[str, str], *, training: bool) -> Report:

@@ -1,20 +1,15 @@
 """`detector: auto` in a training: a sample of the rows, the candidates, the table that says why."""
 
-import dataclasses
-
 import ray.data
 
 from cluster import preparing
 from jobs.console import say
 from jobs.spec import Spec
 from models import catalog
-from models.choosing import AUTO, AutoConfig, Choice, Tried, choose
+from models.choosing import AUTO, HELD_BACK_ROWS, AutoConfig, Choice, Tried, choose
 from models.detector import Batch
 from models.encoder import Encoder
 from models.learning import TrainingOptions
-
-# Held-back rows that candidates are ranked by: enough for the second digit of an AUROC.
-_HELD_BACK = 5_000
 
 
 def choose_detector(
@@ -30,14 +25,13 @@ def choose_detector(
     """
     options: AutoConfig = catalog.checked(AutoConfig, AUTO, spec.detector.options)
     learned, held = samples(encoder, data, rows, options.rows, spec.training.seed)
-    briefly = dataclasses.replace(training, epochs=min(training.epochs, options.epochs))
     say("choosing the detector")
     choice = choose(
         encoder.layout,
         learned,
         held,
         options,
-        briefly,
+        training,
         lambda t: say(f"  {t.candidate}: {_how(t)}"),
     )
     say(f"by {choice.criterion}:")
@@ -55,7 +49,7 @@ def samples(
     held_back = data["validation"].materialize()
     return (
         preparing.sample(encoder, data["train"], rows, most, seed),
-        preparing.sample(encoder, held_back, held_back.count(), _HELD_BACK, seed),
+        preparing.sample(encoder, held_back, held_back.count(), HELD_BACK_ROWS, seed),
     )
 
 

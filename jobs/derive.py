@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from rich.markup import escape
-
 from cluster.lake import snapshot
 from cluster.lake.derive import Deriver
 from cluster.lake.snapshot import Snapshot
 from cluster.lake.store import Store
 from jobs.console import say, step
+from jobs.printable import said
 from jobs.spec import Spec
 
 DERIVED = "_derived"
@@ -64,7 +63,7 @@ def _say_what_is_left_out(deriver: Deriver, days: Sequence[str]) -> None:
     """Bad files of earlier days: each stopped its own night, and does not stop this one."""
     earlier = dict.fromkeys(one for day in days for one in deriver.earlier(day))
     for file in (file for day in earlier for file in deriver.source(day).rejected):
-        say(f"[yellow]not looked back on[/]: {escape(file.message)}")
+        say(f"[yellow]not looked back on[/]: {said(file.message)}")
 
 
 def _named(days: Sequence[str]) -> str:

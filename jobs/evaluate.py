@@ -12,17 +12,19 @@ from cluster.intake import Intake
 from cluster.lake import snapshot
 from cluster.lake.registry import Registry
 from cluster.lake.store import Store
+from cluster.nodes import nodes
 from cluster.resources import plan_actors
 from cluster.scoring import REGISTRY
 from cluster.session import session
 from jobs import check, derive, metrics
+from jobs.champion import champion_of
 from jobs.console import say, step
 from jobs.days import SPLIT_BYTES, SPLIT_ROWS, listed
 from jobs.metrics import Measure, Quality
 from jobs.spec import DayRange, Spec
 from models.bundle import Bundle, open_bundle
 from models.refusal import Refusal
-from models.threshold import Threshold, choose
+from models.threshold import choose
 
 # Ranks at which an analyst stops reading.
 RANKS = (10, 100, 1000)
@@ -42,12 +44,13 @@ def evaluate(
             "(`label: {role: label}`, 0 for normal and 1 for an anomaly)"
         )
     registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
-    champion = registry.champion_or_refuse()
-    bundle = open_bundle(registry.files(champion.bundle), champion.bundle)
-    baselines = {n: open_bundle(registry.files(i), i) for n, i in champion.baselines.items()}
-    thresholds = {
-        bundle.detector_name: Threshold.from_json(registry.threshold(champion.threshold)).value
+    champion = champion_of(spec, registry)
+    bundle, entry = champion.bundle, champion.entry
+    baselines = {
+        name: open_bundle(registry.files(one), entry.digests.get(one, one))
+        for name, one in entry.baselines.items()
     }
+    thresholds = {bundle.detector_name: champion.threshold.value}
     thresholds |= {n: choose(spec.policy, b.calibration) for n, b in baselines.items()}
     chosen, table = _scores(spec, days, bundle, baselines, address)
     found: dict[str, Any] = {}
@@ -94,7 +97,8 @@ def _scores(
         step(f"score {listed(chosen)}", sum(s.rows for _, s in splits)) as progress,
     ):
         say(where)
-        table = evaluating.evaluate(intake, detectors, splits, plan_actors(), progress.advance)
+        pool = plan_actors(nodes())
+        table = evaluating.evaluate(intake, detectors, splits, pool, progress.advance)
     return chosen, table
 
 

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cluster.lake.registry import Registry
+from jobs.champion import champion_of
 from jobs.spec import Spec
 from models import catalog
 from models.bundle import Bundle, open_bundle
@@ -40,8 +41,11 @@ def start_of(spec: Spec, registry: Registry, given: str) -> Start:
     the same as those that are to be learned. With `auto`, the
     bundle's detector stays.
     """
-    name = registry.champion_or_refuse().bundle if given == CHAMPION else given
-    bundle = open_bundle(registry.files(name), name)
+    if given == CHAMPION:
+        bundle = champion_of(spec, registry).bundle
+    else:
+        bundle = open_bundle(registry.files(given), given)
+    name = bundle.id
     if bundle.encoder.columns != spec.features:
         raise Refusal(
             f"expected a bundle of the spec's columns to start from; {_differs(spec, bundle)} "

@@ -4,9 +4,9 @@ import json
 import re
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cluster.lake import snapshot
+from cluster.lake import limits, snapshot
+from cluster.lake.arrow_types import stored_array
 from cluster.lake.store import Store
 from jobs.infer import Inferred, infer
 from jobs.spec_columns import FEATURES
@@ -133,9 +133,12 @@ def _sample(uri: str, partition: str | None, day: str) -> pa.Table:
     batches = []
     for file in files:
         left = MOST_ROWS // len(files)
-        with pq.ParquetFile(store.open_parquet(file.key, file.version)) as parquet:
-            for batch in parquet.iter_batches(SAMPLE_BATCH):
-                batches.append(batch.slice(0, left))
+        size = sum(group.bytes for group in file.row_groups)
+        batch_rows = limits.batch_rows(SAMPLE_BATCH, file.rows, size)
+        with limits.open_parquet(store.open_parquet(file.key, file.version)) as parquet:
+            for batch in parquet.iter_batches(batch_rows):
+                arrays = [stored_array(column) for column in batch.slice(0, left).columns]
+                batches.append(pa.record_batch(arrays, batch.schema.names))
                 left -= len(batches[-1])
                 if left <= 0:
                     break

@@ -2,22 +2,26 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from cluster.lake import schemas, snapshot
-from cluster.lake.registry import Entry, Registry
+from cluster.lake.registry import Registry
 from cluster.lake.store import Store
 from cluster.lake.table import LakeTable
 from cluster.scoring import FLAGS, REGISTRY
 from cluster.session import session
+from jobs import alerts
+from jobs.champion import Champion, champion_of
 from jobs.console import say
+from jobs.printable import said
 from jobs.score import Receipt, score
 from jobs.spec import DayRange, Spec
 from jobs.train import train
 from models.bundle import open_bundle
 from models.refusal import Refusal
+
+TRAINING = "training"
 
 
 @dataclass
@@ -26,7 +30,7 @@ class Night:
 
     trained: str | None = None
     receipts: list[Receipt] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)  # day -> message
+    failed: dict[str, str] = field(default_factory=dict)  # day, or TRAINING -> message
 
     @property
     def ok(self) -> bool:
@@ -40,7 +44,13 @@ class Night:
         }
 
 
-def nightly(spec: Spec, *, address: str | None = None, single_writer: bool = False) -> Night:
+def nightly(
+    spec: Spec,
+    *,
+    address: str | None = None,
+    single_writer: bool = False,
+    sign_with: Path | None = None,
+) -> Night:
     """Train when it is due, then score every complete day that is not committed, oldest first.
 
     The days are those after the first training (days learned from are not news), or from
@@ -48,12 +58,12 @@ def nightly(spec: Spec, *, address: str | None = None, single_writer: bool = Fal
     """
     night = Night()
     registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
-    champion = registry.champion()
+    champion = champion_of(spec, registry) if registry.history() else None
     reason = _training_due(spec, champion)
     with session(address):
         if reason:
             say(f"training: {reason}")
-            night.trained = train(spec).bundle
+            _train(spec, champion, night, sign_with)
         first = _first_day(spec, registry)
         due = [day for day in complete_days(spec) if day >= first and not is_committed(spec, day)]
         _score_all(spec, due, night, single_writer)
@@ -79,31 +89,46 @@ def backfill(
     return night
 
 
+def _train(spec: Spec, champion: Champion | None, night: Night, sign_with: Path | None) -> None:
+    """A training that is refused fails the night, but an old champion scores the days all the same;
+    without one there is nothing to score with, and the refusal is raised."""
+    try:
+        night.trained = train(spec, sign_with=sign_with).bundle
+    except Refusal as error:
+        alerts.tell(spec, "failed", f"the training failed: {error}", job="train")
+        if champion is None:
+            raise
+        night.failed[TRAINING] = str(error)
+        say(f"[red]the training failed[/], the champion stays: {said(str(error))}")
+
+
 def _score_all(spec: Spec, days: list[str], night: Night, single_writer: bool) -> None:
     """One day's failure does not keep the next from being scored; the night fails in the end."""
     for day in days:
         try:
             receipt = score(spec, day, single_writer=single_writer)
         except Refusal as error:
-            say(f"[red]{day} was not scored[/]: {escape(str(error))}")
+            say(f"[red]{day} was not scored[/]: {said(str(error))}")
             night.failed[day] = str(error)
+            alerts.tell(spec, "failed", f"{day} was not scored: {error}", job="score", day=day)
             continue
         night.receipts.append(receipt)
         if receipt.status != "committed":
             night.failed[day] = "; ".join(receipt.failed_gates)
-            say(f"[red]{day} is not committed[/]: {escape(night.failed[day])}")
+            say(f"[red]{day} is not committed[/]: {said(night.failed[day])}")
+            text = f"{day} is not committed: {night.failed[day]}"
+            alerts.tell(spec, "refused", text, job="score", **receipt.to_document())
         else:
-            say(f"{day}: {receipt.flagged:,} flags of {receipt.scored:,} scored rows, committed")
+            text = f"{day}: {receipt.flagged:,} flags of {receipt.scored:,} scored rows, committed"
+            say(text)
+            alerts.tell(spec, "committed", text, job="score", **receipt.to_document())
 
 
-def _training_due(spec: Spec, champion: Entry | None) -> str | None:
+def _training_due(spec: Spec, champion: Champion | None) -> str | None:
     """Why a training is due, or None."""
     if champion is None:
         return "there is no champion yet"
-    registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
-    created = datetime.fromisoformat(
-        open_bundle(registry.files(champion.bundle), champion.bundle).metadata["created"]
-    )
+    created = datetime.fromisoformat(champion.bundle.metadata["created"])
     age = datetime.now(UTC) - created
     limit = timedelta(days=spec.nightly.max_champion_age_days)
     if age > limit:

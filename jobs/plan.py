@@ -7,17 +7,11 @@ from rich.table import Table
 from cluster.lake import snapshot
 from cluster.lake.registry import Registry
 from cluster.lake.store import Store
-from cluster.resources import THREADS
+from cluster.resources import THREADS, Demand
 from cluster.scoring import REGISTRY, RUNS
 from jobs import derive
 from jobs.days import SPLIT_BYTES, SPLIT_ROWS
 from jobs.spec import Spec
-
-# Decoded Arrow takes about this much more than Parquet's own uncompressed size (offsets, validity,
-# the encoder's matrix); measured on the demo's flows.
-_DECODED = 2.0
-# Ray and torch before the first row, in each actor.
-_ACTOR_BYTES = 600 * 1024**2
 
 
 def plan(spec: Spec, day: str) -> dict[str, Any]:
@@ -42,7 +36,7 @@ def plan(spec: Spec, day: str) -> dict[str, Any]:
         "splits": [s.to_document() for s in splits],
         "derived": derived,
         "predicted": {
-            "memory_bytes": int(_ACTOR_BYTES + _DECODED * largest * THREADS),
+            "memory_bytes": Demand(largest).memory(THREADS),
             "rows_per_second": rate,
             "seconds": None if rate is None else round(taken.rows / rate, 1),
             "from": source,

@@ -16,6 +16,7 @@ class Planned(NamedTuple):
     and only the actor that is handed it needs more."""
 
     rows: int
+    bytes: int  # of its largest split, uncompressed
     text: str  # `Task.to_document` as JSON
 
 
@@ -39,4 +40,5 @@ def _planned(taken: Snapshot, facts: dict[str, Any], journal: Journal) -> Mappin
 
 def _read(line: str, journal: Journal) -> tuple[str, Planned]:
     task = documents.decode(line.encode(), f"a task of the plan in {journal.store.uri}")
-    return str(task["id"]), Planned(sum(split["rows"] for split in task["splits"]), line)
+    rows = sum(split["rows"] for split in task["splits"])
+    return str(task["id"]), Planned(rows, max(split["bytes"] for split in task["splits"]), line)

@@ -2,11 +2,13 @@
 
 A terminal obeys escape sequences, a browser obeys direction marks, and both suffer from a
 megabyte on one line. Every character that draws nothing, or moves what is drawn, is shown as an
-escape instead. Escaping for HTML and for rich's markup is left to those who print.
+escape instead. Escaping for HTML is left to those who print.
 """
 
 import unicodedata
 from typing import Any
+
+from rich.markup import escape
 
 # Control, format (direction marks, zero width), surrogate, private, unassigned, line separators.
 _UNDRAWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -15,6 +17,8 @@ _MARKS = frozenset({"Mn", "Me"})
 _MARKS_IN_A_ROW = 3
 # Two lines of a desktop page; the table of flags has the whole value.
 LIMIT = 160
+# Our own messages list columns and files, and are long with reason.
+_LINE = 4_000
 
 
 def printable(text: str, limit: int = LIMIT) -> str:
@@ -39,6 +43,11 @@ def _escaped(character: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def said(text: str) -> str:
+    """Lines of ours that may quote a name out of the lake, for `rich` to print as they are."""
+    return escape("\n".join(printable(line, _LINE) for line in text.split("\n")))
 
 
 def printable_document(value: Any, limit: int = LIMIT) -> Any:

@@ -2,13 +2,18 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
+from cluster.intake import CHUNKS
 from cluster.lake.registry import Entry
 from cluster.lake.snapshot import Snapshot
 from cluster.lake.store import Store
+from cluster.resources import Demand
 from cluster.scoring import ScoringJob
+from cluster.sensitive import Disguise
 from jobs.spec import Spec
 from models.bundle import Bundle
+from models.footprint import Footprint
 from models.threshold import Threshold
 
 
@@ -24,6 +29,11 @@ class Run:
     snapshot: Snapshot
     output: Store
 
+    @cached_property
+    def key_id(self) -> str:
+        """Of the key of sensitive columns; "" without one. `Refusal` where one is missing."""
+        return Disguise.of(self.spec.roles).key_id
+
     @property
     def run_id(self) -> str:
         parts = (
@@ -31,6 +41,7 @@ class Run:
             self.bundle.digest,
             self.threshold.id,
             self.spec.scoring_digest,
+            *([self.key_id] if self.key_id else []),
         )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -44,7 +55,21 @@ class Run:
             roles=self.spec.roles,
             filter=self.spec.input.filter,
             bundle=self.bundle.id,
+            digest=self.bundle.digest,
             threshold=self.threshold.value,
             top_reasons=self.spec.output.reasons,
             all_scores=self.spec.output.scores == "all",
+            key_id=self.key_id,
         )
+
+    def demand(self, split: int) -> Demand:
+        """The memory that an actor needs for splits of so many bytes at most: one, and computing
+        one chunk while a batch of them is encoded. A bundle of before it was measured counts its
+        splits alone."""
+        measured = self.bundle.metadata.get("memory")
+        if measured is None:
+            return Demand(split)
+        footprint, chunk = Footprint(**measured), self.bundle.encoder.layout.chunk_rows
+        batch = footprint.bytes_of(chunk) - footprint.weights
+        batch += CHUNKS * chunk * self.bundle.encoder.bytes_per_row
+        return Demand(split, footprint.weights, batch)

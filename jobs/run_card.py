@@ -11,6 +11,7 @@ import pyarrow as pa
 from cluster.lake import shard
 from cluster.lake.store import Store
 from cluster.scoring import FLAGS, RUNS
+from cluster.stream import Pool
 from jobs.books import Balance
 from jobs.card import Card, DayEntry, QualityFacts
 from jobs.card_flags import Flagged, iso
@@ -34,10 +35,11 @@ def write(
     version: int | None,
     times: Times,
     profile: Profile | None = None,
+    pool: Pool | None = None,
 ) -> str:
     """Write page and JSON under `reports/day=D/`, and the index of all days; returns the page's
     URI. Written after the commit: a run card that fails to appear loses nothing."""
-    card = assemble(run, balance, verdicts, version, times, profile)
+    card = assemble(run, balance, verdicts, version, times, profile, pool)
     reports = run.output.child(REPORTS)
     folder = shard.folder(run.day)
     reports.put(f"{folder}/run_card.html", render_card(card).encode())
@@ -76,6 +78,7 @@ def assemble(
     version: int | None,
     times: Times,
     profile: Profile | None = None,
+    pool: Pool | None = None,
 ) -> Card:
     """All facts of the card as plain JSON."""
     started, finished, seconds = times
@@ -121,7 +124,8 @@ def assemble(
         "quarantine": balance.rules(),  # type: ignore[typeddict-item]
         "training": _training(run.bundle),
         "quality": _quality(run, balance),
-        "warnings": balance.warnings(),
+        "warnings": [*balance.warnings(), *(pool.warnings() if pool else [])],
+        "actors": {"planned": pool.planned, "most": pool.most} if pool else None,
         "profile": profile.to_document() if profile else None,
     }
 

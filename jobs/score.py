@@ -13,12 +13,14 @@ from cluster.lake.journal import Journal
 from cluster.lake.registry import Registry
 from cluster.lake.store import Store
 from cluster.lake.table import LakeTable, counter
+from cluster.nodes import nodes
 from cluster.resources import plan_actors
 from cluster.scoring import FLAGS, QUARANTINE, REGISTRY, RUNS, SCORES
 from cluster.session import session
-from cluster.stream import alive
+from cluster.stream import Pool
 from jobs import check, derive, gates, run_card
 from jobs.books import Balance
+from jobs.champion import champion_of, need_newest
 from jobs.compaction import Compaction
 from jobs.console import Fact, say, step
 from jobs.gates import Gate
@@ -26,9 +28,7 @@ from jobs.planned import open_books
 from jobs.profile import Clock, slowest
 from jobs.run import Run
 from jobs.spec import Spec
-from models.bundle import open_bundle
 from models.refusal import Refusal
-from models.threshold import Threshold
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def score(
         seen = _commits_so_far(spec, output, day)
         run = open_run(spec, day, output)
     table = flag_table(run)
+    need_newest(spec, run.champion, table)
     if table.is_run_committed(day, run.run_id):
         return _already(run)
     _need_create_once(output, single_writer)
@@ -91,11 +92,16 @@ def score(
         say(f"resuming run {run.run_id}: {done:,} of {balance.planned:,} splits are done")
     began = time.monotonic()
     with session(address) as where:
-        plan = plan_actors(output.remote or Store.open(run.snapshot.uri).remote)
-        clock.threads, clock.rows = plan.actors * plan.threads, sum(s.rows for s in todo)
+        remote = output.remote or Store.open(run.snapshot.uri).remote
+        plan = plan_actors(
+            nodes(), run.demand(max((task.bytes for task in todo), default=0)), remote
+        )
+        pool = Pool(plan, len(todo))
+        clock.threads, clock.rows = pool.planned * plan.threads, sum(s.rows for s in todo)
 
         def live() -> dict[str, Fact]:
-            return {"actors": alive(), "actors_planned": plan.actors}
+            pool.look()
+            return {"actors": pool.alive, "actors_planned": pool.planned}
 
         with step(f"score {day}", clock.rows, live) as progress:
             say(where)
@@ -111,7 +117,7 @@ def score(
                     **slowest(clock.actors),
                 )
         seconds = time.monotonic() - began
-        receipt = _finish(run, balance, table, seen, journal, clock, seconds)
+        receipt = _finish(run, balance, table, seen, journal, clock, pool, seconds)
         if show_profile:
             say(clock.profile().table())
         return receipt
@@ -119,21 +125,20 @@ def score(
 
 def open_run(spec: Spec, day: str, output: Store) -> Run:
     """Champion, threshold and snapshot of a day, checked against each other."""
-    registry = Registry(output.child(REGISTRY))
-    champion = registry.champion_or_refuse()
-    bundle = open_bundle(registry.files(champion.bundle), champion.bundle)
-    threshold = Threshold.from_json(registry.threshold(champion.threshold))
+    champion = champion_of(spec, Registry(output.child(REGISTRY)))
     (taken,) = derive.take(spec, spec.input.uri, [day])
     if not taken.files:
         files = "; ".join(f"{file.key}: {file.message}" for file in taken.rejected)
         raise Refusal(f"no file of {day} in {spec.input.uri} can be read: {files or 'it has none'}")
     spec = spec.without_answers(taken.schema.names)
     check.check(spec, taken.schema).refuse()
-    bundle.encoder.check_schema(taken.schema)
-    needed = (*bundle.encoder.required, *spec.roles.flagged)
+    encoder = champion.bundle.encoder
+    encoder.check_schema(taken.schema)
+    needed = (*encoder.required, *spec.roles.flagged)
     if drifts := snapshot.drift(taken, needed):
         raise Refusal("\n".join(map(str, drifts)))
-    return Run(spec, day, champion, bundle, threshold, taken, output)
+    entry, bundle, threshold = champion.entry, champion.bundle, champion.threshold
+    return Run(spec, day, entry, bundle, threshold, taken, output)
 
 
 def flag_table(run: Run) -> LakeTable:
@@ -169,6 +174,7 @@ def _finish(
     seen: dict[str, int],
     journal: Journal,
     clock: Clock,
+    pool: Pool,
     seconds: float,
 ) -> Receipt:
     """Balance the books, apply the gates, commit, write the run card."""
@@ -179,8 +185,8 @@ def _finish(
         version = _commit(run, balance, table, seen) if passed else None
     times = clock.started, datetime.now(UTC), seconds
     with clock("card"):
-        card = run_card.write(run, balance, verdicts, version, times, clock.profile())
-    receipt = _receipt(run, balance, verdicts, version, seconds, card)
+        card = run_card.write(run, balance, verdicts, version, times, clock.profile(), pool)
+    receipt = _receipt(run, balance, verdicts, version, seconds, card, pool)
     journal.write_receipt(receipt.to_document())
     return receipt
 
@@ -195,6 +201,9 @@ def _commit(run: Run, balance: Balance, table: LakeTable, seen: dict[str, int]) 
     """The side tables first, then the flags, whose commit is the one that counts. Each is refused
     where another run has committed the day meanwhile, so the tables are of one run."""
     facts = {"bundle": run.bundle.id, "threshold": run.threshold.id, "rows": str(balance.rows)}
+    facts["champion"] = str(run.champion.number)
+    if run.key_id:
+        facts["hmac_key"] = run.key_id
     sides = [(QUARANTINE, schemas.QUARANTINE, balance.shards("quarantine_shards"))]
     if run.spec.output.scores == "all":
         schema = schemas.scores(run.snapshot.schema, run.spec.roles)
@@ -234,6 +243,7 @@ def _receipt(
     version: int | None,
     seconds: float,
     card: str,
+    pool: Pool,
 ) -> Receipt:
     return Receipt(
         watch=run.spec.name,
@@ -254,7 +264,7 @@ def _receipt(
         bundle=run.bundle.id,
         threshold=run.threshold.id,
         failed_gates=[f"{g.name}: {g.message}" for g in verdicts if not g.passed],
-        warnings=balance.warnings(),
+        warnings=[*balance.warnings(), *pool.warnings()],
     )
 
 

@@ -15,7 +15,9 @@ from jobs.spec_derived import Histories, HistoryEntry, WindowSection
 from jobs.spec_errors import listed, nearest, problems, refused
 from jobs.spec_sections import (
     THRESHOLDS,
+    Alerts,
     BudgetThreshold,
+    BundlePolicy,
     CostThreshold,
     DayRange,
     ExtremeValueThreshold,
@@ -53,6 +55,8 @@ class Spec(Frozen):
     output: Output
     gates: Gates = Gates()
     nightly: Nightly = Nightly()
+    bundle: BundlePolicy = BundlePolicy()
+    alerts: Alerts = ()
 
     _source: Source = PrivateAttr(default=Source("spec"))
 
@@ -206,6 +210,7 @@ def _keys(document: dict[str, Any]) -> dict[str, tuple[str, ...]]:
         "output": Output,
         "gates": Gates,
         "nightly": Nightly,
+        "bundle": BundlePolicy,
     }
     chosen = document.get("threshold")
     policy = chosen.get("policy") if isinstance(chosen, dict) else None

@@ -95,7 +95,9 @@ class Column(Frozen):
     """One column: its role or roles, and the options of the feature that it is."""
 
     role: Annotated[tuple[Role, ...], BeforeValidator(_roles), Field(min_length=1)]
-    sensitive: bool = False  # never in messages, reasons or pages
+    # Its values are in no message, reason or page; what a flag carries of them is a mask (a card's
+    # number keeps its last four digits) or a keyed digest.
+    sensitive: Literal["mask", "hmac"] | None = None
     # numeric
     scale: Literal["standard", "robust", "quantile"] = "standard"
     log1p: bool = False
@@ -129,7 +131,7 @@ class Column(Frozen):
 
     @model_validator(mode="after")
     def _fits(self) -> "Column":
-        if found := [*self._wrong_roles(), *self._wrong_options()]:
+        if found := [*self._wrong_roles(), *self._wrong_disguise(), *self._wrong_options()]:
             raise problems(found)
         return self
 
@@ -147,6 +149,15 @@ class Column(Frozen):
                 others = listed(role for role in self.role if role != answer)
                 found.append((("role",), f"{text} beside it, found {others}"))
         return found
+
+    def _wrong_disguise(self) -> list[tuple[Key, str]]:
+        shown = [role for role in self.role if role in ("time", *ANSWERS)]
+        if self.sensitive and shown:
+            text = f"a column with the role {shown[0]} is shown as it is: by the hour, or by kind"
+            return [(("sensitive",), f"{text}; remove sensitive or the role")]
+        if self.sensitive == "mask" and "id" in self.role:
+            return [(("sensitive",), "a masked id names no row any more; write sensitive: hmac")]
+        return []
 
     def _wrong_options(self) -> list[tuple[Key, str]]:
         found: list[tuple[Key, str]] = []
@@ -248,6 +259,7 @@ def roles(columns: dict[str, Column]) -> Roles:
         kind=one("kind"),
         keep=having("keep"),
         sensitive=sensitive,
+        keyed=frozenset(name for name in sensitive if columns[name].sensitive == "hmac"),
         pictured=tuple(name for name in signals if name not in sensitive),
     )
 

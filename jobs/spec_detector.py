@@ -37,7 +37,10 @@ def wrong_detector(spec: Spec) -> list[tuple[Key, str]]:
 
 
 def _sees_labels(spec: Spec, named: str) -> list[tuple[Key, str]]:
-    """Labels reach no detector that does without: not as a rate of earlier ones either."""
+    """Labels reach no detector that does without: not as a rate of earlier ones either, unless the
+    spec says that these are facts of the past to it, as the cards known as stolen are to a bank."""
+    if spec.training.earlier_labels:
+        return []
     learner = "auto may choose a detector that learns" if named == AUTO else f"{named} learns"
     text = f"{learner} without labels and must not see any, not even earlier ones"
     if named == spec.detector.name:
@@ -45,7 +48,10 @@ def _sees_labels(spec: Spec, named: str) -> list[tuple[Key, str]]:
     else:
         advice = "take it out of training.baselines ([] for none)"
     return [
-        (("history", index, "labels"), f"{text}; {advice}, or remove the entry")
+        (
+            ("history", index, "labels"),
+            f"{text}; {advice}, remove the entry, or say training.earlier_labels: true",
+        )
         for index, entry in enumerate(spec.history)
         if entry.labels
     ]

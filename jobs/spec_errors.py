@@ -13,6 +13,7 @@ from jobs.spec_yaml import Key, Source, SpecRefused, dotted
 
 LIKE = 0.55  # similarity of 1 from which a name is offered: "numrc" to "numeric" has 0.71
 LONGEST = 80  # characters of a found value that a message shows
+_CREDENTIALS = re.compile(r"://[^/@\s]*@")  # in a URI: never shown, as messages end up in logs
 
 EXPECTED = {
     "string_type": "text",
@@ -133,4 +134,5 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     text = repr(list(value)) if isinstance(value, tuple) else repr(value)
+    text = _CREDENTIALS.sub("://…@", text)
     return text if len(text) <= LONGEST else text[:LONGEST] + "…"

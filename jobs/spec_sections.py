@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from jobs.spec_columns import Frozen, as_tuple
-from jobs.spec_errors import expected
+from jobs.spec_errors import expected, problems
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ class Training(Frozen):
     filter: Filter | None = None  # beside the input's; `label == 0` for one-class training
     days: Annotated[str, AfterValidator(_days)] | None = None  # None: all but the newest
     validation: Annotated[float, Field(gt=0, le=0.5)] = 0.1  # share of the days held back
-    workers: Count = 1
+    workers: Count = 1  # DDP workers, at most
+    min_workers: Count = 1  # a cluster that loses nodes goes on with so many
     epochs: Count = 30
     batch_rows: Count = 1024  # rows a step, all workers together
     learning_rate: Positive = 1e-3
@@ -137,6 +138,8 @@ class Training(Frozen):
     accumulate: Count = 1  # parts that a batch is computed in, to save memory
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     baselines: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ("isolation_forest", "pca")
+    # Whether a history of labels, late as they were, may be an input of those that learn without.
+    earlier_labels: bool = False
 
     @property
     def day_range(self) -> DayRange | None:
@@ -192,6 +195,34 @@ class Output(Frozen):
     reasons: Annotated[int, Field(ge=0, le=100)] = 5  # features named in a flag
 
 
+def _public_key(text: str) -> str:
+    from cluster.lake.signatures import public_key  # cryptography, which few specs need
+
+    try:
+        public_key(text)
+    except ValueError as error:
+        raise expected("ed25519:… as `python -m jobs keys` prints it") from error
+    return text
+
+
+class BundlePolicy(Frozen):
+    """Which champions are let in."""
+
+    signed: Literal["required", "optional"] = "optional"
+    # Public keys of those who may promote.
+    keys: Annotated[
+        tuple[Annotated[str, AfterValidator(_public_key)], ...], BeforeValidator(as_tuple)
+    ] = ()
+    # The lowest number of a champion: raised after a key was lost, or a registry was rebuilt.
+    at_least: Count = 1
+
+    @model_validator(mode="after")
+    def _fits(self) -> "BundlePolicy":
+        if self.signed == "required" and not self.keys:
+            raise problems([(("keys",), "expected the public keys of those who may sign")])
+        return self
+
+
 Band = Annotated[tuple[float, float], BeforeValidator(as_tuple), AfterValidator(_band)]
 
 
@@ -212,3 +243,22 @@ class Nightly(Frozen):
 
     max_champion_age_days: Positive = 30.0
     first_day: Annotated[str, Field(min_length=1)] | None = None  # earlier days are left alone
+
+
+Event = Literal["committed", "refused", "failed"]
+
+
+def _variable(text: str) -> str:
+    if not (text.isidentifier() and text.isupper()):
+        raise expected("the name of an environment variable that holds the URL, such as WEBHOOK")
+    return text
+
+
+class Alert(Frozen):
+    """A message to a webhook. Its URL is a secret, and stands in the environment."""
+
+    webhook: Annotated[str, AfterValidator(_variable)]
+    when: Annotated[tuple[Event, ...], BeforeValidator(as_tuple)] = ("refused", "failed")
+
+
+Alerts = Annotated[tuple[Alert, ...], BeforeValidator(as_tuple)]

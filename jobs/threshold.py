@@ -1,12 +1,13 @@
 """Choose a threshold from the stored score sketches of a bundle: no GPU, no data, no detector."""
 
+from pathlib import Path
 from typing import Any
 
 from cluster.lake.registry import Registry
 from cluster.lake.store import Store
 from cluster.scoring import REGISTRY
+from jobs.champion import champion_of, signer_of
 from jobs.spec import Spec
-from models.bundle import open_bundle
 from models.threshold import Calibration, Policy, Threshold
 
 
@@ -19,15 +20,16 @@ def new_threshold(
     return threshold
 
 
-def change(spec: Spec, promote: bool = True) -> dict[str, Any]:
+def change(spec: Spec, promote: bool = True, *, sign_with: Path | None = None) -> dict[str, Any]:
     """A new threshold for the champion by the policy of the spec as it stands now."""
     registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
-    champion = registry.champion_or_refuse()
-    calibration = open_bundle(registry.files(champion.bundle), champion.bundle).calibration
-    before = Threshold.from_json(registry.threshold(champion.threshold))
+    found = champion_of(spec, registry)
+    champion, before, calibration = found.entry, found.threshold, found.bundle.calibration
+    signer = signer_of(spec, sign_with) if promote else None
     after = new_threshold(registry, champion.bundle, calibration, spec.policy)
     if promote and after.id != champion.threshold:
-        registry.promote(champion.bundle, after.id, "threshold changed", champion.baselines)
+        note, digests = "threshold changed", champion.digests
+        registry.promote(champion.bundle, after.id, note, champion.baselines, signer, digests)
     return {
         "bundle": champion.bundle,
         "before": {"id": before.id, "value": before.value, "policy": before.policy},

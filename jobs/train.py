@@ -2,12 +2,14 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from cluster.lake.registry import Registry
 from cluster.lake.store import Store
 from cluster.scoring import REGISTRY
 from cluster.session import session
 from jobs import check
+from jobs.champion import signer_of
 from jobs.console import say
 from jobs.days import listed, plan_training
 from jobs.fine_tuning import start_of
@@ -41,14 +43,16 @@ def train(
     address: str | None = None,
     promote: bool = True,
     start: str | None = None,
+    sign_with: Path | None = None,
 ) -> TrainedBundle:
     """Train the spec's detector and its baselines; the bundle becomes the champion.
 
     `start` is the id of a bundle, or "champion": its encoder is kept, and its weights are where
-    the training starts.
+    the training starts. `sign_with` is a file with a key that signs the champion.
     """
     started = time.monotonic()
     spec.check_detector()
+    signer = signer_of(spec, sign_with) if promote else None
     plan = plan_training(spec, days)
     check.check(spec, plan.snapshots[0].schema, training=True).refuse()
     registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
@@ -68,7 +72,8 @@ def train(
     threshold = new_threshold(registry, champion.id, champion.calibration, spec.policy)
     baselines = {name: ids[name] for name in ids if name}
     if promote:
-        registry.promote(champion.id, threshold.id, "trained", baselines)
+        digests = {one.id: one.digest for one in made.values()}
+        registry.promote(champion.id, threshold.id, "trained", baselines, signer, digests)
     history = champion.metadata["history"]
     return TrainedBundle(
         bundle=champion.id,

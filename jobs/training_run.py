@@ -14,8 +14,9 @@ from cluster import preparing
 from cluster import training as ddp
 from cluster.intake import Intake
 from cluster.lake.store import Store
+from cluster.nodes import nodes
 from cluster.preparing import Rows
-from cluster.resources import ActorPlan, plan_readers, plan_workers
+from cluster.resources import plan_actors, plan_readers, plan_workers
 from jobs.choosing import choose_detector
 from jobs.console import say, step
 from jobs.days import TrainingPlan, listed
@@ -27,6 +28,7 @@ from models.bundle import Bundle
 from models.choosing import AUTO, Candidate, Choice
 from models.detector import Detector
 from models.encoder import Encoder
+from models.footprint import of_scoring, of_training
 from models.refusal import Refusal
 from models.threshold import Calibration
 
@@ -51,8 +53,9 @@ class TrainingRun:
         if start:
             self.detector = Candidate(start.bundle.detector_name, start.bundle.options)
         self.choice: Choice | None = None
-        self.actors: ActorPlan = plan_readers()
-        self.workers = plan_workers(workers)
+        there = nodes()
+        self.readers, self.scorers = plan_readers(there), plan_actors(there)
+        self.workers = plan_workers(there, workers, spec.training.min_workers)
         self.storage = Store.open(spec.output.uri).child(TRAININGS)
 
     def run(self) -> dict[str, Bundle]:
@@ -82,7 +85,7 @@ class TrainingRun:
         rows = Rows(self.plan.uri, self.spec.features, self.plan.snapshots[0].schema, self._filter)
         with step("fit the encoder", self.plan.rows) as progress:
             fitted, count = preparing.fit_encoder(
-                rows, self.plan.learned, self.actors, progress.advance
+                rows, self.plan.learned, self.readers, progress.advance
             )
         return (self.start.bundle.encoder if self.start else fitted), count
 
@@ -102,7 +105,7 @@ class TrainingRun:
         # Labels reach the training only of a detector that says it learns from them.
         intake = self._intake(encoder, self._filter, labels != "none")
         return {
-            name: preparing.dataset(intake, splits, labels == "all", self.actors)
+            name: preparing.dataset(intake, splits, labels == "all", self.readers)
             for name, splits in (
                 ("train", self.plan.learned),
                 ("validation", self.plan.held_back),
@@ -166,6 +169,7 @@ class TrainingRun:
                 prepared,
                 shown,
                 start,
+                self._rows_at_once(encoder, detector),
             )
         if trained.resumed_from:
             say(f"resumed an interrupted training after epoch {trained.resumed_from}")
@@ -177,6 +181,13 @@ class TrainingRun:
             "seconds": time.monotonic() - started,
         }
         return detector.eval(), facts
+
+    def _rows_at_once(self, encoder: Encoder, detector: Detector) -> int | None:
+        """Rows of the largest step that a CPU worker's share of its node has memory for."""
+        room = self.workers.memory
+        if self.workers.gpus or not room:
+            return None
+        return of_training(encoder, detector, torch.device("cpu")).rows_in(room)
 
     def _run_name(self) -> str:
         """The same for the same spec and data, so that a job that died is resumed."""
@@ -257,7 +268,7 @@ class TrainingRun:
                 detectors,
                 held_back,
                 self.plan.held_back_days,
-                self.actors,
+                self.scorers,
                 progress.advance,
             )
 
@@ -298,6 +309,9 @@ class TrainingRun:
                 "chosen": self.choice.to_document() if self.choice and not baseline else None,
                 "from": self.start.metadata if self.start and not baseline else None,
                 "metrics": metrics,
+                "memory": dataclasses.asdict(
+                    of_scoring(encoder.cpu(), detector.cpu(), torch.device("cpu"))
+                ),
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             },
         )

@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from rapidfuzz import process
 
+from models.anomaly_likelihood import AnomalyLikelihood
 from models.autoencoder import Autoencoder
 from models.classifier import Classifier
 from models.convolutional_autoencoder import ConvolutionalAutoencoder
@@ -20,6 +21,7 @@ from models.ecod import ECOD
 from models.ensemble import Ensemble
 from models.forecaster import Forecaster
 from models.gan import GAN
+from models.gaussian import Gaussian
 from models.hog_knn import HOGKNN
 from models.isolation_forest import IsolationForest
 from models.knn import KNN
@@ -29,9 +31,11 @@ from models.recurrent_autoencoder import RecurrentAutoencoder
 from models.recurrent_classifier import RecurrentClassifier
 from models.refusal import Refusal
 from models.spectral_residual import SpectralResidual
+from models.stacked_devnet import StackedDevNet
 from models.variational_autoencoder import VariationalAutoencoder
 
 CATALOG: dict[str, type[Detector]] = {
+    "anomaly_likelihood": AnomalyLikelihood,
     "autoencoder": Autoencoder,
     "classifier": Classifier,
     "cnn_classifier": ConvolutionalClassifier,
@@ -44,6 +48,7 @@ CATALOG: dict[str, type[Detector]] = {
     "ensemble": Ensemble,
     "forecaster": Forecaster,
     "gan": GAN,
+    "gaussian": Gaussian,
     "hog_knn": HOGKNN,
     "isolation_forest": IsolationForest,
     "knn": KNN,
@@ -52,6 +57,7 @@ CATALOG: dict[str, type[Detector]] = {
     "recurrent_autoencoder": RecurrentAutoencoder,
     "recurrent_classifier": RecurrentClassifier,
     "spectral_residual": SpectralResidual,
+    "stacked_devnet": StackedDevNet,
     "variational_autoencoder": VariationalAutoencoder,
 }
 

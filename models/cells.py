@@ -63,6 +63,8 @@ class Cells(NamedTuple):
     # Numbers of a signal: [rows, …] of any dtype; with `lengths`, those of all rows in one piece.
     signal: Values | None = None
     lengths: npt.NDArray[np.int64] | None = None  # [rows]: steps of `signal`, or texts, of each
+    # [rows]: numbers a step, where the type does not say; `signal` then is flat, row by row.
+    widths: npt.NDArray[np.int64] | None = None
     tokens: npt.NDArray[np.int32] | None = None  # [rows, length], where no vocabulary is learned
 
 

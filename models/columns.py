@@ -128,7 +128,8 @@ class Roles:
     label: str | None = None  # 0 normal, 1 anomaly; never a feature
     kind: str | None = None  # the type of attack, for evaluation only
     keep: tuple[str, ...] = ()  # copied into the flags
-    sensitive: frozenset[str] = frozenset()  # never in messages, reasons or pages
+    sensitive: frozenset[str] = frozenset()  # nothing that is written shows their values
+    keyed: frozenset[str] = frozenset()  # sensitive ones that flags carry as keyed digests
     pictured: tuple[str, ...] = ()  # signals that a flag may show as a picture
 
     @property

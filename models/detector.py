@@ -95,12 +95,13 @@ class SignalInput:
     """One entry of `Batch.signals`: numbers in a fixed shape, about zero mean and unit variance.
 
     The shape is (width,) of a vector, (channels, steps) of a series, (channels, height, width) of
-    an image or spectrogram, (channels, frames, height, width) of a video. Of a `masked` one the
+    an image, (channels, bands, steps) of a spectrogram, (channels, frames, height, width) of a
+    video. Of a `masked` one the
     last channel is 1 where there is data and 0 where the row was padded; padding is 0 throughout.
     """
 
     name: str
-    kind: Literal["vector", "series", "image", "video"]
+    kind: Literal["vector", "series", "image", "spectrogram", "video"]
     shape: tuple[int, ...]
     masked: bool = False
     channels: tuple[str, ...] = ()  # names of the channels, where they have one

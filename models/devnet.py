@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.detector import Layout, expect
+from models.detector import Batch, Layout, expect
 from models.few_labels import FewLabels
 from models.inputs import mlp, run
 from models.space import WIDTHS, OneOf, Space
@@ -21,6 +21,9 @@ class DevNetConfig:
     widths: tuple[int, ...] = (64,)  # units of the hidden layers
     # Share of hidden units dropped in training, 0 to 1; without it up to 0.05 of AUROC was lost.
     dropout: float = 0.5
+    # Times the sum of the squared weights, added to the loss: ten anomalies are soon known by
+    # heart. Without, AUROC on cardio fell from 0.94 to 0.82 as 700 steps became 2,900.
+    shrink: float = 0.1
     margin: float = 5.0  # deviations that an anomaly lies above the others; the paper's figure
     steps: int = 32  # nodes of the integral behind the contributions
 
@@ -32,6 +35,7 @@ class DevNetConfig:
             "at least one width, each 1 or more",
         )
         expect(0 <= self.dropout < 1, self, "dropout", "0 or more, below 1")
+        expect(0 <= self.shrink < math.inf, self, "shrink", "0 or more")
         expect(0 < self.margin < math.inf, self, "margin", "more than 0")
         expect(self.steps >= 1, self, "steps", "1 or more")
 
@@ -53,6 +57,14 @@ class DevNet(FewLabels):
     def __init__(self, layout: Layout, config: DevNetConfig) -> None:
         super().__init__(layout, config)
         self.layers = mlp((self.inputs.width, *config.widths, 1))
+
+    def loss(self, batch: Batch) -> Tensor:
+        losses = super().loss(batch)
+        shrink: float = self.config.shrink
+        if not (self.training and shrink):
+            return losses
+        squares = [parameter.square().sum() for parameter in self.layers.parameters()]
+        return losses + shrink * torch.stack(squares).sum()
 
     def losses(self, columns: Tensor, anomalous: Tensor) -> Tensor:
         score = self._output(columns, self.config.dropout if self.training else 0.0)

@@ -134,29 +134,24 @@ class Ensemble(Detector):
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
-        scores = [member.score(batch) for member in self.members]
-        return self._ranks(torch.stack(scores).float()).mean(0)
+        return self.rarities(batch).mean(0)
+
+    def rarities(self, batch: Batch) -> Tensor:
+        """How rare each member finds each row, in powers of ten: [members, rows]."""
+        return self._ranks(torch.stack([m.score(batch) for m in self.members]).float())
 
     def base_score(self) -> float:
         return float(self._base().mean())
 
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
-        base = self._base()
-        ranks = self._ranks(torch.stack([m.score(batch) for m in self.members]).float())
-        told = [member.contributions(batch) for member in self.members]
-        shares, maps = [], []
-        for rank, start, one in zip(ranks, base, told, strict=True):
-            factor, rest = _scaling(one.shares, rank - start)
-            shares.append((one.shares * factor[:, None] + rest[:, None]) / len(told))
-            if one.maps:
-                maps.append([_times(part, factor / len(told)) for part in one.maps])
-        rarest = ranks.argmax(0)
-        return Contributions(
-            torch.stack(shares).sum(0),
-            _chosen([one.expected for one in told], rarest),
-            tuple(torch.stack(parts).sum(0) for parts in zip(*maps, strict=True)),
-        )
+        rarities, told = self.rarities(batch), self.told(batch)
+        shares, maps = spread(told, (rarities - self._base()[:, None]) / len(told))
+        return Contributions(shares, _chosen([t.expected for t in told], rarities.argmax(0)), maps)
+
+    def told(self, batch: Batch) -> list[Contributions]:
+        """What each member says for itself, in the unit of its own score."""
+        return [member.contributions(batch) for member in self.members]
 
     def _base(self) -> Tensor:
         """The rank of each member's base score: [members]."""
@@ -173,6 +168,19 @@ class Ensemble(Detector):
         ranks = torch.lerp(self.rarity[place - 1], self.rarity[place], way)
         excess = (scores - self.knots[:, -1:]).clamp_min(0) / self.unit[:, None]
         return ranks + excess.log1p()
+
+
+def spread(told: list[Contributions], amounts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """(shares, maps) of all members together, as in `Contributions`: those of each are scaled so
+    that its shares add up to its amount; amounts [members, rows]."""
+    shares, maps = [], []
+    for amount, one in zip(amounts, told, strict=True):
+        factor, rest = _scaling(one.shares, amount)
+        shares.append(one.shares * factor[:, None] + rest[:, None])
+        if one.maps:
+            maps.append([_times(part, factor) for part in one.maps])
+    added = tuple(torch.stack(parts).sum(0) for parts in zip(*maps, strict=True))
+    return torch.stack(shares).sum(0), added
 
 
 def _scaling(shares: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,16 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.convolution import sections_of
-from models.detector import Batch, Layout, SignalInput
-from models.inputs import Inputs
+from models.detector import SignalInput
 
 # Of brightness beside gradients, which do not see it. On Fashion-MNIST and spoken digits 0 to 0.3
 # made no difference of 0.001 (k nearest neighbours, mean AUROC), 1 lost 0.001; without it an even
 # image and a level series would have no description.
 _BRIGHTNESS = 0.3
-# Of a descriptor's numbers: below it all rows look the same, and the scale would be noise.
-_LEAST_DEVIATION = 1e-6
 _ANGLES = 8  # directions of a gradient in an image; 4 and 12 are as good to 0.001
 
 
@@ -121,77 +117,3 @@ def _slope(values: Tensor, mask: Tensor | None, axis: int) -> Tensor:
     if mask is not None:
         slope = slope * mask.index_select(axis, after) * mask.index_select(axis, before)
     return slope
-
-
-class DescribedInputs(Inputs):
-    """As `Inputs`, without learned embeddings, with each spatial signal as its histograms.
-
-    Numbers of a histogram are scaled by one factor a signal to variance 1 on average (`fit`), as
-    the other columns are.
-    """
-
-    scales: Tensor
-    usual: Tensor
-
-    def __init__(self, layout: Layout, cells: int) -> None:
-        super().__init__(layout, embed=False)
-        self.sections = sections_of(layout, self.width)
-        histograms = [Histograms(s.signal, cells) for s in self.sections if s.signal]
-        widths = iter([h.width for h in histograms])
-        self.widths = [next(widths) if s.signal else s.width for s in self.sections]
-        self.histograms = nn.ModuleList(histograms)
-        self.register_buffer("scales", torch.ones(len(histograms)))
-        self.register_buffer("usual", torch.zeros(self.width))
-        self.width = sum(self.widths)
-
-    @torch.no_grad()
-    def fit(self, sample: Batch) -> None:
-        """Learn the factors, and the mean row that stands for what is expected of a signal."""
-        self.usual.copy_(super().forward(sample).double().mean(0))
-        self.scales.fill_(1)
-        blocks = torch.split(self(sample), self.widths, 1)
-        described = [b for b, s in zip(blocks, self.sections, strict=True) if s.signal]
-        deviations = [b.double().var(0, correction=0).mean().sqrt() for b in described]
-        self.scales.copy_(1 / torch.stack(deviations).clamp_min(_LEAST_DEVIATION))
-
-    def forward(self, batch: Batch) -> Tensor:
-        """The matrix [rows, width]. Raises Refusal for a batch of another layout."""
-        columns = torch.split(super().forward(batch), [s.width for s in self.sections], 1)
-        described = zip(self.histograms, self.scales, strict=True)
-        parts = []
-        for block, section in zip(columns, self.sections, strict=True):
-            if section.signal:
-                histogram, scale = next(described)
-                block = scale * histogram(block.reshape(-1, *section.signal.shape))
-            parts.append(block)
-        return torch.cat(parts, 1)
-
-    def by_feature(self, columns: Tensor) -> Tensor:
-        """Sum over the columns of each feature: [rows, len(layout.features)]."""
-        return super().by_feature(self._spread(columns))
-
-    def maps(self, columns: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """What the columns say of the places within signals and tokens: a cell's share belongs to
-        the places that it averages."""
-        return super().maps(self._spread(columns), batch)
-
-    def row(self, columns: Tensor) -> Batch:
-        """Columns [rows, width] as a batch, with the mean of the sample for each spatial signal,
-        since a histogram cannot be drawn."""
-        blocks = torch.split(columns, self.widths, 1)
-        usual = torch.split(self.usual, [s.width for s in self.sections])
-        parts = [
-            u.expand(len(columns), -1) if s.signal else block
-            for block, u, s in zip(blocks, usual, self.sections, strict=True)
-        ]
-        return super().row(torch.cat(parts, 1))
-
-    def _spread(self, columns: Tensor) -> Tensor:
-        """[rows, width] over the columns of `Inputs`, with the same sums."""
-        histograms = iter(self.histograms)
-        blocks = torch.split(columns, self.widths, 1)
-        parts = [
-            next(histograms).spread(block) if s.signal else block  # type: ignore[operator]
-            for block, s in zip(blocks, self.sections, strict=True)
-        ]
-        return torch.cat(parts, 1)

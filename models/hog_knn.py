@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from models.convolution import lacks_spatial
+from models.described_inputs import DescribedInputs
 from models.detector import Batch, Layout, expect
-from models.gradient_histograms import DescribedInputs
+from models.gradient_histograms import Histograms
 from models.knn import KNN, KNNConfig
 
 
@@ -39,7 +40,7 @@ class HOGKNN(KNN):
         return lacks_spatial(layout)
 
     def compared(self, layout: Layout) -> DescribedInputs:
-        return DescribedInputs(layout, self.config.cells)
+        return DescribedInputs(layout, lambda signal: Histograms(signal, self.config.cells))
 
     @torch.no_grad()
     def fit(self, sample: Batch, seed: int) -> None:

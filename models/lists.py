@@ -15,6 +15,9 @@ from models.cells import FLOAT32_MAX, Bools, Cells, Values, decode_text, first_r
 # Numbers of one vector: more is a signal that somebody forgot to make smaller, and its statistics
 # of 24 bytes a number would no longer be small.
 WIDEST_VECTOR = 65_536
+# Numbers of one series whose steps are lists of any length: each null among them stands for as
+# many as its neighbours have, so that a small file could ask for all memory. 64 MB as float32.
+MOST_NUMBERS = 16_777_216
 
 
 def decode_vector(array: pa.Array) -> Cells:
@@ -34,15 +37,56 @@ def decode_vector(array: pa.Array) -> Cells:
 
 def decode_steps(array: pa.Array) -> Cells:
     """Steps of all rows, [all steps, channels], NaN where a number is missing; rules: not_finite
-    (infinity), overflow."""
+    (infinity), overflow. Steps that are lists of any length: see `_decode_ragged`."""
     lengths = lengths_of(array)
     flat = array.flatten()
+    if pa.types.is_list(flat.type) or pa.types.is_large_list(flat.type):
+        return _decode_ragged(array, flat)
     steps = _steps(flat) if pa.types.is_fixed_size_list(flat.type) else _numbers(flat)[:, None]
     rules = {
         "not_finite": rows_with(np.isinf(steps).any(1), lengths),
         "overflow": rows_with((np.abs(steps) > FLOAT32_MAX).any(1), lengths),
     }
     return Cells((), nulls(array), first_rules(rules), signal=steps, lengths=lengths)
+
+
+def _decode_ragged(array: pa.Array, steps: pa.Array) -> Cells:
+    """Numbers of all rows, flat, and how many a step of each row has; a step that is null is NaN.
+
+    Rules: wrong_length (steps of one row that differ in length, or have none; above MOST_NUMBERS),
+    not_finite (infinity), overflow. Rows of another width than training saw are told apart later:
+    here nobody knows it.
+    """
+    lengths, sizes = lengths_of(array), lengths_of(steps)
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    widths = np.zeros(len(lengths), np.int64)
+    np.maximum.at(widths, row, sizes)
+    missing = np.asarray(steps.is_null())
+    odd = rows_with((sizes != widths[row]) & ~missing, lengths)
+    odd |= (lengths > 0) & (widths == 0) | (lengths * widths > MOST_NUMBERS)
+    widths[odd] = 0
+    whole = ~missing & ~odd[row]
+    found = _numbers(steps.flatten())
+    numbers = np.full(int((lengths * widths).sum()), np.nan, found.dtype)
+    numbers[np.repeat(whole, widths[row])] = found[np.repeat(whole, sizes)]
+    rules = {
+        "wrong_length": odd,
+        "not_finite": rows_with(np.isinf(numbers), lengths * widths),
+        "overflow": rows_with(np.abs(numbers) > FLOAT32_MAX, lengths * widths),
+    }
+    problems = first_rules(rules)
+    return Cells((), nulls(array), problems, signal=numbers, lengths=lengths, widths=widths)
+
+
+def steps_as(channels: int, cells: Cells) -> tuple[Values, npt.NDArray[np.int64], Bools]:
+    """Steps [steps, channels] of the rows that have such, how many of each row, and which do."""
+    assert cells.signal is not None
+    assert cells.lengths is not None
+    if cells.widths is None:
+        return cells.signal, cells.lengths, np.ones(len(cells.lengths), bool)
+    fits = (cells.widths == channels) | (cells.lengths == 0)
+    kept = np.repeat(fits, cells.lengths * cells.widths)
+    return cells.signal[kept].reshape(-1, channels), np.where(fits, cells.lengths, 0), fits
 
 
 def decode_events(array: pa.Array) -> Cells:

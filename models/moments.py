@@ -98,6 +98,16 @@ class ArrayMoments:
         varies = (self.low < self.high) & (deviation > np.maximum(CONSTANT * size, SMALLEST))
         return np.where(varies, deviation, 1.0)
 
+    @property
+    def together(self) -> Floats:
+        """The deviation of all places about their own means, the same at each; 1 where all are
+        constant."""
+        varies = self.low < self.high
+        deviation = math.sqrt(self.squares[varies].sum() / max(self.count.sum(), 1))
+        size = float(np.abs([self.low[varies], self.high[varies]]).max(initial=0))
+        known = deviation > max(CONSTANT * size, SMALLEST)
+        return np.full(len(self.mean), deviation if known else 1.0)
+
     def to_document(self) -> str:
         parts = (self.count, self.mean, self.squares, self.low, self.high)
         return base64.b64encode(np.stack(parts).astype("<f8").tobytes()).decode()

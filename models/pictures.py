@@ -17,7 +17,7 @@ Pixels = npt.NDArray[np.uint8]
 _STOPS = np.array(
     [(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], np.float64
 )
-KINDS = ("series", "image", "video")
+KINDS = ("series", "image", "spectrogram", "video")
 _LEAST_SIDE = 112  # pixels that the shorter side of a panel is enlarged to, by whole factors
 _MOST_SIDE = 448  # and the longer side at most
 _GAP = 4  # white pixels between the panels

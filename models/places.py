@@ -52,7 +52,7 @@ def describe_signal(
             return Words(f"{_grams(text, given.width, place)}: weight {seen}", f"weight {wanted}")
         case "series":
             return _in_series(given, shares, observed, expected)
-        case "image" | "video":
+        case "image" | "spectrogram" | "video":
             box = _box(shares.sum(0))
             level, usual = (float(whole[:, *box].mean()) for whole in (observed, expected))
             if isinstance(column, Audio):

@@ -6,6 +6,7 @@ kind, chose detectors twice as far from the best (`models.choosing.choose`).
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,25 +19,38 @@ _SHARE = 0.3
 _NOISE = 2.0
 
 
-def noisy(rows: Batch, layout: Layout, generator: torch.Generator) -> Batch:
+def noisy(
+    rows: Batch,
+    layout: Layout,
+    generator: torch.Generator,
+    share: float = _SHARE,
+    noise: float = _NOISE,
+) -> Batch:
     """Some features of each row are a little off ("local anomalies"); a category is another."""
-    noise = _NOISE * torch.randn(rows.numeric.shape, generator=generator)
+    drawn = noise * torch.randn(rows.numeric.shape, generator=generator)
     binary = torch.tensor([given.kind == "binary" for given in layout.numeric])
-    numeric = torch.where(binary, 1 - rows.numeric, rows.numeric + noise)
-    signals = tuple(s + _NOISE * torch.randn(s.shape, generator=generator) for s in rows.signals)
+    numeric = torch.where(binary, 1 - rows.numeric, rows.numeric + drawn)
+    signals = tuple(s + noise * torch.randn(s.shape, generator=generator) for s in rows.signals)
     changed = _anywhere(rows, layout, generator)._replace(numeric=numeric, signals=signals)
-    return _mixed(rows, changed, layout, generator)
+    return _mixed(rows, changed, layout, generator, share)
 
 
-def scattered(rows: Batch, layout: Layout, generator: torch.Generator) -> Batch:
+def scattered(
+    rows: Batch, layout: Layout, generator: torch.Generator, share: float = _SHARE
+) -> Batch:
     """Some features of each row are anywhere within the range of the rows ("global anomalies")."""
-    return _mixed(rows, _anywhere(rows, layout, generator), layout, generator)
+    return _mixed(rows, _anywhere(rows, layout, generator), layout, generator, share)
 
 
-KINDS: dict[str, Callable[[Batch, Layout, torch.Generator], Batch]] = {
-    "noisy": noisy,
-    "scattered": scattered,
-}
+Planting = Callable[[Batch, Layout, torch.Generator], Batch]
+KINDS: dict[str, Planting] = {"noisy": noisy, "scattered": scattered}
+# Fainter and stronger ones too: detectors that differ less than from one of these to the next
+# cannot be told apart by anomalies of which nobody knows how strong they will be.
+PLANTINGS: tuple[Planting, ...] = (
+    *(partial(noisy, share=share) for share in (0.1, 0.3, 0.6)),
+    *(partial(noisy, noise=noise) for noise in (1.0, 4.0)),
+    *(partial(scattered, share=share) for share in (0.1, 0.3, 0.6)),
+)
 
 
 def _anywhere(rows: Batch, layout: Layout, generator: torch.Generator) -> Batch:
@@ -62,11 +76,13 @@ def _anywhere(rows: Batch, layout: Layout, generator: torch.Generator) -> Batch:
     )
 
 
-def _mixed(rows: Batch, others: Batch, layout: Layout, generator: torch.Generator) -> Batch:
+def _mixed(
+    rows: Batch, others: Batch, layout: Layout, generator: torch.Generator, share: float
+) -> Batch:
     """Each row with some of its features, at least one, out of the same row of `others`."""
     count, features = len(rows.numeric), len(layout.features)
     chosen = torch.rand(count, features, generator=generator)
-    chosen = chosen <= torch.maximum(chosen.amin(1, keepdim=True), torch.tensor(_SHARE))
+    chosen = chosen <= torch.maximum(chosen.amin(1, keepdim=True), torch.tensor(share))
     n, c = len(layout.numeric), len(layout.categories)
 
     def pick(own: Tensor, other: Tensor, which: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from models.cells import Bools, Cells
 from models.columns import FeatureColumn, Image, Sequence, Vector, Video
+from models.lists import steps_as
 from models.media import grey, is_coloured
 from models.moments import KLL_K, ArrayMoments
 
@@ -26,7 +27,7 @@ class SignalStatistics:
     """What the signal of one column adds up to.
 
     The moments are kept for each shape that the signal may turn out to have: by the width of a
-    vector, or the channels of an image; under 0 where there is but one.
+    vector, or the channels of an image or a series; under 0 where there is but one.
     """
 
     moments: dict[int, ArrayMoments] = field(default_factory=dict)
@@ -105,10 +106,10 @@ class SignalStatistics:
     ) -> None:
         counted = lengths if present is None else lengths[present]
         signal = cells.signal
-        if signal is not None and present is not None:
-            signal = signal[np.repeat(present, lengths)]
         if isinstance(column, Vector):
             assert signal is not None
+            if present is not None:
+                signal = signal[np.repeat(present, lengths)]
             of_row = np.repeat(counted, counted)
             for width, rows in zip(*np.unique(counted, return_counts=True), strict=True):
                 numbers = signal[of_row == width].reshape(-1, width)
@@ -116,9 +117,20 @@ class SignalStatistics:
             return
         self.lengths.update(counted.astype(np.float64))
         if signal is not None:
-            self._count(0, ArrayMoments.of(signal), len(counted))
-            rows = np.repeat(np.arange(len(counted)), counted)
-            self.padded += len(np.unique(rows[np.isnan(signal).all(1)]))
+            widths = (signal.shape[1],) if cells.widths is None else np.unique(cells.widths)
+            for width in widths:
+                if width:
+                    self._add_steps(int(width), cells, present)
+
+    def _add_steps(self, channels: int, cells: Cells, present: Bools | None) -> None:
+        """Series of so many channels, in the rows that are present."""
+        steps, lengths, counted = steps_as(channels, cells)
+        if present is not None:
+            steps, lengths = steps[np.repeat(present, lengths)], np.where(present, lengths, 0)
+            counted = counted & present
+        self._count(channels, ArrayMoments.of(steps), int(counted.sum()))
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        self.padded += len(np.unique(rows[np.isnan(steps).all(1)]))
 
     def _add_images(self, pixels: npt.NDArray[np.uint8]) -> None:
         """Colours, and greys as they would be: which of the two is not known before the end."""

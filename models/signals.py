@@ -17,14 +17,16 @@ from models.audio import frames_of
 from models.cells import Bools, Cells, Values, first_rules
 from models.columns import Audio, FeatureColumn, Image, Sequence, Text, Vector, Video
 from models.detector import SignalInput, TokenInput
+from models.lists import steps_as
 from models.refusal import Refusal
 from models.signal_statistics import LONGEST, SignalStatistics
-from models.sources import Source
+from models.sources import UNEVEN, Source
 from models.texts import TOKENS
 
 # Bound on a scaled number, in standard deviations, as that of numeric columns: a pixel that never
-# changed in training has none to speak of.
-CLIP = 10.0
+# changed in training has none to speak of. Those of a vector are in units of their mean deviation,
+# of which one that varies much may have many.
+CLIP, VECTOR_CLIP = 10.0, 100.0
 
 
 class Learned(NamedTuple):
@@ -75,7 +77,7 @@ def learn(source: Source, statistics: SignalStatistics, vocabulary: int) -> Lear
             shape = (3 if statistics.coloured else 1, column.frames, column.size, column.size)
             return Learned(SignalInput(name, "video", shape))
         case Audio():
-            return Learned(SignalInput(name, "image", (1, column.mels, frames_of(column))))
+            return Learned(SignalInput(name, "spectrogram", (1, column.mels, frames_of(column))))
         case Text():
             bag = SignalInput(f"{name} n-grams", "vector", (column.ngrams,), restates=name)
             return Learned(bag if column.ngrams else None, TokenInput(name, TOKENS, column.length))
@@ -84,7 +86,8 @@ def learn(source: Source, statistics: SignalStatistics, vocabulary: int) -> Lear
 
 def _series(source: Source, statistics: SignalStatistics, length: int) -> SignalInput:
     """Windows of a fixed size that are all whole need no mask."""
-    channels = int(source.signature.split()[2])
+    uneven = source.signature == UNEVEN
+    channels = max(1, statistics.usual) if uneven else int(source.signature.split()[2])
     whole = source.list_size is not None and length <= source.list_size and not statistics.padded
     named = source.channels if len(source.channels) == channels else ()
     shape = (channels + (not whole), length)
@@ -152,16 +155,15 @@ def _vectors(cells: Cells, width: int) -> tuple[Values, dict[str, Bools]]:
 
 def _windows(cells: Cells, given: SignalInput, column: Sequence) -> tuple[Values, dict[str, Bools]]:
     """float32 [rows, channels, length]; NaN where there is no step."""
-    assert cells.signal is not None
-    assert cells.lengths is not None
-    length, channels = given.shape[1], cells.signal.shape[1]
-    windows: Values = np.full((len(cells.lengths), channels, length), np.nan, np.float32)
-    row, place, kept = _places(cells.lengths, length, column)
-    windows[row, :, place] = cells.signal[kept]
+    channels, length = given.shape[0] - given.masked, given.shape[1]
+    steps, lengths, fits = steps_as(channels, cells)
+    windows: Values = np.full((len(lengths), channels, length), np.nan, np.float32)
+    row, place, kept = _places(lengths, length, column)
+    windows[row, :, place] = steps[kept]
     if given.masked:
-        return windows, {}
+        return windows, {"wrong_length": ~fits}
     missing = np.asarray(np.isnan(windows).all(1)).any(1)
-    return windows, {"wrong_length": cells.lengths < length, "unexpected_null": np.asarray(missing)}
+    return windows, {"wrong_length": lengths < length, "unexpected_null": np.asarray(missing)}
 
 
 def _events(cells: Cells, codes: Values, length: int, column: Sequence) -> npt.NDArray[np.int32]:
@@ -187,8 +189,14 @@ def _places(
 
 
 class SignalScaling(nn.Module):
-    """Scales one signal: (x - mean) / deviation of each element of a vector, band of a
-    spectrogram, or channel of anything else."""
+    """Scales one signal: (x - mean) / deviation of each band of a spectrogram, bin of a text's
+    n-grams, or channel of anything else.
+
+    The elements of a vector have means of their own and one deviation: they are in one unit, and
+    what varies little says little. Each in its own deviation, the noise of an embedding weighs as
+    much as what it says: mean AUROC on seven categories of MVTec AD 0.800 instead of 0.832
+    (`gaussian`), 0.782 instead of 0.787 (mean distance to ten neighbours).
+    """
 
     centre: Tensor  # float32, of a shape that goes with the raw signal's
     width: Tensor
@@ -198,6 +206,7 @@ class SignalScaling(nn.Module):
         self.given = given
         channels = given.shape[0] - given.masked
         self.raw_shape = (channels, *given.shape[1:])
+        self.clip = VECTOR_CLIP if _is_vector(given) else CLIP
         if centre.shape != width.shape or not _goes_with(centre.shape, self.raw_shape):
             raise Refusal(
                 f"expected scales for '{given.name}' of shape {self.raw_shape}, found "
@@ -212,17 +221,15 @@ class SignalScaling(nn.Module):
         cls, column: FeatureColumn, given: SignalInput, statistics: SignalStatistics
     ) -> "SignalScaling":
         """From the moments of training; zeros and ones where there are none."""
-        key = {"vector": given.width, "image": given.shape[0], "video": given.shape[0]}
-        moments = statistics.moments.get(
-            0 if isinstance(column, Audio | Text | Sequence) else key[given.kind]
-        )
         axis = 1 if isinstance(column, Audio) else 0
         places = given.shape[axis] - given.masked
+        moments = statistics.moments.get(0 if isinstance(column, Audio | Text) else places)
         shape = [1] * len(given.shape)
         shape[axis] = places
         if moments is None:
             return cls(given, torch.zeros(shape), torch.ones(shape))
-        return cls(given, _tensor(moments.mean, shape), _tensor(moments.deviation, shape))
+        deviation = moments.together if _is_vector(given) else moments.deviation
+        return cls(given, _tensor(moments.mean, shape), _tensor(deviation, shape))
 
     @property
     def raw_width(self) -> int:
@@ -233,7 +240,7 @@ class SignalScaling(nn.Module):
         """uint8 or float32 [rows, raw width] to float32 [rows, *shape]; rows where `null` [rows]
         is not 0 become zeros."""
         values = raw.reshape(len(raw), *self.raw_shape)
-        scaled = (values.float() - self.centre).div_(self.width).clamp_(-CLIP, CLIP)
+        scaled = (values.float() - self.centre).div_(self.width).clamp_(-self.clip, self.clip)
         scaled = scaled.nan_to_num_(0.0)
         if null is not None:
             scaled[null != 0] = 0.0
@@ -246,6 +253,11 @@ class SignalScaling(nn.Module):
         """[rows, *shape] back to the unit of the input, [rows, *raw shape], for people to read."""
         centre, width = self.centre.to(scaled.device), self.width.to(scaled.device)
         return scaled[:, : self.raw_shape[0]] * width + centre
+
+
+def _is_vector(given: SignalInput) -> bool:
+    """Whether its numbers are those of a column, not counts of what a text holds."""
+    return given.kind == "vector" and given.restates is None
 
 
 def _goes_with(shape: tuple[int, ...], raw: tuple[int, ...]) -> bool:

@@ -42,6 +42,8 @@ USABLE: dict[type[FeatureColumn], str] = {
 }
 KINDS = {kind.__name__: kind for kind in USABLE}
 NEAREST = 60  # rapidfuzz ratio, 0 to 100: below it, a suggestion is noise ("ts" for "dst_port")
+# Steps of a series whose type does not say how many numbers each has: training learns it.
+UNEVEN = "steps of equally long lists"
 LISTED = 24  # column names in a message; a wide table would fill the terminal
 
 
@@ -133,6 +135,8 @@ def _sequence_signature(kind: pa.DataType) -> str | None:
     if _is_fixed(step):
         number = _is_number(step.value_type)
         return f"steps of {step.list_size} numbers" if number and step.list_size else None
+    if _is_list(step):  # what Spark writes
+        return UNEVEN if _is_number(step.value_type) else None
     events = signature(Categorical(""), step)
     return f"events of {events}" if events else "steps of 1 numbers" if _is_number(step) else None
 

@@ -50,11 +50,11 @@ def s3_server() -> Iterator[S3Server]:
 
 
 @contextmanager
-def moto() -> Iterator[S3Server]:
-    """An S3 server with conditional writes."""
+def moto(host: str = "127.0.0.1") -> Iterator[S3Server]:
+    """An S3 server with conditional writes, on a free port of an address of this machine."""
     port = _free_port()
-    with _serving([sys.executable, str(_MOTO), str(port)], port):
-        yield S3Server(f"http://127.0.0.1:{port}")
+    with _serving([sys.executable, str(_MOTO), host, str(port)], port, host):
+        yield S3Server(f"http://{host}:{port}")
 
 
 @pytest.fixture(scope="session")
@@ -116,8 +116,8 @@ def _free_port() -> int:
 class _serving:  # noqa: N801 - reads as a verb in a `with`
     """A server process, from when it answers until the end of the block."""
 
-    def __init__(self, command: list[str], port: int) -> None:
-        self.command, self.port = command, port
+    def __init__(self, command: list[str], port: int, host: str = "127.0.0.1") -> None:
+        self.command, self.port, self.host = command, port, host
 
     def __enter__(self) -> None:
         quiet = subprocess.DEVNULL
@@ -125,7 +125,7 @@ class _serving:  # noqa: N801 - reads as a verb in a `with`
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                socket.create_connection((self.host, self.port), timeout=1).close()
             except OSError:
                 time.sleep(0.05)  # between two looks at the condition
             else:

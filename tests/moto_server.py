@@ -1,4 +1,4 @@
-"""moto as a server that writes one object at a time: `python tests/moto_server.py PORT`.
+"""moto as a server that writes one object at a time: `python tests/moto_server.py HOST PORT`.
 
 moto looks whether a key is there and then puts it, in threads of one process: of two conditional
 PUTs at the same moment both may succeed, which S3 does not allow. It was seen once, on a busy
@@ -34,8 +34,8 @@ class OneWriteAtATime:
 
 if __name__ == "__main__":
     run_simple(
-        "127.0.0.1",
-        int(sys.argv[1]),
+        sys.argv[1],
+        int(sys.argv[2]),
         OneWriteAtATime(DomainDispatcherApplication(create_backend_app)),
         threaded=True,
         request_handler=MotoRequestHandler,

@@ -5,11 +5,45 @@ from functools import cache
 import pyarrow as pa
 
 
+def stored(kind: pa.DataType) -> pa.DataType:
+    """The type without extensions, at any depth: what they are stored as.
+
+    A file names its extension types itself, and Ray registers one whose values are unpickled by
+    whoever looks at them.
+    """
+    if isinstance(kind, pa.BaseExtensionType):
+        return stored(kind.storage_type)
+    if not pa.types.is_nested(kind):
+        return kind
+    fields = [kind.field(i) for i in range(kind.num_fields)]
+    inner = [field.with_type(stored(field.type)) for field in fields]
+    if inner == fields:
+        return kind
+    if pa.types.is_struct(kind):
+        return pa.struct(inner)
+    if pa.types.is_map(kind):
+        entry = inner[0].type
+        return pa.map_(entry.field(0), entry.field(1))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(inner[0], kind.list_size)
+    return (pa.large_list if pa.types.is_large_list(kind) else pa.list_)(inner[0])
+
+
+def stored_array(column: pa.Array) -> pa.Array:
+    """The column without extension types."""
+    if isinstance(column, pa.ExtensionArray):
+        return stored_array(column.storage)
+    wanted = stored(column.type)
+    return column if wanted == column.type else column.cast(wanted)
+
+
 def plain(kind: pa.DataType) -> pa.DataType:
     """Large and view strings as string, large and view binary as binary, decimals as float64.
 
-    Dictionaries stay, with their values so treated; all other types are left alone.
+    Dictionaries stay, with their values so treated, extension types do not; all other types are
+    left alone.
     """
+    kind = stored(kind)
     if pa.types.is_dictionary(kind):
         return pa.dictionary(kind.index_type, plain(kind.value_type), kind.ordered)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
@@ -39,6 +73,7 @@ def plain_array(column: pa.Array) -> pa.Array:
 
     A decimal of more than 15 digits is rounded to the nearest float64.
     """
+    column = stored_array(column)
     wanted = plain(column.type)
     if wanted == column.type:
         return column
@@ -48,9 +83,13 @@ def plain_array(column: pa.Array) -> pa.Array:
     return column.cast(wanted, safe=not pa.types.is_decimal(column.type))
 
 
-@cache  # a day of 2,000 files of 22 columns has 44,000 of them, and a handful of types
 def signature(kind: pa.DataType) -> str:
     """The type as text, the same for all ways to store the same values."""
+    return _signature(stored(kind))  # an extension type hashes, or fails to, as its file says
+
+
+@cache  # a day of 2,000 files of 22 columns has 44,000 of them, and a handful of types
+def _signature(kind: pa.DataType) -> str:
     inner = plain(kind)
     return str(inner.value_type if pa.types.is_dictionary(inner) else inner)
 

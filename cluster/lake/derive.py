@@ -29,7 +29,7 @@ from cluster.lake.arrow_types import decoded
 from cluster.lake.derivation import Derivation
 from cluster.lake.filters import RowFilter, parse_filter
 from cluster.lake.history import HistoryTable
-from cluster.lake.snapshot import InputFile, Snapshot, Split
+from cluster.lake.snapshot import InputFile, RejectedFile, Snapshot, Split
 from cluster.lake.store import Object, Store
 from cluster.lake.windows import Windows
 from models.refusal import Refusal
@@ -125,9 +125,38 @@ class Deriver:
     def derive(self, day: str, advance: Advance = lambda rows: None) -> None:
         """Write the day's derived rows, then the marker; `advance` hears of the rows read.
 
-        Raises as `reading.read` does, and `Refusal` for columns that days have in other types.
+        A file that turns out to be unreadable is set aside as those are whose footer is: the day is
+        derived anew without it, under another digest. Raises as `reading.read` does otherwise, and
+        `Refusal` for columns that days have in other types.
         """
+        while True:
+            try:
+                return self._derive(day, advance)
+            except reading.UnreadableFile as found:
+                self._set_aside(day, found)
+
+    def _set_aside(self, day: str, found: reading.UnreadableFile) -> None:
+        """The snapshot of the day that the file belongs to, without it; raises what there is."""
+        for one in (*self.earlier(day), day):
+            source = self.source(one)
+            files = tuple(file for file in source.files if file.key != found.key)
+            if len(files) < len(source.files):
+                rejected = (*source.rejected, RejectedFile(found.key, found.rule, str(found)))
+                self._taken[one] = replace(source, files=files, rejected=rejected)
+                self._digests.clear()
+                self._forget()
+                return
+        raise found
+
+    def _forget(self) -> None:
+        """The look-back holds rows of the file: it begins anew."""
+        self._resources.close()
+        self._table = None
+
+    def _derive(self, day: str, advance: Advance) -> None:
         source = self.source(day)
+        if not source.files:
+            return
         self._check(day)
         histories = self._histories(day, advance) if self.derivation.history and source.rows else ()
         added = Stream(self._history_schema, iter(histories))

@@ -4,8 +4,8 @@ import hashlib
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from cluster.lake import limits
 from cluster.lake.arrow_types import signature
 from cluster.lake.store import ChangedSinceSnapshot, Missing, Object, Store
 
@@ -51,15 +51,18 @@ def _read(store: Store, found: Object) -> Footer | Bad:
         return Bad("empty_file", f"{found.key} has zero bytes: expected a Parquet file")
     with store.open_parquet(found.key, found.version) as file:
         try:
-            parquet = pq.ParquetFile(file)
+            parquet = limits.open_parquet(file)
             metadata, schema = parquet.metadata, parquet.schema_arrow
+            limits.check(metadata, found.size)
+        except limits.Oversized as error:
+            return Bad(error.rule, f"{found.key} declares more than is read: {error}")
         except (pa.ArrowException, OSError) as error:
             if not is_content(error):
                 raise
             return explain(file, found, error)
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         counted = sum(group.num_rows for group in groups)
-        if counted != metadata.num_rows:
+        if counted != metadata.num_rows or any(group.num_rows < 0 for group in groups):
             message = f"the footer says {metadata.num_rows:,} rows, its row groups {counted:,}"
             return Bad("unreadable", f"{found.key}: {message}")
         file.seek(-8, 2)

@@ -188,7 +188,7 @@ class HistoryTable:
                 SELECT day, n, {given} FROM history WHERE day BETWEEN $first AND $day
                 WINDOW {frames}
             ) WHERE day = $day ORDER BY n
-            """,  # noqa: S608 - every name in it is made here
+            """,  # noqa: S608 - every name in it is made here # nosec B608
             params={"day": day, "first": first},
         )
         assert answer is not None  # as it is of any SELECT
@@ -216,7 +216,7 @@ class HistoryTable:
 
     def _write(self, rows: pa.Table) -> None:
         self._duckdb.register("batch", rows)
-        select = f"SELECT *, t::HUGEINT * {_ORDER} + n AS key FROM batch"  # noqa: S608
+        select = f"SELECT *, t::HUGEINT * {_ORDER} + n AS key FROM batch"  # noqa: S608 # nosec B608
         if not self._rows:
             self._duckdb.execute(f"CREATE OR REPLACE TABLE history AS {select} LIMIT 0")
         self._duckdb.execute(f"INSERT INTO history {select}")

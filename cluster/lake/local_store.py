@@ -35,7 +35,7 @@ class LocalStore(Store):
     def list(self, prefix: str = "") -> tuple[Object, ...]:
         top = self._path(prefix) if prefix else self.root
         found = []
-        for path in [top] if top.is_file() else _files(top, set()):
+        for path in [top] if top.is_file() else _files(top, self.root, set()):
             # A file may go while we list: it is then not there.
             with contextlib.suppress(FileNotFoundError):
                 found.append(_object(path.relative_to(self.root).as_posix(), path.stat()))
@@ -57,8 +57,11 @@ class LocalStore(Store):
         return _object(key, status)
 
     def read(self, key: str) -> bytes:
+        path = self._path(key)
         try:
-            return self._path(key).read_bytes()
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise missing(self.uri, key)
+            return path.read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise missing(self.uri, key) from None
 
@@ -103,7 +106,10 @@ class LocalStore(Store):
         return pyarrow.fs.LocalFileSystem(), self.uri
 
     def _path(self, key: str) -> Path:
-        return self.root / check_key(key)
+        """Where the key lies. `Refusal` where a link on the way leads out of the store."""
+        path = self.root / check_key(key)
+        _check_inside(path, self.root)
+        return path
 
     @contextlib.contextmanager
     def _unfinished(self, path: Path, data: bytes) -> Iterator[Path]:
@@ -131,9 +137,10 @@ class LocalFile(ReadOnlyFile):
     """A local file that is checked, after each read, to be the one that was opened."""
 
     def __init__(self, store: LocalStore, key: str, path: Path, version: str | None) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
+        # A pipe that someone put into the lake would be waited for until the morning.
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         status = os.fstat(self._descriptor)
-        if stat.S_ISDIR(status.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             os.close(self._descriptor)
             self._descriptor = -1
             raise IsADirectoryError(path)
@@ -179,14 +186,30 @@ def _object(key: str, status: os.stat_result) -> Object:
     return Object(key, status.st_size, _version(status), modified)
 
 
-def _files(folder: Path, above: set[str]) -> Iterator[Path]:
-    """All files below the folder; links to folders are followed, but never in a circle."""
+def _check_inside(path: Path, root: Path) -> None:
+    """A link in a lake could name any file that the job may read, or write: it stays inside."""
+    real = os.path.realpath(path)
+    if real == str(path):  # no link on the way
+        return
+    inside = os.path.realpath(root)
+    if real != inside and not real.startswith(inside.rstrip("/") + "/"):
+        raise Refusal(
+            f"{path} is, or lies behind, a link that leads out of {root}: expected links inside of "
+            "it only; copy the files, mount them there, or name their own place in the spec"
+        )
+
+
+def _files(folder: Path, root: Path, above: set[str]) -> Iterator[Path]:
+    """All files below the folder; links to folders are followed inside of the root, but never in a
+    circle."""
     real = str(folder.resolve())
     if real in above or not folder.is_dir():
         return
     for entry in os.scandir(folder):
+        if entry.is_symlink():
+            _check_inside(Path(entry.path), root)
         if entry.is_dir():
-            yield from _files(Path(entry.path), above | {real})
+            yield from _files(Path(entry.path), root, above | {real})
         elif not entry.name.endswith(_UNFINISHED):
             yield Path(entry.path)
 

@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from rapidfuzz import fuzz, process
 
-from cluster.lake import footer
+from cluster.lake import footer, limits
 from cluster.lake.arrow_types import plain_array, plain_schema
 from cluster.lake.filters import RowFilter, parse_filter
 from cluster.lake.snapshot import Split
@@ -37,7 +37,7 @@ _BIT = 8 * 1024**2
 class UnreadableFile(Refusal):
     """A file that is there, as it was, and still cannot be read.
 
-    `rule` is one of vanished, truncated, checksum, unreadable.
+    `rule` is one of vanished, truncated, checksum, oversized, unreadable.
     """
 
     def __init__(self, key: str, rule: str, message: str) -> None:
@@ -97,7 +97,7 @@ class OpenSplit:
                 self._numbers,
                 columns,
                 names,
-                batch_rows,
+                self._chunks.batch_rows(self._groups, names, batch_rows),
                 self._filter,
             )
 
@@ -122,7 +122,10 @@ class OpenSplit:
             place = first = 0
             here = _numbers_of(edges, groups)
             for batch in parquet.iter_batches(
-                batch_rows, row_groups=list(groups), columns=list(names), use_threads=False
+                self._chunks.batch_rows(groups, names, batch_rows),
+                row_groups=list(groups),
+                columns=list(names),
+                use_threads=False,
             ):
                 last = place + batch.num_rows
                 stop = int(np.searchsorted(numbers, here[last - 1], side="right"))
@@ -202,6 +205,10 @@ def _told(key: str) -> Iterator[None]:
     """Errors of the content as `UnreadableFile`."""
     try:
         yield
+    except limits.Oversized as error:
+        raise UnreadableFile(
+            key, error.rule, f"{key} declares more than is read: {error}"
+        ) from None
     except (pa.ArrowException, OSError) as error:
         if not footer.is_content(error):
             raise
@@ -210,8 +217,7 @@ def _told(key: str) -> Iterator[None]:
 
 def _open(file: ReadOnlyFile, **options: Any) -> pq.ParquetFile:
     # pre_buffer would copy what `prefetch` has brought already.
-    file.seek(0)
-    return pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False, **options)
+    return limits.open_parquet(file, page_checksum_verification=True, pre_buffer=False, **options)
 
 
 def _need(key: str, schema: pa.Schema, names: Sequence[str]) -> None:
@@ -236,6 +242,8 @@ def _groups(
     # The statistics of floats say nothing of NaN, for which `not (x < 5)` is true: never skip.
     if any(pa.types.is_floating(kind) or pa.types.is_nested(kind) for kind in kinds):
         return split.row_groups
+    if any(isinstance(kind, pa.BaseExtensionType) for kind in kinds):
+        return split.row_groups
     file.seek(0)
     fragment = ds.ParquetFileFormat().make_fragment(file, row_groups=list(split.row_groups))
     subset = fragment.subset(filter=row_filter.expression, schema=found)
@@ -250,15 +258,27 @@ class _Chunks:
     def __init__(self, file: ReadOnlyFile, metadata: pq.FileMetaData) -> None:
         self._length, self._metadata = file.length, metadata
         self._found: dict[int, dict[str, list[tuple[int, int]]]] = {}
+        self._sizes: dict[int, dict[str, int]] = {}  # uncompressed bytes
 
     def ranges(self, groups: Sequence[int], names: Sequence[str]) -> list[tuple[int, int]]:
         """The bytes [start, stop) of each chunk of these columns."""
         chunks = [self._of(group) for group in groups]
         return [span for found in chunks for name in names for span in found.get(name, ())]
 
+    def batch_rows(self, groups: Sequence[int], names: Sequence[str], wanted: int) -> int:
+        """Rows to decode at once: fewer where a row of these columns is large."""
+        fewest = wanted
+        for index in groups:
+            self._of(index)
+            size = sum(self._sizes[index].get(name, 0) for name in names)
+            rows = self._metadata.row_group(index).num_rows
+            fewest = min(fewest, limits.batch_rows(wanted, rows, size))
+        return fewest
+
     def _of(self, index: int) -> dict[str, list[tuple[int, int]]]:
         if index not in self._found:
             found = self._found[index] = {}
+            sizes = self._sizes[index] = {}
             group = self._metadata.row_group(index)
             for place in range(group.num_columns):
                 chunk = group.column(place)
@@ -268,6 +288,7 @@ class _Chunks:
                 stop = min(self._length, start + chunk.total_compressed_size)
                 for name in _prefixes(chunk.path_in_schema):
                     found.setdefault(name, []).append((start, stop))
+                    sizes[name] = sizes.get(name, 0) + chunk.total_uncompressed_size
         return self._found[index]
 
 

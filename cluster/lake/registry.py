@@ -7,11 +7,12 @@ never changed, so that a change of the champion is one create-once write, and it
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from cluster.lake import documents
+from cluster.lake import documents, signatures
+from cluster.lake.signatures import SigningKey
 from cluster.lake.store import Missing, Store, check_key
 from models.refusal import Refusal
 
@@ -30,6 +31,50 @@ class Entry:
     note: str
     created: str  # UTC, ISO 8601
     baselines: dict[str, str] = field(default_factory=dict)  # detector name: bundle
+    digests: dict[str, str] = field(default_factory=dict)  # SHA-256 of `bundle.json`, by bundle
+    threshold_sha256: str = ""
+    signature: dict[str, str] | None = None
+
+    def statement(self, watch: str) -> dict[str, Any]:
+        """What is signed: the entry itself, and whose it is."""
+        stated = asdict(self)
+        del stated["signature"]
+        return {"watch": watch, **stated}
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Signs the entries of a watch."""
+
+    watch: str
+    key: SigningKey
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whose entries are used; those of anyone without keys."""
+
+    watch: str
+    keys: tuple[str, ...] = ()  # as `SigningKey.public` writes them
+    at_least: int = 1  # the lowest number of an entry that is used
+
+    def check(self, entry: Entry) -> None:
+        """Raise `Refusal` where the entry is not to be used."""
+        if entry.number < self.at_least:
+            raise Refusal(
+                f"champion {entry.number} is older than what was in force: expected "
+                f"{self.at_least} or a later one; an earlier champion was put back, or the "
+                "registry is not whole"
+            )
+        if not self.keys:
+            return
+        try:
+            signatures.verify(entry.statement(self.watch), entry.signature, self.keys)
+        except Refusal as refused:
+            raise Refusal(
+                f"champion {entry.number} {refused}; the spec demands one that is signed with a "
+                "key of bundle.keys: promote a bundle with --sign-with KEYFILE"
+            ) from None
 
 
 class Registry:
@@ -108,21 +153,35 @@ class Registry:
         threshold: str,
         note: str = "",
         baselines: Mapping[str, str] | None = None,
+        signer: Signer | None = None,
+        digests: Mapping[str, str] | None = None,
     ) -> Entry:
-        """Make bundle and threshold the champion, in one atomic step."""
-        for one in (bundle, *(baselines or {}).values()):
+        """Make bundle and threshold the champion, in one atomic step.
+
+        `digests` are those of bundles that the caller has verified; without them, of those that
+        the registry has.
+        """
+        named = (bundle, *(baselines or {}).values())
+        for one in named:
             self._need_bundle(one)
-        self.threshold(threshold)
+        found = {one: self._digest(one) for one in named} | dict(digests or {})
         given = {
             "bundle": bundle,
             "threshold": threshold,
             "note": note,
             "baselines": dict(baselines or {}),
+            "digests": found,
+            "threshold_sha256": hashlib.sha256(self.threshold(threshold)).hexdigest(),
         }
-        return self._append(lambda _: given)
+        return self._append(lambda _: given, signer)
 
-    def rollback(self, note: str = "rolled back") -> Entry:
-        """Make the last champion before the present one the champion again."""
+    def rollback(
+        self,
+        note: str = "rolled back",
+        signer: Signer | None = None,
+        trust: Trust | None = None,
+    ) -> Entry:
+        """Make the last champion before the present one the champion again, if it is trusted."""
 
         def previous(entries: tuple[Entry, ...]) -> dict[str, Any]:
             earlier = [e for e in entries if _what(e) != _what(entries[-1])]
@@ -131,6 +190,8 @@ class Registry:
                     f"the registry {self.store.uri} has no earlier champion to roll back to"
                 )
             entry = earlier[-1]
+            if trust:
+                replace(trust, at_least=1).check(entry)
             self._need_bundle(entry.bundle)
             self.threshold(entry.threshold)
             return {
@@ -138,19 +199,28 @@ class Registry:
                 "threshold": entry.threshold,
                 "note": note,
                 "baselines": entry.baselines,
+                "digests": entry.digests,
+                "threshold_sha256": entry.threshold_sha256,
             }
 
-        return self._append(previous)
+        return self._append(previous, signer)
 
-    def _append(self, decide: Callable[[tuple[Entry, ...]], dict[str, Any]]) -> Entry:
+    def _append(
+        self, decide: Callable[[tuple[Entry, ...]], dict[str, Any]], signer: Signer | None
+    ) -> Entry:
         """Write the next entry. Whoever loses a race looks again at what is there."""
         for _ in range(_TRIES):
             entries = self.history()
             number = entries[-1].number + 1 if entries else 1
             created = datetime.now(UTC).isoformat(timespec="microseconds")
-            document = {**decide(entries), "created": created}
+            entry = Entry(number=number, **decide(entries), created=created)
+            if signer:
+                signature = signer.key.sign(entry.statement(signer.watch))
+                entry = replace(entry, signature=signature)
+            document = asdict(entry)
+            del document["number"]
             if self.store.create(f"champions/{number:05}.json", documents.encode(document)):
-                return Entry(number=number, **document)
+                return entry
         raise Refusal(
             f"the champion of {self.store.uri} was changed {_TRIES} times by others meanwhile: "
             "look at its history, and try again"
@@ -164,6 +234,9 @@ class Registry:
             return Entry(number=int(name), **document)
         except (TypeError, ValueError):
             raise Refusal(f"{where}: expected an entry of the registry, found {name}") from None
+
+    def _digest(self, bundle: str) -> str:
+        return hashlib.sha256(self.store.read(_bundle_key(bundle, _MANIFEST))).hexdigest()
 
     def _need_bundle(self, bundle: str) -> None:
         if not self.store.exists(_bundle_key(bundle, _MANIFEST)):

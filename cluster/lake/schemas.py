@@ -55,7 +55,7 @@ def flags(schema: pa.Schema, roles: Roles) -> pa.Schema:
 
 def scores(schema: pa.Schema, roles: Roles) -> pa.Schema:
     """Schema of the optional table with every row's score."""
-    keys = Roles(id=roles.id, time=roles.time, entity=roles.entity)
+    keys = Roles(roles.id, roles.time, roles.entity, sensitive=roles.sensitive)
     return _with(schema, keys, _SCORE)
 
 
@@ -67,8 +67,13 @@ def _with(schema: pa.Schema, roles: Roles, fixed: list[pa.Field]) -> pa.Schema:
                 f"column {name!r} of the input has the name of a column that Anomaray writes: "
                 "rename it in the input, or drop its id, time, entity or keep role"
             )
-    carried = [pa.field(name, lake_type(schema.field(name).type)) for name in roles.flagged]
+    carried = [pa.field(name, _carried(schema, roles, name)) for name in roles.flagged]
     return pa.schema([*carried, *fixed])
+
+
+def _carried(schema: pa.Schema, roles: Roles, name: str) -> pa.DataType:
+    """Sensitive values are carried as text: a mask or a digest."""
+    return pa.string() if name in roles.sensitive else lake_type(schema.field(name).type)
 
 
 def lake_type(kind: pa.DataType) -> pa.DataType:

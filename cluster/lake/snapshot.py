@@ -53,7 +53,8 @@ class RejectedFile:
     """A file that cannot be used; its rows, if it has any, are not in the snapshot's count."""
 
     key: str
-    rule: str  # empty_file, not_parquet, truncated, vanished, changed, unreadable, duplicate
+    # empty_file, not_parquet, truncated, vanished, changed, oversized, unreadable, duplicate
+    rule: str
     message: str
 
 

@@ -87,6 +87,8 @@ class Store(ABC):
         if scheme == "s3":
             bucket, _, prefix = uri[len("s3://") :].partition("/")
             parts = [part for part in prefix.split("/") if part]
+            if "@" in bucket:  # not quoted: it may well be a secret
+                raise Refusal("an s3:// URI with '@': credentials belong in the AWS environment")
             if not bucket:
                 raise Refusal(f"{uri!r} names no bucket: expected s3://bucket/prefix")
             if parts and parts[-1].endswith(".parquet"):

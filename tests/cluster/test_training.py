@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cluster.encoded_table import from_table
 from cluster.lake.store import Store
+from cluster.nodes import nodes
 from cluster.resources import plan_workers
 from cluster.training import Trained, train
 from models import catalog
@@ -34,6 +35,7 @@ def run(
     detector: str = "autoencoder",
     shown: Batch | None = None,
     start: dict[str, Tensor] | None = None,
+    most_rows: int | None = None,
     **options: object,
 ) -> Trained:
     # Blocks of very different sizes: one worker gets far more rows than the other.
@@ -54,12 +56,13 @@ def run(
         given,
         data,
         sum(sizes),
-        plan_workers(workers),
+        plan_workers(nodes(), workers),
         Store.open(str(folder)),
         "a-run",
         on_epoch,
         shown=shown,
         start=start,
+        most_rows=most_rows,
     )
 
 
@@ -99,6 +102,17 @@ def test_a_batch_in_parts_trains_two_workers_to_the_same_loss(
     )
     for key in ("train_loss", "validation_loss"):
         assert parts.history[0][key] == pytest.approx(whole.history[0][key], rel=1e-3)
+
+
+def test_a_worker_without_memory_for_its_batch_learns_it_in_parts(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    whole, parts = (
+        run(table, encoder, tmp_path / str(most), workers=1, epochs=1, most_rows=most)
+        for most in (None, 20)
+    )
+    key = "validation_loss"
+    assert parts.history[0][key] == pytest.approx(whole.history[0][key], rel=1e-3)
 
 
 def test_two_workers_learn_from_the_labelled_anomalies_that_they_are_shown(

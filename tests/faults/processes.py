@@ -24,15 +24,23 @@ class Process:
 
 
 class Command:
-    """One run of `python -m jobs …`; output and errors go to files in `folder`."""
+    """One run of `python -m jobs …`; output and errors go to files in `folder`.
+
+    `within` is a command that runs it, such as one that enters a network namespace.
+    """
 
     def __init__(
-        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, name: str
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        name: str,
+        within: Sequence[str] = (),
     ) -> None:
         self._output, self._errors = folder / f"{name}.out", folder / f"{name}.err"
         with self._output.open("wb") as output, self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "jobs", *arguments],
+                [*within, sys.executable, "-m", "jobs", *arguments],
                 cwd=ROOT,
                 env=dict(environment),
                 start_new_session=True,

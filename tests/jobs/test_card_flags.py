@@ -9,7 +9,7 @@ import pytest
 from jobs.card_flags import Flagged
 from models.columns import Roles
 
-ROLES = Roles(id=("id",), time="at", keep=("note",), entity=("who",), sensitive=frozenset({"note"}))
+ROLES = Roles(id=("id",), time="at", keep=("note",), entity=("who",))
 
 
 def flags(rows: int, seed: int = 3) -> pa.Table:
@@ -44,10 +44,12 @@ def test_flags_in_shards_show_what_they_show_at_once(cut: int) -> None:
     assert cut_up.entities() == whole.entities()
 
 
-def test_the_most_severe_are_shown_and_sensitive_values_are_not() -> None:
-    top = summed(flags(1000)).top()
+def test_the_most_severe_are_shown_as_the_shards_have_them() -> None:
+    every = flags(1000)
+    top = summed(every).top()
     assert [flag["score"] for flag in top] == list(range(999, 979, -1))
-    assert {flag["kept"]["note"] for flag in top} == {"[sensitive]"}
+    notes = dict(zip(every["score"].to_pylist(), every["note"].to_pylist(), strict=True))
+    assert [flag["kept"]["note"] for flag in top] == [notes[flag["score"]] for flag in top]
     assert top[0]["reasons"] == [{"feature": "f", "contribution": 1.0}]
 
 
@@ -64,11 +66,14 @@ def test_entities_are_counted_over_all_flags() -> None:
     assert {e["column"] for e in found} == {"who"}
 
 
-def test_sensitive_entities_are_not_listed() -> None:
-    found = Flagged(Roles(id=("id",), entity=("who",), sensitive=frozenset({"who"})))
-    found.add(flags(20))
-    assert found.entities() == []
-    assert found.top()[0]["entities"] == {"who": "[sensitive]"}
+def test_masked_entities_are_not_counted_and_keyed_ones_are() -> None:
+    who = frozenset({"who"})
+    masked = Flagged(Roles(id=("id",), entity=("who",), sensitive=who))
+    keyed = Flagged(Roles(id=("id",), entity=("who",), sensitive=who, keyed=who))
+    for found in (masked, keyed):
+        found.add(flags(20))
+    assert masked.entities() == []
+    assert keyed.entities() == summed(flags(20)).entities()
 
 
 def test_a_day_without_flags_shows_none() -> None:

@@ -25,7 +25,7 @@ columns:
   src_ip:   {role: [entity, ip], same_network_as: dst_ip}
   dst_ip:   {role: ip}
   duration: {role: numeric, log1p: true, clip: 5, range: [0, null]}
-  note:     {role: keep, sensitive: true}
+  note:     {role: keep, sensitive: mask}
   attack:   {role: kind}
   label:    {role: label}
 detector: {name: autoencoder, widths: [64, 32]}
@@ -99,7 +99,11 @@ ONE_WRONG = [
     ("{role: id}", "{}", "flows.yaml:4: columns.uid.role: is missing"),
     ("{role: id}", "id", "flows.yaml:4: columns.uid: expected keys and values, found 'id'"),
     ("{role: id}", "{role: [id, id]}", "columns.uid.role: the role id is there twice"),
-    ("role: keep", "role: label", "columns.label.role: expected one column with the role label"),
+    (
+        "role: keep, sensitive: mask",
+        "role: label",
+        "columns.label.role: expected one column with the role label",
+    ),
     ("role: label", "role: [label, boolean]", "a label is the answer, for evaluation only"),
     ("[entity, ip]", "[port, ip]", "expected at most one kind of feature, found port, ip"),
     ("as: dst_ip", "as: dst_pi", "6: columns.src_ip.same_network_as: expected another column"),

@@ -110,6 +110,12 @@ def test_labels_reach_no_detector_that_learns_without_them(
     assert advice in str(told.value)
 
 
+def test_earlier_labels_are_an_input_where_the_spec_says_so(spec: Callable[..., Spec]) -> None:
+    made = spec("baselines: []", "baselines: [pca], earlier_labels: true")
+    made.check_detector()
+    assert Numeric("terminal_anomaly_rate_7d_after_7d") in made.features
+
+
 def test_check_says_that_days_which_are_no_dates_cannot_be_looked_back_on(
     spec: Callable[..., Spec],
 ) -> None:

@@ -247,6 +247,28 @@ def test_a_file_without_rows_is_derived_as_one(lake: Store) -> None:
     assert "entity_count_1d" in taken.schema.names
 
 
+@pytest.mark.parametrize(("spoilt", "rows"), [(DAYS[2], 40), (DAYS[3], 25)])
+def test_a_file_whose_page_is_damaged_is_set_aside(lake: Store, spoilt: str, rows: int) -> None:
+    """As one whose footer is: the rest of its day is looked back on, or derived."""
+    key = f"day={spoilt}/part-1.parquet"
+    where = lake.child("in")
+    data = bytearray(encoded(table(drawn(DAYS.index(spoilt))[25:], 25), use_dictionary=False))
+    amounts = pq.read_metadata(pa.BufferReader(bytes(data))).row_group(0).column(3)
+    data[amounts.data_page_offset + amounts.total_compressed_size - 1] ^= 0x10
+    lake.put(f"in/{key}", bytes(data))
+    with deriver(lake) as made:
+        assert made.source(spoilt).rejected == ()  # nothing is wrong with its footer
+        made.derive(DAYS[3])
+        assert [(file.key, file.rule) for file in made.source(spoilt).rejected] == [
+            (key, "checksum")
+        ]
+        taken = made.take(DAYS[3])
+    where.delete(key)
+    assert taken.rows == rows
+    expected = read(derived(lake, DAYS[3]))  # str: a window is filled with NaN, which is no equal
+    assert str(read(taken).to_pylist()) == str(expected.to_pylist())
+
+
 def test_old_derived_days_are_removed_whole_and_derived_again(lake: Store) -> None:
     first = derived(lake, DAYS[3])
     out, later = lake.child("out"), datetime.now(UTC) + timedelta(hours=1)

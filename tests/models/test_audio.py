@@ -40,7 +40,7 @@ def test_a_spectrogram_is_scaled_band_by_band() -> None:
     calls = [tone(hertz) for hertz in range(200, 2200, 100)]
     encoder = one_column(calls, COLUMN)
     (signal,) = encoder.layout.signals
-    assert (signal.kind, signal.shape) == ("image", (1, 20, 38))
+    assert (signal.kind, signal.shape) == ("spectrogram", (1, 20, 38))
     encoded = encoder(encoder.extract(batch_of(pa.table({"a": calls})))).signals[0]
     torch.testing.assert_close(encoded.mean((0, 1, 3)), torch.zeros(20), atol=1e-3, rtol=0)
     torch.testing.assert_close(encoded.std((0, 1, 3)), torch.ones(20), atol=0.05, rtol=0)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.choosing import AutoConfig, candidates, choose
+from models.choosing import AutoConfig, Scores, beyond_doubt, candidates, choose
 from models.detector import joined
 from models.judging import agreement, auroc
 from models.learning import TrainingOptions
@@ -19,8 +19,8 @@ def test_labels_decide_which_candidates_there_are() -> None:
     def names(anomalies: int) -> list[str]:
         return [c.name for c in candidates(TABLE, anomalies, 1000)]
 
-    assert not {"devnet", "classifier"} & set(names(4))
-    assert names(5)[0] == "devnet"
+    assert not {"stacked_devnet", "classifier"} & set(names(4))
+    assert names(5)[0] == "stacked_devnet"
     assert names(50)[0] == "classifier"
 
 
@@ -37,18 +37,42 @@ def test_the_best_by_held_back_labels_wins() -> None:
     assert "labels of 10" in choice.criterion
 
 
-def test_without_labels_agreement_decides_and_the_budget_is_kept() -> None:
+def test_of_a_table_that_may_hold_anomalies_robust_candidates_agree_or_not() -> None:
     rows = table_rows(300, seed=1)._replace(label=torch.full((300,), torch.nan))
-    choice = choose(TABLE, rows, rows, HURRIED, BRIEFLY)
+    choice = choose(TABLE, rows, rows, AutoConfig(), BRIEFLY)
     assert choice.criterion == "rank correlation with all candidates"
-    tried, others = choice.tried[:3], choice.tried[3:]
-    assert choice.winner.text == max(tried, key=lambda one: one.figure or 0).candidate
-    assert all(one.note == "not tried: the budget was used up" for one in others)
+    figures = {one.candidate: one.figure or 0.0 for one in choice.tried}
+    assert choice.winner.text == max(figures, key=lambda text: figures[text])
+    assert any(text.startswith("ensemble (members: [{name: ecod") for text in figures)
+    assert not any("autoencoder" in text for text in figures)
+
+
+def test_a_few_labels_that_cannot_judge_are_learned_from() -> None:
+    rows = joined([table_rows(300, seed=1), far_table_rows(8, seed=2)])
+    assert rows.label is not None
+    unknown = rows.label.where(rows.label > 0.5, torch.nan)
+    held_back = table_rows(100, seed=3)._replace(label=torch.full((100,), torch.nan))
+    choice = choose(TABLE, rows._replace(label=unknown), held_back, HURRIED, BRIEFLY)
+    assert choice.winner.name == "stacked_devnet"
+    assert choice.tried[0].figure is None
 
 
 def test_where_all_rows_are_labelled_normal_planted_anomalies_decide() -> None:
     rows = table_rows(300, seed=1)
-    assert "planted" in choose(TABLE, rows, rows, HURRIED, BRIEFLY).criterion
+    choice = choose(TABLE, rows, rows, HURRIED, BRIEFLY)
+    assert "planted" in choice.criterion
+    tried, others = choice.tried[:3], choice.tried[3:]
+    assert all(one.figure is not None for one in tried)
+    assert all(one.note == "not tried: the budget was used up" for one in others)
+
+
+def test_what_stands_gives_way_to_a_gain_beyond_doubt_only() -> None:
+    usual, far, near = torch.arange(100.0), torch.full((50,), 200.0), torch.full((50,), 60.0)
+    standing = Scores(usual, (near, near, near))
+    once = Scores(usual, (far, near - 20, near))
+    always = Scores(usual, (near + 20, near + 20, near + 21))
+    assert beyond_doubt({0: standing, 1: once}, 0) == 0
+    assert beyond_doubt({0: standing, 1: once, 2: always}, 0) == 2
 
 
 def test_the_one_that_ranks_as_the_others_do_agrees_most() -> None:

@@ -22,7 +22,7 @@ SHAPES = {
     "a series of one step": SignalInput("s", "series", (2, 1)),
     "an image": SignalInput("s", "image", (1, 28, 28)),
     "a narrow image": SignalInput("s", "image", (3, 1, 50)),
-    "a spectrogram": SignalInput("s", "image", (1, 40, 51)),
+    "a spectrogram": SignalInput("s", "spectrogram", (1, 40, 51)),
     "a video": SignalInput("s", "video", (1, 5, 9, 12)),
 }
 ON_SIGNALS = ["cnn_classifier", "convolutional_autoencoder", "deep_svdd", "gan", "hog_knn"]

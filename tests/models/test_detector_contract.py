@@ -48,6 +48,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "hog_knn": {"sample_rows": 1000},
     "isolation_forest": {"trees": 60, "rows_per_tree": 128},
     "knn": {"sample_rows": 3000},
+    "stacked_devnet": {
+        "members": [{"name": "ecod"}, {"name": "knn", "sample_rows": 1000}, {"name": "pca"}]
+    },
     "variational_autoencoder": {"widths": [32, 16]},
 }
 

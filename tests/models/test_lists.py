@@ -47,13 +47,14 @@ def fixed(values: Any, size: int, kind: pa.DataType | None = None) -> pa.Array:
         lambda a: a.cast(pa.list_(pa.decimal128(20, 9), 3)),
     ],
 )
-def test_vectors_are_scaled_element_by_element(cast: Any) -> None:
+def test_elements_of_vectors_have_their_own_means_and_share_one_deviation(cast: Any) -> None:
     values = np.random.default_rng(0).normal([0, 10, -5], [1, 2, 30], (500, 3)).round(6)
     encoder = one_column(cast(fixed(values, 3, pa.float64())), Vector("v"))
     (signal,) = encoder.layout.signals
     assert (signal.name, signal.kind, signal.shape) == ("v", "vector", (3,))
     (encoded,) = encode(encoder, cast(fixed(values, 3, pa.float64()))).signals
-    wanted = torch.from_numpy((values - values.mean(0)) / values.std(0)).float()
+    together = np.sqrt(values.var(0).mean())
+    wanted = torch.from_numpy((values - values.mean(0)) / together).float()
     torch.testing.assert_close(encoded, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -85,7 +86,9 @@ def test_a_null_vector_is_zeros_and_indicated_where_training_had_nulls() -> None
     assert [given.name for given in encoder.layout.numeric] == ["v is null"]
     encoded = encode(encoder, [None, [1.0, 2.0]])
     assert encoded.numeric.tolist() == [[1.0], [0.0]]
-    assert encoded.signals[0].tolist() == [[0.0, 0.0], [-1.0, -1.0]]
+    assert encoded.signals[0].tolist() == pytest.approx(
+        np.array([[0.0, 0.0], [-1.0, -1.5]]) / np.sqrt((1.0 + 1.5**2) / 2)
+    )
 
 
 def test_a_slice_of_a_batch_gives_the_rows_of_the_whole() -> None:
@@ -170,6 +173,40 @@ def test_an_infinite_step_is_a_problem_and_a_null_one_is_padding() -> None:
     assert encode(encoder, [[1.0, None]]).signals[0][0, 1].tolist() == [1, 0]
 
 
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.list_(pa.float32())), pa.large_list(pa.large_list(pa.float64()))]
+)
+def test_lists_of_equally_long_lists_are_a_series_as_fixed_ones_are(kind: pa.DataType) -> None:
+    rng = np.random.default_rng(0)
+    rows = [rng.normal(size=(n, 3)).astype(np.float32).tolist() for n in rng.integers(1, 6, 200)]
+    rows[3][0] = None
+    rows[4][0] = [1.0, None, 2.0]
+    known = pa.array(rows, pa.list_(pa.list_(pa.float32(), 3)))
+    same, uneven = one_column(known, Sequence("s")), one_column(pa.array(rows, kind), Sequence("s"))
+    assert uneven.layout == same.layout
+    assert uneven.layout.signals[0].shape == (4, 5)
+    encoded = encode(uneven, pa.array(rows, kind)).signals[0]
+    torch.testing.assert_close(encoded, encode(same, known).signals[0])
+
+
+def test_lists_that_are_not_equally_long_are_set_aside_row_by_row() -> None:
+    kind = pa.list_(pa.list_(pa.float64()))
+    good = [[1.0, 2.0], [3.0, 5.0]]
+    encoder = one_column(pa.array([good] * 3 + [[[1.0]]], kind), Sequence("s"))
+    assert encoder.layout.signals[0].shape == (3, 2)
+    rows: list[Any] = [good, [[1.0], [1.0, 2.0]], [[1.0, 2.0, 3.0]], [[]], [[1.0, float("inf")]]]
+    found = problems(encoder, pa.array([*rows, None, [[1.0, 2.0], None], []], kind))
+    assert sorted(found) == [
+        (1, "wrong_length"),
+        (2, "wrong_length"),
+        (3, "wrong_length"),
+        (4, "not_finite"),
+        (5, "unexpected_null"),
+    ]
+    widest = pa.array([[[0.0] * 65_536, *[None] * 400]], kind)  # 26 million numbers in 64 thousand
+    assert problems(encoder, widest) == [(0, "wrong_length")]
+
+
 # Events
 
 
@@ -243,7 +280,7 @@ def test_a_row_with_a_problem_elsewhere_is_not_counted() -> None:
     [
         (Vector("x"), pa.list_(pa.string())),
         (Vector("x"), pa.float64()),
-        (Sequence("x"), pa.list_(pa.list_(pa.float64()))),
+        (Sequence("x"), pa.list_(pa.list_(pa.string()))),
         (Sequence("x"), pa.string()),
     ],
 )

@@ -1,6 +1,7 @@
 """What the detectors of series, events and texts promise beyond the contract."""
 
 import dataclasses
+import math
 from functools import cache
 from typing import Any
 
@@ -289,6 +290,62 @@ def test_the_saliency_of_a_window_is_what_numpy_makes_of_the_papers_equations() 
     assert float(found) == pytest.approx(wanted, rel=1e-3, abs=1e-4)
 
 
+def test_a_step_is_judged_by_how_well_its_window_is_forecast() -> None:
+    detector = of_waves("anomaly_likelihood")
+    rows = waves(200, 3)
+    usual = scored(detector, rows)
+    calm, restless = waves(200, 3), waves(200, 3)
+    restless.signals[0][:, 0, 8:-1] += torch.randn(
+        200, 7, generator=torch.Generator().manual_seed(4)
+    )
+    for batch in (calm, restless):
+        batch.signals[0][:, 0, -1] += 2
+    assert scored(detector, calm).median() > 5 * usual.quantile(0.95)
+    assert scored(detector, restless).median() < scored(detector, calm).median() / 2
+    found = detector.contributions(calm)
+    torch.testing.assert_close(found.maps[0].sum((1, 2)), scored(detector, calm))
+    assert (found.maps[0][:, 0, -1] > found.maps[0][:, 1, -1]).float().mean() > 0.9
+    away = found.expected.signals[0][:, :2, -1] - rows.signals[0][:, :2, -1]
+    assert away.abs().mean() < 0.3
+
+
+def test_an_anomaly_likelihood_is_what_the_papers_formula_makes_of_the_errors() -> None:
+    detector = of_waves("anomaly_likelihood")
+    series = detector.get_submodule("series.0")
+    weights, usual, variance = (
+        getattr(series, name)[0].double().numpy() for name in ("weights", "mean", "variance")
+    )
+    row = waves(1, 5)
+    values = row.signals[0][0, 0].double().numpy()
+    lessons = np.lib.stride_tricks.sliding_window_view(values, 9)
+    errors = (lessons[:, -1] - lessons[:, :-1] @ weights[:-1] - weights[-1]) ** 2
+    past, prior = errors[:-1], 10.0
+    mean = (past.sum() + prior * usual) / (len(past) + prior)
+    squares = ((past - mean) ** 2).sum() + prior * (variance + (usual - mean) ** 2)
+    z = (errors[-1] - mean) / np.sqrt(squares / (len(past) + prior))
+    wanted = -math.log(math.erfc(z / math.sqrt(2)) / 2)
+    found = detector.contributions(row).maps[0][0, 0, -1]
+    assert float(found) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_the_likelihood_of_several_errors_shares_none_with_those_before() -> None:
+    detector = learned("anomaly_likelihood", SERIES, waves(600, 1), waves(200, 2), recent=3)
+    one, other = waves(50, 3), waves(50, 3)
+    other.signals[0][:, 0, -3] += 2  # the first of the last three errors
+    assert (scored(detector, other) > scored(detector, one)).float().mean() > 0.95
+
+
+def test_an_anomaly_likelihood_judges_a_window_of_one_step_by_the_training_alone() -> None:
+    detector = of_waves("anomaly_likelihood")
+    short = waves(20, 3)
+    short.signals[0][..., : STEPS - 9] = 0  # as many are left as a forecast needs
+    assert torch.isfinite(scored(detector, short)).all()
+    short.signals[0][:, 0, -1] += 3
+    assert scored(detector, short).min() > scored(detector, waves(200, 4)).quantile(0.95)
+    short.signals[0][..., -2] = 0  # none is left to forecast from
+    assert not scored(detector, short).any()
+
+
 # --- what is refused ---------------------------------------------------------------------------
 
 
@@ -300,7 +357,7 @@ def test_a_table_without_series_or_tokens_is_refused(name: str) -> None:
         build(name, Layout((NumericInput("x", "real"),), ()), {})
 
 
-@pytest.mark.parametrize("name", ["matrix_profile", "spectral_residual"])
+@pytest.mark.parametrize("name", ["anomaly_likelihood", "matrix_profile", "spectral_residual"])
 def test_columns_that_a_shallow_baseline_would_pass_over_are_refused(name: str) -> None:
     layout = dataclasses.replace(SERIES, numeric=(NumericInput("age", "real"),))
     with pytest.raises(Refusal, match=r"series .* alone, found 'age'"):
@@ -316,6 +373,7 @@ def test_columns_that_a_shallow_baseline_would_pass_over_are_refused(name: str) 
         ("recurrent_classifier", "embedding", 0),
         ("matrix_profile", "level", 0.0),
         ("spectral_residual", "smoothing", 2),
+        ("anomaly_likelihood", "prior", 0.0),
     ],
 )
 def test_an_option_out_of_range_is_refused(name: str, option: str, value: Any) -> None:

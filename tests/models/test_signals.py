@@ -120,6 +120,19 @@ def test_tensors_of_another_encoder_are_refused(encoder: Encoder) -> None:
         Encoder.from_document(document, {**tensors, "signals.3.centre": torch.zeros(2, 1, 1)})
 
 
+def test_the_elements_of_a_vector_share_one_deviation_and_keep_their_means() -> None:
+    loud, quiet = [-30.0, 10.0, 50.0], [1.0, 3.0, 2.0]
+    vectors = [[a, b, 7.0] for a, b in zip(loud, quiet, strict=True)]
+    table = pa.table({"x": pa.array(vectors, pa.list_(pa.float32()))})
+    encoder = fit(table, (Vector("x"),))
+    found = encode(encoder, table).signals[0]
+    torch.testing.assert_close(found.mean(0), torch.zeros(3), rtol=0, atol=1e-6)
+    spread = found.std(0, correction=0)
+    assert spread[0] / spread[1] == pytest.approx(np.std(loud) / np.std(quiet), rel=1e-5)
+    assert found.var(0, correction=0).mean() == pytest.approx(1, rel=1e-5)
+    assert (found[:, 2] == 0).all()
+
+
 def test_a_chunk_is_a_power_of_two_that_fits_the_widest_rows() -> None:
     assert Layout((), ()).chunk_rows == CHUNK
     picture = SignalInput("p", "image", (3, 32, 32))

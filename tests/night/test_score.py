@@ -18,12 +18,15 @@ from jobs.days import plan_tasks
 from jobs.nightly import backfill, nightly
 from jobs.score import score
 from jobs.spec import DayRange, Spec, load
+from jobs.spec_sections import Alert
 from jobs.threshold import change
+from jobs.webhook import ALLOWED
 from models.bundle import open_bundle
 from models.refusal import Refusal
 from models.threshold import Threshold
 from tests.night.conftest import DAYS, cut_into_files, watch_at
 from tests.night.oracle import flagged_ids
+from tests.receiver import receiving
 
 DAY = DAYS[5]
 
@@ -260,16 +263,34 @@ def test_a_night_does_all_that_is_due_and_the_next_one_nothing(watch: Spec) -> N
     assert second.trained is None
 
 
+def test_a_night_whose_training_is_refused_scores_with_the_champion_it_has(watch: Spec) -> None:
+    stale = watch.nightly.model_copy(update={"max_champion_age_days": 1e-9, "first_day": DAY})
+    nothing = watch.training.model_copy(update={"filter": "duration < -1"})
+    night = nightly(watch.model_copy(update={"nightly": stale, "training": nothing}))
+    assert list(night.failed) == ["training"]
+    assert [(r.day, r.status) for r in night.receipts] == [(DAY, "committed")]
+
+
 def test_a_night_scores_a_day_again_whose_input_has_changed(watch: Spec) -> None:
     nightly(watch)
     spoil(watch, "duration", [0], [1.0])
     assert [r.day for r in nightly(watch).receipts] == [DAY]
 
 
-def test_a_day_that_fails_does_not_keep_the_others_from_being_committed(watch: Spec) -> None:
+def test_a_day_that_fails_does_not_keep_the_others_from_being_committed(
+    watch: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for path in day_folder(watch, DAYS[2]).glob("*.parquet"):
         path.write_bytes(b"id,amount\n1,2\n")
-    night = backfill(watch, DayRange(DAYS[1], DAYS[3]))
+    alert = Alert(webhook="WEBHOOK", when=("committed", "failed"))
+    with receiving() as chat:
+        monkeypatch.setenv("WEBHOOK", f"http://{chat.host}/")
+        monkeypatch.setenv(ALLOWED, chat.host)
+        told = watch.model_copy(update={"alerts": (alert,)})
+        night = backfill(told, DayRange(DAYS[1], DAYS[3]))
+    events = [(document["day"], document["event"]) for _, document in chat.requests]
+    assert events == [(DAYS[1], "committed"), (DAYS[2], "failed"), (DAYS[3], "committed")]
+    assert chat.requests[0][1]["flagged"] == night.receipts[0].flagged
     assert list(night.failed) == [DAYS[2]]
     assert not night.ok
     assert {r.day for r in night.receipts if r.status == "committed"} == {DAYS[1], DAYS[3]}

@@ -1,16 +1,20 @@
 """One detector on one trial, in this process: encode, learn, score, measure."""
 
+import math
 import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
+from sklearn.metrics import precision_recall_curve
 
 from jobs import metrics
 from models import catalog
-from models.detector import Batch, Detector, joined
+from models.choosing import AUTO, HELD_BACK_ROWS, AutoConfig, Candidate, choose
+from models.detector import Batch, Detector, Layout, joined
 from models.encoder import Encoder
 from models.encoder_fit import EncoderFit
 from models.learning import TrainingOptions, learn, scored
@@ -38,6 +42,7 @@ class Result:
     auroc_interval: tuple[float, float] | None = None  # 95%, over the test rows
     auprc: float | None = None
     auprc_interval: tuple[float, float] | None = None
+    f1: float | None = None  # with the share flagged that the protocol sets, else the best of all
     train_seconds: float = 0.0  # fitting the encoder, learning, calibration
     rows_per_second: float = 0.0  # encoded and scored, on this process's threads
     options: dict[str, Any] = field(default_factory=dict)
@@ -54,11 +59,14 @@ def measure(
     seed: int,
     options: dict[str, Any] | None = None,
     training: TrainingOptions | None = None,
+    budget: float = math.inf,
 ) -> Result:
-    """Learn and score. A detector that refuses the set gives a result that says why."""
+    """Learn and score. A detector that refuses the set, or has more epochs to go when its training
+    has taken `budget` seconds of the processor, gives a result that says so."""
     given = options or {}
+    chosen = training or TrainingOptions()
     try:
-        return _measured(trial, name, detector, seed, given, training or TrainingOptions())
+        return _measured(trial, name, detector, seed, given, chosen, budget)
     except Refusal as refusal:
         return Result(name, detector, seed, options=given, refused=str(refusal))
 
@@ -70,17 +78,29 @@ def _measured(
     seed: int,
     options: dict[str, Any],
     training: TrainingOptions,
+    budget: float,
 ) -> Result:
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     fit = EncoderFit(trial.columns, trial.train.schema)
     for batch in trial.train.to_batches(_ROWS):
         fit.update(batch)
     encoder = fit.finish()
     rows, _ = encoded(encoder, trial.train)
+    training = replace(training, seed=seed)
+    candidate = Candidate(detector_name, options)
+    if detector_name == AUTO:
+        candidate = _chosen(encoder.layout, rows, options, training)
     torch.manual_seed(seed)
-    detector = catalog.build(detector_name, encoder.layout, options)
+    detector = catalog.build(candidate.name, encoder.layout, candidate.options)
     learned, held_back = _parts(detector, rows, seed)
-    learn(detector, learned, held_back, replace(training, seed=seed))
+
+    def within(epoch: int, loss: float) -> None:
+        if epoch < training.epochs and time.process_time() - used > budget:
+            raise Refusal(
+                f"expected to train within {budget:,.0f} s of the processor, found more to do"
+            )
+
+    learn(detector, learned, held_back, training, within)
     train_seconds = time.perf_counter() - started
 
     started = time.perf_counter()
@@ -88,7 +108,9 @@ def _measured(
     scores = scored(detector, test).numpy()
     seconds = time.perf_counter() - started
 
-    quality = metrics.evaluate(scores, trial.labels[good], np.inf)
+    labels = trial.labels[good]
+    threshold = np.inf if trial.flagged is None else float(np.quantile(scores, 1 - trial.flagged))
+    quality = metrics.evaluate(scores, labels, threshold)
     return Result(
         set=name,
         detector=detector_name,
@@ -101,9 +123,10 @@ def _measured(
         auroc_interval=_interval(quality.auroc),
         auprc=quality.auprc.value,
         auprc_interval=_interval(quality.auprc),
+        f1=_best_f1(labels, scores) if trial.flagged is None else quality.f1.value,
         train_seconds=round(train_seconds, 3),
         rows_per_second=round(len(scores) / seconds, 1),
-        options=options,
+        options=options if candidate.name == detector_name else {"chosen": candidate.text},
     )
 
 
@@ -125,14 +148,37 @@ def encoded(encoder: Encoder, rows: pa.Table) -> tuple[Batch, np.ndarray[Any, An
     return joined(parts), good
 
 
+def _chosen(
+    layout: Layout, rows: Batch, options: dict[str, Any], training: TrainingOptions
+) -> Candidate:
+    """What `detector: auto` chooses where a filter leaves rows labelled normal only."""
+    config: AutoConfig = catalog.checked(AutoConfig, AUTO, options)
+    learned, held_back = _split(rows._replace(label=torch.zeros(len(rows.numeric))), training.seed)
+    learned, held_back = learned.take(slice(config.rows)), held_back.take(slice(HELD_BACK_ROWS))
+    return choose(layout, learned, held_back, config, training).winner
+
+
 def _parts(detector: Detector, rows: Batch, seed: int) -> tuple[Batch, Batch]:
     """(learned, held back). What is fitted on a sample and calibrates nothing learns from all."""
     calibrates = type(detector).calibrate is not Detector.calibrate
     if detector.learns == "sample" and not calibrates:
         return rows, rows
+    return _split(rows, seed)
+
+
+def _split(rows: Batch, seed: int) -> tuple[Batch, Batch]:
+    """(learned, held back), at random."""
     order = torch.randperm(len(rows.numeric), generator=torch.Generator().manual_seed(seed))
     held = max(1, round(_HELD_BACK * len(order)))
     return rows.take(order[held:]), rows.take(order[:held])
+
+
+def _best_f1(labels: npt.NDArray[np.int8], scores: npt.NDArray[np.float32]) -> float | None:
+    """F1 at the threshold where it is highest, which nobody knows beforehand."""
+    if len(np.unique(labels)) < 2:
+        return None
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    return float(np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12)))
 
 
 def _interval(measure: metrics.Measure) -> tuple[float, float] | None:

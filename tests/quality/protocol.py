@@ -15,6 +15,17 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
 
 
+# Detectors that are measured on such columns unless others are asked for: those that suit them, the
+# quickest first. No label reaches any of them.
+ON_TABLES = (
+    *("ecod", "gaussian", "isolation_forest", "knn", "pca"),
+    *("autoencoder", "variational_autoencoder", "diffusion_time"),
+)
+ON_EMBEDDINGS = ("gaussian", "isolation_forest", "knn", "pca", "autoencoder", "diffusion_time")
+ON_SIGNALS = ("gaussian", "hog_knn", "knn", "pca", "convolutional_autoencoder", "deep_svdd")
+ON_TOKENS = ("gaussian", "knn", "pca", "forecaster", "recurrent_autoencoder")
+
+
 class Trial(NamedTuple):
     """One draw of a protocol. Labels leave the tables here: no detector can see them."""
 
@@ -22,6 +33,7 @@ class Trial(NamedTuple):
     test: pa.Table  # rows to score, with the same columns
     labels: NDArray[np.int8]  # of the test rows; 1 is an anomaly
     columns: tuple[FeatureColumn, ...]
+    flagged: float | None = None  # share of the test rows that the protocol's F1 takes as flagged
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,12 @@ class Protocol:
     source: str  # file or folder under the data folder
     draw: Callable[[Path, int], Trial]  # (file or folder, seed)
     about: str  # one line for the report
+    detectors: tuple[str, ...]  # that suit its columns
+
+    @property
+    def family(self) -> str:
+        """The set that it is a task of: `fashion_mnist` of `fashion_mnist/coat`."""
+        return self.name.partition("/")[0]
 
     def available(self, data: Path = DATA) -> bool:
         """Whether the set is there: the data folder is no part of the repository."""

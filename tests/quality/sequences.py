@@ -1,8 +1,10 @@
-"""How good the detectors of series, events and texts are: `python -m tests.quality.sequences`.
+"""How good the detectors of series are: `python -m tests.quality.sequences`.
 
 One JSON line on stdout for each set, detector, seed and metric. F1 is the best over all thresholds
 and never point-adjusted (Kim et al., AAAI 2022: with adjustment a random score wins). Of sets with
-many machines there is one threshold for all ("F1"), as in their table, and one each ("mean F1").
+many machines there is one threshold for all, as in their table, on scores ("F1") and on severities
+("F1 of severities": a score has a unit of its own in each model, its severity is what its own
+held-back rows make of it, and what a watch is judged by), and one threshold each ("mean F1").
 """
 
 import argparse
@@ -19,20 +21,23 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from models.catalog import build
 from models.learning import TrainingOptions, learn, scored
+from models.severity import Severity
+from models.sketch import ScoreSketch
+from models.threshold import Calibration
 from tests.quality import nab
-from tests.quality.sequence_sets import SERIES_SETS, TOKEN_SETS, Task
+from tests.quality.sequence_sets import SERIES_SETS, Task
 
 Floats = npt.NDArray[np.float64]
 
-ON_SERIES = (
+DETECTORS = (
     "forecaster",
     "recurrent_autoencoder",
     "matrix_profile",
     "spectral_residual",
+    "anomaly_likelihood",
     "knn",
     "pca",
 )
-ON_TOKENS = ("forecaster", "recurrent_autoencoder", "knn", "pca")
 EPOCHS = 8  # passes over the windows of a series; each window holds a lesson a step
 
 
@@ -40,6 +45,7 @@ class Result(NamedTuple):
     """What a detector said of the rows that the protocol asks about, and whether it was right."""
 
     said: nab.Scored
+    severities: Floats  # [points], by the held-back rows of the training part; else as scores
     train_seconds: float
     score_seconds: float
 
@@ -53,7 +59,11 @@ def judged(detector: str, task: Task, options: TrainingOptions) -> Result:
     trained = time.perf_counter()
     scores = scored(model, task.test).double().numpy()
     said = nab.Scored(scores, task.anomalous, task.counted)
-    return Result(said, trained - start, time.perf_counter() - trained)
+    seconds = time.perf_counter() - trained
+    usual = ScoreSketch()
+    usual.update(scored(model, task.held_back).numpy())
+    severity = Severity.from_calibration(Calibration(usual))
+    return Result(said, severity(scores).astype(np.float64), trained - start, seconds)
 
 
 def best_f1(anomalous: npt.NDArray[np.bool_], scores: Floats) -> float:
@@ -73,6 +83,8 @@ def metrics(dataset: str, results: list[Result]) -> dict[str, float]:
     }
     both = [pair for pair in pairs if 0 < pair[0].sum() < len(pair[0])]
     if len(results) > 1:
+        severities = np.concatenate([r.severities[r.said.counted] for r in results])
+        found["F1 of severities"] = best_f1(anomalous, severities)
         found["mean F1"] = float(np.mean([best_f1(*pair) for pair in both]))
         found["mean AUROC"] = float(np.mean([roc_auc_score(*pair) for pair in both]))
     if dataset == "nab":
@@ -104,19 +116,17 @@ def windowed_gaussian(task: Task) -> Result:
     start = time.perf_counter()
     scores = nab.windowed_gaussian(task.values.astype(np.float64))
     said = nab.Scored(scores, task.anomalous, task.counted)
-    return Result(said, 0.0, time.perf_counter() - start)
+    return Result(said, scores, 0.0, time.perf_counter() - start)
 
 
 def measure(dataset: str, detectors: list[str], seed: int, steps: int, few: int | None) -> None:
     """Report every detector on the first `few` tasks of a set, or on all."""
-    on_series = dataset in SERIES_SETS
-    options = TrainingOptions(epochs=EPOCHS if on_series else TrainingOptions.epochs, seed=seed)
+    options = TrainingOptions(epochs=EPOCHS, seed=seed)
 
     def tasks() -> Iterator[Task]:  # anew each time: the windows of all machines fill a memory
-        found = SERIES_SETS[dataset](steps, seed) if on_series else TOKEN_SETS[dataset](seed)
-        return islice(found, few)
+        return islice(SERIES_SETS[dataset](steps, seed), few)
 
-    for detector in detectors or (ON_SERIES if on_series else ON_TOKENS):
+    for detector in detectors or DETECTORS:
         report(dataset, detector, seed, [judged(detector, task, options) for task in tasks()])
     if dataset == "nab":
         report(dataset, "windowed Gaussian (NAB's)", seed, list(map(windowed_gaussian, tasks())))
@@ -124,7 +134,7 @@ def measure(dataset: str, detectors: list[str], seed: int, steps: int, few: int 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sets", nargs="+", default=[*SERIES_SETS, *TOKEN_SETS])
+    parser.add_argument("--sets", nargs="+", default=[*SERIES_SETS])
     parser.add_argument("--detectors", nargs="+", default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--steps", type=int, default=32, help="rows of a window of a series")

@@ -1,4 +1,5 @@
-"""Protocols of images, recordings, texts and events, encoded as a watch would encode them."""
+"""Protocols of images, embeddings, recordings, texts and events, encoded as a watch would encode
+them."""
 
 from functools import partial
 from pathlib import Path
@@ -7,13 +8,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from models.columns import Audio, FeatureColumn, Image, Sequence, Text
-from tests.quality.protocol import Protocol, Trial, labels_of, one_class
+from models.columns import Audio, FeatureColumn, Image, Sequence, Text, Vector
+from tests.quality.protocol import (
+    ON_EMBEDDINGS,
+    ON_SIGNALS,
+    ON_TOKENS,
+    Protocol,
+    Trial,
+    first_half_of_normal,
+    labels_of,
+    one_class,
+    random_half_of_normal,
+)
+from tests.quality.tables import drawn
 
 FASHION = (
     *("ankle_boot", "bag", "coat", "dress", "pullover", "sandal", "shirt", "sneaker"),
     *("t_shirt_top", "trouser"),
 )
+MVTEC = ("bottle", "capsule", "hazelnut", "leather", "metal_nut", "screw", "wood")
 _PIXELS = 28  # of Fashion-MNIST: as they are
 # Share of the messages that is spam when it is scored, and of ham that is learned from: NLP-ADBench
 # (Li et al., 2024).
@@ -46,6 +59,23 @@ def spoken_digits(file: Path, seed: int, normal: str) -> Trial:
     return one_of_classes(parts, "digit", normal, (Audio("audio"),))
 
 
+def mvtec(folder: Path, seed: int, category: str) -> Trial:
+    """As `tables.adbench`: the rows are drawn with replacement before they are cut, so that most of
+    the normal rows that are scored are among those learned from."""
+    rows = drawn(_category(folder, category), seed)
+    return one_class(rows, first_half_of_normal(labels_of(rows)), (Vector("embedding"),))
+
+
+def mvtec_distinct(folder: Path, seed: int, category: str) -> Trial:
+    """A random half of the normal rows of a category, each row once; scored are all others."""
+    rows = _category(folder, category)
+    return one_class(rows, random_half_of_normal(labels_of(rows), seed), (Vector("embedding"),))
+
+
+def _category(folder: Path, category: str) -> pa.Table:
+    return pq.read_table(folder / f"category={category}" / "part-0.parquet", partitioning=None)
+
+
 def sms_spam(file: Path, seed: int) -> Trial:
     """A random 70% of ham; scored are the other ham, and as much spam as makes 3.3% of all."""
     rows = pq.read_table(file)
@@ -63,10 +93,7 @@ def sms_spam(file: Path, seed: int) -> Trial:
 def bgl_2k(file: Path, seed: int) -> Trial:
     """A random half of the lines without an alert; scored are all other lines."""
     rows = pq.read_table(file)
-    normal = np.random.default_rng(seed).permutation(np.flatnonzero(labels_of(rows) == 0))
-    learned = np.zeros(len(rows), bool)
-    learned[normal[: len(normal) // 2]] = True
-    return one_class(rows, learned, (Text("content"),))
+    return one_class(rows, random_half_of_normal(labels_of(rows), seed), (Text("content"),))
 
 
 def hdfs_100k(folder: Path, seed: int) -> Trial:
@@ -82,10 +109,27 @@ def _texts(rows: pa.Table, name: str) -> np.ndarray:
 
 
 _CLASS = "images of one class; scored: the whole test set"
+_DIGIT = "recordings of one digit; scored: the takes kept for the test"
+_MVTEC = "first half of the normal rows, resampled to 1,000 before the cut"
+_DISTINCT = "a random half of the normal rows, each row once"
 
 SIGNALS: tuple[Protocol, ...] = (
     *(
-        Protocol(f"fashion_mnist/{c}", "fashion_mnist", partial(fashion_mnist, normal=c), _CLASS)
+        Protocol(f"{family}/{c}", "mvtec_ad_resnet18", partial(draw, category=c), about, suited)
+        for family, draw, about, suited in (
+            ("mvtec_ad_resnet18", mvtec, _MVTEC, ON_EMBEDDINGS),
+            ("mvtec_ad_resnet18_distinct", mvtec_distinct, _DISTINCT, ON_EMBEDDINGS),
+        )
+        for c in MVTEC
+    ),
+    *(
+        Protocol(
+            f"fashion_mnist/{c}",
+            "fashion_mnist",
+            partial(fashion_mnist, normal=c),
+            _CLASS,
+            ON_SIGNALS,
+        )
         for c in FASHION
     ),
     *(
@@ -93,11 +137,17 @@ SIGNALS: tuple[Protocol, ...] = (
             f"spoken_digits/{digit}",
             "spoken_digits/spoken_digits.parquet",
             partial(spoken_digits, normal=str(digit)),
-            "recordings of one digit; scored: the takes kept for the test",
+            _DIGIT,
+            ON_SIGNALS,
         )
         for digit in range(10)
     ),
-    Protocol("sms_spam", "sms_spam/sms_spam.parquet", sms_spam, "70% of ham, as in NLP-ADBench"),
-    Protocol("bgl_2k", "bgl_2k/bgl_2k.parquet", bgl_2k, "a random half of the normal lines"),
-    Protocol("hdfs_100k", "hdfs_100k", hdfs_100k, "normal sessions of train; scored: test"),
+    *(
+        Protocol(name, source, draw, about, ON_TOKENS)
+        for name, source, draw, about in (
+            ("sms_spam", "sms_spam/sms_spam.parquet", sms_spam, "70% of ham, as in NLP-ADBench"),
+            ("bgl_2k", "bgl_2k/bgl_2k.parquet", bgl_2k, "a random half of the normal lines"),
+            ("hdfs_100k", "hdfs_100k", hdfs_100k, "normal sessions of train; scored: test"),
+        )
+    ),
 )

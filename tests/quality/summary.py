@@ -1,6 +1,6 @@
 """Results summed up: a table of sets by detectors, and means with their intervals."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ class Mean:
 def frame(results: Iterable[Result]) -> pd.DataFrame:
     """One row a result that has a figure."""
     rows = [result.to_document() for result in results if result.auroc is not None]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"f1": float}) if rows else pd.DataFrame()
 
 
 def table(results: pd.DataFrame, measure: str = "auroc") -> pd.DataFrame:
@@ -48,6 +48,13 @@ def mean(values: "pd.Series[float]") -> Mean:
     drawn = np.random.default_rng(0).choice(known, (_RESAMPLES, len(known))).mean(axis=1)
     low, high = np.quantile(drawn, (0.025, 0.975))
     return Mean(float(known.mean()), float(low), float(high), len(known))
+
+
+def by_family(table: pd.DataFrame, families: Mapping[str, str]) -> dict[str, pd.DataFrame]:
+    """The sets of each family, with the detectors that have a figure on every one of them; a set
+    that is not in `families` is one of its own."""
+    family = [families.get(name, name) for name in table.index]
+    return {str(name): part.dropna(axis=1) for name, part in table.groupby(family, sort=False)}
 
 
 def complete(table: pd.DataFrame, sets: Iterable[str]) -> pd.DataFrame:

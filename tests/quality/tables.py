@@ -1,6 +1,5 @@
-"""Protocols of the sets of tables: the ADBench sets, flows and connections, and embeddings."""
+"""Protocols of the sets of tables: the ADBench sets, flows and connections."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 from jobs.spec import load
 from models.columns import FeatureColumn, Numeric
 from tests.quality.protocol import (
+    ON_TABLES,
     ROOT,
     Protocol,
     Trial,
@@ -25,7 +25,6 @@ ADBENCH = (
     *("http", "letter", "magic_gamma", "mammography", "musk", "pendigits", "shuttle", "smtp"),
     *("thyroid", "wine"),
 )
-MVTEC = ("bottle", "capsule", "hazelnut", "leather", "metal_nut", "screw", "wood")
 # Sets outside of these bounds are cut to so many rows, or resampled with replacement to so many
 # (Livernoche et al., ICLR 2024, section 5; their published figures follow it).
 _MOST, _LEAST = 50_000, 1_000
@@ -48,18 +47,6 @@ def adbench(file: Path, seed: int) -> Trial:
     names = [name for name in rows.column_names if name not in ("row_id", "label")]
     columns = tuple(Numeric(name) for name in names)
     return one_class(rows, first_half_of_normal(labels_of(rows)), columns)
-
-
-def embeddings(folder: Path, seed: int, category: str) -> Trial:
-    """As `adbench`, for vectors, each number a column."""
-    rows = drawn(pq.read_table(folder / f"category={category}" / "part-0.parquet"), seed)
-    vectors = rows.column("embedding").combine_chunks()
-    width = vectors.type.list_size
-    numbers = vectors.flatten().to_numpy().reshape(-1, width)
-    table = pa.table({f"e{j}": numbers[:, j] for j in range(width)})
-    table = table.append_column("label", rows.column("label"))
-    columns = tuple(Numeric(f"e{j}") for j in range(width))
-    return one_class(table, first_half_of_normal(labels_of(table)), columns)
 
 
 def nsl_kdd(folder: Path, seed: int) -> Trial:
@@ -90,13 +77,20 @@ def ctu50(folder: Path, seed: int) -> Trial:
 
 
 def kddcup99(folder: Path, seed: int) -> Trial:
-    """Half of the attacks are the normal data; the rows called normal, a fifth, are the anomalies
-    (Zong et al., ICLR 2018, "DAGMM", section 4.2), of a random 50,000 rows."""
+    """Attacks, four fifths of the rows, are the normal data, the rows called normal the anomalies.
+    A random half of all rows is set apart, and its attacks are learned from; the other half is
+    scored, and the highest fifth of it flagged (Zong et al., ICLR 2018, "DAGMM", section 4)."""
     columns = _features("nsl_kdd")
-    rows = drawn(pq.read_table(folder), seed)
-    swapped = pa.array(1 - labels_of(rows))
-    rows = rows.set_column(rows.column_names.index("label"), "label", swapped)
-    return one_class(rows, random_half_of_normal(labels_of(rows), seed), columns)
+    rows = pq.read_table(folder, columns=[*(c.name for c in columns), "label"])
+    rows = rows.take(pa.array(np.random.default_rng(seed).permutation(len(rows))))
+    attack = pc.equal(rows.column("label"), 1)
+    label = pc.cast(pc.invert(attack), pa.int8())
+    rows = rows.set_column(rows.column_names.index("label"), "label", label)
+    half = len(rows) // 2
+    learned, asked = rows.slice(0, half).filter(attack.slice(0, half)), rows.slice(half)
+    whole = pa.concat_tables([learned, asked])
+    trial = one_class(whole, np.arange(len(whole)) < len(learned), columns)
+    return trial._replace(flagged=0.2)
 
 
 def _features(spec: str) -> tuple[FeatureColumn, ...]:
@@ -107,18 +101,14 @@ def _features(spec: str) -> tuple[FeatureColumn, ...]:
 _HALF = "first half of the normal rows in file order"
 
 TABLES: tuple[Protocol, ...] = (
-    *(Protocol(f"adbench/{n}", f"adbench/{n}.parquet", adbench, _HALF) for n in ADBENCH),
+    *(Protocol(f"adbench/{n}", f"adbench/{n}.parquet", adbench, _HALF, ON_TABLES) for n in ADBENCH),
     *(
-        Protocol(
-            f"mvtec_ad_resnet18/{c}",
-            "mvtec_ad_resnet18",
-            partial(embeddings, category=c),
-            f"{_HALF}; 512 numbers a row",
+        Protocol(name, name, draw, about, ON_TABLES)
+        for name, draw, about in (
+            ("nsl_kdd", nsl_kdd, "normal rows of KDDTrain+; scored: KDDTest+"),
+            ("cicids2017_flows", cicids2017, "Monday; scored: later days"),
+            ("ctu50_zeek_flows", ctu50, "a random half of the normal rows"),
+            ("kddcup99_10pct", kddcup99, "attacks of a random half; scored: the other, as DAGMM"),
         )
-        for c in MVTEC
     ),
-    Protocol("nsl_kdd", "nsl_kdd", nsl_kdd, "normal rows of KDDTrain+; scored: KDDTest+"),
-    Protocol("cicids2017_flows", "cicids2017_flows", cicids2017, "Monday; scored: later days"),
-    Protocol("ctu50_zeek_flows", "ctu50_zeek_flows", ctu50, "a random half of the normal rows"),
-    Protocol("kddcup99_10pct", "kddcup99_10pct", kddcup99, "half of the attacks, as in DAGMM"),
 )

@@ -16,6 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner
 
+from models.catalog import CATALOG
 from models.columns import Numeric
 from models.learning import TrainingOptions
 from tests.quality import published, report, results, summary
@@ -58,7 +59,9 @@ def neighbours(trial: Trial) -> npt.NDArray[np.float64]:
 
 
 def result(name: str, detector: str, seed: int, auroc: float) -> Result:
-    return Result(name, detector, seed, 2, 10, 20, 0, auroc, (auroc - 0.1, auroc), 0.5, None, 1, 9)
+    return Result(
+        name, detector, seed, 2, 10, 20, 0, auroc, (auroc - 0.1, auroc), 0.5, None, 0.5, 1, 9
+    )
 
 
 def test_the_first_half_of_the_normal_rows_is_learned_in_file_order() -> None:
@@ -152,6 +155,34 @@ def test_means_are_over_seeds_then_over_sets() -> None:
     assert summary.interval(summary.frame(found), "a", "knn") == pytest.approx((0.8, 0.9))
 
 
+def test_a_training_over_its_budget_is_a_result_without_a_figure(tmp_path: Path) -> None:
+    trial = adbench(set_in(tmp_path) / "adbench" / "glass.parquet", 0)
+    options, training = {"widths": [8]}, TrainingOptions(epochs=50)
+    found = measure(trial, "made up", "autoencoder", 0, options, training, budget=0.0)
+    assert found.auroc is None
+    assert "within 0 s" in str(found.refused)
+
+
+def test_f1_is_of_the_share_that_the_protocol_flags_or_else_the_best(tmp_path: Path) -> None:
+    trial = adbench(set_in(tmp_path) / "adbench" / "glass.parquet", 0)
+    best = measure(trial, "made up", "knn", 0).f1
+    half = measure(trial._replace(flagged=0.5), "made up", "knn", 0).f1
+    assert best is not None
+    assert half is not None
+    assert best > half == pytest.approx(2 * 20 / (305 + 20), abs=0.01)
+
+
+def test_a_family_has_the_detectors_that_all_its_sets_have() -> None:
+    found = [result(s, "knn", 0, 0.9) for s in ("m/a", "m/b", "other")]
+    found += [result("m/a", "pca", 0, 0.8), result("other", "pca", 0, 0.8)]
+    table = summary.table(summary.frame(found))
+    parts = summary.by_family(table, {"m/a": "m", "m/b": "m"})
+    assert {name: list(part) for name, part in parts.items()} == {
+        "m": ["knn"],
+        "other": ["knn", "pca"],
+    }
+
+
 def test_a_detector_without_all_sets_is_not_in_the_mean() -> None:
     found = [result(s, "knn", 0, 0.9) for s in "ab"] + [result("a", "pca", 0, 0.9)]
     assert list(summary.complete(summary.table(summary.frame(found)), "ab")) == ["knn"]
@@ -180,8 +211,10 @@ def test_a_run_is_resumed_and_reported(tmp_path: Path) -> None:
     assert len(page.with_suffix(".csv").read_text().splitlines()) == 5
 
 
-def test_protocols_have_names_of_their_own() -> None:
+def test_protocols_have_names_of_their_own_and_detectors_that_see_no_label() -> None:
     assert all(name == protocol.name for name, protocol in PROTOCOLS.items())
+    wanted = {name for protocol in PROTOCOLS.values() for name in protocol.detectors}
+    assert {CATALOG[name].labels for name in wanted} == {"none"}
 
 
 @needs_data
@@ -215,6 +248,8 @@ def test_the_cut_is_that_of_the_published_figures(name: str) -> None:
         ("sms_spam", 3_162, 1_510, 0.102),
         ("bgl_2k", 928, 1_072, 0.133),
         ("hdfs_100k", 6_096, 1_588, 0.036),
+        ("mvtec_ad_resnet18/bottle", 400, 600, 0.335),
+        ("mvtec_ad_resnet18_distinct/bottle", 114, 178, 0.354),
     ],
 )
 def test_signals_are_cut_as_their_protocols_say(
@@ -224,3 +259,39 @@ def test_signals_are_cut_as_their_protocols_say(
     assert (len(trial.train), len(trial.test)) == (learned, scored)
     assert trial.labels.mean() == pytest.approx(share, abs=5e-4)
     assert trial.train.column_names == [column.name for column in trial.columns]
+
+
+@needs_data
+def test_attacks_are_learned_and_a_fifth_is_flagged_of_the_other_half_of_kdd_cup() -> None:
+    trial = PROTOCOLS["kddcup99_10pct"].trial(0)
+    assert len(trial.test) == 247_010
+    assert len(trial.train) + (trial.labels == 0).sum() == 396_743
+    assert trial.labels.mean() == pytest.approx(0.197, abs=2e-3)
+    assert trial.flagged == 0.2
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("name", "detector", "least"),
+    [
+        ("spoken_digits/4", "gaussian", 0.99),
+        ("spoken_digits/4", "hog_knn", 0.98),
+        ("mvtec_ad_resnet18_distinct/leather", "gaussian", 0.99),
+    ],
+)
+def test_sounds_and_embeddings_are_told_apart_without_any_training(
+    name: str, detector: str, least: float
+) -> None:
+    found = measure(PROTOCOLS[name].trial(0), name, detector, 0)
+    assert found.auroc is not None
+    assert found.auroc > least
+
+
+@needs_data
+def test_figures_stand_beside_the_families_that_they_are_of() -> None:
+    names = {protocol.family for protocol in PROTOCOLS.values()}
+    assert set(published.BESIDE) <= names
+    assert published.beside("kddcup99_10pct", "F1") == [("DAGMM", 0.9369, True)]
+    best = published.beside("mvtec_ad_resnet18", "AUROC")[0]
+    assert best == ("ICL", 0.9475, True)
+    assert not any(known for _, _, known in published.beside("bgl_2k", "AUROC"))

@@ -1,0 +1,72 @@
+"""Covariances that merge, and how far one has to be shrunk to be trusted."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Sums of rows about their mean, float64. Two of them merge exactly, in any order: rows are
+    summed up a batch at a time, on as many machines as there are."""
+
+    count: int
+    mean: Tensor  # [width]
+    squares: Tensor  # [width, width]: the sum of d d', with d = x - mean
+    cubes: Tensor  # [width]: the sum of |d|^2 d, which `fourths` needs when the mean moves
+    fourths: Tensor  # []: the sum of |d|^4, which the shrinkage needs
+
+    @classmethod
+    def of(cls, rows: Tensor) -> "Scatter":
+        """Of rows [n, width], n >= 1."""
+        rows = rows.double()
+        mean = rows.mean(0)
+        away = rows - mean
+        lengths = away.square().sum(1)
+        return cls(len(rows), mean, away.T @ away, lengths @ away, lengths.square().sum())
+
+    def merged(self, other: "Scatter") -> "Scatter":
+        """Both together (Chan, Golub & LeVeque 1979; Pébay 2008 for the higher moments)."""
+        count = self.count + other.count
+        mean = self.mean + (other.mean - self.mean) * (other.count / count)
+        one, two = self._about(mean), other._about(mean)
+        sums = zip(one, two, strict=True)
+        return Scatter(count, mean, *(a + b for a, b in sums))
+
+    @property
+    def covariance(self) -> Tensor:
+        """[width, width], divided by the rows."""
+        return self.squares / self.count
+
+    @property
+    def shrinkage(self) -> float:
+        """The share of a multiple of the identity that makes the expected squared error of the
+        covariance least, 0 to 1 (Ledoit & Wolf, J. Multivariate Analysis 2004, section 3.2)."""
+        covariance = self.covariance
+        even = covariance.trace() / len(covariance)
+        whole = covariance.square().sum()
+        uneven = whole - len(covariance) * even.square()  # d^2: the distance to the identity
+        error = (self.fourths / self.count - whole) / self.count  # b^2: that of the sample
+        if uneven <= 0:
+            return 0.0
+        return float((error / uneven).clamp(0, 1))
+
+    def shrunk(self, share: float | None = None) -> Tensor:
+        """The covariance with this share of the identity, by default `shrinkage`."""
+        share = self.shrinkage if share is None else share
+        covariance = (1 - share) * self.covariance
+        even = self.covariance.trace() / len(covariance)
+        covariance.diagonal().add_(share * even)
+        return covariance
+
+    def _about(self, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`squares`, `cubes` and `fourths` about another point."""
+        gap = self.mean - mean
+        length, trace = gap.square().sum(), self.squares.trace()
+        turned = self.squares @ gap
+        squares = self.squares + self.count * torch.outer(gap, gap)
+        cubes = self.cubes + 2 * turned + (trace + self.count * length) * gap
+        fourths = self.fourths + 4 * (gap @ turned + gap @ self.cubes)
+        fourths = fourths + length * (2 * trace + self.count * length)
+        return squares, cubes, fourths

@@ -1,0 +1,107 @@
+"""A real head of a Ray cluster for tests: on free ports, in a folder of its own, with a token."""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # of Ray
+
+from tests.conftest import _free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+_UP_S = 60.0
+_ELSEWHERE = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+@dataclass(frozen=True)
+class RayHead:
+    """The addresses of a running head, and what a client needs to be let in."""
+
+    folder: Path
+    token: str
+    gcs: str
+    dashboard: str
+    pid: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return _environment(self.folder)
+
+    def status(self, header: dict[str, str]) -> int:
+        """Of an HTTP request for the cluster's version."""
+        request = urllib.request.Request(f"{self.dashboard}/api/version", headers=header)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"  # jobs start `python`
+    kept |= {"PATH": path, "HOME": str(folder), "RAY_AUTH_MODE": "token"}
+    return kept | {"RAY_AUTH_TOKEN_PATH": str(folder / "token")}
+
+
+def _command(folder: Path, *arguments: str) -> list[str]:
+    ray = str(Path(sys.executable).with_name("ray"))
+    quiet = ["--disable-usage-stats", "--block", "--object-store-memory=100000000"]
+    ports = [
+        f"--{name}={_free_port()}"
+        for name in ("dashboard-agent-listen-port", "metrics-export-port")
+    ]
+    return [ray, "start", *arguments, *quiet, *ports]
+
+
+@contextmanager
+def ray_head(folder: Path, **environment: str) -> Iterator[RayHead]:
+    """A head with two CPUs and variables of its own, until the end of the block."""
+    (folder / "token").touch(mode=0o600)
+    (folder / "token").write_text(token := secrets.token_hex(32))
+    gcs, dashboard = _free_port(), _free_port()
+    command = _command(folder, "--head", f"--port={gcs}", f"--dashboard-port={dashboard}")
+    command += ["--dashboard-host=127.0.0.1", f"--ray-client-server-port={_free_port()}"]
+    command += ["--num-cpus=2", f"--temp-dir={folder / 'r'}"]
+    with _running(command, _environment(folder) | environment) as pid:
+        head = RayHead(folder, token, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", pid)
+        header = {"Authorization": f"Bearer {token}"}
+        deadline = time.monotonic() + _UP_S
+        while True:
+            with suppress(OSError):
+                if head.status(header) == 200:
+                    break
+            assert time.monotonic() < deadline, "the head does not come up"
+            time.sleep(0.1)  # between two looks at the condition
+        yield head
+
+
+@contextmanager
+def ray_node(head: RayHead, **environment: str) -> Iterator[int]:
+    """A second node, with variables of its own; its process id."""
+    command = _command(head.folder, f"--address={head.gcs}", "--num-cpus=1")
+    with _running(command, head.environment | environment) as pid:
+        yield pid
+
+
+@contextmanager
+def _running(command: list[str], environment: dict[str, str]) -> Iterator[int]:
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=quiet, stderr=quiet)
+    try:
+        yield process.pid
+    finally:
+        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        for one in tree:
+            with suppress(psutil.Error):
+                one.send_signal(signal.SIGKILL)
+        process.wait(timeout=20)

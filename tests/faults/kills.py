@@ -1,0 +1,223 @@
+"""Processes are killed: the driver, its actors, Ray's own."""
+
+import json
+import os
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from cluster.scoring import RUNS
+from tests.faults.fault import fault
+from tests.faults.processes import Command, send, until
+from tests.faults.proxy import Request, Rule, acting
+from tests.faults.stops import STALL_S, must_survive
+from tests.faults.trial import PER_SPLIT, Trial
+
+# As `cluster.scoring` says: so often is a split begun that never ends.
+ATTEMPTS = 4
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@fault("driver-killed", "SIGKILL of the driver and its Ray, when a step's object is there")
+def driver_killed(trial: Trial) -> None:
+    step, count = trial.draw_step()
+    trial.moment(f"after {step} {count}")
+    command = trial.start()
+    if trial.reached(command, step, count):
+        trial.kill(command)
+    trial.settle()
+
+
+@fault("driver-killed-any-time", "SIGKILL of the driver and its Ray, at any time")
+def driver_killed_any_time(trial: Trial) -> None:
+    seconds = trial.chance.uniform(0, 9)
+    trial.moment(f"after {seconds:.1f} s")
+    command = trial.start()
+    if command.wait(seconds) is None:
+        trial.kill(command)
+    trial.settle()
+
+
+@fault("driver-killed-alone", "SIGKILL of the driver; its Ray is left to find out")
+def driver_killed_alone(trial: Trial) -> None:
+    step, count = trial.draw_step(sorted(PER_SPLIT))
+    overlap = trial.chance.random() < 0.5
+    trial.moment(f"after {step} {count}, {'restarted at once' if overlap else 'then quiet'}")
+    command = trial.start()
+    if trial.reached(command, step, count):
+        send(command.pid, signal.SIGKILL)
+        trial.struck()
+        if not overlap:
+            if not until(lambda: not command.processes(), 60):
+                trial.note("its Ray was there 60 s later")
+            trial.kill(command)
+    trial.settle()
+
+
+@fault("driver-killed-at-request", "SIGKILL of all before or after the PUT of a step", s3=True)
+def driver_killed_at_request(trial: Trial) -> None:
+    step, count = trial.draw_step()
+    side = trial.chance.choice(["before", "after"])
+    trial.moment(f"{side} {step} {count}")
+    commands: list[Command] = []
+    trial.at_request(step, count, side, lambda: trial.kill(commands[0]))
+    commands.append(trial.start())
+    commands[0].wait(300)
+    trial.settle()
+
+
+@fault("driver-killed-at-snapshot", "SIGKILL of all before or after a read of the input", s3=True)
+def driver_killed_at_snapshot(trial: Trial) -> None:
+    _killed_reading(trial, lambda command: trial.kill(command), lambda command: True)
+
+
+@fault("actor-killed-reading", "SIGKILL of the actor while it reads its input", s3=True)
+def actor_killed_reading(trial: Trial) -> None:
+    # The driver has read the footers by the time that there are actors.
+    _killed_reading(
+        trial,
+        lambda command: _kill_actors(trial, command),
+        lambda command: bool(command.actors()),
+    )
+
+
+def _killed_reading(
+    trial: Trial, action: Callable[[Command], None], when: Callable[[Command], bool]
+) -> None:
+    count = trial.chance.randrange(1, 13)
+    side = trial.chance.choice(["before", "after"])
+    trial.moment(f"{side} the answer to read {count} of the input")
+    commands: list[Command] = []
+    kind = acting(side, lambda: action(commands[0]))
+
+    def is_meant(request: Request) -> bool:
+        return _reads_input(request) and bool(commands) and when(commands[0])
+
+    trial.rule(Rule("strike", kind, where=is_meant, skip=count - 1, times=1))
+    commands.append(trial.start())
+    commands[0].wait(300)
+    trial.settle()
+
+
+def _reads_input(request: Request) -> bool:
+    return request.method == "GET" and request.key.startswith("lake/flows/")
+
+
+@fault("actor-killed-writing", "SIGKILL of the actor while a PUT of it is in flight", s3=True)
+def actor_killed_writing(trial: Trial) -> None:
+    step, count = trial.draw_step(sorted(PER_SPLIT))
+    side = trial.chance.choice(["before", "after"])
+    trial.moment(f"{side} {step} {count}")
+    commands: list[Command] = []
+    trial.at_request(step, count, side, lambda: _kill_actors(trial, commands[0]))
+    commands.append(trial.start())
+    must_survive(trial, commands[0])
+    trial.settle()
+
+
+@fault("actor-killed", "SIGKILL of a scorer actor, once or some times")
+def actor_killed(trial: Trial) -> None:
+    times = trial.chance.randrange(1, 4)
+    counts = sorted(trial.chance.sample(range(1, 12), times))
+    trial.moment(f"after records {counts}")
+    command = trial.start()
+    for count in counts:
+        if trial.reached(command, "record", count):
+            _kill_actors(trial, command)
+    must_survive(trial, command)
+    trial.settle()
+
+
+@fault("raylet-killed", "SIGKILL of the raylet or of Ray's control store")
+def raylet_killed(trial: Trial) -> None:
+    step, count = trial.draw_step(["plan", *sorted(PER_SPLIT)])
+    which = trial.chance.choice(["raylet", "gcs_server"])
+    trial.moment(f"{which} after {step} {count}")
+    command = trial.start()
+    if trial.reached(command, step, count):
+        until(lambda: bool(command.raylets()) or command.code is not None, 60)
+        for process in command.raylets():
+            if which in process.title.partition(" ")[0]:
+                send(process.pid, signal.SIGKILL)
+                trial.struck()
+    trial.finish(command)
+    trial.settle()
+
+
+@fault("out-of-memory", "SIGKILL of the largest process, as the kernel does")
+def out_of_memory(trial: Trial) -> None:
+    step, count = trial.draw_step(sorted(PER_SPLIT))
+    trial.moment(f"after {step} {count}")
+    command = trial.start()
+    if trial.reached(command, step, count):
+        largest = max(command.processes(), key=lambda p: p.resident, default=None)
+        if largest:
+            trial.note(f"it was {largest.title[:40]}")
+            send(largest.pid, signal.SIGKILL)
+            trial.struck()
+    trial.finish(command)
+    trial.settle()
+
+
+@fault("memory-limit", "the actor gets no more memory than it has (RLIMIT_AS)")
+def memory_limit(trial: Trial) -> None:
+    step, count = trial.draw_step(sorted(PER_SPLIT))
+    more = trial.chance.choice([0, 2**20, 2**24])
+    trial.moment(f"{more:,} bytes more after {step} {count}")
+    command = trial.start(ANOMARAY_STALL_SECONDS=STALL_S)  # Ray itself may hang without memory
+    if trial.reached(command, step, count):
+        for actor in command.actors():
+            pages = int(Path(f"/proc/{actor.pid}/statm").read_text().split()[0])
+            limit = pages * _PAGE + more
+            resource.prlimit(actor.pid, resource.RLIMIT_AS, (limit, limit))
+            trial.struck()
+    trial.finish(command)
+    trial.settle()
+
+
+@fault("split-kills-actor", "a split whose every attempt kills its actor", s3=True, slow=True)
+def split_kills_actor(trial: Trial) -> None:
+    gates = {"flag_rate": [0, 0.5], "volume": None, "quarantine_rate": 1, "quarantined_files": 1}
+    trial.lake.write_spec(gates=gates)
+    file = trial.chance.choice(trial.lake.files()).name
+    # After the journal knows of the attempt, or before its output is written.
+    side, folder = trial.chance.choice([("after", "attempts"), ("before", "flags")])
+    trial.moment(f"{file}, {side} the write to {folder}/")
+    trial.lake.leave_out(file)
+    commands: list[Command] = []
+
+    def is_meant(request: Request) -> bool:
+        written = request.method == "PUT" and f"/{folder}/" in request.key
+        return written and _task_ids(trial)[file] in request.key
+
+    rule = Rule("strike", acting(side, lambda: _kill_all_actors(commands[0])), where=is_meant)
+    trial.rule(rule)
+    commands.append(trial.start())
+    trial.finish(commands[0])
+    trial.struck(rule.struck > 0)
+    trial.settle()
+    if rule.struck != ATTEMPTS:
+        trial.broken(f"the split was attempted {rule.struck} times, expected {ATTEMPTS}")
+
+
+def _task_ids(trial: Trial) -> dict[str, str]:
+    """The tasks of the only run, by the name of a file in them."""
+    runs = trial.lake.output.child(RUNS)
+    plan = next(found.key for found in runs.list() if found.key.endswith("/plan.json"))
+    tasks = json.loads(runs.read(plan))["tasks"]
+    return {
+        split["key"].rpartition("/")[2]: task["id"] for task in tasks for split in task["splits"]
+    }
+
+
+def _kill_all_actors(command: Command) -> None:
+    for actor in command.actors():
+        send(actor.pid, signal.SIGKILL)
+
+
+def _kill_actors(trial: Trial, command: Command) -> None:
+    actors = command.actors()
+    if actors:
+        send(trial.chance.choice(actors).pid, signal.SIGKILL)
+        trial.struck()

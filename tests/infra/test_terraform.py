@@ -1,0 +1,180 @@
+"""Terraform: its text by its own tools, and its policies by what they let each role do."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import hcl2
+import pytest
+
+from tests.infra.iam import Request, allows
+from tests.infra.rendering import OVERLAYS, ROOT, of_kind, pods
+
+FOLDER = ROOT / "infra/terraform"
+_LAKE = "arn:aws:s3:::lake"
+_FLOWS = f"{_LAKE}/anomaray/flows"
+_GIVEN = {
+    "bucket": "lake",
+    "input_prefixes": '["input"]',
+    "output_prefix": "anomaray",
+    "export_prefix": "published",
+    "key_arn": "arn:aws:kms:eu-central-1:111122223333:key/1",
+}
+
+
+@pytest.fixture(scope="session")
+def terraform() -> str:
+    found = shutil.which("terraform")
+    if found is None:
+        pytest.skip("terraform is not installed, and no registry of packages has it")
+    return found
+
+
+@pytest.fixture(scope="session")
+def policies(
+    terraform: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[dict[str, Any]]]:
+    """The statements by role, and the bucket's, as Terraform evaluates them: no provider."""
+    folder = tmp_path_factory.mktemp("policies")
+    shutil.copy(FOLDER / "policies/main.tf", folder)
+    given = [word for name, value in _GIVEN.items() for word in ("-var", f"{name}={value}")]
+    _run([terraform, "init", "-input=false"], folder)
+    _run([terraform, "validate"], folder)
+    _run([terraform, "apply", "-auto-approve", "-input=false", *given], folder)
+    values = json.loads(_run([terraform, "output", "-json"], folder))
+    documents = {**values["roles"]["value"], "bucket": values["bucket"]["value"]}
+    return {name: json.loads(text)["Statement"] for name, text in documents.items()}
+
+
+def _run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_file_is_formatted_and_parses(terraform: str) -> None:
+    _run([terraform, "fmt", "-check", "-recursive", "-diff", str(FOLDER)], FOLDER)
+    for path in FOLDER.rglob("*.tf"):
+        assert hcl2.loads(path.read_text())
+
+
+def test_every_variable_and_output_says_what_it_is() -> None:
+    for path in FOLDER.rglob("*.tf"):
+        document = hcl2.loads(path.read_text())
+        for entry in [*document.get("variable", ()), *document.get("output", ())]:
+            ((name, block),) = entry.items()
+            assert block.get("description"), f"{path.name}: {name}"
+
+
+def test_workers_come_from_zero_and_every_pod_finds_a_pool_of_its_kind() -> None:
+    (values,) = hcl2.loads((FOLDER / "nodes.tf").read_text())["locals"]
+    pools = values["pools"]
+    assert {name: pool["least"] for name, pool in pools.items()} == {"head": 1, "cpu": 0, "gpu": 0}
+    spot = {name for name, pool in pools.items() if pool["capacity"] == '"SPOT"'}
+    assert spot == {"gpu"}
+    for overlay in OVERLAYS:
+        asked = {pod.spec["nodeSelector"]["anomaray.io/pool"] for pod in pods(overlay)}
+        assert asked == {"head", "cpu" if overlay == "cpu" else "gpu"}
+
+
+def test_the_roles_are_those_of_the_accounts_that_the_site_annotates() -> None:
+    accounts = of_kind("gpu", "ServiceAccount")
+    annotated = {
+        name: account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"].rpartition("-")[2]
+        for name, account in accounts.items()
+        if "annotations" in account["metadata"]
+    }
+    assert annotated == {name: name for name in ("trainer", "scorer", "reporter")}
+    made = (FOLDER / "roles.tf").read_text()
+    assert 'toset(["trainer", "scorer", "reporter"])' in made
+
+
+def _put(key: str, **context: str) -> Request:
+    once = {"s3:ObjectCreationOperation": "true", "aws:SecureTransport": "true"}
+    return Request("s3:PutObject", key, once | context)
+
+
+_ALLOWED = [
+    ("trainer", "s3:GetObject", f"{_LAKE}/input/flows/day=2026-01-01/a.parquet"),
+    ("trainer", "s3:PutObject", f"{_FLOWS}/registry/bundles/1/bundle.json"),
+    ("trainer", "s3:PutObject", f"{_FLOWS}/_derived/1/_derived.json"),
+    ("trainer", "s3:DeleteObject", f"{_FLOWS}/_trainings/1/checkpoint"),
+    ("scorer", "s3:GetObject", f"{_FLOWS}/registry/bundles/1/bundle.json"),
+    ("scorer", "s3:PutObject", f"{_FLOWS}/flags/day=2026-01-01/part-1.parquet"),
+    ("scorer", "s3:PutObject", f"{_FLOWS}/_runs/1/splits/1.json"),
+    ("scorer", "s3:PutObject", f"{_FLOWS}/reports/index.html"),
+    ("scorer", "s3:DeleteObject", f"{_FLOWS}/_probe-1"),
+    ("reporter", "s3:GetObject", f"{_FLOWS}/flags/_delta_log/00000000000000000000.json"),
+    ("reporter", "s3:PutObject", f"{_LAKE}/published/flows/day=2026-01-01/part-1.parquet"),
+    ("reporter", "s3:DeleteObject", f"{_LAKE}/published/flows/day=2026-01-01/part-0.parquet"),
+]
+_DENIED = [
+    ("trainer", "s3:PutObject", f"{_LAKE}/input/flows/day=2026-01-01/a.parquet"),
+    ("trainer", "s3:PutObject", f"{_FLOWS}/flags/day=2026-01-01/part-1.parquet"),
+    ("trainer", "s3:DeleteObject", f"{_FLOWS}/registry/champions/00001.json"),
+    ("scorer", "s3:PutObject", f"{_LAKE}/input/flows/day=2026-01-01/a.parquet"),
+    ("scorer", "s3:PutObject", f"{_FLOWS}/registry/champions/00002.json"),
+    ("scorer", "s3:DeleteObject", f"{_FLOWS}/flags/day=2026-01-01/part-1.parquet"),
+    ("scorer", "s3:DeleteObject", f"{_FLOWS}/_runs/1/splits/1.json"),
+    ("reporter", "s3:GetObject", f"{_LAKE}/input/flows/day=2026-01-01/a.parquet"),
+    ("reporter", "s3:GetObject", f"{_FLOWS}/registry/bundles/1/bundle.json"),
+    ("reporter", "s3:PutObject", f"{_FLOWS}/flags/day=2026-01-01/part-1.parquet"),
+]
+
+
+@pytest.mark.parametrize(("role", "action", "key"), _ALLOWED)
+def test_a_role_may_do_what_its_verbs_do(
+    policies: dict[str, Any], role: str, action: str, key: str
+) -> None:
+    assert allows(policies[role], Request(action, key))
+
+
+@pytest.mark.parametrize(("role", "action", "key"), _DENIED)
+def test_a_role_may_do_nothing_else(
+    policies: dict[str, Any], role: str, action: str, key: str
+) -> None:
+    assert not allows(policies[role], Request(action, key))
+
+
+@pytest.mark.parametrize("role", ["trainer", "scorer", "reporter"])
+def test_a_role_lists_only_where_it_reads(policies: dict[str, Any], role: str) -> None:
+    def lists(prefix: str) -> bool:
+        return allows(policies[role], Request("s3:ListBucket", _LAKE, {"s3:prefix": prefix}))
+
+    assert lists("anomaray/flows/flags/")
+    assert lists("input/flows/") == (role != "reporter")
+    assert not lists("")
+    assert not lists("others/")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        f"{_FLOWS}/flags/_delta_log/00000000000000000001.json",
+        f"{_FLOWS}/registry/champions/00001.json",
+    ],
+)
+def test_what_is_created_once_is_put_on_that_condition_or_not_at_all(
+    policies: dict[str, Any], key: str
+) -> None:
+    anybody = [*policies["bucket"], {"Effect": "Allow", "Action": ["s3:*"], "Resource": ["*"]}]
+    assert not allows(anybody, _put(key))
+    assert allows(anybody, _put(key, **{"s3:if-none-match": "*"}))
+    part = {"s3:ObjectCreationOperation": "false"}  # of a multipart upload: it carries no condition
+    assert allows(anybody, _put(key, **part))
+
+
+def test_what_delta_replaces_is_put_without_a_condition(policies: dict[str, Any]) -> None:
+    anybody = [*policies["bucket"], {"Effect": "Allow", "Action": ["s3:*"], "Resource": ["*"]}]
+    for name in ("_last_checkpoint", "00000000000000000100.checkpoint.parquet"):
+        assert allows(anybody, _put(f"{_FLOWS}/flags/_delta_log/{name}"))
+
+
+def test_nothing_is_read_without_tls(policies: dict[str, Any]) -> None:
+    anybody = [*policies["bucket"], {"Effect": "Allow", "Action": ["s3:*"], "Resource": ["*"]}]
+    plain = Request(
+        "s3:GetObject", f"{_FLOWS}/reports/index.html", {"aws:SecureTransport": "false"}
+    )
+    assert not allows(anybody, plain)

@@ -1,0 +1,84 @@
+"""The memory of a detector, measured: what it says of one batch holds for a larger one."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from models import catalog, footprint
+from models.columns import Categorical, Numeric
+from models.detector import Detector
+from models.encoder import Encoder
+from models.encoder_fit import EncoderFit
+from models.footprint import largest_batch, of_scoring, of_training
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    rng = np.random.default_rng(0)
+    rows = {"a": rng.normal(size=500), "proto": rng.choice(["tcp", "udp"], size=500)}
+    batch = pa.RecordBatch.from_pydict(rows)
+    fit = EncoderFit((Numeric("a"), Categorical("proto")), batch.schema)
+    fit.update(batch)
+    return fit.finish()
+
+
+def autoencoder(encoder: Encoder, width: int) -> Detector:
+    return catalog.build("autoencoder", encoder.layout, {"widths": (width, width)})
+
+
+def test_a_batch_takes_what_was_foreseen_from_smaller_ones(encoder: Encoder) -> None:
+    detector = autoencoder(encoder, 64)
+    found = of_scoring(encoder, detector, CPU)
+
+    def score(rows: int) -> None:
+        with torch.inference_mode():
+            detector.score(footprint._batch(encoder, rows, CPU))
+
+    measured = footprint._peak(score, 4096, CPU)
+    assert found.bytes_of(4096) - found.weights == pytest.approx(measured, rel=0.01)
+    # Two layers of 64 float32 are alive at once, at least.
+    assert found.row >= 2 * 64 * 4
+
+
+def test_a_wider_network_takes_more_and_training_more_than_scoring(encoder: Encoder) -> None:
+    narrow, wide = (of_scoring(encoder, autoencoder(encoder, w), CPU) for w in (32, 256))
+    assert wide.row > 4 * narrow.row
+    assert wide.weights > 20 * narrow.weights
+    learner = autoencoder(encoder, 256)
+    before = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
+    training = of_training(encoder, learner, CPU)
+    assert training.row > wide.row
+    assert training.weights > 3 * wide.weights
+    assert all(torch.equal(before[name], t) for name, t in learner.state_dict().items())
+    assert all(weights.grad is None for weights in learner.parameters())
+
+
+def test_the_rows_that_fit_take_the_room_and_no_more(encoder: Encoder) -> None:
+    found = of_training(encoder, autoencoder(encoder, 64), CPU)
+    room = 64 * 1024**2
+    rows = found.rows_in(room)
+    assert found.bytes_of(rows) <= room < found.bytes_of(rows + 1)
+    assert found.rows_in(found.weights) == 0
+
+
+def test_the_largest_batch_is_doubled_until_the_device_has_no_more() -> None:
+    tried: list[int] = []
+
+    def work(rows: int) -> None:
+        tried.append(rows)
+        if rows > 100:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    assert largest_batch(work, 4096) == 64
+    assert tried == [4096, 1, 2, 4, 8, 16, 32, 64, 128]
+    assert largest_batch(lambda rows: None, 1000) == 1000
+
+
+def test_a_device_without_room_for_one_row_fits_none() -> None:
+    def work(rows: int) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    assert largest_batch(work, 8) == 0

@@ -1,0 +1,47 @@
+"""A driver whose pool works slowly: `python -m tests.nodes.growing ADDRESS SPLITS` prints, for each
+split, the node that worked on it, and in the end what the pool says of itself.
+
+Run as a program, so that its worker travels to the nodes by value.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+import ray
+
+from cluster.lake.snapshot import Split
+from cluster.nodes import nodes
+from cluster.resources import ActorPlan, plan_actors
+from cluster.session import session
+from cluster.stream import Pool, SplitWorker, stream
+
+
+class Slow(SplitWorker):
+    """Half a second of work."""
+
+    def __init__(self, plan: ActorPlan) -> None:
+        super().__init__(plan)
+        self.node = ray.get_runtime_context().get_node_id()
+
+    def answer(self, day: str, split: Any) -> dict[str, Any]:
+        time.sleep(0.5)
+        return {"node": self.node, "split": split.id}
+
+
+def main(address: str, count: int) -> None:
+    splits = [
+        ("2026-01-01", Split(str(n), "a.parquet", "1", (0,), n, n, 1, 8)) for n in range(count)
+    ]
+    with session(address):
+        plan = plan_actors(nodes())
+        pool = Pool(plan, count)
+        for answer in stream(splits, Slow, (), plan):
+            pool.look()
+            print(json.dumps(answer), flush=True)
+        print(json.dumps({"began_with": plan.actors, "most": pool.most}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,198 @@
+"""Nodes that are machines to each other: a network namespace each, with an address of its own.
+
+They meet on a bridge, and share nothing but an S3 server that listens there. Taking a node's link
+down cuts it off as a pulled cable would: its processes live on and hear nobody.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.processes import Command, send, until
+from tests.nodes.machines import HEALTH, MEMORY_BYTES, STORE_BYTES, driver_environment
+
+# TEST-NET-2 of RFC 5737: nobody's, so that no real network is hidden.
+_NETWORK = "198.51.100."
+_BRIDGE = "anomaray0"
+PORT = 6379
+_HEAD = ["--head", "--port", str(PORT), "--include-dashboard", "false"]
+
+
+def missing() -> str | None:
+    """Why there can be no namespaces here; None where there can."""
+    if shutil.which("ip") is None:
+        return "ip is not installed: apt-get install iproute2"
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    name = f"anomaray-try-{os.getpid()}"
+    if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode:
+        return "this machine allows no network namespaces"
+    _ip("netns", "delete", name)
+    return None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One node in its namespace."""
+
+    number: int
+    process: subprocess.Popen[bytes]  # of `ray start --block`
+
+    @property
+    def namespace(self) -> str:
+        return f"anomaray-{self.number}"
+
+    @property
+    def address(self) -> str:
+        return f"{_NETWORK}{10 + self.number}"
+
+    @property
+    def link(self) -> str:
+        """The end of its cable that is on the bridge."""
+        return f"anomaray-v{self.number}"
+
+
+class Network:
+    """Machines on a bridge; the first runs the head, and the drivers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.machines: list[Machine] = []
+        self._lost: list[Machine] = []
+
+    @property
+    def address(self) -> str:
+        return f"{self.machines[0].address}:{PORT}"
+
+    def add(self) -> Machine:
+        """Another machine, with a Ray of one CPU."""
+        number = len(self.machines) + len(self._lost)
+        one = Machine(number, _nothing())
+        _ip("netns", "add", one.namespace)
+        _ip("link", "add", one.link, "type", "veth", "peer", "name", "eth0", "netns", one.namespace)
+        _ip("link", "set", one.link, "master", _BRIDGE, "up")
+        _ip("-n", one.namespace, "address", "add", f"{one.address}/24", "dev", "eth0")
+        _ip("-n", one.namespace, "link", "set", "eth0", "up")
+        _ip("-n", one.namespace, "link", "set", "lo", "up")
+        # Ray asks which address leads out.
+        _ip("-n", one.namespace, "route", "add", "default", "via", server_address())
+        place = ["--address", self.address] if number else _HEAD
+        self.machines.append(Machine(number, self._ray(one, place)))
+        return self.machines[-1]
+
+    def _ray(self, machine: Machine, place: Sequence[str]) -> subprocess.Popen[bytes]:
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", *place]
+        command += ["--node-ip-address", machine.address, "--num-cpus", "1"]
+        command += ["--object-store-memory", str(STORE_BYTES), "--memory", str(MEMORY_BYTES)]
+        command += ["--disable-usage-stats"]
+        with (self.folder / f"ray-{machine.number}.log").open("wb") as log:
+            return subprocess.Popen(
+                _within(machine, command),
+                env={**driver_environment(), **HEALTH},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def command(self, folder: Path, name: str, *arguments: str, **environment: str) -> Command:
+        """A driver on the head's machine: `python -m jobs …`."""
+        whole = {**driver_environment(), **environment}
+        prefix = _within(self.machines[0], [])
+        return Command((*arguments, "--address", self.address), whole, folder, name, prefix)
+
+    def cut(self, machine: Machine) -> None:
+        """Nothing reaches the machine any more, nor leaves it."""
+        self.machines.remove(machine)
+        self._lost.append(machine)
+        _ip("link", "set", machine.link, "down")
+
+    def alive(self) -> int:
+        """Nodes that the head counts as living."""
+        script = (
+            "import ray, cluster; ray.init(address='auto', log_to_driver=False);"
+            "print('living', sum(node['Alive'] for node in ray.nodes()))"
+        )
+        found = subprocess.run(
+            _within(self.machines[0], [sys.executable, "-c", script]),
+            env={**driver_environment(), "RAY_ADDRESS": self.address},
+            capture_output=True,
+            text=True,
+        )
+        counted = [line for line in found.stdout.splitlines() if line.startswith("living ")]
+        return int(counted[0].split()[1]) if counted else 0
+
+    def processes(self, machine: Machine, title: str) -> list[int]:
+        """Those of the machine that have this word in their title."""
+        found = subprocess.run(
+            ["ip", "netns", "pids", machine.namespace], capture_output=True, text=True
+        )
+        pids = []
+        for pid in found.stdout.split():
+            with suppress(OSError):
+                if title in Path(f"/proc/{pid}/cmdline").read_text(errors="replace"):
+                    pids.append(int(pid))
+        return pids
+
+    def holding(self, title: str) -> list[Machine]:
+        """The machines with a process that has this word in its title, the head's first."""
+        return [machine for machine in self.machines if self.processes(machine, title)]
+
+    def close(self) -> None:
+        for machine in [*self.machines, *self._lost]:
+            self._end(machine)
+            _ip("netns", "delete", machine.namespace)
+
+    def _end(self, machine: Machine) -> None:
+        """Every process of the namespace."""
+
+        def ended() -> bool:
+            for pid in self.processes(machine, ""):
+                send(pid, signal.SIGKILL)
+            return not self.processes(machine, "")
+
+        until(ended, 20)
+        machine.process.wait(timeout=20)
+
+
+@contextmanager
+def network(folder: Path, nodes: int) -> Iterator[Network]:
+    """A bridge with so many machines until the end of the block."""
+    with ExitStack() as stack:
+        _ip("link", "add", _BRIDGE, "type", "bridge")
+        stack.callback(_ip, "link", "delete", _BRIDGE)
+        _ip("address", "add", f"{_NETWORK}1/24", "dev", _BRIDGE)
+        _ip("link", "set", _BRIDGE, "up")
+        there = Network(folder)
+        stack.callback(there.close)
+        for _ in range(nodes):
+            there.add()
+        deadline = time.monotonic() + 90
+        while there.alive() < nodes:
+            if time.monotonic() > deadline:
+                logs = "\n".join(p.read_text()[-1500:] for p in sorted(folder.glob("ray-*.log")))
+                raise RuntimeError(f"{there.alive()} of {nodes} nodes joined:\n{logs}")
+        yield there
+
+
+def server_address() -> str:
+    """Where a server has to listen to be reached by every machine."""
+    return f"{_NETWORK}1"
+
+
+def _within(machine: Machine, command: Sequence[str]) -> list[str]:
+    return ["ip", "netns", "exec", machine.namespace, *command]
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+def _nothing() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["true"])

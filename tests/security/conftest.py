@@ -1,0 +1,90 @@
+"""A night over a hostile lake, once for all tests: every file it left, every line it said."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from cluster.lake.signatures import make_key
+from jobs.__main__ import app
+from tests.security import hostile
+
+ROOT = Path(__file__).parents[2]
+KEY = "0123456789abcdef" * 4
+DAY = hostile.DAYS[3]
+# What people and machines read.
+READING = (
+    ("flags", "--limit", "300"),
+    ("flags", "--json"),
+    ("flags", "--limit", "300", "--sql", "SELECT note, account FROM flags"),
+    ("plan", "--day", DAY),
+    ("plan", "--day", DAY, "--json"),
+    ("check",),
+    ("registry",),
+)
+
+
+@dataclass(frozen=True)
+class Night:
+    """What a training and a night left behind."""
+
+    folder: Path  # with the watch, `out`, and `export`
+    said: dict[str, tuple[str, str]]  # stdout and stderr by command
+    logs: Path  # of Ray
+
+    @property
+    def reports(self) -> Path:
+        return self.folder / "out" / "reports" / f"day={DAY}"
+
+    @property
+    def card(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((self.reports / "run_card.json").read_text())
+        return document
+
+    def rows(self, table: str) -> pa.Table:
+        """All rows in the files of a table."""
+        files = sorted((self.folder / "out" / table).rglob("*.parquet"))
+        return pa.concat_tables([pq.read_table(file, partitioning=None) for file in files])
+
+
+@pytest.fixture(scope="session")
+def night() -> Iterator[Night]:
+    folder = Path(tempfile.mkdtemp(prefix="night-"))  # short: Ray's sockets are in it
+    try:
+        key_file = folder / "signing.pem"
+        watch = str(hostile.write(folder, make_key(key_file).public))
+        said = {"nightly": run(folder, "nightly", watch, "--sign-with", str(key_file))}
+        for verb, *options in (*READING, ("flags", "--export", str(folder / "export"))):
+            answer = CliRunner(env={"COLUMNS": "200"}).invoke(app, [verb, watch, *options])
+            assert answer.exit_code == 0, answer.output
+            said[" ".join([verb, *options])] = answer.stdout, answer.stderr
+        yield Night(folder, said, folder / "ray")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(folder: Path, *arguments: str) -> tuple[str, str]:
+    """One command as a person gives it: its stdout and stderr."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment |= {"ANOMARAY_HMAC_KEY": KEY, "RAY_TMPDIR": str(folder / "ray"), "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        timeout=240,
+    )
+    out, err = done.stdout.decode(), done.stderr.decode()
+    assert done.returncode == 0, f"{arguments}: {err}"
+    return out, err

@@ -1,0 +1,171 @@
+"""Files that declare more than they hold are set aside by their footers, in little memory."""
+
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.lake import limits, reading, snapshot
+from cluster.lake.reading import UnreadableFile
+from cluster.lake.store import Store
+from tests.lake.parquet_files import encoded, numbered
+from tests.security import footers
+
+MB = 1024**2
+# What a look at a bomb may take beyond the process as it was: the largest footer here has 3 MB.
+MEMORY = 200 * MB
+
+# Looks at a day within a limit of address space, and prints what was set aside, and the memory.
+_LOOK = """
+import json, resource, sys
+from cluster.lake import snapshot
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+now = int(status["VmSize"].split()[0]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (now + 1024**3, now + 1024**3))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+taken = snapshot.take(sys.argv[1], None, "all")
+rejected = {file.key: [file.rule, file.message] for file in taken.rejected}
+grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+print(json.dumps([rejected, len(taken.files), grown]))
+"""
+
+
+def zeros(groups: int, rows: int, dictionary: bool = False) -> bytes:
+    """Row groups of int64 zeros, which zstd makes almost nothing of."""
+    table = pa.table({"n": np.zeros(rows, np.int64)})
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        sink, table.schema, compression="zstd", use_dictionary=dictionary
+    ) as writer:
+        for _ in range(groups):
+            writer.write_table(table, row_group_size=rows)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def one_huge_text() -> bytes:
+    offsets, zeros = pa.array([0, 300 * MB], pa.int32()).buffers()[1], np.zeros(300 * MB, np.uint8)
+    text = pa.Array.from_buffers(pa.binary(), 1, [None, offsets, pa.py_buffer(zeros)])
+    options = {"use_dictionary": False, "write_statistics": False, "write_page_checksum": False}
+    return encoded(pa.table({"text": text}), compression="zstd", **options)
+
+
+def with_footer_length(length: int) -> bytes:
+    data = encoded(numbered(10))
+    return data[:-8] + struct.pack("<I", length) + b"PAR1"
+
+
+# How it is made, the rule that it breaks, and words of the message.
+BOMBS: dict[str, tuple[Callable[[], bytes], str, str]] = {
+    "gigabytes": (lambda: zeros(300, MB), "oversized", "uncompressed"),
+    "one_huge_text": (one_huge_text, "oversized", "a row at most"),
+    "wide": (lambda: footers.wide(100_000), "oversized", "10,000 columns"),
+    "wider_than_allowed": (lambda: footers.wide(10_001), "oversized", "10,001 columns"),
+    "deep": (lambda: footers.deep(1_000), "oversized", "nested deeper"),
+    "claims_columns": (lambda: footers.file([], 2**31 - 1), "oversized", "longer list"),
+    "claims_groups": (
+        lambda: footers.file([footers.group(b"s", 1), footers.leaf(b"x")], None, 2**31 - 1),
+        "oversized",
+        "longer list",
+    ),
+    "claims_children": (
+        lambda: footers.file([footers.group(b"s", 2**30), footers.leaf(b"x")]),
+        "unreadable",
+        "damaged footer",
+    ),
+    "footer_beyond_the_file": (lambda: with_footer_length(2**31), "unreadable", "damaged footer"),
+}
+
+
+@pytest.fixture(scope="module")
+def looked(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[str]], int, int]:
+    """All bombs in one day, with one good file, as a process with little memory sees them."""
+    folder = tmp_path_factory.mktemp("bombs")
+    for name, (make, _, _) in BOMBS.items():
+        (folder / f"{name}.parquet").write_bytes(make())
+    (folder / "good.parquet").write_bytes(encoded(numbered(10)))
+    done = subprocess.run(
+        [sys.executable, "-c", _LOOK, str(folder)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    rejected, good, grown = json.loads(done.stdout)
+    return rejected, good, grown
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_set_aside_by_its_footer(
+    name: str, looked: tuple[dict[str, list[str]], int, int]
+) -> None:
+    _, expected_rule, words = BOMBS[name]
+    rule, message = looked[0][f"{name}.parquet"]
+    assert rule == expected_rule, message
+    assert words in message
+    assert message.startswith(f"{name}.parquet ")
+
+
+def test_a_day_of_bombs_is_looked_at_in_little_memory(
+    looked: tuple[dict[str, list[str]], int, int],
+) -> None:
+    rejected, good, grown = looked
+    assert (len(rejected), good) == (len(BOMBS), 1)
+    assert grown < MEMORY
+
+
+def test_a_footer_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    with path.open("wb") as file:  # sparse: nothing is written between
+        file.write(b"PAR1")
+        file.truncate(limits.FOOTER_BYTES + 4096)
+        file.seek(0, 2)
+        file.write(struct.pack("<I", limits.FOOTER_BYTES + 1) + b"PAR1")
+    (rejected,) = snapshot.take(str(tmp_path), None, "all").rejected
+    assert (rejected.rule, "footer has 67,108,865 bytes" in rejected.message) == ("oversized", True)
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_a_column_of_one_value_is_no_bomb(dictionary: bool, tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(zeros(4, MB, dictionary))
+    assert not snapshot.take(str(tmp_path), None, "all").rejected
+
+
+@pytest.fixture
+def large_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """40 rows of 1 MB that do not compress, where a batch may have 4 MB."""
+    monkeypatch.setattr(limits, "BATCH_BYTES", 4 * MB)
+    texts = [f"{i:06}" * (MB // 6) for i in range(40)]
+    table = pa.table({"n": range(40), "text": texts})
+    store = Store.open(str(tmp_path / "lake"))
+    store.put("a.parquet", encoded(table, compression="none", use_dictionary=False))
+    return store
+
+
+def test_rows_of_a_megabyte_come_in_batches_of_few(large_rows: Store) -> None:
+    (split,) = snapshot.cut(snapshot.take(large_rows.uri, None, "all"), 1000, 10**9)
+    found = list(reading.read(large_rows, split, ("n", "text"), 64))
+    assert max(rows.batch.num_rows for rows in found) <= 4
+    assert [n for rows in found for n in rows.batch.column("n").to_pylist()] == list(range(40))
+    small = list(reading.read(large_rows, split, ("n",), 64))
+    assert [rows.batch.num_rows for rows in small] == [40]
+
+
+def test_a_bomb_put_in_place_of_a_file_after_the_snapshot_is_not_read(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    store.put("a.parquet", encoded(numbered(10)))
+    (split,) = snapshot.cut(snapshot.take(store.uri, None, "all"), 1000, 10**9)
+    store.put("a.parquet", footers.wide(100_000))
+    now = store.stat("a.parquet").version
+    with pytest.raises(UnreadableFile, match="longer list") as told:
+        list(reading.read(store, replace(split, version=now), ("n",), 64))
+    assert told.value.rule == "oversized"

@@ -1,0 +1,154 @@
+"""What a spec names stays where it names it: no way out of a URI, of a day, or of a registry."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster.lake import snapshot
+from cluster.lake.registry import Registry
+from cluster.lake.store import Missing, Store
+from jobs.spec import SpecRefused, load
+from models.refusal import Refusal
+from tests.lake.parquet_files import encoded, numbered
+from tests.security import hostile
+
+WAYS_OUT = (
+    "../other",
+    "a/../../other",
+    "..",
+    "/etc",
+    "//etc",
+    "a//b",
+    "a\\..\\b",
+    "a\x00b",
+    "a\nb",
+    ".",
+    "",
+)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    """A store with one day, beside a folder that is none of its business."""
+    for folder in ("lake/day=1", "other"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.parquet").write_bytes(encoded(numbered(3)))
+    return tmp_path / "lake"
+
+
+@pytest.mark.parametrize("key", WAYS_OUT)
+def test_no_key_leads_out_of_a_store(key: str, lake: Path) -> None:
+    store = Store.open(str(lake))
+    for use in (
+        store.stat,
+        store.read,
+        store.child,
+        store.delete,
+        store.open_parquet,
+        lambda key: store.put(key, b""),
+        lambda key: store.create(key, b""),
+    ):
+        with pytest.raises(Refusal):
+            use(key)
+
+
+@pytest.mark.parametrize("day", WAYS_OUT)
+def test_no_day_leads_out_of_the_input(day: str, lake: Path) -> None:
+    with pytest.raises(Refusal):
+        snapshot.take(str(lake), "day", day)
+
+
+@pytest.mark.parametrize("name", ["day=..", "day=%2e%2e", "day=..%2F..%2Fother", "day=a%00b"])
+def test_no_encoded_day_leads_out_of_the_input(name: str, lake: Path) -> None:
+    (lake / name).mkdir()
+    with pytest.raises(Refusal, match="is not allowed"):
+        snapshot.days(str(lake), "day")
+
+
+@pytest.mark.parametrize("target", ["other/a.parquet", "other"])
+def test_a_link_that_leads_out_of_the_input_is_not_followed(target: str, lake: Path) -> None:
+    (lake / "day=1" / "link.parquet").symlink_to(lake.parent / target)
+    with pytest.raises(Refusal, match="a link that leads out of"):
+        snapshot.take(str(lake), "day", "1")
+
+
+def test_a_day_that_is_a_link_out_of_the_input_is_not_followed(lake: Path) -> None:
+    (lake / "day=2").symlink_to(lake.parent / "other")
+    with pytest.raises(Refusal, match="a link that leads out of"):
+        snapshot.take(str(lake), "day", "2")
+
+
+def test_nothing_is_written_or_read_through_a_link_out_of_the_output(lake: Path) -> None:
+    (lake / "flags").symlink_to(lake.parent / "other")
+    store = Store.open(str(lake)).child("day=1")
+    assert store.exists("a.parquet")
+    for use in (
+        lambda: Store.open(str(lake)).put("flags/x", b""),
+        lambda: Store.open(str(lake)).create("flags/x", b""),
+        lambda: Store.open(str(lake)).read("flags/a.parquet"),
+        lambda: Store.open(str(lake)).delete("flags/a.parquet"),
+        lambda: Store.open(str(lake)).child("flags"),
+        lambda: Store.open(str(lake)).list(),
+    ):
+        with pytest.raises(Refusal, match="a link that leads out of"):
+            use()
+    assert [path.name for path in (lake.parent / "other").iterdir()] == ["a.parquet"]
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_a_lake_is_set_aside_and_not_waited_for(lake: Path) -> None:
+    os.mkfifo(lake / "day=1" / "pipe.parquet")
+    taken = snapshot.take(str(lake), "day", "1")
+    found = [(file.key, file.rule) for file in taken.rejected]
+    assert found == [("day=1/pipe.parquet", "empty_file")]
+    store = Store.open(str(lake))
+    for use in (store.open_parquet, store.read, store.stat):
+        with pytest.raises(Missing):
+            use("day=1/pipe.parquet")
+
+
+def test_a_store_that_is_itself_a_link_is_used_and_links_inside_are_followed(lake: Path) -> None:
+    (lake.parent / "link").symlink_to(lake)
+    (lake / "day=2").symlink_to(lake / "day=1")
+    assert snapshot.days(str(lake.parent / "link"), "day") == ("1", "2")
+    assert snapshot.take(str(lake.parent / "link"), "day", "2").rows == 3
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", "a\\b", "a\nb"])
+def test_no_id_leads_out_of_a_registry(name: str, lake: Path) -> None:
+    registry = Registry(Store.open(str(lake)))
+    for use in (registry.files, registry.threshold, lambda name: registry.promote(name, "t")):
+        with pytest.raises(Refusal):
+            use(name)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://evil.example/x",
+        "http://169.254.169.254/latest/meta-data",
+        "ftp://evil.example/x",
+        "file://evil.example/x",
+        "s3://key:secret@bucket/x",
+        "s3://bucket/../other",
+        "s3:///x",
+        "x\ny",
+    ],
+)
+def test_no_place_but_a_path_or_s3_is_opened(uri: str) -> None:
+    with pytest.raises(Refusal):
+        Store.open(uri).list()
+
+
+@pytest.mark.parametrize("uri", ["https://evil.example/x", "s3://key:secret@bucket/x", "x\ny"])
+def test_no_spec_names_such_a_place(uri: str, tmp_path: Path) -> None:
+    spec = hostile.spec(tmp_path)
+    spec["input"] = {"uri": uri}
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(spec))
+    with pytest.raises(
+        SpecRefused, match=r"input\.uri: expected (a path|s3://bucket/prefix)"
+    ) as told:
+        load(tmp_path / "bad.yaml")
+    assert "secret" not in str(told.value)
