@@ -62,9 +62,12 @@ class KeySample:
         self._keep(np.concatenate([self.keys, keys]), np.concatenate([self.counts, counts]))
 
     def merge(self, other: "KeySample") -> None:
-        self._keep(
-            np.concatenate([self.keys, other.keys]), np.concatenate([self.counts, other.counts])
-        )
+        keys, counts = other.keys, other.counts
+        if len(self.keys) == _K:  # soon full, and then hardly any key is among the smallest
+            few = int(np.searchsorted(keys, self.keys[-1], side="right"))
+            keys, counts = keys[:few], counts[:few]
+        if len(keys):
+            self._keep(np.concatenate([self.keys, keys]), np.concatenate([self.counts, counts]))
 
     def _keep(self, keys: np.ndarray, counts: np.ndarray) -> None:
         unique, place = np.unique(keys, return_inverse=True)

@@ -22,7 +22,7 @@ from cluster.outcome import Found, Outcome, ReadSplit
 from cluster.resources import ActorPlan
 from cluster.sensitive import Disguise
 from cluster.stages import Stages
-from cluster.stream import SplitWorker, stream
+from cluster.stream import Descriptor, SplitWorker, stream
 from models.bundle import open_bundle
 from models.columns import Roles
 from models.extracted import joined
@@ -55,7 +55,7 @@ class ScoringJob:
 
 
 def score(
-    job: ScoringJob, day: str, tasks: Sequence[Task], plan: ActorPlan
+    job: ScoringJob, day: str, tasks: Sequence[Descriptor], plan: ActorPlan
 ) -> Iterator[dict[str, Any]]:
     """Score the tasks over Ray Data; yields their receipts, in any order."""
     yield from stream([(day, task) for task in tasks], Scorer, (job,), plan)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 import ray.data
 import torch
 
@@ -29,6 +30,9 @@ _context.enable_progress_bars = False  # ours says more
 # A pool grows while each actor has more tasks than threads. Ray Data's own threshold, 1.75 tasks a
 # thread, is never reached by an actor that has one task more than it has threads (ray#59144).
 _context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+
+
+Descriptor = Split | Task | str  # or its document, as JSON
 
 
 class SplitWorker:
@@ -51,7 +55,7 @@ class SplitWorker:
 
 
 def stream(
-    splits: Sequence[tuple[str, Split | Task]],
+    splits: Sequence[tuple[str, Descriptor]],
     worker: type[SplitWorker],
     arguments: tuple[Any, ...],
     plan: ActorPlan,
@@ -93,7 +97,7 @@ def alive() -> int:
 
 
 def over(
-    splits: Sequence[tuple[str, Split | Task]],
+    splits: Sequence[tuple[str, Descriptor]],
     worker: type[Any],
     arguments: tuple[Any, ...],
     plan: ActorPlan,
@@ -103,15 +107,15 @@ def over(
     The pool starts with the actors that the nodes hold, waits for those that do not fit, and where
     the plan `grows`, adds to them when nodes come: Ray Data looks for new ones every 20 s.
     """
-    items = [{"day": day, "split": json.dumps(split.to_document())} for day, split in splits]
-    return ray.data.from_items(items, override_num_blocks=min(len(items), _BLOCKS)).map_batches(
+    most = max(1, len(splits))
+    return ray.data.from_arrow(blocks_of(splits)).map_batches(
         worker,
         fn_constructor_args=arguments,
         batch_size=1,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(
-            min_size=min(plan.actors, max(1, len(items))),
-            max_size=max(1, len(items)) if plan.grows else min(plan.actors, max(1, len(items))),
+            min_size=min(plan.actors, most),
+            max_size=most if plan.grows else min(plan.actors, most),
             max_tasks_in_flight_per_actor=plan.threads + 1,
             max_concurrent_calls_per_actor=plan.threads,
             enable_true_multi_threading=True,
@@ -125,6 +129,17 @@ def over(
 def descriptors(batch: dict[str, np.ndarray]) -> list[tuple[str, Split]]:
     """The (day, split) pairs in a batch of `over`."""
     return _items(batch, Split)
+
+
+def blocks_of(splits: Sequence[tuple[str, Descriptor]]) -> list[pa.Table]:
+    """What Ray Data is given; not `from_items`, which holds a dictionary for each of a million."""
+    size = max(1, -(-len(splits) // _BLOCKS))
+    return [_block(splits[at : at + size]) for at in range(0, len(splits), size)]
+
+
+def _block(splits: Sequence[tuple[str, Descriptor]]) -> pa.Table:
+    texts = [s if isinstance(s, str) else json.dumps(s.to_document()) for _, s in splits]
+    return pa.table({"day": [day for day, _ in splits], "split": texts})
 
 
 def _items(batch: dict[str, np.ndarray], kind: type[Any]) -> list[tuple[str, Any]]:

@@ -84,10 +84,12 @@ class Account:
 
     def shards(self, kind: str) -> list[Shard]:
         """Shards of all splits in the order of their ids: the commit does not depend on timing."""
+        named = f'"{kind}":'.encode()
         return [
             Shard.from_document(document)
             for _, shards in sorted(self._shards.items())
-            for document in json.loads(shards).get(kind, ())
+            if named in shards
+            for document in json.loads(shards)[kind]
         ]
 
     def to_document(self) -> dict[str, Any]:

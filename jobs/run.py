@@ -1,13 +1,12 @@
 """A run: one day, one bundle, one threshold, one spec."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from cluster.intake import CHUNKS
 from cluster.lake.registry import Entry
-from cluster.lake.snapshot import Snapshot, Task
+from cluster.lake.snapshot import Snapshot
 from cluster.lake.store import Store
 from cluster.resources import Demand
 from cluster.scoring import ScoringJob
@@ -63,11 +62,10 @@ class Run:
             key_id=self.key_id,
         )
 
-    def demand(self, tasks: Sequence[Task]) -> Demand:
-        """The memory that an actor needs for the largest of these tasks: its split, and computing
+    def demand(self, split: int) -> Demand:
+        """The memory that an actor needs for splits of so many bytes at most: one, and computing
         one chunk while a batch of them is encoded. A bundle of before it was measured counts its
         splits alone."""
-        split = max((split.bytes for task in tasks for split in task.splits), default=0)
         measured = self.bundle.metadata.get("memory")
         if measured is None:
             return Demand(split)

@@ -11,7 +11,6 @@ from cluster import scoring
 from cluster.lake import schemas, shard, snapshot
 from cluster.lake.journal import Journal
 from cluster.lake.registry import Registry
-from cluster.lake.snapshot import Task
 from cluster.lake.store import Store
 from cluster.lake.table import LakeTable, counter
 from cluster.nodes import nodes
@@ -24,8 +23,8 @@ from jobs.books import Balance
 from jobs.champion import champion_of, need_newest
 from jobs.compaction import Compaction
 from jobs.console import Fact, say, step
-from jobs.days import plan_tasks
 from jobs.gates import Gate
+from jobs.planned import open_books
 from jobs.profile import Clock, slowest
 from jobs.run import Run
 from jobs.spec import Spec
@@ -87,19 +86,16 @@ def score(
     _need_create_once(output, single_writer)
     journal = Journal(output.child(RUNS), run.run_id)
     with clock("plan"):
-        splits = _tasks(run, journal)
         compaction = Compaction(journal)
-        balance = Balance(run.snapshot, len(splits))
-        balance.merge(compaction.recover(splits.keys()))
-        # Longest first, so that no straggler ends the run.
-        waiting = (split for key, split in splits.items() if key not in balance.splits)
-        todo = sorted(waiting, key=lambda split: -split.rows)
+        balance, todo = open_books(run.snapshot, _facts(run), journal, compaction)
     if done := len(balance.splits):
-        say(f"resuming run {run.run_id}: {done:,} of {len(splits):,} splits are done")
+        say(f"resuming run {run.run_id}: {done:,} of {balance.planned:,} splits are done")
     began = time.monotonic()
     with session(address) as where:
         remote = output.remote or Store.open(run.snapshot.uri).remote
-        plan = plan_actors(nodes(), run.demand(todo), remote)
+        plan = plan_actors(
+            nodes(), run.demand(max((task.bytes for task in todo), default=0)), remote
+        )
         pool = Pool(plan, len(todo))
         clock.threads, clock.rows = pool.planned * plan.threads, sum(s.rows for s in todo)
 
@@ -109,7 +105,8 @@ def score(
 
         with step(f"score {day}", clock.rows, live) as progress:
             say(where)
-            for record in clock.waiting(scoring.score(run.job, day, todo, plan)):
+            texts = [task.text for task in todo]
+            for record in clock.waiting(scoring.score(run.job, day, texts, plan)):
                 balance.merge(compaction.add(record))
                 clock.actors.update(record["stages"])
                 progress.advance(
@@ -159,18 +156,15 @@ def _need_create_once(output: Store, single_writer: bool) -> None:
     )
 
 
-def _tasks(run: Run, journal: Journal) -> dict[str, Task]:
-    """The plan of the run: as it was first written down, so that a resumed run has the same."""
-    document = {
+def _facts(run: Run) -> dict[str, Any]:
+    """What the plan says of the run, beside its tasks."""
+    return {
         "watch": run.spec.name,
         "day": run.day,
         "snapshot": run.snapshot.digest,
         "bundle": run.bundle.id,
         "threshold": run.threshold.id,
-        "tasks": [task.to_document() for task in plan_tasks(run.snapshot)],
     }
-    plan = journal.write_plan(document)
-    return {task.id: task for task in map(Task.from_document, plan["tasks"])}
 
 
 def _finish(

@@ -1,16 +1,20 @@
 """The journal of a run: what is done, and how often what was tried. It is the checkpoint."""
 
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cluster.lake import documents
 from cluster.lake.store import Missing, Store
+from models.refusal import Refusal
 
 # Records are small reads that wait for the network: more threads than CPUs.
 _THREADS = 16
 _AHEAD = 256
+# Folders of records that are listed side by side: of a million records, 4 MB of answers each.
+_LISTED = 4
+_HEAD, _TAIL = '"tasks":[\n', "\n]}\n"  # around the lines of a plan
 
 
 class Journal:
@@ -20,12 +24,19 @@ class Journal:
     def __init__(self, store: Store, run_id: str) -> None:
         self.store = store.child(run_id)
 
-    def write_plan(self, document: dict[str, Any]) -> dict[str, Any]:
-        """Write the plan down, once; the plan that counts: ours, or an earlier one."""
-        return self._once("plan.json", document)
+    def write_plan(self, facts: dict[str, Any], tasks: Iterable[dict[str, Any]]) -> list[str]:
+        """Write the plan down, once; each task of the plan that counts, as JSON: ours, or those of
+        an earlier one.
 
-    def read_plan(self) -> dict[str, Any] | None:
-        return self._read("plan.json")
+        It is one JSON document with a line a task, so that nobody has to hold a million tasks as
+        objects.
+        """
+        opening = documents.encode(facts)[:-1].decode() + ("," if facts else "")
+        lines = ",\n".join(documents.encode(task).decode() for task in tasks)
+        text = f"{opening}{_HEAD}{lines}{_TAIL}"
+        if not self.store.create("plan.json", text.encode()):
+            text = self.store.read("plan.json").decode()
+        return _lines(text, f"{self.store.uri}/plan.json")
 
     def begin_attempt(self, split_id: str, limit: int) -> int | None:
         """The number of this attempt at the split, from 1; None where `limit` were begun before.
@@ -49,13 +60,20 @@ class Journal:
 
     def record(self, split_id: str, receipt: dict[str, Any]) -> dict[str, Any]:
         """Record that the split is done, once; the record that counts: ours, or an earlier one."""
-        return self._once(f"splits/{split_id}.json", receipt)
+        return self._once(record_key(split_id), receipt)
 
     def records(self, splits: Collection[str]) -> Iterator[dict[str, Any]]:
         """The records of those of these splits that have one."""
         if not splits:
             return
-        keys = [found.key for found in self.store.list("splits") if _split(found.key) in splits]
+
+        def among(folder: str) -> list[str]:
+            found = self.store.list(f"splits/{folder}")
+            return [one.key for one in found if _split(one.key) in splits]
+
+        folders = self.store.folders("splits")
+        with ThreadPoolExecutor(_LISTED) as threads:
+            keys = [key for some in threads.map(among, folders) for key in some]
         yield from self._read_all(keys)
 
     def write_segment(self, document: dict[str, Any]) -> None:
@@ -97,5 +115,19 @@ class Journal:
         return documents.decode(data, f"{self.store.uri}/{key}")
 
 
+def record_key(split_id: str) -> str:
+    """In one of 16 folders, by the first digit of the id: S3 lists a thousand keys a request, one
+    request after the other, which took minutes for a million records in one folder."""
+    return f"splits/{split_id[0]}/{split_id}.json"
+
+
 def _split(key: str) -> str:
-    return key.removeprefix("splits/").removesuffix(".json")
+    return key.rpartition("/")[2].removesuffix(".json")
+
+
+def _lines(text: str, where: str) -> list[str]:
+    _, begun, rest = text.partition(_HEAD)
+    if not begun or not rest.endswith(_TAIL):
+        raise Refusal(f"{where}: expected a plan with a line a task, found something else")
+    lines = rest.removesuffix(_TAIL)
+    return lines.split(",\n") if lines else []

@@ -12,7 +12,7 @@ from cluster.lake.store import Store, check_key
 from models.refusal import Refusal
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Shard:
     """A file of a table, before and after its commit."""
 

@@ -36,7 +36,7 @@ STEPS = {
     "plan": r"^_runs/[^/]+/plan\.json$",
     "attempt": r"^_runs/[^/]+/attempts/[^/]+$",
     "shard": r"^flags/day=[^/]+/part-[^/]+\.parquet$",
-    "record": r"^_runs/[^/]+/splits/[^/]+\.json$",
+    "record": r"^_runs/[^/]+/splits/[^/]+/[^/]+\.json$",
     "side commit": r"^quarantine/_delta_log/0*1\.json$",
     "commit": r"^flags/_delta_log/0*1\.json$",
     "run card": r"^reports/.*run_card\.(html|json)$",
@@ -251,7 +251,7 @@ class Trial:
         for found in self.lake.output.child(RUNS).list():
             parts = found.key.split("/")
             if parts[1:2] == ["splits"]:
-                done.add(f"{parts[0]}/{parts[2].removesuffix('.json')}")
+                done.add(f"{parts[0]}/{parts[-1].removesuffix('.json')}")
             elif parts[1:2] == ["attempts"]:
                 attempts.add(f"{parts[0]}/{parts[2]}")
         return Progress(frozenset(done), frozenset(attempts))

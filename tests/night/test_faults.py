@@ -66,8 +66,8 @@ def test_a_killed_driver_resumes_without_scoring_a_finished_split_twice(
     spec = load(path)
     cut_into_files(Path(spec.input.uri) / f"day={DAY}", 24)
     runs = Path(spec.output.uri) / "_runs"
-    kill_when(start("score", str(path), "--day", DAY), runs, "*/splits/*.json", 5)
-    finished = {p.stem for p in runs.glob("*/splits/*.json")}
+    kill_when(start("score", str(path), "--day", DAY), runs, "*/splits/*/*.json", 5)
+    finished = {p.stem for p in runs.glob("*/splits/*/*.json")}
     assert len(finished) >= 5
     done = start("score", str(path), "--day", DAY, "--json")
     output, errors = done.communicate(timeout=240)

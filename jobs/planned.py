@@ -1,0 +1,44 @@
+"""The plan of a run as it was first written down, and what of it is done."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from cluster.lake import documents
+from cluster.lake.journal import Journal
+from cluster.lake.snapshot import Snapshot
+from jobs.books import Balance
+from jobs.compaction import Compaction
+from jobs.days import plan_tasks
+
+
+class Planned(NamedTuple):
+    """A task of the plan. The text stands for it: as an object it takes three times the memory,
+    and only the actor that is handed it needs more."""
+
+    rows: int
+    bytes: int  # of its largest split, uncompressed
+    text: str  # `Task.to_document` as JSON
+
+
+def open_books(
+    taken: Snapshot, facts: dict[str, Any], journal: Journal, compaction: Compaction
+) -> tuple[Balance, list[Planned]]:
+    """The books of a run as they stand, and the tasks to do, longest first, so that no straggler
+    ends the run. `facts` stand beside the tasks in the plan."""
+    tasks = _planned(taken, facts, journal)
+    balance = Balance(taken, len(tasks))
+    balance.merge(compaction.recover(tasks.keys()))
+    todo = [task for key, task in tasks.items() if key not in balance.splits]
+    return balance, sorted(todo, key=lambda task: -task.rows)
+
+
+def _planned(taken: Snapshot, facts: dict[str, Any], journal: Journal) -> Mapping[str, Planned]:
+    """The tasks by their ids, of the plan that counts: a resumed run has that of the first."""
+    lines = journal.write_plan(facts, (task.to_document() for task in plan_tasks(taken)))
+    return dict(_read(line, journal) for line in lines)
+
+
+def _read(line: str, journal: Journal) -> tuple[str, Planned]:
+    task = documents.decode(line.encode(), f"a task of the plan in {journal.store.uri}")
+    rows = sum(split["rows"] for split in task["splits"])
+    return str(task["id"]), Planned(rows, max(split["bytes"] for split in task["splits"]), line)
