@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-slow lint infra bench bench-more bench-growth bench-s3 bench-night quality chaos nodes audit clean
+.PHONY: help demo test test-slow lint infra bench bench-more bench-growth bench-s3 bench-night bench-plan quality chaos nodes audit clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -83,6 +83,9 @@ bench-s3: .venv-bench/.done ## W1 from local disk and from S3 (rclone on the loo
 
 bench-night: .venv/.done ## rows per second and peak memory of training and of a backfill (FOLDER, SCALE)
 	$(BIN)/python -m tests.bench.night --folder $(or $(FOLDER),demo/night) --scale $(or $(SCALE),17.3)
+
+bench-plan: .venv/.done ## the driver of a million splits: time and memory of each step (SPLITS)
+	$(BIN)/python -m tests.bench.plan --splits $(or $(SPLITS),1000000)
 
 quality: .venv/.done ## the catalogue on public sets, five seeds, resumable; docs/quality.md (FOLDER, SEEDS)
 	$(BIN)/python -m tests.quality run --folder $(or $(FOLDER),demo/quality) --seeds $(or $(SEEDS),5)

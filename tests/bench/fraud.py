@@ -45,6 +45,8 @@ LEARNED = [f"2018-06-{day:02}" for day in range(1, 8)]
 JUDGED = [f"2018-06-{day:02}" for day in range(15, 22)]
 SUPERVISED = ("classifier",)
 UNSUPERVISED = ("autoencoder", "isolation_forest", "pca", "knn", "ensemble")
+# Without the isolation forest of its default, which is the weakest of the four here.
+OPTIONS = {"ensemble": {"members": [{"name": n} for n in ("autoencoder", "knn", "pca")]}}
 # What the rows tell: an amount above 220, or one far above the customer's own.
 TOLD = (1, 3)
 DELAY = 7  # days until a label is known
@@ -107,7 +109,7 @@ def scores(spec: Spec, detectors: Sequence[str]) -> pa.Table:
     encoder = fit.finish()
     for name in detectors:
         torch.manual_seed(0)
-        detector = catalog.build(name, encoder.layout, {})
+        detector = catalog.build(name, encoder.layout, OPTIONS.get(name, {}))
         labels = catalog.CATALOG[name].labels != "none"
         learn(
             detector,

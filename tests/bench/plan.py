@@ -42,7 +42,7 @@ COLUMNS = tuple((f"column_{number}", "double") for number in range(20))
 FLAGS = 250  # of a split: 1 in 4,000 rows
 # Answers that are made up before the clock runs; making one takes longer than adding it up.
 KINDS = 500
-# Splits that the killed driver had no segment of: half of the largest number.
+# Splits that the killed driver had not heard of; before them are up to 999 without a segment.
 TAIL = 500
 
 
@@ -127,14 +127,14 @@ class Night:
         with _told("sum up"):
             for number, split in enumerate(ids[:-TAIL]):
                 balance.merge(compaction.add(answer_of(split, kinds[number % KINDS], number)))
-        self._record(ids, kinds)
+        self._record(ids, kinds, (self.splits - TAIL) // compaction.segment * compaction.segment)
 
-    def _record(self, ids: list[str], kinds: list[str]) -> None:
+    def _record(self, ids: list[str], kinds: list[str], covered: int) -> None:
         """The records, which actors write: what a segment covers is listed and never read."""
         for number, split in enumerate(ids):
             path = Path(self.journal.store.uri, record_key(split))
             path.parent.mkdir(parents=True, exist_ok=True)
-            late = number >= self.splits - TAIL
+            late = number >= covered
             one = answer_of(split, kinds[number % KINDS], number) if late else {}
             path.write_bytes(documents.encode(one) if late else b"")
 
