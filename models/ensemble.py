@@ -13,6 +13,8 @@ from models.refusal import Refusal
 
 # Points of each member's calibration: with 200,000 rows, 24 of them in each power of ten.
 _KNOTS = 128
+# Least distance of two knots, in `unit`.
+_GAP = 1e-3
 # Shares that add up to less of their own size are rounding: nothing to scale.
 _ROUNDING = 1e-5
 
@@ -120,16 +122,18 @@ class Ensemble(Detector):
         if not rows:
             raise Refusal("expected held-back rows to rank an ensemble's scores by, found none")
         rarity = torch.linspace(0, math.log10(rows), _KNOTS, dtype=torch.float64)
-        # Of ascending scores, a share of (rows - k) / rows is at least the k-th, counted from 0.
-        place = ((1 - 10**-rarity) * rows).round().long().clamp(max=rows - 1)
+        # Of ascending scores, a share of (rows - k) / rows is at least the k-th, counted from 0;
+        # between two of them a score is as rare as its place between them says.
+        place = ((1 - 10**-rarity) * rows).clamp(max=rows - 1)
         for index, member in enumerate(self.members):
             member.calibrate(batches)
             scores = torch.cat([member.score(b).float() for b in batches]).sort().values
-            self.knots[index] = scores[place.to(scores.device)]
+            knots = _at(scores, place)
             # As far as the score is beyond what is ten times as usual.
             tenth = scores[int(0.9 * (rows - 1))]
             spread = scores[-1] - tenth
             self.unit[index] = spread if spread > 0 else scores[-1].abs().clamp_min(1.0)
+            self.knots[index] = _apart(knots, _GAP * self.unit[index])
         self.rarity.copy_(rarity)
 
     @torch.no_grad()
@@ -168,6 +172,21 @@ class Ensemble(Detector):
         ranks = torch.lerp(self.rarity[place - 1], self.rarity[place], way)
         excess = (scores - self.knots[:, -1:]).clamp_min(0) / self.unit[:, None]
         return ranks + excess.log1p()
+
+
+def _at(ascending: Tensor, place: Tensor) -> Tensor:
+    """The values at fractional places of a sorted vector."""
+    below = place.floor().long().to(ascending.device)
+    above = (below + 1).clamp(max=len(ascending) - 1)
+    way = (place.to(ascending.device) - below).to(ascending.dtype)
+    return torch.lerp(ascending[below], ascending[above], way)
+
+
+def _apart(knots: Tensor, gap: Tensor) -> Tensor:
+    """The knots, each at least so much above the one before: a rank that jumped at a score would
+    turn the rounding of that score into another rank."""
+    steps = gap * torch.arange(len(knots), device=knots.device)
+    return (knots - steps).cummax(0).values + steps
 
 
 def spread(told: list[Contributions], amounts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -101,7 +101,8 @@ def test_a_batch_in_parts_trains_two_workers_to_the_same_loss(
         run(table, encoder, tmp_path / str(parts), epochs=1, accumulate=parts) for parts in (1, 3)
     )
     for key in ("train_loss", "validation_loss"):
-        assert parts.history[0][key] == pytest.approx(whole.history[0][key], rel=1e-3)
+        # Which rows each of the two workers gets is Ray Data's, and not the same twice.
+        assert parts.history[0][key] == pytest.approx(whole.history[0][key], rel=1e-2)
 
 
 def test_a_worker_without_memory_for_its_batch_learns_it_in_parts(

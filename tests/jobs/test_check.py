@@ -211,7 +211,9 @@ def test_run_tells_of_a_detector_that_is_not_there(spec: Spec) -> None:
     Path("flows.yaml").write_text(SPEC.replace("autoencoder", "autoencodr"))
     write_day("2026-01-02", pa.table(ROW, schema=schema()))
     (error,) = run("flows.yaml").errors
-    assert error.startswith("flows.yaml:13: detector.name: expected one of autoencoder,")
+    assert error.startswith(
+        "flows.yaml:13: detector.name: expected one of anomaly_likelihood, autoencoder,"
+    )
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -290,7 +290,9 @@ def test_a_detector_that_is_not_there_is_refused_with_line_and_nearest_name(
     with pytest.raises(SpecRefused) as caught:
         load(write(text)).check_detector()
     first, second = caught.value.problems
-    assert first.startswith("flows.yaml:12: detector.name: expected one of autoencoder,")
+    assert first.startswith(
+        "flows.yaml:12: detector.name: expected one of anomaly_likelihood, autoencoder,"
+    )
     assert first.endswith("found 'autoencodr'; did you mean 'autoencoder'?")
     assert second.startswith("flows.yaml:13: training.baselines.1: expected one of")
     assert second.endswith("did you mean 'isolation_forest'?")

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from tests.nodes.machines import HEALTH, MEMORY_BYTES, STORE_BYTES, driver_envir
 _NETWORK = "198.51.100."
 _BRIDGE = "anomaray0"
 PORT = 6379
+_JOINED_S = 90.0
 _HEAD = ["--head", "--port", str(PORT), "--include-dashboard", "false"]
 
 
@@ -72,7 +72,8 @@ class Network:
         return f"{self.machines[0].address}:{PORT}"
 
     def add(self) -> Machine:
-        """Another machine, with a Ray of one CPU."""
+        """Another machine, with a Ray of one CPU, once it has joined: two that start at the same
+        time take each other's names, for they share a disk."""
         number = len(self.machines) + len(self._lost)
         one = Machine(number, _nothing())
         _ip("netns", "add", one.namespace)
@@ -85,14 +86,20 @@ class Network:
         _ip("-n", one.namespace, "route", "add", "default", "via", server_address())
         place = ["--address", self.address] if number else _HEAD
         self.machines.append(Machine(number, self._ray(one, place)))
+        if not until(lambda: self.alive() >= len(self.machines), _JOINED_S):
+            log = self._log(one).read_text()[-1500:]
+            raise RuntimeError(f"node {number} did not join in {_JOINED_S:.0f} s:\n{log}")
         return self.machines[-1]
+
+    def _log(self, machine: Machine) -> Path:
+        return self.folder / f"ray-{machine.number}.log"
 
     def _ray(self, machine: Machine, place: Sequence[str]) -> subprocess.Popen[bytes]:
         command = [str(Path(sys.executable).with_name("ray")), "start", "--block", *place]
         command += ["--node-ip-address", machine.address, "--num-cpus", "1"]
         command += ["--object-store-memory", str(STORE_BYTES), "--memory", str(MEMORY_BYTES)]
         command += ["--disable-usage-stats"]
-        with (self.folder / f"ray-{machine.number}.log").open("wb") as log:
+        with self._log(machine).open("wb") as log:
             return subprocess.Popen(
                 _within(machine, command),
                 env={**driver_environment(), **HEALTH},
@@ -173,11 +180,6 @@ def network(folder: Path, nodes: int) -> Iterator[Network]:
         stack.callback(there.close)
         for _ in range(nodes):
             there.add()
-        deadline = time.monotonic() + 90
-        while there.alive() < nodes:
-            if time.monotonic() > deadline:
-                logs = "\n".join(p.read_text()[-1500:] for p in sorted(folder.glob("ray-*.log")))
-                raise RuntimeError(f"{there.alive()} of {nodes} nodes joined:\n{logs}")
         yield there
 
 

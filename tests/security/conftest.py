@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.lake.signatures import make_key
+from jobs import console
 from jobs.__main__ import app
 from tests.security import hostile
 
@@ -65,10 +66,12 @@ def night() -> Iterator[Night]:
         key_file = folder / "signing.pem"
         watch = str(hostile.write(folder, make_key(key_file).public))
         said = {"nightly": run(folder, "nightly", watch, "--sign-with", str(key_file))}
-        for verb, *options in (*READING, ("flags", "--export", str(folder / "export"))):
-            answer = CliRunner(env={"COLUMNS": "200"}).invoke(app, [verb, watch, *options])
-            assert answer.exit_code == 0, answer.output
-            said[" ".join([verb, *options])] = answer.stdout, answer.stderr
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(console.out, "width", 200)  # a console knows its width when it is made
+            for verb, *options in (*READING, ("flags", "--export", str(folder / "export"))):
+                answer = CliRunner().invoke(app, [verb, watch, *options])
+                assert answer.exit_code == 0, answer.output
+                said[" ".join([verb, *options])] = answer.stdout, answer.stderr
         yield Night(folder, said, folder / "ray")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
