@@ -15,7 +15,7 @@ from tests.faults.processes import Command, until
 from tests.nodes import report
 from tests.nodes.faults import CUT_SCORER, CUT_WORKER, FAULTS, QUIET_SCORE, QUIET_TRAIN, Fault, P
 from tests.nodes.machines import machines
-from tests.nodes.namespaces import missing, network, server_address
+from tests.nodes.namespaces import bridge, missing, network, server_address
 from tests.nodes.report import Played, Timed
 from tests.nodes.watch import EPOCHS, Trial, Watch, receipt
 
@@ -58,9 +58,10 @@ def _cut(watch: Watch, results: Path, runs: int, folder: Path) -> None:
         print(f"not played: {reason}")
         return
     with (
-        network(folder, 3) as there,
+        bridge(),
         moto(server_address()) as server,
         using(server),
+        network(folder, 3, server.environment) as there,
     ):
         put = urllib.request.Request(f"{server.endpoint}/{_BUCKET}", method="PUT")
         urllib.request.urlopen(put).close()

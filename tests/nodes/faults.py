@@ -81,13 +81,15 @@ def _kill_a_worker_and_add_a_node(nodes: Machines, trial: Trial, command: Comman
 
 def _cut_a_scorer_off(nodes: Network, trial: Trial, command: Command) -> bool:
     midway = _midway(trial, command)
-    nodes.cut(nodes.holding(SCORER)[-1])
+    if midway:
+        nodes.cut(nodes.holding(SCORER)[-1])
     return midway
 
 
 def _cut_a_worker_off(nodes: Network, trial: Trial, command: Command) -> bool:
     midway = _trained_twice(trial, command)
-    nodes.cut(nodes.holding(WORKER)[-1])
+    if midway:
+        nodes.cut(nodes.holding(WORKER)[-1])
     return midway
 
 

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ _NETWORK = "198.51.100."
 _BRIDGE = "anomaray0"
 PORT = 6379
 _JOINED_S = 90.0
+# All machines have this one's name, which is 127.0.0.1 in each: torch has to be told the interface.
+_GLOO = {"GLOO_SOCKET_IFNAME": "eth0"}
 _HEAD = ["--head", "--port", str(PORT), "--include-dashboard", "false"]
 
 
@@ -62,8 +64,8 @@ class Machine:
 class Network:
     """Machines on a bridge; the first runs the head, and the drivers."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.folder, self.environment = folder, environment
         self.machines: list[Machine] = []
         self._lost: list[Machine] = []
 
@@ -102,7 +104,7 @@ class Network:
         with self._log(machine).open("wb") as log:
             return subprocess.Popen(
                 _within(machine, command),
-                env={**driver_environment(), **HEALTH},
+                env={**driver_environment(), **HEALTH, **_GLOO, **self.environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -154,6 +156,7 @@ class Network:
     def close(self) -> None:
         for machine in [*self.machines, *self._lost]:
             self._end(machine)
+            _ip("link", "delete", machine.link)
             _ip("netns", "delete", machine.namespace)
 
     def _end(self, machine: Machine) -> None:
@@ -169,18 +172,27 @@ class Network:
 
 
 @contextmanager
-def network(folder: Path, nodes: int) -> Iterator[Network]:
-    """A bridge with so many machines until the end of the block."""
+def bridge() -> Iterator[None]:
+    """Where machines meet, and where a server at `server_address` is reached by all of them."""
     with ExitStack() as stack:
         _ip("link", "add", _BRIDGE, "type", "bridge")
         stack.callback(_ip, "link", "delete", _BRIDGE)
         _ip("address", "add", f"{_NETWORK}1/24", "dev", _BRIDGE)
         _ip("link", "set", _BRIDGE, "up")
-        there = Network(folder)
-        stack.callback(there.close)
+        yield
+
+
+@contextmanager
+def network(folder: Path, nodes: int, environment: Mapping[str, str]) -> Iterator[Network]:
+    """So many machines on the bridge until the end of the block, each with this environment: what
+    opens the lake is the nodes' own."""
+    there = Network(folder, environment)
+    try:
         for _ in range(nodes):
             there.add()
         yield there
+    finally:
+        there.close()
 
 
 def server_address() -> str:

@@ -10,7 +10,7 @@ from tests.conftest import S3Server, moto
 from tests.faults.lake import using
 from tests.faults.processes import until
 from tests.nodes.faults import CUT_SCORER, CUT_WORKER
-from tests.nodes.namespaces import Network, missing, network, server_address
+from tests.nodes.namespaces import Network, bridge, missing, network, server_address
 from tests.nodes.watch import Watch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
@@ -18,20 +18,22 @@ BUCKET = "nodes"
 
 
 @pytest.fixture(scope="module")
-def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    """Three machines, and a fourth for the one that is lost."""
+def server() -> Iterator[S3Server]:
+    """S3 where every machine reaches it."""
     if reason := missing():
         pytest.skip(reason)
-    with network(tmp_path_factory.mktemp("namespaces"), 3) as there:
-        yield there
-
-
-@pytest.fixture(scope="module")
-def server(apart: Network) -> Iterator[S3Server]:
-    with moto(server_address()) as server, using(server):
+    with bridge(), moto(server_address()) as server, using(server):
         put = urllib.request.Request(f"{server.endpoint}/{BUCKET}", method="PUT")
         urllib.request.urlopen(put).close()
         yield server
+
+
+@pytest.fixture(scope="module")
+def apart(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """Three machines; another comes for the one that is lost."""
+    folder = tmp_path_factory.mktemp("namespaces")
+    with network(folder, 3, server.environment) as there:
+        yield there
 
 
 @pytest.fixture(scope="module")
