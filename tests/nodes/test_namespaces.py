@@ -2,14 +2,12 @@
 
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import S3Server, moto
 from tests.faults.lake import using
-from tests.faults.processes import until
-from tests.nodes.faults import CUT_SCORER, CUT_WORKER
+from tests.nodes.faults import CUT_SCORER
 from tests.nodes.namespaces import Network, bridge, missing, network, server_address
 from tests.nodes.watch import Watch
 
@@ -52,15 +50,3 @@ def test_a_machine_whose_network_is_cut_in_the_night_loses_and_doubles_no_flag(
     assert trial.finish(command) == 0, command.errors[-3000:]
     judged = trial.judge()
     assert (judged.lost, judged.doubled, judged.same) == (0, 0, True)
-
-
-def test_a_training_whose_machine_is_cut_off_goes_on_with_the_others(
-    apart: Network, server: S3Server, tmp_path: Path
-) -> None:
-    apart.add()
-    assert until(lambda: apart.alive() >= 3, 60)
-    trial = Watch(tmp_path / "untrained").trial("train-cut", BUCKET)
-    command = CUT_WORKER.start(apart, trial, **server.environment)
-    assert CUT_WORKER.strike(apart, trial, command), command.errors[-2000:]
-    assert trial.finish(command) == 0, command.errors[-3000:]
-    assert "resumed an interrupted training after epoch" in command.errors
