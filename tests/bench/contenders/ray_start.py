@@ -15,6 +15,7 @@ def start(processes: int) -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.init(
+        address="local",  # never another Ray that this machine happens to run
         num_cpus=processes,
         include_dashboard=False,
         log_to_driver=False,
