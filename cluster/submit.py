@@ -20,9 +20,10 @@ import aiohttp
 from ray.job_submission import JobDetails
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from cluster import locked
 from cluster.head import Head
 from cluster.session import MALLOC
-from cluster.shipping import ROOT, digest
+from cluster.shipping import digest
 from models.refusal import Refusal
 
 Environment = Literal["lock", "image"]
@@ -97,8 +98,7 @@ class Work:
             "config": {"setup_timeout_seconds": _INSTALLED_S},
         }
         if self.environment == "lock":
-            lock = (ROOT / "requirements.lock").read_text().splitlines()
-            made["pip"] = {"packages": [line for line in lock if line and line[0] != "#"]}
+            made["pip"] = {"packages": locked.pins()}
         return made
 
 
