@@ -457,9 +457,10 @@ def submit(
 ) -> None:
     """Run a verb on a cluster and see it through; submitted again, attach to where it is.
 
-    Its stdout is the verb's own, so `--json` can be read by machines; its log goes to stderr. The
-    exit status is the verb's, 143 if the job was ended, 130 if Ctrl-C left it, 75 if the head was
-    gone for two minutes or the cluster failed the job: then the same command goes on.
+    Its stdout is the verb's own, so `--json` can be read by machines; the rest
+    of its log goes to stderr. The exit status is the verb's; 143 if the job was
+    ended, 130 after Ctrl-C; 75 if the head was gone for two minutes, or the
+    cluster failed the job: then the same command goes on.
     """
     if [bool(arguments), attach is not None, cancel is not None].count(True) != 1:
         raise Refusal("expected one of: a verb and its arguments, --attach ID, --cancel ID")

@@ -1,9 +1,6 @@
 """A small encoder, rows, and a real head for tests of the cluster layer."""
 
-import os
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +11,7 @@ from cluster.session import session
 from models.columns import Categorical, Numeric
 from models.encoder import Encoder
 from models.encoder_fit import EncoderFit
-from tests.cluster.ray_head import RayHead, ray_head
+from tests.cluster.ray_head import RayHead, ray_head, short_folder
 from tests.conftest import S3Server
 
 
@@ -28,13 +25,8 @@ def ray_session() -> Iterator[None]:
 def head(s3_server: S3Server) -> Iterator[RayHead]:
     """A head whose nodes may open the lake on S3, and are not told where it is."""
     keys = {name: of for name, of in s3_server.environment.items() if "ENDPOINT" not in name}
-    folder = Path(f"/tmp/anomaray-{os.getpid()}")  # sockets' paths have 107 characters at most
-    folder.mkdir(mode=0o700)
-    try:
-        with ray_head(folder, **keys) as running:
-            yield running
-    finally:
-        shutil.rmtree(folder)
+    with short_folder() as folder, ray_head(folder, **keys) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,11 @@
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -107,6 +109,16 @@ def _command(folder: Path, *arguments: str) -> list[str]:
         for name in ("dashboard-agent-listen-port", "metrics-export-port")
     ]
     return [ray, "start", *arguments, *quiet, *ports]
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder for a head: the paths of its sockets have 107 characters at most."""
+    made = Path(tempfile.mkdtemp(prefix="anomaray-", dir="/tmp"))  # closed to others
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made)
 
 
 @contextmanager

@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.ray_head import ROOT, RayHead, begin, jobs_of, logs_of, ray_node, submit
+from tests.cluster.ray_head import (
+    ROOT,
+    RayHead,
+    begin,
+    jobs_of,
+    logs_of,
+    ray_head,
+    ray_node,
+    short_folder,
+    submit,
+)
 from tests.cluster.relay import Relay
 
 _LONG = ("--days", "9000", "--scale", "0.05")  # minutes of work, ended long before
@@ -146,10 +156,10 @@ with _refusals():
 """
 
 
-def _following(head: RayHead, relay: Relay, folder: Path) -> "subprocess.Popen[str]":
-    """A job of twenty seconds, followed through the relay: 40 lines and its exit status."""
+def _following(head: RayHead, address: str, folder: Path) -> "subprocess.Popen[str]":
+    """A job of twenty seconds, followed at this address: 40 lines and its exit status."""
     return subprocess.Popen(
-        [sys.executable, "-c", _FOLLOW, f"http://127.0.0.1:{relay.port}", str(folder)],
+        [sys.executable, "-c", _FOLLOW, address, str(folder)],
         cwd=ROOT,
         env=head.environment,
         stdout=subprocess.PIPE,
@@ -174,7 +184,7 @@ def test_a_job_is_followed_over_a_break_and_given_up_when_its_head_stays_away(
 ) -> None:
     with (
         Relay(int(head.dashboard.rpartition(":")[2])) as relay,
-        _following(head, relay, tmp_path) as followed,
+        _following(head, f"http://127.0.0.1:{relay.port}", tmp_path) as followed,
     ):
         said = _until(followed, "line 5\n")
         relay.cut()
@@ -191,6 +201,23 @@ def test_a_job_is_followed_over_a_break_and_given_up_when_its_head_stays_away(
     assert followed.returncode == 75
     assert "may go on without us" in errors
     assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_a_killed_head_is_given_up_in_bounded_time_with_a_way_to_go_on(tmp_path: Path) -> None:
+    with (
+        short_folder() as folder,
+        ray_head(folder) as head,
+        _following(head, head.dashboard, tmp_path) as followed,
+    ):
+        _until(followed, "line 5\n")
+        os.kill(head.pid, signal.SIGKILL)
+        began = time.monotonic()
+        _, errors = followed.communicate(timeout=120)
+        assert time.monotonic() - began < 60
+    assert followed.returncode == 75
+    assert "may go on without us" in errors
     assert "Traceback" not in errors
 
 
