@@ -152,7 +152,7 @@ with _refusals():
     jobs = Jobs(sys.argv[1])
     command = "for n in $(seq 40); do echo line $n; sleep 0.5; done"
     job, _ = jobs.submit(Work("test", command, Path(sys.argv[2]), "image", {}))
-    print(jobs.follow(job.id, write, tell, gone_s=6).exit_status)
+    print(jobs.follow(job.id, write, tell, gone_s=3).exit_status)
 """
 
 
@@ -188,16 +188,16 @@ def test_a_job_is_followed_over_a_break_and_given_up_when_its_head_stays_away(
     ):
         said = _until(followed, "line 5\n")
         relay.cut()
-        said += _until(followed, "asked again for 6 s")
+        said += _until(followed, "asked again for 3 s")
         relay.mend()
-        said += _until(followed, "line 20\n")
+        said += _until(followed, "line 12\n")
         written = [line for line in said.splitlines() if line.startswith("line")]
-        assert written == [f"line {n}" for n in range(1, 21)]
+        assert written == [f"line {n}" for n in range(1, 13)]
         assert said.count("TOLD") == 2  # that it is gone, and that it answers again
         relay.cut()
         began = time.monotonic()
         _, errors = followed.communicate(timeout=60)
-        assert 5 < time.monotonic() - began < 15
+        assert 2 < time.monotonic() - began < 12
     assert followed.returncode == 75
     assert "may go on without us" in errors
     assert "the same command goes on" in errors
