@@ -84,8 +84,10 @@ bench-s3: .venv-bench/.done ## W1 from local disk and from S3 (rclone on the loo
 bench-night: .venv/.done ## rows per second and peak memory of training and of a backfill (FOLDER, SCALE)
 	$(BIN)/python -m tests.bench.night --folder $(or $(FOLDER),demo/night) --scale $(or $(SCALE),17.3)
 
-bench-plan: .venv/.done ## the driver of a million splits: time and memory of each step (SPLITS)
-	$(BIN)/python -m tests.bench.plan --splits $(or $(SPLITS),1000000)
+bench-plan: .venv/.done ## the driver of 10,000 to a million splits, requests to S3; docs/scale.md
+	$(BIN)/python -m tests.bench.plan
+	$(BIN)/python -m tests.bench.requests
+	$(BIN)/python -m tests.bench.scale
 
 quality: .venv/.done ## the catalogue on public sets, five seeds, resumable; docs/quality.md (FOLDER, SEEDS)
 	$(BIN)/python -m tests.quality run --folder $(or $(FOLDER),demo/quality) --seeds $(or $(SEEDS),5)

@@ -10,9 +10,16 @@ from jobs.spec import DayRange, Spec
 from models.refusal import Refusal
 
 # A split is large enough that its fixed cost (two journal records, one shard) is small beside
-# reading it, and small enough that a killed one loses seconds of work.
-SPLIT_ROWS = 1_000_000
+# reading it, and small enough that a killed one loses seconds of work. A row group as pyarrow
+# writes it is one split: each range of it would decode the ranges before it, too.
+SPLIT_ROWS = 1024**2
 SPLIT_BYTES = 256 * 1024**2
+# Row groups of a small day stay apart as long as they have so many rows, so that a day in one file
+# is not the work of one actor: half a million rows in four groups took twice as long.
+_TOGETHER = (131_072, 16)
+# Beyond so many, splits grow with the day: the driver holds a line of each, and 4 GB of a million
+# at the commit (docs/scale.md).
+_MOST_SPLITS = 1_000_000
 # Small splits are scored together, but in so many tasks at least that a pool of actors is busy to
 # the end.
 _TASKS = 64
@@ -26,8 +33,18 @@ _HELD_BACK_SPLITS = 16
 
 def plan_tasks(taken: Snapshot) -> tuple[Task, ...]:
     """How a day is handed to the scorers."""
-    splits = snapshot.cut(taken, SPLIT_ROWS, SPLIT_BYTES)
-    return snapshot.group(splits, taken.rows // _TASKS, SPLIT_BYTES)
+    rows, size = split_limits(taken.rows, taken.bytes)
+    least, splits_a_day = _TOGETHER
+    splits = snapshot.cut(taken, rows, size, together=max(least, taken.rows // splits_a_day))
+    return snapshot.group(splits, taken.rows // _TASKS, size)
+
+
+def split_limits(rows: int, size: int) -> tuple[int, int]:
+    """Most rows and uncompressed bytes of a split, of a day of so many of them."""
+    larger = max(
+        1, -(-rows // (SPLIT_ROWS * _MOST_SPLITS)), -(-size // (SPLIT_BYTES * _MOST_SPLITS))
+    )
+    return SPLIT_ROWS * larger, SPLIT_BYTES * larger
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pytest
 
 from cluster.lake.store import Store
 from jobs import demo
-from tests.conftest import _free_port
+from tests.conftest import free_port
 from tests.infra.iam import Request, allows
 from tests.infra.rendering import ROOT
 from tests.infra.test_terraform import policies, terraform  # noqa: F401 - fixtures
@@ -60,7 +60,7 @@ class Recorder:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.log = folder, folder / "moto.log"
-        port = _free_port()
+        port = free_port()
         self.environment = {
             **{name: value for name, value in os.environ.items() if name[:4] != "AWS_"},
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from jobs.days import TrainingPlan, plan_training
+from jobs.days import SPLIT_BYTES, SPLIT_ROWS, TrainingPlan, plan_training, split_limits
 from jobs.spec import load
 from models.refusal import Refusal
 
@@ -59,3 +59,13 @@ def test_the_newest_of_several_days_are_held_back_whole(tmp_path: Path) -> None:
 def test_a_few_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=r"5 rows are too few .* expected 20 at least"):
         planned(tmp_path, days=1, rows=5)
+
+
+def test_splits_grow_with_a_day_of_more_than_a_million_of_them() -> None:
+    assert split_limits(10**9, 10**11) == (SPLIT_ROWS, SPLIT_BYTES)
+    assert split_limits(10**6 * SPLIT_ROWS, 10**6 * SPLIT_BYTES) == (SPLIT_ROWS, SPLIT_BYTES)
+    rows, size = 9 * 10**12, 3 * 10**15  # a petabyte as Parquet
+    most_rows, most_bytes = split_limits(rows, size)
+    assert rows / most_rows <= 10**6
+    assert size / most_bytes <= 10**6
+    assert most_bytes < 4 * 1024**3
