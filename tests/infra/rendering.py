@@ -70,6 +70,12 @@ def pods(overlay: str) -> list[Pod]:
     return [pod for one in render(overlay) for pod in _pods_of(one)]
 
 
+def pod_of(overlay: str, where: str) -> Pod:
+    """The pod of that place."""
+    (found,) = (pod for pod in pods(overlay) if pod.where == where)
+    return found
+
+
 def _pods_of(manifest: Manifest) -> Iterator[Pod]:
     where = f"{manifest['kind']} {manifest['metadata']['name']}"
     spec = manifest.get("spec", {})
