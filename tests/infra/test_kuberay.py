@@ -1,5 +1,7 @@
 """The manifests of every overlay: what they are made of, and what a pod of ours may be."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -12,9 +14,11 @@ from tests.infra.rendering import (
     ROOT,
     Manifest,
     Pod,
+    kustomize,
     of_kind,
     pod_of,
     pods,
+    pods_of,
     render,
 )
 
@@ -284,3 +288,18 @@ def test_ray_is_of_the_version_that_the_lock_has(overlay: str) -> None:
     lock = (ROOT / "requirements.lock").read_text().splitlines()
     version = of_kind(overlay, "RayCluster")["anomaray"]["spec"]["rayVersion"]
     assert f"ray=={version}" in lock
+
+
+def test_a_digest_in_an_overlay_pins_the_image_of_every_pod(tmp_path: Path) -> None:
+    """What a release fills in, by the line that README.md gives."""
+    shutil.copytree(KUBERAY, tmp_path / "kuberay")
+    overlay = tmp_path / "kuberay/overlays/gpu"
+    digest = "sha256:" + "0123456789abcdef" * 4
+    text = (overlay / "kustomization.yaml").read_text()
+    assert text.count("newTag: 0.1.0-gpu") == 1
+    text = text.replace("newTag: 0.1.0-gpu", f"digest: {digest}")
+    (overlay / "kustomization.yaml").write_text(text)
+    found = [pod for manifest in kustomize(overlay) for pod in pods_of(manifest)]
+    assert len(found) == len(pods("gpu"))
+    images = {container["image"] for pod in found for container in pod.containers()}
+    assert images == {f"registry.example/anomaray@{digest}"}
