@@ -40,11 +40,18 @@ lint: .venv/.done ## ruff, mypy strict, import layers
 	.venv-infra/bin/pip install --quiet --requirement infra/requirements.lock
 	touch $@
 
+# 130 packages, 291 MB: what imports the DAG as Airflow's scheduler does.
+.venv-airflow/.done: infra/airflow/requirements.lock
+	$(PYTHON) -m venv .venv-airflow
+	.venv-airflow/bin/pip install --quiet --requirement infra/airflow/requirements.lock
+	touch $@
+
 # What leaves no page and asks nobody: checkov otherwise looks up its guidelines.
 CHECKOV := BC_SKIP_MAPPING=TRUE .venv-infra/bin/checkov --config-file infra/checkov.yaml
 
-infra: .venv/.done .venv-infra/.done ## tests of infra/, checkov on manifests, image and Terraform
+infra: .venv/.done .venv-infra/.done .venv-airflow/.done ## tests of infra/, the DAG in an Airflow, checkov
 	$(BIN)/python -m pytest -m "not slow" tests/infra
+	$(BIN)/python -m pytest -m slow tests/infra/test_image.py
 	rm -rf out/infra
 	$(BIN)/python -m tests.infra.rendering out/infra
 	$(CHECKOV) --framework kubernetes --directory out/infra
@@ -119,4 +126,4 @@ audit: .venv-audit/.done ## bandit, SBOM (CycloneDX), known vulnerabilities (FOL
 		.venv-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict)
 
 clean: ## remove the environment and the demo
-	rm -rf .venv .venv-bench .venv-infra .venv-audit demo
+	rm -rf .venv .venv-bench .venv-infra .venv-airflow .venv-audit demo

@@ -70,7 +70,7 @@ class Recorder:
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        command = [sys.executable, str(ROOT / "tests/moto_server.py"), str(port)]
+        command = [sys.executable, str(ROOT / "tests/moto_server.py"), "127.0.0.1", str(port)]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         self._make_bucket(f"http://127.0.0.1:{port}/{_BUCKET}")
