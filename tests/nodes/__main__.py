@@ -38,7 +38,7 @@ def main() -> None:
         elif given.what == "faults":
             _faults(watch, given.results, given.runs, given.fault)
         else:
-            _cut(watch, given.results, given.runs, Path(folder))
+            _cut(watch, given.results, given.runs, given.fault, Path(folder))
 
 
 def _faults(watch: Watch, results: Path, runs: int, names: list[str]) -> None:
@@ -52,7 +52,7 @@ def _faults(watch: Watch, results: Path, runs: int, names: list[str]) -> None:
                 _play(there, fault, trial, results)
 
 
-def _cut(watch: Watch, results: Path, runs: int, folder: Path) -> None:
+def _cut(watch: Watch, results: Path, runs: int, names: list[str], folder: Path) -> None:
     """The network of one machine of three, whose place another takes before the next trial."""
     if reason := missing():
         print(f"not played: {reason}")
@@ -66,7 +66,7 @@ def _cut(watch: Watch, results: Path, runs: int, folder: Path) -> None:
         put = urllib.request.Request(f"{server.endpoint}/{_BUCKET}", method="PUT")
         urllib.request.urlopen(put).close()
         for number in range(runs):
-            for fault in (CUT_SCORER, CUT_WORKER):
+            for fault in (f for f in (CUT_SCORER, CUT_WORKER) if not names or f.name in names):
                 until(lambda: there.alive() >= 3, 60)
                 name = f"{fault.name.replace(' ', '-')}-{number}"
                 trial = _trial(watch, fault, name, _BUCKET)
