@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor, nn
 
 from cluster import checkpoint
@@ -86,7 +87,9 @@ def train(
     A job that died is resumed from its last checkpoint by calling this again with the same
     `run_name` and `storage`.
     """
-    board = Board.remote()  # type: ignore[attr-defined]
+    # Beside the driver: anywhere else it would be lost with its node.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     filesystem, path = storage.arrow()
     trainer = TorchTrainer(
         train_worker,
