@@ -155,6 +155,11 @@ class TrainingRun:
             rows = data["train"].count()
             prepared = {"positive": positive, "rows": rows}
         with step("train", self.spec.training.epochs) as progress:
+
+            def on_epoch(epoch: dict[str, float]) -> None:
+                # One that is done again, after a node was lost, counts once.
+                progress.advance(int(epoch["epoch"]) - progress.done, _epoch_line(epoch))
+
             trained = ddp.train(
                 encoder,
                 name,
@@ -165,7 +170,7 @@ class TrainingRun:
                 self.workers,
                 self.storage,
                 self._run_name(),
-                lambda epoch: progress.advance(1, _epoch_line(epoch)),
+                on_epoch,
                 prepared,
                 shown,
                 start,

@@ -7,6 +7,7 @@ import argparse
 import tempfile
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.conftest import moto
@@ -32,7 +33,6 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="nodes-", ignore_cleanup_errors=True) as folder:
         watch = Watch(Path(folder) / "watch")
-        watch.learn()
         if given.what == "overhead":
             _overhead(watch, given.results, given.runs)
         elif given.what == "faults":
@@ -41,9 +41,17 @@ def main() -> None:
             _cut(watch, given.results, given.runs, given.fault, Path(folder))
 
 
+def _chosen(watch: Watch, faults: Sequence[Fault[P]], names: list[str]) -> list[Fault[P]]:
+    """Those of these names, or all; what they score is learned first."""
+    chosen = [fault for fault in faults if not names or fault.name in names]
+    if not all(fault.trains for fault in chosen):
+        watch.learn()
+    return chosen
+
+
 def _faults(watch: Watch, results: Path, runs: int, names: list[str]) -> None:
     """Each fault, and none, in turns."""
-    faults = [f for f in (QUIET_SCORE, QUIET_TRAIN, *FAULTS) if not names or f.name in names]
+    faults = _chosen(watch, (QUIET_SCORE, QUIET_TRAIN, *FAULTS), names)
     with machines(3) as there:
         for number in range(runs):
             for fault in faults:
@@ -57,6 +65,7 @@ def _cut(watch: Watch, results: Path, runs: int, names: list[str], folder: Path)
     if reason := missing():
         print(f"not played: {reason}")
         return
+    faults = _chosen(watch, (CUT_SCORER, CUT_WORKER), names)
     with (
         bridge(),
         moto(server_address()) as server,
@@ -66,7 +75,7 @@ def _cut(watch: Watch, results: Path, runs: int, names: list[str], folder: Path)
         put = urllib.request.Request(f"{server.endpoint}/{_BUCKET}", method="PUT")
         urllib.request.urlopen(put).close()
         for number in range(runs):
-            for fault in (f for f in (CUT_SCORER, CUT_WORKER) if not names or f.name in names):
+            for fault in faults:
                 until(lambda: there.alive() >= 3, 60)
                 name = f"{fault.name.replace(' ', '-')}-{number}"
                 trial = _trial(watch, fault, name, _BUCKET)
@@ -109,6 +118,7 @@ def _last_words(command: Command) -> str:
 
 def _overhead(watch: Watch, results: Path, runs: int) -> None:
     """The large day on each shape of cluster, in turns."""
+    watch.learn()
     rows = watch.enlarge(_COPIES)
     for number in range(runs):
         for nodes, cpus in _SHAPES:

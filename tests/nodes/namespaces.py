@@ -24,6 +24,9 @@ PORT = 6379
 _JOINED_S = 90.0
 # All machines have this one's name, which is 127.0.0.1 in each: torch has to be told the interface.
 _GLOO = {"GLOO_SOCKET_IFNAME": "eth0"}
+# Nobody answers to names there: torch asks for its peers' and would wait 20 s for each.
+_FILES = Path("/etc/netns")  # `ip netns exec` lays them over /etc
+_RESOLVER = "nameserver 127.0.0.1\n"
 _HEAD = ["--head", "--port", str(PORT), "--include-dashboard", "false"]
 
 
@@ -78,6 +81,8 @@ class Network:
         time take each other's names, for they share a disk."""
         number = len(self.machines) + len(self._lost)
         one = Machine(number, _nothing())
+        (_FILES / one.namespace).mkdir(parents=True, exist_ok=True)
+        (_FILES / one.namespace / "resolv.conf").write_text(_RESOLVER)
         _ip("netns", "add", one.namespace)
         _ip("link", "add", one.link, "type", "veth", "peer", "name", "eth0", "netns", one.namespace)
         _ip("link", "set", one.link, "master", _BRIDGE, "up")
@@ -158,6 +163,7 @@ class Network:
             self._end(machine)
             _ip("link", "delete", machine.link)
             _ip("netns", "delete", machine.namespace)
+            shutil.rmtree(_FILES / machine.namespace)
 
     def _end(self, machine: Machine) -> None:
         """Every process of the namespace."""
