@@ -16,10 +16,14 @@ import torch
 import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import (
+    WorkerHealthCheckFailedError,
+    WorkerHealthCheckTimeoutError,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor, nn
 
-from cluster import checkpoint
+from cluster import checkpoint, stall
 from cluster.encoded_table import from_table
 from cluster.lake.store import Store
 from cluster.resources import WorkerPlan
@@ -39,13 +43,19 @@ from models.learning import (
     trimmed,
 )
 
-# A worker that hangs in a collective (a peer died) gives up after this; Ray's default is 30 min.
-_COLLECTIVE_TIMEOUT_S = 120
+# A worker gives up waiting for the others after this. A node that is lost is noticed by Ray, within
+# a minute; this is for one that lives and is not reached by its peers, for which Ray's default is
+# 30 min. It has to be longer than a store keeps one worker waiting for its rows.
+_COLLECTIVE_S = 120.0
+COLLECTIVE = "ANOMARAY_COLLECTIVE_SECONDS"
 # A node that came is taken in after this, at the cost of starting the workers anew (some 10 s).
 _RESIZE_S = 30.0
 # A worker keeps its share of the rows from the first epoch on where it is below this many bytes:
 # streaming a small share again costs 1 to 2 s an epoch, whatever its size.
 _KEPT_BYTES = 512 * 1024**2
+# Of the error that ended a training with its workers, so many characters are said.
+_SAID = 400
+_LOST = (WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError)
 # Rows that a worker takes from Ray Data at once and shuffles before cutting batches: larger mixes
 # the splits better, and costs this many encoded rows of memory.
 _SHUFFLE_BATCHES = 16
@@ -106,7 +116,9 @@ def train(
             "start": start,
             "most_rows": most_rows,
         },
-        torch_config=TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT_S),
+        torch_config=TorchConfig(
+            timeout_s=math.ceil(stall.patience(COLLECTIVE, _COLLECTIVE_S)),
+        ),
         scaling_config=_scaling(plan),
         run_config=RunConfig(
             name=run_name,
@@ -122,7 +134,7 @@ def train(
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise _plain(error) from error
+            raise _plain(error, training.max_failures) from error
     if result.checkpoint is None:
         raise RuntimeError("the training ended without a checkpoint")
     with result.checkpoint.as_directory() as folder:
@@ -142,13 +154,23 @@ def _scaling(plan: WorkerPlan) -> ScalingConfig:
     )
 
 
-def _plain(error: Exception) -> Exception:
-    """The refusal that a worker raised, if that is what ended the training."""
+def _plain(error: Exception, allowed: int) -> Exception:
+    """What ended the training: the refusal that a worker raised, workers that were lost, or else
+    the error itself."""
     causes = [error, *getattr(error, "worker_failures", {}).values()]
     for cause in causes:
         text = str(cause)
         if "NonFiniteLoss: " in text:
             return NonFiniteLoss(text.split("NonFiniteLoss: ")[-1].splitlines()[0])
+    lost = [cause for cause in causes if isinstance(cause, _LOST)]
+    # Those of gloo and NCCL have no type of their own.
+    unheard = [cause for cause in causes[1:] if "gloo" in str(cause) or "NCCL" in str(cause)]
+    for cause in (*lost, *unheard):
+        return ConnectionError(
+            f"workers of the training were lost, or did not reach each other for {COLLECTIVE} "
+            f"seconds, more often than the {allowed} times that they are begun anew, at last: "
+            f"{' '.join(str(cause).split())[:_SAID]}"
+        )
     return error
 
 

@@ -164,6 +164,20 @@ def test_a_killed_worker_is_replaced_and_training_goes_on(
     assert trained.resumed_from >= 2
 
 
+def test_a_training_whose_workers_are_lost_too_often_says_so_and_goes_on_when_called_again(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    def kill(epoch: dict[str, float]) -> None:
+        if epoch["epoch"] == 3:
+            os.kill(worker_processes()[0], signal.SIGKILL)
+
+    again = {"workers": 1, "epochs": 12, "patience": 12}
+    with pytest.raises(ConnectionError, match=r"more often than the 0 times.*at last: "):
+        run(table, encoder, tmp_path, max_failures=0, on_epoch=kill, **again)  # type: ignore[arg-type]
+    trained = run(table, encoder, tmp_path, **again)  # type: ignore[arg-type]
+    assert trained.resumed_from >= 2
+
+
 def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_cause(
     table: pa.Table, encoder: Encoder, tmp_path: Path
 ) -> None:

@@ -68,7 +68,8 @@ class Network:
     """Machines on a bridge; the first runs the head, and the drivers."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self.folder, self.environment = folder, environment
+        self.folder = folder
+        self.environment = {**driver_environment(), **_GLOO, **environment}
         self.machines: list[Machine] = []
         self._lost: list[Machine] = []
 
@@ -109,7 +110,7 @@ class Network:
         with self._log(machine).open("wb") as log:
             return subprocess.Popen(
                 _within(machine, command),
-                env={**driver_environment(), **HEALTH, **_GLOO, **self.environment},
+                env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -189,10 +190,12 @@ def bridge() -> Iterator[None]:
 
 
 @contextmanager
-def network(folder: Path, nodes: int, environment: Mapping[str, str]) -> Iterator[Network]:
+def network(
+    folder: Path, nodes: int, environment: Mapping[str, str], health: Mapping[str, str] = HEALTH
+) -> Iterator[Network]:
     """So many machines on the bridge until the end of the block, each with this environment: what
-    opens the lake is the nodes' own."""
-    there = Network(folder, environment)
+    opens the lake is the nodes' own. `health` is how the head finds out that one is silent."""
+    there = Network(folder, {**health, **environment})
     try:
         for _ in range(nodes):
             there.add()

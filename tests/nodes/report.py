@@ -7,7 +7,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.nodes.faults import QUIET_SCORE, QUIET_TRAIN
+from ray._raylet import Config  # type: ignore[attr-defined]  # compiled, and so without types
+
+from tests.nodes.faults import CUT_SCORER, CUT_WORKER, QUIET_APART, QUIET_SCORE, QUIET_TRAIN
+from tests.nodes.machines import HEALTH
+
+# Ends the name of a fault that was played with Ray's own health checks.
+OWN_CHECKS = ", Ray's own health checks"
 
 _PAGE = """# Many nodes
 
@@ -37,20 +43,27 @@ and an object store a node, without a network between them.
 
 ## For production
 
-Ray asks each node for a sign of life every 3 s and waits 10 s for it, five times: a node that is
-silent counts as alive for about a minute, and the tasks on it wait as long. The trials set, where
-the head is started:
+Ray's head asks each node for a sign of life. A node that is silent counts as living until several
+have not come: with Ray's own settings, a minute after the last, and what waits for it waits as
+long. The trials set, in the environment of `ray start --head`:
 
-| variable | Ray's own | trials | advice |
-|---|--:|--:|--:|
-| `RAY_health_check_period_ms` | 3000 | 500 | 2000 |
-| `RAY_health_check_timeout_ms` | 10000 | 4000 | 5000 |
-| `RAY_health_check_failure_threshold` | 5 | 3 | 3 |
+| variable | Ray's own | trials |
+|---|--:|--:|
+{health}
 
-A node that is only slow must not be declared dead: its work would be done twice, which costs time
-and never a row. A training notices a lost peer by its own collective, after 120 s at most, or by
-Ray, whichever is first; workers are started anew from the last checkpoint, as many as the nodes
-hold, between `training.min_workers` and `--workers`.
+{own_checks}
+
+Short settings find a lost node sooner, and a busy one, too: what is declared dead is ended, and its
+work done again, which costs time and never a row.
+
+A training that has lost a worker is started anew from its last checkpoint as soon as Ray has
+declared the node dead, with as many workers as the remaining nodes hold, between
+`training.min_workers` and `--workers`. Where Ray does not notice, since the node lives and only its
+workers do not reach each other, they give up a collective operation after 120 s.
+
+Workers find each other by the name of their machine. Where that name is a loopback address (Debian
+writes 127.0.1.1 into `/etc/hosts`), set `GLOO_SOCKET_IFNAME`, and `NCCL_SOCKET_IFNAME` on GPUs, to
+the network interface where each node is started, as the trials with networks of their own do.
 """
 
 
@@ -87,13 +100,33 @@ def append(path: Path, found: Played | Timed) -> None:
 def page(path: Path) -> str:
     """Markdown of all that was kept."""
     played, timed = _read(path)
-    quiet = {one.name: _median(played, one.name) for one in (QUIET_SCORE, QUIET_TRAIN)}
+    undisturbed = (QUIET_SCORE, QUIET_TRAIN, *QUIET_APART)
+    quiet = {one.name: _median(played, one.name) for one in undisturbed}
     return _PAGE.format(
         faults=_faults(played, quiet),
-        quiet=", ".join(f"{name.partition(':')[0]} {s:.0f} s" for name, s in quiet.items()),
+        quiet=", ".join(f"{name.replace(': nothing', '')} {s:.0f} s" for name, s in quiet.items()),
         overhead=_overhead(timed),
         rows=max((one.rows for one in timed), default=0),
+        health=_health(),
+        own_checks=_own_checks(played, quiet),
     )
+
+
+def _health() -> str:
+    """Lines of the settings in milliseconds, and what they are where nobody sets them."""
+    own = {name: getattr(Config, name.removeprefix("RAY_"))() for name in HEALTH}
+    return "\n".join(f"| `{name}` | {own[name]} | {HEALTH[name]} |" for name in HEALTH)
+
+
+def _own_checks(played: Sequence[Played], quiet: dict[str, float]) -> str:
+    """What the cut of a network costs with these settings, and with Ray's own."""
+    lines = []
+    for fault in (CUT_SCORER, CUT_WORKER):
+        calm = quiet[_quiet_of(fault.name)]
+        short, own = (_median(played, fault.name + end) - calm for end in ("", OWN_CHECKS))
+        if any(one.fault == fault.name + OWN_CHECKS for one in played):
+            lines.append([fault.name, f"{short:.0f}", f"{own:.0f}"])
+    return _table(("seconds lost", "trials' settings", "Ray's own"), lines)
 
 
 def _read(path: Path) -> tuple[list[Played], list[Timed]]:
@@ -108,7 +141,7 @@ def _faults(played: Sequence[Played], quiet: dict[str, float]) -> str:
     lines = []
     for name in dict.fromkeys(one.fault for one in played if one.fault not in quiet):
         some = [one for one in played if one.fault == name and one.struck]
-        calm = quiet[QUIET_TRAIN.name if name.startswith("train") else QUIET_SCORE.name]
+        calm = quiet[_quiet_of(name)]
         lines.append(
             [
                 name,
@@ -122,6 +155,12 @@ def _faults(played: Sequence[Played], quiet: dict[str, float]) -> str:
         )
     columns = ("fault", "runs", "recovered", "rows lost", "rows doubled", "same bits")
     return _table((*columns, "seconds lost"), lines)
+
+
+def _quiet_of(name: str) -> str:
+    """The undisturbed trial that a fault is compared with: the same verb, on the same machines."""
+    score, train = QUIET_APART if "network" in name else (QUIET_SCORE, QUIET_TRAIN)
+    return train.name if name.startswith("train") else score.name
 
 
 def _median(played: Iterable[Played], name: str) -> float:
