@@ -165,6 +165,7 @@ def test_a_killed_worker_is_replaced_and_training_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(420)
 def test_a_worker_that_waits_for_one_that_hangs_gives_up_and_both_are_begun_anew(
     table: pa.Table, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

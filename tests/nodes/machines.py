@@ -23,6 +23,7 @@ HEALTH = {
 STORE_BYTES = 100 * 1024**2
 # What a node says that it has: more than the actors of a small day need.
 MEMORY_BYTES = 4 * 1024**3
+_RAY = "ray::"  # begins the title of a worker
 
 
 class Machines:
@@ -32,6 +33,7 @@ class Machines:
         from ray.cluster_utils import Cluster
 
         self._cpus = cpus
+        self._left: set[int] = set()  # processes of nodes that were killed
         with _environment(HEALTH):
             self._cluster = Cluster()
             self.nodes = [self._start() for _ in range(nodes)]
@@ -64,8 +66,9 @@ class Machines:
         return Command((*arguments, "--address", self.address), whole, folder, name)
 
     def kill(self, node: Any) -> None:
-        """SIGKILL of the raylet: its workers end by themselves, and nobody tells the head."""
+        """SIGKILL of the raylet: nobody tells the head."""
         self.nodes.remove(node)
+        self._left |= {pid for parent, pid in _children(_RAY) if parent == raylet(node)}
         send(raylet(node), signal.SIGKILL)
 
     def holding(self, title: str) -> list[Any]:
@@ -82,6 +85,10 @@ class Machines:
         return until(seen, seconds) and driver.code is None
 
     def shutdown(self) -> None:
+        """End all nodes, and what a killed one has left: its workers end by themselves, but for one
+        that was in a collective, now and then."""
+        for pid in self._left & {pid for _, pid in _children(_RAY)}:
+            send(pid, signal.SIGKILL)
         self._cluster.shutdown()
 
 
