@@ -305,7 +305,7 @@ def flags(
         Optional[str],  # noqa: UP045
         typer.Option(help="Write them as plain hive-partitioned Parquet to this URI."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to print; --json has all.")] = 20,
     as_json: Json = False,
 ) -> None:
     """Read the committed flags: on the terminal, by SQL, or exported as plain Parquet."""

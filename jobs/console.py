@@ -201,12 +201,17 @@ class _Lines(Step):
             self.name,
             done=self.done,
             of=self.total,
-            per_second=round(self.rate),
-            recent_per_second=round(self.recent_rate),
+            per_second=_rounded(self.rate),
+            recent_per_second=_rounded(self.recent_rate),
             left_s=None if left is None else round(left),
             **self.facts,
             **({"note": self.note} if self.note else {}),
         )
+
+
+def _rounded(rate: float) -> float:
+    """Rows come by the thousand a second, epochs by one in a few seconds."""
+    return round(rate) if rate >= 10 else round(rate, 2)
 
 
 @contextmanager
