@@ -12,7 +12,8 @@ from tests.faults.lake import plain_environment
 from tests.faults.processes import Command, send, until
 
 # How the head finds out that a node is gone. With Ray's own 3 s, 10 s and 5 it takes 15 s for a
-# node that refuses and a minute for one that is silent. A busy machine may be late by seconds.
+# node that cannot be reached and a minute for one that is silent. A busy machine may be late by
+# seconds.
 HEALTH = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",

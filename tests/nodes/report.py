@@ -43,9 +43,11 @@ and an object store a node, without a network between them.
 
 ## For production
 
-Ray's head asks each node for a sign of life. A node that is silent counts as living until several
-have not come: with Ray's own settings, a minute after the last, and what waits for it waits as
-long. The trials set, in the environment of `ray start --head`:
+Ray's head asks each node for a sign of life, and declares it dead when several have failed. What
+waits for the node waits as long. A question fails at once where the machine cannot be reached (the
+trials: its link goes down, and its neighbours find no address) and after the timeout where it is
+only silent, as behind a router that drops everything: with Ray's own settings, 15 s and 65 s. The
+trials play the first, with these settings in the environment of `ray start --head`:
 
 | variable | Ray's own | trials |
 |---|--:|--:|
@@ -53,8 +55,8 @@ long. The trials set, in the environment of `ray start --head`:
 
 {own_checks}
 
-Short settings find a lost node sooner, and a busy one, too: what is declared dead is ended, and its
-work done again, which costs time and never a row.
+Short settings find a lost node sooner, and take a busy one for lost, too: it is ended, and its work
+done again, which costs time and never a row.
 
 A training that has lost a worker is started anew from its last checkpoint as soon as Ray has
 declared the node dead, with as many workers as the remaining nodes hold, between
