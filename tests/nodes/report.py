@@ -27,7 +27,9 @@ of a quiet run on one node.
 - recovered: the same command ended with 0; nobody gave it again.
 - rows lost, rows doubled: flags of the quiet run that are missing, or there twice. A training
   commits no flags; lost are its epochs that did not happen in the end.
-- seconds lost: the median beyond that of the same command undisturbed ({quiet}), on two busy cores.
+- seconds lost: the median beyond that of the same command undisturbed on the same machines, on two
+  cores that had other work, too; below ten they are within what undisturbed runs differ by.
+  Undisturbed: {quiet}.
 
 `make nodes` plays the trials, and the faults of the network where the machine allows namespaces.
 
@@ -61,7 +63,9 @@ done again, which costs time and never a row.
 A training that has lost a worker is started anew from its last checkpoint as soon as Ray has
 declared the node dead, with as many workers as the remaining nodes hold, between
 `training.min_workers` and `--workers`. Where Ray does not notice, since the node lives and only its
-workers do not reach each other, they give up a collective operation after 120 s.
+workers do not reach each other, they give up a collective operation after 120 s
+(`ANOMARAY_COLLECTIVE_SECONDS`). After the fourth loss the training ends with one message, and goes
+on from its checkpoint when it is started again.
 
 Workers find each other by the name of their machine. Where that name is a loopback address (Debian
 writes 127.0.1.1 into `/etc/hosts`), set `GLOO_SOCKET_IFNAME`, and `NCCL_SOCKET_IFNAME` on GPUs, to
@@ -106,7 +110,7 @@ def page(path: Path) -> str:
     quiet = {one.name: _median(played, one.name) for one in undisturbed}
     return _PAGE.format(
         faults=_faults(played, quiet),
-        quiet=", ".join(f"{name.replace(': nothing', '')} {s:.0f} s" for name, s in quiet.items()),
+        quiet="; ".join(f"{name.replace(': nothing', '')} {s:.0f} s" for name, s in quiet.items()),
         overhead=_overhead(timed),
         rows=max((one.rows for one in timed), default=0),
         health=_health(),
