@@ -94,7 +94,8 @@ def _cut(watch: Watch, given: argparse.Namespace, folder: Path) -> None:
         urllib.request.urlopen(put).close()
         for number in range(given.runs):
             for fault in faults:
-                until(lambda: there.alive() >= 3, 60)
+                # The one that was cut before is known to be gone, too.
+                until(lambda: there.alive() == len(there.machines), 90)
                 name = f"{fault.name.replace(' ', '-')}-{number}"
                 trial = _trial(watch, fault, name, _BUCKET)
                 _play(there, fault, trial, given.results, **server.environment)

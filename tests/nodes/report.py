@@ -45,11 +45,10 @@ and an object store a node, without a network between them.
 
 ## For production
 
-Ray's head asks each node for a sign of life, and declares it dead when several have failed. What
-waits for the node waits as long. A question fails at once where the machine cannot be reached (the
-trials: its link goes down, and its neighbours find no address) and after the timeout where it is
-only silent, as behind a router that drops everything: with Ray's own settings, 15 s and 65 s. The
-trials play the first, with these settings in the environment of `ray start --head`:
+Ray's head asks each node for a sign of life, and declares it dead when several have failed; what
+waits for the node waits as long. A question to a node whose network is cut fails after the timeout:
+with Ray's own settings, a node counts as living for 65 s more. The trials set, in the environment
+of `ray start --head`:
 
 | variable | Ray's own | trials |
 |---|--:|--:|
