@@ -51,14 +51,14 @@ def _nothing_apart(nodes: Network, trial: Trial, command: Command) -> bool:
 
 
 def _kill_a_scorer(nodes: Machines, trial: Trial, command: Command) -> bool:
-    nodes.wait_for(SCORER, 3, command)
+    nodes.wait_for(SCORER, 2, command)  # the head's, and one that may be killed
     midway = _midway(trial, command)
     nodes.kill(nodes.holding(SCORER)[-1])
     return midway
 
 
 def _kill_all_but_the_head(nodes: Machines, trial: Trial, command: Command) -> bool:
-    nodes.wait_for(SCORER, 3, command)
+    nodes.wait_for(SCORER, 2, command)
     midway = _midway(trial, command)
     for node in nodes.nodes[1:]:
         nodes.kill(node)
@@ -84,6 +84,7 @@ def _kill_a_worker_and_add_a_node(nodes: Machines, trial: Trial, command: Comman
 
 
 def _cut_a_scorer_off(nodes: Network, trial: Trial, command: Command) -> bool:
+    nodes.wait_for(SCORER, 2, command)
     midway = _midway(trial, command)
     if midway:
         nodes.cut(nodes.holding(SCORER)[-1])

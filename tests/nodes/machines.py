@@ -24,7 +24,6 @@ HEALTH = {
 STORE_BYTES = 100 * 1024**2
 # What a node says that it has: more than the actors of a small day need.
 MEMORY_BYTES = 4 * 1024**3
-_RAY = "ray::"  # begins the title of a worker
 
 
 class Machines:
@@ -69,7 +68,7 @@ class Machines:
     def kill(self, node: Any) -> None:
         """SIGKILL of the raylet: nobody tells the head."""
         self.nodes.remove(node)
-        self._left |= {pid for parent, pid in _children(_RAY) if parent == raylet(node)}
+        self._left |= {pid for parent, pid in _children("") if parent == raylet(node)}
         send(raylet(node), signal.SIGKILL)
 
     def holding(self, title: str) -> list[Any]:
@@ -88,7 +87,7 @@ class Machines:
     def shutdown(self) -> None:
         """End all nodes, and what a killed one has left: its workers end by themselves, but for one
         that was in a collective, now and then."""
-        for pid in self._left & {pid for _, pid in _children(_RAY)}:
+        for pid in self._left & {pid for _, pid in _children("")}:
             send(pid, signal.SIGKILL)
         self._cluster.shutdown()
 
@@ -105,11 +104,17 @@ def raylet(node: Any) -> int:
     return pid
 
 
+def is_titled(command_line: str, title: str) -> bool:
+    """Whether a process has this word in its title; an actor that is still being made has none:
+    nothing waits for what befalls it."""
+    return title in command_line and not (title and ".__init__" in command_line)
+
+
 def _children(title: str) -> Iterator[tuple[int, int]]:
     """(parent, process) of the processes with this word in their title."""
     for entry in Path("/proc").iterdir():
         try:
-            if title in (entry / "cmdline").read_text(errors="replace"):
+            if is_titled((entry / "cmdline").read_text(errors="replace"), title):
                 after_name = (entry / "stat").read_text().rpartition(")")[2].split()
                 yield int(after_name[1]), int(entry.name)
         except (OSError, ValueError):

@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.processes import Command, send, until
-from tests.nodes.machines import HEALTH, MEMORY_BYTES, STORE_BYTES, driver_environment
+from tests.nodes.machines import (
+    HEALTH,
+    MEMORY_BYTES,
+    STORE_BYTES,
+    driver_environment,
+    is_titled,
+)
 
 # TEST-NET-2 of RFC 5737: nobody's, so that no real network is hidden.
 _NETWORK = "198.51.100."
@@ -151,13 +157,21 @@ class Network:
         pids = []
         for pid in found.stdout.split():
             with suppress(OSError):
-                if title in Path(f"/proc/{pid}/cmdline").read_text(errors="replace"):
+                if is_titled(Path(f"/proc/{pid}/cmdline").read_text(errors="replace"), title):
                     pids.append(int(pid))
         return pids
 
     def holding(self, title: str) -> list[Machine]:
         """The machines with a process that has this word in its title, the head's first."""
         return [machine for machine in self.machines if self.processes(machine, title)]
+
+    def wait_for(self, title: str, nodes: int, driver: Command, seconds: float = 90) -> bool:
+        """Whether so many machines came to hold such a process before the driver ended."""
+
+        def seen() -> bool:
+            return driver.code is not None or len(self.holding(title)) >= nodes
+
+        return until(seen, seconds) and driver.code is None
 
     def close(self) -> None:
         for machine in [*self.machines, *self._lost]:
