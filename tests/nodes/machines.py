@@ -3,9 +3,11 @@
 import os
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil  # type: ignore[import-untyped]  # Ray brings its own
 
 import cluster  # noqa: F401 - settles Ray's authentication before Ray is imported
 from tests.faults.lake import plain_environment
@@ -33,7 +35,7 @@ class Machines:
         from ray.cluster_utils import Cluster
 
         self._cpus = cpus
-        self._left: set[int] = set()  # processes of nodes that were killed
+        self._left: list[psutil.Process] = []  # processes of nodes that were killed
         with _environment(HEALTH):
             self._cluster = Cluster()
             self.nodes = [self._start() for _ in range(nodes)]
@@ -68,7 +70,7 @@ class Machines:
     def kill(self, node: Any) -> None:
         """SIGKILL of the raylet: nobody tells the head."""
         self.nodes.remove(node)
-        self._left |= {pid for parent, pid in _children("") if parent == raylet(node)}
+        self._left += psutil.Process(raylet(node)).children()
         send(raylet(node), signal.SIGKILL)
 
     def holding(self, title: str) -> list[Any]:
@@ -87,8 +89,9 @@ class Machines:
     def shutdown(self) -> None:
         """End all nodes, and what a killed one has left: its workers end by themselves, but for one
         that was in a collective, now and then."""
-        for pid in self._left & {pid for _, pid in _children("")}:
-            send(pid, signal.SIGKILL)
+        for process in self._left:
+            with suppress(psutil.Error):  # it ended by itself
+                process.kill()
         self._cluster.shutdown()
 
 
