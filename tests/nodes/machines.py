@@ -7,15 +7,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]  # Ray brings its own
-
 import cluster  # noqa: F401 - settles Ray's authentication before Ray is imported
 from tests.faults.lake import plain_environment
 from tests.faults.processes import Command, send, until
 
 # How the head finds out that a node is gone. With Ray's own 3 s, 10 s and 5 it takes 15 s for a
-# node that cannot be reached and a minute for one that is silent. A busy machine may be late by
-# seconds.
+# node that refuses and a minute for one that is silent. A busy machine may be late by seconds.
 HEALTH = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
@@ -35,7 +32,7 @@ class Machines:
         from ray.cluster_utils import Cluster
 
         self._cpus = cpus
-        self._left: list[psutil.Process] = []  # processes of nodes that were killed
+        self._left: list[Any] = []  # processes of nodes that were killed
         with _environment(HEALTH):
             self._cluster = Cluster()
             self.nodes = [self._start() for _ in range(nodes)]
@@ -69,6 +66,8 @@ class Machines:
 
     def kill(self, node: Any) -> None:
         """SIGKILL of the raylet: nobody tells the head."""
+        import psutil  # type: ignore[import-untyped]  # Ray brings its own, once it is imported
+
         self.nodes.remove(node)
         self._left += psutil.Process(raylet(node)).children()
         send(raylet(node), signal.SIGKILL)
@@ -89,6 +88,8 @@ class Machines:
     def shutdown(self) -> None:
         """End all nodes, and what a killed one has left: its workers end by themselves, but for one
         that was in a collective, now and then."""
+        import psutil
+
         for process in self._left:
             with suppress(psutil.Error):  # it ended by itself
                 process.kill()
