@@ -33,17 +33,7 @@ of a quiet run on one node.
 
 `make nodes` plays the trials, and the faults of the network where the machine allows namespaces.
 
-## What a second and a third node cost
-
-The same day of {rows:,} rows, scored by as many actors on one node and on several of one CPU each,
-in turns. Figures are seconds of scoring, and the ratio of the medians.
-
-{overhead}
-
-All nodes share the two cores of one machine: this is the cost of Ray's own traffic and of a raylet
-and an object store a node, without a network between them.
-
-## For production
+{overhead}## For production
 
 Ray's head asks each node for a sign of life, and declares it dead when several have failed; what
 waits for the node waits as long. A question to a node whose network is cut fails after the timeout:
@@ -69,6 +59,19 @@ on from its checkpoint when it is started again.
 Workers find each other by the name of their machine. Where that name is a loopback address (Debian
 writes 127.0.1.1 into `/etc/hosts`), set `GLOO_SOCKET_IFNAME`, and `NCCL_SOCKET_IFNAME` on GPUs, to
 the network interface where each node is started, as the trials with networks of their own do.
+"""
+
+
+_OVERHEAD = """## What a second and a third node cost
+
+The same day of {rows:,} rows, scored by as many actors on one node and on several of one CPU each,
+in turns. Figures are seconds of scoring, and the ratio of the medians.
+
+{table}
+
+All nodes share the two cores of one machine: this is the cost of Ray's own traffic and of a raylet
+and an object store a node, without a network between them.
+
 """
 
 
@@ -110,8 +113,7 @@ def page(path: Path) -> str:
     return _PAGE.format(
         faults=_faults(played, quiet),
         quiet="; ".join(f"{name.replace(': nothing', '')} {s:.0f} s" for name, s in quiet.items()),
-        overhead=_overhead(timed),
-        rows=max((one.rows for one in timed), default=0),
+        overhead=_overhead(timed) if timed else "",
         health=_health(),
         own_checks=_own_checks(played, quiet),
     )
@@ -181,7 +183,8 @@ def _overhead(timed: Sequence[Timed]) -> str:
             shape = f"{nodes} × {cpus // nodes} CPU"
             each = ", ".join(f"{s:.1f}" for s in some)
             lines.append([shape, len(some), each, f"{median(some) / alone:.2f}"])
-    return _table(("nodes", "runs", "seconds", "ratio"), lines)
+    table = _table(("nodes", "runs", "seconds", "ratio"), lines)
+    return _OVERHEAD.format(rows=max(one.rows for one in timed), table=table)
 
 
 def _table(columns: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
