@@ -106,6 +106,7 @@ chaos: .venv/.done ## 200 trials of faults, counted: lost, doubled, different ro
 nodes: .venv/.done ## nodes killed, cut off and added, three trials of each; docs/nodes.md (RUNS)
 	$(BIN)/python -m tests.nodes faults --runs $(or $(RUNS),3)
 	$(BIN)/python -m tests.nodes cut --runs $(or $(RUNS),3)
+	$(BIN)/python -m tests.nodes cut --runs 1 --own-health-checks
 	$(BIN)/python -m tests.nodes overhead --runs $(or $(RUNS),3)
 	$(BIN)/python -m tests.nodes report
 

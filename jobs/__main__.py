@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import typer
 
-from jobs.console import configure_logs, err, out
+from jobs.console import configure_logs, err, keep_stdout, out
 from jobs.printable import said
 from models.refusal import Refusal
 
@@ -65,7 +65,7 @@ def _print(document: Any) -> None:
 
 def _print_json(text: str) -> None:
     """JSON in ASCII, in which DEL alone is left of what a terminal may obey."""
-    sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")
+    out.file.write(text.replace("\x7f", "\\u007f") + "\n")
 
 
 @app.command()
@@ -178,7 +178,7 @@ def tune(
         _print(document)
         return
     out.print(job.table_of(document))
-    sys.stdout.write(document["yaml"])
+    out.file.write(document["yaml"])
 
 
 @app.command()
@@ -529,6 +529,8 @@ def _cause(error: OSError) -> str:
 
 def main() -> None:
     configure_logs()
+    if "--json" in sys.argv:  # before a verb starts Ray, and in this process alone
+        keep_stdout()
     code = 0
     with _refusals():
         try:

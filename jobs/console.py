@@ -1,6 +1,7 @@
 """What people see while a job runs: progress on a terminal, plain lines elsewhere, never on stdout
 when a machine reads it."""
 
+import os
 import sys
 import threading
 import time
@@ -46,6 +47,19 @@ _PHRASES = (
 
 out = Console()
 err = Console(stderr=True)
+
+
+def keep_stdout() -> None:
+    """From now on stdout is `out`'s alone; whatever else is printed in this process, or by one that
+    it starts, goes to stderr.
+
+    Ray prints there, from a thread of its own, that a node died or that the cluster grows: in the
+    middle of the JSON that a program reads.
+    """
+    sys.stdout.flush()
+    # By lines, since a process that leaves its Ray behind ends without closing its files.
+    out.file = os.fdopen(os.dup(1), "w", buffering=1, encoding=sys.stdout.encoding)
+    os.dup2(2, 1)
 
 
 def configure_logs() -> None:

@@ -93,9 +93,8 @@ def score(
     began = time.monotonic()
     with session(address) as where:
         remote = output.remote or Store.open(run.snapshot.uri).remote
-        plan = plan_actors(
-            nodes(), run.demand(max((task.bytes for task in todo), default=0)), remote
-        )
+        demand = run.demand(max((task.bytes for task in todo), default=0))
+        plan = plan_actors(nodes(ask_gpus=bool(todo)), demand, remote)
         pool = Pool(plan, len(todo))
         clock.threads, clock.rows = pool.planned * plan.threads, sum(s.rows for s in todo)
 

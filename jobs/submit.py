@@ -13,7 +13,7 @@ from typing import Any
 
 from cluster import shipping
 from cluster.submit import Environment, Job, Jobs, Work
-from jobs.console import Step, err, say, step
+from jobs.console import Step, err, out, say, step
 from jobs.printable import printable
 from jobs.submit_command import forwarded, refuse_secrets, travelling
 
@@ -107,8 +107,8 @@ class _Shown:
 
     def _line(self, line: str) -> None:
         if (told := _progress(line)) is None:
-            sys.stdout.write(printable(line.expandtabs(), _LINE) + "\n")
-            sys.stdout.flush()
+            out.file.write(printable(line.expandtabs(), _LINE) + "\n")
+            out.file.flush()
         elif err.is_terminal:
             self._draw(told)
         else:
