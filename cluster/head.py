@@ -48,8 +48,8 @@ class Head(JobSubmissionClient):
         )
 
     @contextmanager
-    def asking(self, missing: str = "") -> Iterator[None]:
-        """Turn what Ray raises into our errors; `missing` is the refusal for what is not there."""
+    def asking(self, missing: Exception | None = None) -> Iterator[None]:
+        """Turn what Ray raises into our errors; `missing` is the one for what is not there."""
         try:
             yield
         except AuthenticationError:
@@ -59,7 +59,7 @@ class Head(JobSubmissionClient):
                 raise
             status, text = int(found[1]), _last_line(error)
             if status == requests.codes.not_found and missing:
-                raise Refusal(missing) from None
+                raise missing from None
             if status == requests.codes.bad_request and "already exists" not in text:
                 raise Refusal(f"{self.address} answered: {text}") from None
             # No agent for a job yet, or another submitter has just taken the number.

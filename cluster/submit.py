@@ -20,17 +20,19 @@ import aiohttp
 from ray.job_submission import JobDetails
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from cluster import locked
 from cluster.head import Head
 from cluster.session import MALLOC
-from cluster.shipping import ROOT, digest
+from cluster.shipping import digest
 from models.refusal import Refusal
 
 Environment = Literal["lock", "image"]
 
 # A head that has just started, or is busy, has no agent for a job yet: asked again this long.
 _PATIENCE_S = 60.0
-# A head may be replaced while a job is followed; jobs outlive that where its state is kept.
-_GONE_S = 120.0
+# A head may be replaced while a job is followed; jobs outlive that where its state is kept. An
+# answer that does not come is waited for up to `head._TIMEOUT_S` more.
+GONE_S = 120.0
 _LOOKED_EVERY_S = 1.0
 # Ray ends a job's processes politely, and after 3 s by force.
 _ENDED_S = 60.0
@@ -96,8 +98,7 @@ class Work:
             "config": {"setup_timeout_seconds": _INSTALLED_S},
         }
         if self.environment == "lock":
-            lock = (ROOT / "requirements.lock").read_text().splitlines()
-            made["pip"] = {"packages": [line for line in lock if line and line[0] != "#"]}
+            made["pip"] = {"packages": locked.pins()}
         return made
 
 
@@ -153,7 +154,10 @@ class Jobs:
             raise Refusal(
                 f"expected a job's id, such as anomaray-score-0123456789ab-1, found {name!r}"
             )
-        with self._head.asking(f"no job {name} at {self._head.address}"):
+        return self._look(name, Refusal(f"no job {name} at {self._head.address}"))
+
+    def _look(self, name: str, missing: Exception) -> Job:
+        with self._head.asking(missing):
             return _job(self._head.get_job_info(name))
 
     def cancel(self, name: str) -> Job:
@@ -168,29 +172,54 @@ class Jobs:
             time.sleep(0.2)  # between two looks
         return job
 
-    def follow(self, name: str, write: Callable[[str], None]) -> Job:
-        """Hand the job's log to `write` from its beginning, piece by piece, until the job ends."""
-        self.job(name)
-        return asyncio.run(self._follow(name, write))
+    def follow(
+        self,
+        name: str,
+        write: Callable[[str], None],
+        tell: Callable[[str], None],
+        gone_s: float = GONE_S,
+    ) -> Job:
+        """Hand the job's log to `write` from its beginning, piece by piece, until the job ends.
 
-    async def _follow(self, name: str, write: Callable[[str], None]) -> Job:
+        A head that does not answer is waited for, which `tell` is told; ConnectionError after
+        `gone_s` seconds of it.
+        """
+        self.job(name)
+        return asyncio.run(self._follow(name, write, tell, gone_s))
+
+    async def _follow(
+        self,
+        name: str,
+        write: Callable[[str], None],
+        tell: Callable[[str], None],
+        gone_s: float,
+    ) -> Job:
         log = _Log(write)
         stream: asyncio.Task[None] | None = None
-        heard = time.monotonic()
+        heard, lost = time.monotonic(), False
+        forgotten = ConnectionError(
+            f"{self._head.address} knows no {name} any more: it was replaced, and kept nothing"
+        )
         while True:
             if stream is None or stream.done():
                 stream = asyncio.create_task(self._stream(name, log))
             await asyncio.wait({stream}, timeout=_LOOKED_EVERY_S)
             try:
-                job = await asyncio.to_thread(self.job, name)
+                job = await asyncio.to_thread(self._look, name, forgotten)
             except ConnectionError as error:
-                if time.monotonic() - heard > _GONE_S:
+                stream.cancel()  # a connection that was cut off in silence would be read for ever
+                if (silence := time.monotonic() - heard) > gone_s:
                     raise ConnectionError(
-                        f"{error}; {name} may go on without us, and the same command attaches to it"
+                        f"{error} (for {silence:.0f} s). {name} may go on without us"
                     ) from None
+                if not lost:
+                    tell(f"{error}; asked again for {gone_s:.0f} s")
+                lost = True
                 await asyncio.sleep(_LOOKED_EVERY_S)
                 continue
-            heard = time.monotonic()
+            if lost:
+                tell(f"{self._head.address} answers again")
+            heard, lost = time.monotonic(), False
             if job.ended:
                 stream.cancel()
                 with suppress(ConnectionError):  # the node of its log is gone with it

@@ -6,10 +6,10 @@ Torch and Ray are imported by the verb that needs them: `--help` answers at once
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional, TextIO
 
 import typer
 
@@ -441,9 +441,13 @@ def submit(
         str, typer.Option(help="The cluster's dashboard.", metavar="http://HEAD:8265")
     ] = "http://127.0.0.1:8265",
     environment: Annotated[
-        Literal["lock", "image"],
-        typer.Option(help="`lock`: install requirements.lock; `image`: the nodes' image has it."),
-    ] = "lock",
+        Literal["image", "lock"],
+        typer.Option(
+            help="`image`: every node has requirements.lock, as `infra/image` does; that is "
+            "checked. `lock`: every node installs what it lacks of it with pip before the first "
+            "job, into a copy of its own environment: minutes, gigabytes, and PyPI in reach."
+        ),
+    ] = "image",
     env: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="Name of a variable to send along; no secret: others can read it."),
@@ -451,7 +455,13 @@ def submit(
     attach: Annotated[Optional[str], typer.Option(help="Follow the job of this id.")] = None,  # noqa: UP045
     cancel: Annotated[Optional[str], typer.Option(help="End the job of this id.")] = None,  # noqa: UP045
 ) -> None:
-    """Run a verb on a cluster and see it through; submitted again, attach to where it is."""
+    """Run a verb on a cluster and see it through; submitted again, attach to where it is.
+
+    Its stdout is the verb's own, so `--json` can be read by machines; the rest
+    of its log goes to stderr. The exit status is the verb's; 143 if the job was
+    ended, 130 after Ctrl-C; 75 if the head was gone for two minutes, or the
+    cluster failed the job: then the same command goes on.
+    """
     if [bool(arguments), attach is not None, cancel is not None].count(True) != 1:
         raise Refusal("expected one of: a verb and its arguments, --attach ID, --cancel ID")
     from jobs import submit as job
@@ -527,10 +537,11 @@ def _cause(error: OSError) -> str:
     return f"{type(raised).__name__}: {': '.join(line.strip(' ↳') for line in lines if line)}"
 
 
-def main() -> None:
+def main(results: Callable[[TextIO], TextIO] | None = None) -> None:
+    """Run the verb of the command line; `results` wraps the stream that its results go to."""
     configure_logs()
-    if "--json" in sys.argv:  # before a verb starts Ray, and in this process alone
-        keep_stdout()
+    if results or "--json" in sys.argv:  # before a verb starts Ray, and in this process alone
+        keep_stdout(results)
     code = 0
     with _refusals():
         try:

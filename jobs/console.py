@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
+from typing import TextIO
 
 import structlog
 from rich.console import Console, RenderableType
@@ -49,8 +50,8 @@ out = Console()
 err = Console(stderr=True)
 
 
-def keep_stdout() -> None:
-    """From now on stdout is `out`'s alone; whatever else is printed in this process, or by one that
+def keep_stdout(wrapped: Callable[[TextIO], TextIO] | None = None) -> None:
+    """From now on stdout is `out`'s alone, maybe `wrapped`; whatever else is printed in this process, or by one that
     it starts, goes to stderr.
 
     Ray prints there, from a thread of its own, that a node died or that the cluster grows: in the
@@ -58,7 +59,8 @@ def keep_stdout() -> None:
     """
     sys.stdout.flush()
     # By lines, since a process that leaves its Ray behind ends without closing its files.
-    out.file = os.fdopen(os.dup(1), "w", buffering=1, encoding=sys.stdout.encoding)
+    kept = os.fdopen(os.dup(1), "w", buffering=1, encoding=sys.stdout.encoding)
+    out.file = wrapped(kept) if wrapped else kept
     os.dup2(2, 1)
 
 

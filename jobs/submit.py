@@ -16,6 +16,7 @@ from cluster.submit import Environment, Job, Jobs, Work
 from jobs.console import Step, err, out, say, step
 from jobs.printable import printable
 from jobs.submit_command import forwarded, refuse_secrets, travelling
+from jobs.submitted import MARK
 
 # Seconds in which a second Ctrl-C ends the job, and not only the looking at it.
 _SECOND_S = 3.0
@@ -42,7 +43,7 @@ def submit(
     jobs = Jobs(address)
     with TemporaryDirectory() as folder:
         shipping.stage(Path(folder), files)
-        entrypoint = shlex.join(["python", "-m", "jobs", *command])
+        entrypoint = shlex.join(["python", "-m", "jobs.submitted", *command])
         work = Work(command[0], entrypoint, Path(folder), environment, variables)
         job, new = jobs.submit(work)
     say(f"{'submitted' if new else 'attached to'} {job.id} at {address}")
@@ -63,7 +64,7 @@ def cancel(address: str, name: str) -> int:
 def _see_through(jobs: Jobs, name: str, address: str) -> int:
     try:
         with _Shown() as shown:
-            ended = jobs.follow(name, shown.take)
+            ended = jobs.follow(name, shown.take, say)
     except KeyboardInterrupt:
         try:
             say(f"{name} goes on; Ctrl-C again within {_SECOND_S:.0f} s ends it")
@@ -84,8 +85,8 @@ def _say_end(job: Job) -> None:
 
 
 class _Shown:
-    """A job's log: lines on stdout, with what a terminal obeys made visible; progress on stderr,
-    on a terminal as the bars that the job would draw here."""
+    """A job's results on stdout, and the rest of its log on stderr: on a terminal its progress as
+    the bars that the job would draw here. What a terminal obeys is made visible."""
 
     def __init__(self) -> None:
         self._rest = ""
@@ -106,13 +107,20 @@ class _Shown:
             self._line(line)
 
     def _line(self, line: str) -> None:
-        if (told := _progress(line)) is None:
-            out.file.write(printable(line.expandtabs(), _LINE) + "\n")
-            out.file.flush()
-        elif err.is_terminal:
+        if line.startswith(MARK):
+            self._result(line.removeprefix(MARK))
+        elif (told := _progress(line)) is not None and err.is_terminal:
             self._draw(told)
         else:
-            sys.stderr.write(line + "\n")
+            sys.stderr.write(printable(line.expandtabs(), _LINE) + "\n")
+
+    def _result(self, line: str) -> None:
+        """Whole, however long: JSON that is cut is none. A bar is closed first, for while one is
+        shown, rich sends stdout to the terminal of stderr."""
+        self._bars.close()
+        self._bar = None
+        out.file.write(printable(line.expandtabs(), len(line.expandtabs())) + "\n")
+        out.file.flush()
 
     def _draw(self, told: dict[str, Any]) -> None:
         name, total, done = printable(str(told["event"])), int(told["of"]), int(told["done"])

@@ -1,4 +1,4 @@
-"""A small encoder and rows for tests of the cluster layer."""
+"""A small encoder, rows, and a real head for tests of the cluster layer."""
 
 from collections.abc import Iterator
 
@@ -11,12 +11,22 @@ from cluster.session import session
 from models.columns import Categorical, Numeric
 from models.encoder import Encoder
 from models.encoder_fit import EncoderFit
+from tests.cluster.ray_head import RayHead, ray_head, short_folder
+from tests.conftest import S3Server
 
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     with session(cpus=4):
         yield
+
+
+@pytest.fixture(scope="module")
+def head(s3_server: S3Server) -> Iterator[RayHead]:
+    """A head whose nodes may open the lake on S3, and are not told where it is."""
+    keys = {name: of for name, of in s3_server.environment.items() if "ENDPOINT" not in name}
+    with short_folder() as folder, ray_head(folder, **keys) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

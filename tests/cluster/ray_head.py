@@ -2,9 +2,11 @@
 
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -12,8 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]  # of Ray
+import requests
 
 from tests.conftest import free_port
 
@@ -46,6 +50,50 @@ class RayHead:
             return error.code
 
 
+def submitting(head: RayHead, *arguments: str) -> list[str]:
+    """The command that submits to the head."""
+    return [sys.executable, "-m", "jobs", "submit", *arguments, "--address", head.dashboard]
+
+
+def submit(head: RayHead, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Submit, and wait for the end."""
+    return subprocess.run(
+        submitting(head, *arguments),
+        cwd=ROOT,
+        env=head.environment | environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+def begin(head: RayHead, *arguments: str) -> "subprocess.Popen[str]":
+    """Submit, with stdout and stderr as one pipe."""
+    return subprocess.Popen(
+        submitting(head, "--environment", "image", *arguments),
+        cwd=ROOT,
+        env=head.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def jobs_of(head: RayHead) -> list[dict[str, Any]]:
+    """What the cluster tells everyone who has its token of the jobs submitted to it."""
+    header = {"Authorization": f"Bearer {head.token}"}
+    listed: list[dict[str, Any]] = requests.get(
+        f"{head.dashboard}/api/jobs/", headers=header, timeout=10
+    ).json()
+    return [job for job in listed if job["submission_id"]]
+
+
+def logs_of(head: RayHead) -> list[Path]:
+    """Every file that the head has logged to."""
+    files = (head.folder / "r").rglob("*")
+    return [path for path in files if path.is_file() and "logs" in path.parts]
+
+
 def _environment(folder: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"  # jobs start `python`
@@ -60,6 +108,16 @@ def _command(folder: Path, *arguments: str) -> list[str]:
         f"--{name}={free_port()}" for name in ("dashboard-agent-listen-port", "metrics-export-port")
     ]
     return [ray, "start", *arguments, *quiet, *ports]
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A folder for a head: the paths of its sockets have 107 characters at most."""
+    made = Path(tempfile.mkdtemp(prefix="anomaray-", dir="/tmp"))  # closed to others
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made)
 
 
 @contextmanager

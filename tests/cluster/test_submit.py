@@ -1,65 +1,29 @@
 """Submitted jobs, on a real head with a token: who gets in, what comes back, what is left."""
 
 import os
-import shutil
+import pty
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 
-from tests.cluster.ray_head import ROOT, RayHead, ray_head, ray_node
+from tests.cluster.ray_head import (
+    ROOT,
+    RayHead,
+    begin,
+    jobs_of,
+    logs_of,
+    ray_head,
+    ray_node,
+    short_folder,
+    submit,
+)
+from tests.cluster.relay import Relay
 
 _LONG = ("--days", "9000", "--scale", "0.05")  # minutes of work, ended long before
-
-
-@pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHead]:
-    folder = Path(f"/tmp/anomaray-{os.getpid()}")  # sockets' paths have 107 characters at most
-    folder.mkdir(mode=0o700)
-    try:
-        with ray_head(folder) as running:
-            yield running
-    finally:
-        shutil.rmtree(folder)
-
-
-def _command(head: RayHead, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "jobs", "submit", *arguments, "--address", head.dashboard]
-
-
-def _submit(head: RayHead, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        _command(head, *arguments),
-        cwd=ROOT,
-        env=head.environment | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
-def _begin(head: RayHead, *arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        _command(head, "--environment", "image", *arguments),
-        cwd=ROOT,
-        env=head.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def _jobs(head: RayHead) -> list[dict[str, str]]:
-    header = {"Authorization": f"Bearer {head.token}"}
-    listed: list[dict[str, str]] = requests.get(
-        f"{head.dashboard}/api/jobs/", headers=header, timeout=10
-    ).json()
-    return [job for job in listed if job["submission_id"]]
 
 
 def _running(head: RayHead, files: Path) -> str:
@@ -68,7 +32,9 @@ def _running(head: RayHead, files: Path) -> str:
     while not any(files.rglob("*.parquet")):
         assert time.monotonic() < deadline, "the job does not start"
         time.sleep(0.1)  # between two looks at the condition
-    return next(job["submission_id"] for job in _jobs(head) if str(files) in job["entrypoint"])
+    return next(
+        str(job["submission_id"]) for job in jobs_of(head) if str(files) in job["entrypoint"]
+    )
 
 
 def test_a_head_lets_in_only_who_has_its_token(head: RayHead) -> None:
@@ -78,7 +44,7 @@ def test_a_head_lets_in_only_who_has_its_token(head: RayHead) -> None:
 
 
 def test_a_wrong_token_is_refused_and_not_said(head: RayHead) -> None:
-    ended = _submit(head, "generate", "/nowhere", RAY_AUTH_TOKEN="of-another-cluster")
+    ended = submit(head, "generate", "/nowhere", RAY_AUTH_TOKEN="of-another-cluster")
     assert ended.returncode == 2
     assert "does not accept the token of the variable RAY_AUTH_TOKEN" in ended.stderr
     assert "of-another-cluster" not in ended.stdout + ended.stderr
@@ -89,16 +55,14 @@ def test_a_job_succeeds_with_its_log_and_without_a_trace_of_the_token(
 ) -> None:
     folder = tmp_path / "lake; touch here"  # a shell on the head reads the command
     arguments = ("generate", str(folder), "--days", "2", "--scale", "0.01")
-    ended = _submit(head, "--environment", "image", *arguments)
+    ended = submit(head, "--environment", "image", *arguments)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert '"days"' in ended.stdout or "rows" in ended.stdout
     assert '"event": "write"' in ended.stderr
     assert any(folder.rglob("*.parquet"))
     assert head.token not in ended.stdout + ended.stderr
-    assert head.token not in str(_jobs(head))
-    logs = [
-        path for path in (head.folder / "r").rglob("*") if path.is_file() and "logs" in path.parts
-    ]
+    assert head.token not in str(jobs_of(head))
+    logs = logs_of(head)
     assert len(logs) > 5
     assert not [path for path in logs if head.token.encode() in path.read_bytes()]
     assert not [pid for pid in _pids() if head.token in _arguments(pid)]
@@ -107,10 +71,10 @@ def test_a_job_succeeds_with_its_log_and_without_a_trace_of_the_token(
 def test_a_refusal_of_the_job_is_the_exit_status_here(head: RayHead, tmp_path: Path) -> None:
     spec = tmp_path / "elsewhere.yaml"  # outside of the checkout: it travels
     spec.write_text((ROOT / "specs/demo_flows.yaml").read_text().replace("demo/", f"{tmp_path}/"))
-    ended = _submit(head, "--environment", "image", "plan", str(spec), "--day", "2026-01-05")
+    ended = submit(head, "--environment", "image", "plan", str(spec), "--day", "2026-01-05")
     assert ended.returncode == 2, ended.stdout + ended.stderr
-    assert "refused" in ended.stdout
-    assert "No such file" not in ended.stdout
+    assert "refused" in ended.stderr
+    assert "No such file" not in ended.stderr
 
 
 def test_any_exit_status_of_a_command_comes_back(head: RayHead, tmp_path: Path) -> None:
@@ -122,7 +86,7 @@ jobs = Jobs(sys.argv[1])
 for command in ("exit 3", "kill -9 $$"):
     work = Work("test", command, Path(sys.argv[2]), "image", {})
     job, new = jobs.submit(work)
-    print(new, jobs.follow(job.id, lambda text: None).exit_status)
+    print(new, jobs.follow(job.id, lambda text: None, print).exit_status)
 """
     ended = subprocess.run(
         [sys.executable, "-c", script, head.dashboard, str(tmp_path)],
@@ -139,31 +103,31 @@ def test_a_killed_submitter_leaves_a_job_that_the_same_command_attaches_to_and_c
     head: RayHead, tmp_path: Path
 ) -> None:
     arguments = ("generate", str(tmp_path / "lake"), *_LONG)
-    with _begin(head, *arguments) as first:
+    with begin(head, *arguments) as first:
         name = _running(head, tmp_path / "lake")
         first.kill()
-    with _begin(head, *arguments) as second:
+    with begin(head, *arguments) as second:
         assert second.stdout is not None
         assert f"attached to {name}" in second.stdout.readline()
-        other = _submit(head, "--environment", "image", "--env", "LANG", *arguments, LANG="C")
+        other = submit(head, "--environment", "image", "--env", "LANG", *arguments, LANG="C")
         assert (other.returncode, "other variables" in other.stderr) == (2, True)
-        assert _submit(head, "--cancel", name).returncode == 0
+        assert submit(head, "--cancel", name).returncode == 0
         assert "STOPPED" in second.stdout.read()
     assert second.returncode == 143
-    assert _submit(head, "--attach", name).returncode == 143
-    assert len([job for job in _jobs(head) if str(tmp_path) in job["entrypoint"]]) == 1
+    assert submit(head, "--attach", name).returncode == 143
+    assert len([job for job in jobs_of(head) if str(tmp_path) in job["entrypoint"]]) == 1
     assert not [pid for pid in _pids() if str(tmp_path / "lake") in _arguments(pid)]
 
 
 def test_one_interrupt_leaves_the_job_and_two_end_it(head: RayHead, tmp_path: Path) -> None:
     arguments = ("generate", str(tmp_path / "lake"), *_LONG)
-    with _begin(head, *arguments) as first:
+    with begin(head, *arguments) as first:
         name = _running(head, tmp_path / "lake")
         first.send_signal(signal.SIGINT)
         said = first.communicate(timeout=60)[0]
     assert first.returncode == 130
     assert f"--attach {name}" in said
-    with _begin(head, *arguments) as second:
+    with begin(head, *arguments) as second:
         assert second.stdout is not None
         assert f"attached to {name}" in second.stdout.readline()
         time.sleep(1)  # it follows by then
@@ -173,6 +137,113 @@ def test_one_interrupt_leaves_the_job_and_two_end_it(head: RayHead, tmp_path: Pa
         second.send_signal(signal.SIGINT)
         assert "STOPPED" in second.stdout.read()
     assert second.returncode == 130
+
+
+_FOLLOW = """
+import sys
+from cluster.submit import Jobs, Work
+from jobs.__main__ import _refusals
+from pathlib import Path
+def write(text):
+    print(text, end="", flush=True)
+def tell(text):
+    print("TOLD", text, flush=True)
+with _refusals():
+    jobs = Jobs(sys.argv[1])
+    command = "for n in $(seq 40); do echo line $n; sleep 0.5; done"
+    job, _ = jobs.submit(Work("test", command, Path(sys.argv[2]), "image", {}))
+    print(jobs.follow(job.id, write, tell, gone_s=6).exit_status)
+"""
+
+
+def _following(head: RayHead, address: str, folder: Path) -> "subprocess.Popen[str]":
+    """A job of twenty seconds, followed at this address: 40 lines and its exit status."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _FOLLOW, address, str(folder)],
+        cwd=ROOT,
+        env=head.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _until(process: "subprocess.Popen[str]", text: str) -> str:
+    """What the process has written, up to and with the line that holds the text."""
+    assert process.stdout is not None
+    said = ""
+    while text not in said:
+        line = process.stdout.readline()
+        assert line, f"ended before it said {text!r}: {said}"
+        said += line
+    return said
+
+
+def test_a_job_is_followed_over_a_break_and_given_up_when_its_head_stays_away(
+    head: RayHead, tmp_path: Path
+) -> None:
+    with (
+        Relay(int(head.dashboard.rpartition(":")[2])) as relay,
+        _following(head, f"http://127.0.0.1:{relay.port}", tmp_path) as followed,
+    ):
+        said = _until(followed, "line 5\n")
+        relay.cut()
+        said += _until(followed, "asked again for 6 s")
+        relay.mend()
+        said += _until(followed, "line 20\n")
+        written = [line for line in said.splitlines() if line.startswith("line")]
+        assert written == [f"line {n}" for n in range(1, 21)]
+        assert said.count("TOLD") == 2  # that it is gone, and that it answers again
+        relay.cut()
+        began = time.monotonic()
+        _, errors = followed.communicate(timeout=60)
+        assert 5 < time.monotonic() - began < 15
+    assert followed.returncode == 75
+    assert "may go on without us" in errors
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_a_killed_head_is_given_up_in_bounded_time_with_a_way_to_go_on(tmp_path: Path) -> None:
+    with (
+        short_folder() as folder,
+        ray_head(folder) as head,
+        _following(head, head.dashboard, tmp_path) as followed,
+    ):
+        _until(followed, "line 5\n")
+        os.kill(head.pid, signal.SIGKILL)
+        began = time.monotonic()
+        _, errors = followed.communicate(timeout=120)
+        assert time.monotonic() - began < 60
+    assert followed.returncode == 75
+    assert "may go on without us" in errors
+    assert "Traceback" not in errors
+
+
+_SHOW = r"""
+from jobs.submit import _Shown
+with _Shown() as shown:
+    shown.take('{"event": "score", "done": 1, "of": 2}\nan \x1b[31mugly\x1b[0m line\n\x1e{"rows')
+    shown.take('": "' + "7" * 9000 + '"}\n')
+"""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_results_alone_are_on_stdout_and_what_a_terminal_obeys_is_nowhere(terminal: bool) -> None:
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SHOW], cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs, text=True
+    )
+    os.close(theirs)
+    output, _ = process.communicate(timeout=60)
+    seen = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert process.returncode == 0
+    assert output == '{"rows": "' + "7" * 9000 + '"}\n'
+    assert r"an \x1b[31mugly" in seen
+    assert "\x1b[31m" not in seen
+    assert ('"event"' in seen) is not terminal
 
 
 _JOIN = """
