@@ -246,6 +246,15 @@ def counter(store: Store, day: str) -> int:
     return _counter(table, day)
 
 
+def commits(store: Store) -> list[dict[str, Any]]:
+    """`LakeTable.history` of the days in the table of this folder, whatever its schema is."""
+    try:
+        table = DeltaTable(store.delta_uri, storage_options=store.delta_options, without_files=True)
+    except TableNotFoundError:
+        return []
+    return [entry for entry in table.history() if "day" in entry]
+
+
 def _counter(table: DeltaTable | None, day: str) -> int:
     if table is None:
         return 0
