@@ -130,6 +130,7 @@ def test_every_cluster_asks_for_the_token_of_one_secret(overlay: str) -> None:
 def test_each_job_runs_as_the_account_of_its_role(overlay: str) -> None:
     roles = {"RayJob train": "trainer", "RayJob score": "scorer", "RayJob nightly": "scorer"}
     roles |= {"RayCluster anomaray": "scorer", "CronJob report": "reporter"}
+    roles |= {"Deployment exporter": "reporter"}
     roles |= {"RayCronJob train": "trainer", "RayCronJob nightly": "scorer"}
     for pod in pods(overlay):
         owner = " ".join(pod.where.split()[:2])
@@ -250,15 +251,17 @@ def _pod_of(overlay: str, where: str) -> Pod:
 def _commands(overlay: str) -> list[list[str]]:
     """The words after `python -m jobs` of everything that runs a verb."""
     lines = [shlex.split(job["spec"]["entrypoint"]) for job in of_kind(overlay, "RayJob").values()]
-    (report,) = _pod_of(overlay, "CronJob report").containers()
-    lines.append([*report["command"], *report["args"]])
+    for where in ("CronJob report", "Deployment exporter"):
+        (container,) = _pod_of(overlay, where).containers()
+        lines.append([*container["command"], *container["args"]])
     assert all(line[:3] == ["python", "-m", "jobs"] for line in lines)
     return [line[3:] for line in lines]
 
 
 def test_every_command_is_a_verb_with_options_that_it_has(overlay: str) -> None:
     commands = _commands(overlay)
-    assert {command[0] for command in commands} == {"train", "score", "nightly", "flags"}
+    verbs = {"train", "score", "nightly", "flags", "exporter"}
+    assert {command[0] for command in commands} == verbs
     for verb, *words in commands:
         given = {word for word in words if word.startswith("--")}
         command = get_command(app).commands[verb]  # type: ignore[attr-defined]
@@ -268,7 +271,7 @@ def test_every_command_is_a_verb_with_options_that_it_has(overlay: str) -> None:
 
 
 def test_the_verbs_answer_help() -> None:
-    for verb in ("train", "score", "nightly", "flags"):
+    for verb in ("train", "score", "nightly", "flags", "exporter"):
         command = [sys.executable, "-m", "jobs", verb, "--help"]
         answer = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
         assert b"Usage" in answer.stdout
