@@ -58,14 +58,20 @@ def told(spec: Spec, verb: str, places: Places) -> Iterator[Telemetry]:
 def exposed(sources: Sequence[Source], places: Places) -> Iterator[None]:
     """While the block runs, whoever asks gets what the sources say then; the file has what they
     said last."""
-    registry = CollectorRegistry()
-    registry.register(_Asked(sources))
+    registry = exposition(sources)
     with ExitStack() as stack:
         if places.port is not None:
             stack.enter_context(_endpoint(registry, places.host, places.port))
         if places.file is not None:
             stack.enter_context(_file(registry, places.file))
         yield
+
+
+def exposition(sources: Sequence[Source]) -> CollectorRegistry:
+    """A registry of the sources and of nothing else, such as this process's memory."""
+    registry = CollectorRegistry()
+    registry.register(_Asked(sources))
+    return registry
 
 
 class _Asked(Collector):
