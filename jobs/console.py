@@ -51,8 +51,8 @@ err = Console(stderr=True)
 
 
 def keep_stdout(wrapped: Callable[[TextIO], TextIO] | None = None) -> None:
-    """From now on stdout is `out`'s alone, maybe `wrapped`; whatever else is printed in this process, or by one that
-    it starts, goes to stderr.
+    """From now on stdout is `out`'s alone, maybe `wrapped`; whatever else is printed in this
+    process, or by one that it starts, goes to stderr.
 
     Ray prints there, from a thread of its own, that a node died or that the cluster grows: in the
     middle of the JSON that a program reads.

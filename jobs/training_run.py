@@ -23,6 +23,7 @@ from jobs.days import TrainingPlan, listed
 from jobs.fine_tuning import Start
 from jobs.learning import training_filter, training_options
 from jobs.spec import Spec
+from jobs.telemetry import Telemetry
 from models import catalog
 from models.bundle import Bundle
 from models.choosing import AUTO, Candidate, Choice
@@ -46,9 +47,15 @@ class TrainingRun:
     """The steps of one training, on a running Ray."""
 
     def __init__(
-        self, spec: Spec, plan: TrainingPlan, workers: int, start: Start | None = None
+        self,
+        spec: Spec,
+        plan: TrainingPlan,
+        workers: int,
+        start: Start | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.spec, self.plan, self.start = spec, plan, start
+        self.telemetry = telemetry or Telemetry(spec.name, "train")
         self.detector = Candidate(spec.detector.name, spec.detector.options)
         if start:
             self.detector = Candidate(start.bundle.detector_name, start.bundle.options)
@@ -185,6 +192,7 @@ class TrainingRun:
     def _epoch_ended(self, progress: Step, epoch: dict[str, float]) -> None:
         # One that is done again, after a node was lost, counts once.
         progress.advance(int(epoch["epoch"]) - progress.done, _epoch_line(epoch))
+        self.telemetry.epoch_ended(epoch, self.spec.training.epochs)
 
     def _rows_at_once(self, encoder: Encoder, detector: Detector) -> int | None:
         """Rows of the largest step that a CPU worker's share of its node has memory for."""

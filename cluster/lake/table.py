@@ -176,12 +176,9 @@ class LakeTable:
         )
 
     def _load(self) -> DeltaTable | None:
-        options = self.store.delta_options
-        try:
-            table = DeltaTable(self.store.delta_uri, storage_options=options)
-        except TableNotFoundError:
-            return None
-        self._check_schema(table)
+        table = _open(self.store)
+        if table is not None:
+            self._check_schema(table)
         return table
 
     def _create(self) -> DeltaTable:
@@ -239,11 +236,20 @@ class LakeTable:
 
 def counter(store: Store, day: str) -> int:
     """`LakeTable.counter` of the table in this folder, whatever its schema is."""
+    return _counter(_open(store), day)
+
+
+def commits(store: Store) -> list[dict[str, Any]]:
+    """`LakeTable.history` of the days in the table of this folder, whatever its schema is."""
+    table = _open(store)
+    return [] if table is None else [entry for entry in table.history() if "day" in entry]
+
+
+def _open(store: Store) -> DeltaTable | None:
     try:
-        table = DeltaTable(store.delta_uri, storage_options=store.delta_options)
+        return DeltaTable(store.delta_uri, storage_options=store.delta_options)
     except TableNotFoundError:
-        return 0
-    return _counter(table, day)
+        return None
 
 
 def _counter(table: DeltaTable | None, day: str) -> int:

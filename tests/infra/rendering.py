@@ -92,6 +92,8 @@ def pods_of(manifest: Manifest) -> Iterator[Pod]:
         yield from _of_job(where, spec["jobTemplate"])
     elif manifest["kind"] == "CronJob":
         yield Pod(where, spec["jobTemplate"]["spec"]["template"])
+    elif manifest["kind"] == "Deployment":
+        yield Pod(where, spec["template"])
 
 
 def _of_job(where: str, spec: Manifest) -> Iterator[Pod]:
@@ -114,7 +116,7 @@ def write(folder: Path) -> None:
         alone = [
             pod.manifest("anomaray")
             for pod in pods(overlay)
-            if not pod.where.startswith("CronJob ")
+            if not pod.where.startswith(("CronJob ", "Deployment "))
         ]
         (folder / f"{overlay}-pods.yaml").write_text(yaml.safe_dump_all(alone))
 

@@ -26,8 +26,9 @@ def overlay(request: pytest.FixtureRequest) -> str:
 def _commands(overlay: str) -> list[list[str]]:
     """The words after `python -m jobs` of everything that runs a verb."""
     lines = [_words(job["spec"]["entrypoint"]) for job in of_kind(overlay, "RayJob").values()]
-    (report,) = pod_of(overlay, "CronJob report").containers()
-    lines.append([*report["command"], *report["args"]])
+    for where in ("CronJob report", "Deployment exporter"):
+        (container,) = pod_of(overlay, where).containers()
+        lines.append([*container["command"], *container["args"]])
     assert all(line[:3] == ["python", "-m", "jobs"] for line in lines)
     return [line[3:] for line in lines]
 
@@ -46,7 +47,8 @@ def test_a_day_that_is_scored_by_itself_is_yesterday() -> None:
 
 def test_every_command_is_parsed_by_the_command_line_itself(overlay: str) -> None:
     commands = _commands(overlay)
-    assert {command[0] for command in commands} == {"train", "score", "nightly", "flags"}
+    verbs = {"train", "score", "nightly", "flags", "exporter"}
+    assert {command[0] for command in commands} == verbs
     for words in commands:
         check_verb(words)
         assert words[1] == "/etc/anomaray/watch.yaml"
@@ -59,7 +61,7 @@ def test_a_command_that_does_not_exist_is_not_parsed(words: list[str]) -> None:
 
 
 def test_the_verbs_answer_help() -> None:
-    for verb in ("train", "score", "nightly", "flags"):
+    for verb in ("train", "score", "nightly", "flags", "exporter"):
         command = [sys.executable, "-m", "jobs", verb, "--help"]
         answer = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
         assert b"Usage" in answer.stdout

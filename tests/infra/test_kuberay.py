@@ -138,6 +138,7 @@ def test_every_cluster_asks_for_the_token_of_one_secret(overlay: str) -> None:
 def test_each_job_runs_as_the_account_of_its_role(overlay: str) -> None:
     roles = {"RayJob train": "trainer", "RayJob score": "scorer", "RayJob nightly": "scorer"}
     roles |= {"RayCluster anomaray": "scorer", "CronJob report": "reporter"}
+    roles |= {"Deployment exporter": "reporter"}
     roles |= {"RayCronJob train": "trainer", "RayCronJob nightly": "scorer"}
     for pod in pods(overlay):
         owner = " ".join(pod.where.split()[:2])
