@@ -40,11 +40,18 @@ lint: .venv/.done ## ruff, mypy strict, import layers
 	.venv-infra/bin/pip install --quiet --requirement infra/requirements.lock
 	touch $@
 
+# 130 packages, 291 MB: what imports the DAG as Airflow's scheduler does.
+.venv-airflow/.done: infra/airflow/requirements.lock
+	$(PYTHON) -m venv .venv-airflow
+	.venv-airflow/bin/pip install --quiet --requirement infra/airflow/requirements.lock
+	touch $@
+
 # What leaves no page and asks nobody: checkov otherwise looks up its guidelines.
 CHECKOV := BC_SKIP_MAPPING=TRUE .venv-infra/bin/checkov --config-file infra/checkov.yaml
 
-infra: .venv/.done .venv-infra/.done ## tests of infra/, checkov on manifests, image and Terraform
+infra: .venv/.done .venv-infra/.done .venv-airflow/.done ## tests of infra/, the DAG in an Airflow, checkov
 	$(BIN)/python -m pytest -m "not slow" tests/infra
+	$(BIN)/python -m pytest -m slow tests/infra/test_image.py
 	rm -rf out/infra
 	$(BIN)/python -m tests.infra.rendering out/infra
 	$(CHECKOV) --framework kubernetes --directory out/infra
@@ -84,8 +91,10 @@ bench-s3: .venv-bench/.done ## W1 from local disk and from S3 (rclone on the loo
 bench-night: .venv/.done ## rows per second and peak memory of training and of a backfill (FOLDER, SCALE)
 	$(BIN)/python -m tests.bench.night --folder $(or $(FOLDER),demo/night) --scale $(or $(SCALE),17.3)
 
-bench-plan: .venv/.done ## the driver of a million splits: time and memory of each step (SPLITS)
-	$(BIN)/python -m tests.bench.plan --splits $(or $(SPLITS),1000000)
+bench-plan: .venv/.done ## the driver of 10,000 to a million splits, requests to S3; docs/scale.md
+	$(BIN)/python -m tests.bench.plan
+	$(BIN)/python -m tests.bench.requests
+	$(BIN)/python -m tests.bench.scale
 
 quality: .venv/.done ## the catalogue on public sets, five seeds, resumable; docs/quality.md (FOLDER, SEEDS)
 	$(BIN)/python -m tests.quality run --folder $(or $(FOLDER),demo/quality) --seeds $(or $(SEEDS),5)
@@ -97,6 +106,7 @@ chaos: .venv/.done ## 200 trials of faults, counted: lost, doubled, different ro
 nodes: .venv/.done ## nodes killed, cut off and added, three trials of each; docs/nodes.md (RUNS)
 	$(BIN)/python -m tests.nodes faults --runs $(or $(RUNS),3)
 	$(BIN)/python -m tests.nodes cut --runs $(or $(RUNS),3)
+	$(BIN)/python -m tests.nodes cut --runs 1 --own-health-checks
 	$(BIN)/python -m tests.nodes overhead --runs $(or $(RUNS),3)
 	$(BIN)/python -m tests.nodes report
 
@@ -117,4 +127,4 @@ audit: .venv-audit/.done ## bandit, SBOM (CycloneDX), known vulnerabilities (FOL
 		.venv-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict)
 
 clean: ## remove the environment and the demo
-	rm -rf .venv .venv-bench .venv-infra .venv-audit demo
+	rm -rf .venv .venv-bench .venv-infra .venv-airflow .venv-audit demo

@@ -1,12 +1,24 @@
 """The nodes that a plan is made for, as plain values: read from Ray once, tested without it."""
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from models.refusal import Refusal
+
+# Seconds for nodes to say what memory their GPUs have: a process, torch and CUDA's context take
+# about 10 s. Where all GPUs of a node are taken, the answer comes when one is free.
+_ANSWERED_S = 30.0
+# Of a GPU, what the question reserves: nothing that an actor would miss.
+_GLANCE = 0.01
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -16,7 +28,7 @@ class Node:
     cpus: float
     gpus: int = 0
     memory: int = 0  # bytes that Ray hands out, its object store not among them
-    gpu_memory: int = 0  # bytes of one GPU; 0 where nobody asked
+    gpu_memory: int = 0  # free bytes of one GPU; 0 where nobody asked, or it did not answer
 
 
 @dataclass(frozen=True)
@@ -49,19 +61,68 @@ class Request:
         )
 
 
-def nodes() -> tuple[Node, ...]:
-    """The living nodes of the Ray in use, the largest first."""
+def nodes(ask_gpus: bool = False) -> tuple[Node, ...]:
+    """The living nodes of the Ray in use, the largest first.
+
+    With `ask_gpus`, torch on each node with GPUs is asked for the free memory of one of them.
+    Refused where it finds no GPU: Ray believes what a node was started with.
+    """
+    living = [node for node in ray.nodes() if node["Alive"]]
+    if not living:
+        raise Refusal("the cluster has no living node: start one with `ray start`")
+    with_gpus = [node for node in living if ask_gpus and node["Resources"].get("GPU", 0) >= 1]
+    free = _free_gpu_memory(with_gpus) if with_gpus else {}
     found = [
         Node(
-            cpus=float(resources.get("CPU", 0.0)),
-            gpus=int(resources.get("GPU", 0)),
-            memory=int(resources.get("memory", 0)),
+            cpus=float(node["Resources"].get("CPU", 0.0)),
+            gpus=int(node["Resources"].get("GPU", 0)),
+            memory=int(node["Resources"].get("memory", 0)),
+            gpu_memory=free.get(node["NodeID"], 0),
         )
-        for resources in (node["Resources"] for node in ray.nodes() if node["Alive"])
+        for node in living
     ]
-    if not found:
-        raise Refusal("the cluster has no living node: start one with `ray start`")
     return tuple(sorted(found, key=lambda node: (-node.gpus, -node.cpus, -node.memory)))
+
+
+def _free_gpu_memory(asked: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Bytes by the id of each node that answered."""
+    look = ray.remote(num_cpus=0, num_gpus=_GLANCE, max_retries=1)(_look)
+    answers = {
+        node["NodeID"]: look.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote()
+        for node in asked
+    }
+    ray.wait(list(answers.values()), num_returns=len(answers), timeout=_ANSWERED_S)
+    free: dict[str, int] = {}
+    for node in asked:
+        address, answer = node["NodeManagerAddress"], answers[node["NodeID"]]
+        try:
+            free[node["NodeID"]], torch = ray.get(answer, timeout=0)
+        except RayError as error:  # none yet, or the node went
+            ray.cancel(answer, force=True)
+            _log.warning(
+                "node %s does not say what memory its GPUs have (%s): each actor gets a whole one",
+                address,
+                type(error).__name__,
+            )
+        else:
+            if free[node["NodeID"]] == 0:
+                count = int(node["Resources"]["GPU"])
+                raise Refusal(
+                    f"node {address} was started with {count} GPU{'s' * (count > 1)}, and torch "
+                    f"{torch} finds none there: give it a driver and a torch for CUDA, or start it "
+                    "with --num-gpus 0"
+                )
+    return free
+
+
+def _look() -> tuple[int, str]:
+    """On a node: free bytes of the GPU that Ray hands out, 0 without one; and torch's version."""
+    import torch
+
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
+    return free, str(torch.__version__)
 
 
 def described(found: Sequence[Node]) -> str:

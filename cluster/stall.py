@@ -27,15 +27,16 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-def patience() -> float:
-    """Seconds without any answer after which actors are ended: `ANOMARAY_STALL_SECONDS`."""
-    text = os.environ.get(VARIABLE, str(_DEFAULT_S))
+def patience(variable: str = VARIABLE, default: float = _DEFAULT_S) -> float:
+    """Seconds of an environment variable: those without any answer after which actors are ended,
+    `ANOMARAY_STALL_SECONDS`, or another patience."""
+    text = os.environ.get(variable, str(default))
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise Refusal(f"{VARIABLE} is {text!r}: give a number of seconds above 0, or unset it")
+        raise Refusal(f"{variable} is {text!r}: give a number of seconds above 0, or unset it")
     return seconds
 
 

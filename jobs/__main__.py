@@ -6,16 +6,20 @@ Torch and Ray are imported by the verb that needs them: `--help` answers at once
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TextIO
 
 import typer
 
-from jobs.console import configure_logs, err, out
+from jobs.console import configure_logs, err, keep_stdout, out
 from jobs.printable import said
 from models.refusal import Refusal
+
+if TYPE_CHECKING:
+    from jobs.spec import Spec
+    from jobs.telemetry import Telemetry
 
 app = typer.Typer(
     name="python -m jobs",
@@ -29,6 +33,7 @@ app = typer.Typer(
 )
 
 _TRACE = "ANOMARAY_TRACE"
+_LOOPBACK = "127.0.0.1"
 
 SpecPath = Annotated[Path, typer.Argument(help="The spec: the YAML file of a watch.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
@@ -47,6 +52,17 @@ SignWith = Annotated[
         help="Sign the champion with the key in this file, made by `keys`.",
     ),
 ]
+MetricsPort = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        min=0, max=65535, help="Serve metrics for Prometheus on this port; 0: a free one."
+    ),
+]
+MetricsHost = Annotated[str, typer.Option(help="The address that --metrics-port is opened on.")]
+MetricsFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Keep metrics in this file, NAME.prom, for node_exporter to collect."),
+]
 Days = Annotated[Optional[str], typer.Option(help="FIRST..LAST, both included, or one day.")]  # noqa: UP045
 
 
@@ -59,13 +75,26 @@ def _range(days: str | None) -> Any:
         raise Refusal(f"--days: {error}, such as 2026-01-01..2026-01-13") from None
 
 
+def _told(
+    spec: "Spec", verb: str, port: int | None, host: str, file: Path | None
+) -> AbstractContextManager["Telemetry"]:
+    """The telemetry of a verb, exposed where the command line says; there, before any work."""
+    if port is None and file is None:
+        from jobs.telemetry import Telemetry
+
+        return nullcontext(Telemetry(spec.name, verb))
+    from jobs.exposition import Places, told
+
+    return told(spec, verb, Places(port, host, file))
+
+
 def _print(document: Any) -> None:
     _print_json(json.dumps(document, indent=1, default=str))
 
 
 def _print_json(text: str) -> None:
     """JSON in ASCII, in which DEL alone is left of what a terminal may obey."""
-    sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")
+    out.file.write(text.replace("\x7f", "\\u007f") + "\n")
 
 
 @app.command()
@@ -131,6 +160,9 @@ def train(
         typer.Option("--from", help="Go on from a bundle's weights: its id, or champion."),
     ] = None,
     sign_with: SignWith = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = _LOOPBACK,
+    metrics_file: MetricsFile = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
@@ -140,15 +172,18 @@ def train(
     from jobs import train as job
     from jobs.spec import load
 
-    made = job.train(
-        load(spec),
-        days=_range(days),
-        workers=workers,
-        address=address,
-        promote=promote,
-        start=start,
-        sign_with=sign_with,
-    )
+    watch = load(spec)
+    with _told(watch, "train", metrics_port, metrics_host, metrics_file) as telemetry:
+        made = job.train(
+            watch,
+            days=_range(days),
+            workers=workers,
+            address=address,
+            promote=promote,
+            start=start,
+            sign_with=sign_with,
+            telemetry=telemetry,
+        )
     if as_json:
         _print(asdict(made))
         return
@@ -178,7 +213,7 @@ def tune(
         _print(document)
         return
     out.print(job.table_of(document))
-    sys.stdout.write(document["yaml"])
+    out.file.write(document["yaml"])
 
 
 @app.command()
@@ -211,6 +246,9 @@ def score(
     day: Annotated[str, typer.Option(help="Partition value; `all` without partitions.")],
     single_writer: SingleWriter = False,
     profile: Annotated[bool, typer.Option("--profile", help="Say where the time went.")] = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = _LOOPBACK,
+    metrics_file: MetricsFile = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
@@ -222,13 +260,20 @@ def score(
     from jobs.profile import Clock
 
     clock = Clock()
-    with clock("start"):
-        session.start(address, beside="jobs.score")
-    from jobs import score as job
+    with _told(watch, "score", metrics_port, metrics_host, metrics_file) as telemetry:
+        with clock("start"):
+            session.start(address, beside="jobs.score")
+        from jobs import score as job
 
-    receipt = job.score(
-        watch, day, address=address, single_writer=single_writer, clock=clock, show_profile=profile
-    )
+        receipt = job.score(
+            watch,
+            day,
+            address=address,
+            single_writer=single_writer,
+            clock=clock,
+            show_profile=profile,
+            telemetry=telemetry,
+        )
     if as_json:
         _print(receipt.to_document())
     else:
@@ -305,7 +350,7 @@ def flags(
         Optional[str],  # noqa: UP045
         typer.Option(help="Write them as plain hive-partitioned Parquet to this URI."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to print; --json has all.")] = 20,
     as_json: Json = False,
 ) -> None:
     """Read the committed flags: on the terminal, by SQL, or exported as plain Parquet."""
@@ -330,6 +375,9 @@ def nightly(
     spec: SpecPath,
     single_writer: SingleWriter = False,
     sign_with: SignWith = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = _LOOPBACK,
+    metrics_file: MetricsFile = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
@@ -337,9 +385,15 @@ def nightly(
     from jobs import nightly as job
     from jobs.spec import load
 
-    night = job.nightly(
-        load(spec), address=address, single_writer=single_writer, sign_with=sign_with
-    )
+    watch = load(spec)
+    with _told(watch, "nightly", metrics_port, metrics_host, metrics_file) as telemetry:
+        night = job.nightly(
+            watch,
+            address=address,
+            single_writer=single_writer,
+            sign_with=sign_with,
+            telemetry=telemetry,
+        )
     _end_night(night, as_json)
 
 
@@ -348,6 +402,9 @@ def backfill(
     spec: SpecPath,
     days: Annotated[str, typer.Option(help="FIRST..LAST, both included, or one day.")],
     single_writer: SingleWriter = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = _LOOPBACK,
+    metrics_file: MetricsFile = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
@@ -355,7 +412,15 @@ def backfill(
     from jobs import nightly as job
     from jobs.spec import load
 
-    night = job.backfill(load(spec), _range(days), address=address, single_writer=single_writer)
+    watch = load(spec)
+    with _told(watch, "backfill", metrics_port, metrics_host, metrics_file) as telemetry:
+        night = job.backfill(
+            watch,
+            _range(days),
+            address=address,
+            single_writer=single_writer,
+            telemetry=telemetry,
+        )
     _end_night(night, as_json)
 
 
@@ -364,6 +429,25 @@ def _end_night(night: Any, as_json: bool) -> None:
         _print(night.to_document())
     if not night.ok:
         raise typer.Exit(1)
+
+
+@app.command()
+def exporter(
+    specs: Annotated[list[Path], typer.Argument(help="The specs of the watches to tell of.")],
+    metrics_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port of the endpoint; 0: a free one.")
+    ] = 9464,
+    metrics_host: MetricsHost = _LOOPBACK,
+    every: Annotated[
+        float, typer.Option(min=1, help="Seconds between two looks at the lake.")
+    ] = 60.0,
+) -> None:
+    """Serve metrics of watches for Prometheus, from their records in the lake, until stopped."""
+    from jobs import exporter as job
+    from jobs.exposition import Places
+    from jobs.spec import load
+
+    job.export([load(spec) for spec in specs], Places(metrics_port, metrics_host), every)
 
 
 @app.command()
@@ -537,8 +621,11 @@ def _cause(error: OSError) -> str:
     return f"{type(raised).__name__}: {': '.join(line.strip(' ↳') for line in lines if line)}"
 
 
-def main() -> None:
+def main(results: Callable[[TextIO], TextIO] | None = None) -> None:
+    """Run the verb of the command line; `results` wraps the stream that its results go to."""
     configure_logs()
+    if results or "--json" in sys.argv:  # before a verb starts Ray, and in this process alone
+        keep_stdout(results)
     code = 0
     with _refusals():
         try:

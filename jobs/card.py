@@ -6,6 +6,8 @@ not apply to a run are None or empty. Sensitive values are disguised by whoever 
 
 from typing import Any, Literal, NotRequired, TypedDict
 
+REPORTS = "reports"  # the folder of all cards, in a watch's output
+
 
 class Run(TypedDict):
     """What was asked and how it ended."""
@@ -211,3 +213,8 @@ class DayEntry(TypedDict):
     link: str  # path of the run card relative to the index page, not quoted
     run_id: str
     when: str  # when the run finished
+    scored: int
+    seconds: float  # of scoring
+    threshold: float
+    # Kolmogorov-Smirnov distance of the scores from the calibration; None without scores.
+    score_drift: float | None

@@ -7,7 +7,7 @@ from cluster.lake.journal import Journal
 from jobs.books import Account
 
 # One object more for so many records: what a killed driver leaves without one is read in a second.
-_SEGMENT = 1000
+SEGMENT = 1000
 
 
 class Compaction:
@@ -17,7 +17,7 @@ class Compaction:
     split from being recorded twice.
     """
 
-    def __init__(self, journal: Journal, segment: int = _SEGMENT) -> None:
+    def __init__(self, journal: Journal, segment: int = SEGMENT) -> None:
         self.journal, self.segment = journal, segment
         self._pending = Account()
 

@@ -1,6 +1,7 @@
 """What people see while a job runs: progress on a terminal, plain lines elsewhere, never on stdout
 when a machine reads it."""
 
+import os
 import sys
 import threading
 import time
@@ -8,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
+from typing import TextIO
 
 import structlog
 from rich.console import Console, RenderableType
@@ -46,6 +48,20 @@ _PHRASES = (
 
 out = Console()
 err = Console(stderr=True)
+
+
+def keep_stdout(wrapped: Callable[[TextIO], TextIO] | None = None) -> None:
+    """From now on stdout is `out`'s alone, maybe `wrapped`; whatever else is printed in this
+    process, or by one that it starts, goes to stderr.
+
+    Ray prints there, from a thread of its own, that a node died or that the cluster grows: in the
+    middle of the JSON that a program reads.
+    """
+    sys.stdout.flush()
+    # By lines, since a process that leaves its Ray behind ends without closing its files.
+    kept = os.fdopen(os.dup(1), "w", buffering=1, encoding=sys.stdout.encoding)
+    out.file = wrapped(kept) if wrapped else kept
+    os.dup2(2, 1)
 
 
 def configure_logs() -> None:
@@ -187,12 +203,17 @@ class _Lines(Step):
             self.name,
             done=self.done,
             of=self.total,
-            per_second=round(self.rate),
-            recent_per_second=round(self.recent_rate),
+            per_second=_rounded(self.rate),
+            recent_per_second=_rounded(self.recent_rate),
             left_s=None if left is None else round(left),
             **self.facts,
             **({"note": self.note} if self.note else {}),
         )
+
+
+def _rounded(rate: float) -> float:
+    """Rows come by the thousand a second, epochs by one in a few seconds."""
+    return round(rate) if rate >= 10 else round(rate, 2)
 
 
 @contextmanager

@@ -10,20 +10,41 @@ from jobs.spec import DayRange, Spec
 from models.refusal import Refusal
 
 # A split is large enough that its fixed cost (two journal records, one shard) is small beside
-# reading it, and small enough that a killed one loses seconds of work.
-SPLIT_ROWS = 1_000_000
+# reading it, and small enough that a killed one loses seconds of work. A row group as pyarrow
+# writes it is one split: each range of it would decode the ranges before it, too.
+SPLIT_ROWS = 1024**2
 SPLIT_BYTES = 256 * 1024**2
+# Row groups of a small day stay apart as long as they have so many rows, so that a day in one file
+# is not the work of one actor: half a million rows in four groups took twice as long.
+_TOGETHER = (131_072, 16)
+# Beyond so many, splits grow with the day: the driver holds a line of each, and 4 GB of a million
+# at the commit (docs/scale.md).
+_MOST_SPLITS = 1_000_000
 # Small splits are scored together, but in so many tasks at least that a pool of actors is busy to
 # the end.
 _TASKS = 64
 # From this many training days on, whole days are held back; below, splits of every day are.
 _DAYS_TO_HOLD_BACK = 3
+# Splits held back of a day: logs are sorted by host or come in bursts, and of two splits of KDD Cup
+# 99 none had a normal row, so that 43% of the day was flagged in place of 0.1%. A row group is
+# decoded anew for each split in it.
+_HELD_BACK_SPLITS = 16
 
 
 def plan_tasks(taken: Snapshot) -> tuple[Task, ...]:
     """How a day is handed to the scorers."""
-    splits = snapshot.cut(taken, SPLIT_ROWS, SPLIT_BYTES)
-    return snapshot.group(splits, taken.rows // _TASKS, SPLIT_BYTES)
+    rows, size = split_limits(taken.rows, taken.bytes)
+    least, splits_a_day = _TOGETHER
+    splits = snapshot.cut(taken, rows, size, together=max(least, taken.rows // splits_a_day))
+    return snapshot.group(splits, taken.rows // _TASKS, size)
+
+
+def split_limits(rows: int, size: int) -> tuple[int, int]:
+    """Most rows and uncompressed bytes of a split, of a day of so many of them."""
+    larger = max(
+        1, -(-rows // (SPLIT_ROWS * _MOST_SPLITS)), -(-size // (SPLIT_BYTES * _MOST_SPLITS))
+    )
+    return SPLIT_ROWS * larger, SPLIT_BYTES * larger
 
 
 @dataclass(frozen=True)
@@ -99,8 +120,7 @@ def _hold_back_splits(uri: str, snapshots: tuple[Snapshot, ...], share: float) -
     learned: list[tuple[str, Split]] = []
     held: list[tuple[str, Split]] = []
     for taken in snapshots:
-        # Two splits held back a day at least, so that they are not all of one hour.
-        rows = max(1, min(SPLIT_ROWS, taken.rows // (2 * every)))
+        rows = max(1, min(SPLIT_ROWS, taken.rows // (_HELD_BACK_SPLITS * every)))
         for index, split in enumerate(snapshot.cut(taken, rows, SPLIT_BYTES)):
             (held if index % every == every - 1 else learned).append((taken.day, split))
     if not held or not learned:

@@ -205,7 +205,7 @@ def show(frame: pd.DataFrame, limit: int, console: Console, roles: Roles | None 
 
 def _flags_table(frame: pd.DataFrame, roles: Roles | None) -> Table:
     time = roles.time if roles else None
-    who = roles.entity if roles else [c for c in frame.columns if c not in _OWN]
+    who = roles.entity or roles.id if roles else [c for c in frame.columns if c not in _OWN]
     who = [column for column in who if column in frame.columns and column != time]
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("severity", justify="right", no_wrap=True)

@@ -17,6 +17,7 @@ from jobs.console import say
 from jobs.printable import said
 from jobs.score import Receipt, score
 from jobs.spec import DayRange, Spec
+from jobs.telemetry import Telemetry
 from jobs.train import train
 from models.bundle import open_bundle
 from models.refusal import Refusal
@@ -50,6 +51,7 @@ def nightly(
     address: str | None = None,
     single_writer: bool = False,
     sign_with: Path | None = None,
+    telemetry: Telemetry | None = None,
 ) -> Night:
     """Train when it is due, then score every complete day that is not committed, oldest first.
 
@@ -57,23 +59,30 @@ def nightly(
     `nightly.first_day` on; `backfill` does any others.
     """
     night = Night()
+    telemetry = telemetry or Telemetry(spec.name, "nightly")
     registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
     champion = champion_of(spec, registry) if registry.history() else None
     reason = _training_due(spec, champion)
     with session(address):
         if reason:
             say(f"training: {reason}")
-            _train(spec, champion, night, sign_with)
+            _train(spec, champion, night, sign_with, telemetry)
         first = _first_day(spec, registry)
         due = [day for day in complete_days(spec) if day >= first and not is_committed(spec, day)]
-        _score_all(spec, due, night, single_writer)
+        _score_all(spec, due, night, single_writer, telemetry)
+    telemetry.failed = not night.ok
     if not reason and not due:
         say("nothing to do: every complete day is committed")
     return night
 
 
 def backfill(
-    spec: Spec, days: DayRange, *, address: str | None = None, single_writer: bool = False
+    spec: Spec,
+    days: DayRange,
+    *,
+    address: str | None = None,
+    single_writer: bool = False,
+    telemetry: Telemetry | None = None,
 ) -> Night:
     """Score the days of a range that are not committed, with the champion as it is."""
     Registry(Store.open(spec.output.uri).child(REGISTRY)).champion_or_refuse()
@@ -82,18 +91,26 @@ def backfill(
         raise Refusal(f"no day of {spec.input.uri} is from {days.first} to {days.last}")
     due = [day for day in there if not is_committed(spec, day)]
     night = Night()
+    telemetry = telemetry or Telemetry(spec.name, "backfill")
     with session(address):
-        _score_all(spec, due, night, single_writer)
+        _score_all(spec, due, night, single_writer, telemetry)
+    telemetry.failed = not night.ok
     if not due:
         say("nothing to do: every day of the range is committed")
     return night
 
 
-def _train(spec: Spec, champion: Champion | None, night: Night, sign_with: Path | None) -> None:
+def _train(
+    spec: Spec,
+    champion: Champion | None,
+    night: Night,
+    sign_with: Path | None,
+    telemetry: Telemetry,
+) -> None:
     """A training that is refused fails the night, but an old champion scores the days all the same;
     without one there is nothing to score with, and the refusal is raised."""
     try:
-        night.trained = train(spec, sign_with=sign_with).bundle
+        night.trained = train(spec, sign_with=sign_with, telemetry=telemetry).bundle
     except Refusal as error:
         alerts.tell(spec, "failed", f"the training failed: {error}", job="train")
         if champion is None:
@@ -102,11 +119,13 @@ def _train(spec: Spec, champion: Champion | None, night: Night, sign_with: Path 
         say(f"[red]the training failed[/], the champion stays: {said(str(error))}")
 
 
-def _score_all(spec: Spec, days: list[str], night: Night, single_writer: bool) -> None:
+def _score_all(
+    spec: Spec, days: list[str], night: Night, single_writer: bool, telemetry: Telemetry
+) -> None:
     """One day's failure does not keep the next from being scored; the night fails in the end."""
     for day in days:
         try:
-            receipt = score(spec, day, single_writer=single_writer)
+            receipt = score(spec, day, single_writer=single_writer, telemetry=telemetry)
         except Refusal as error:
             say(f"[red]{day} was not scored[/]: {said(str(error))}")
             night.failed[day] = str(error)

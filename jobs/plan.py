@@ -10,7 +10,7 @@ from cluster.lake.store import Store
 from cluster.resources import THREADS, Demand
 from cluster.scoring import REGISTRY, RUNS
 from jobs import derive
-from jobs.days import SPLIT_BYTES, SPLIT_ROWS
+from jobs.days import plan_tasks
 from jobs.spec import Spec
 
 
@@ -21,7 +21,7 @@ def plan(spec: Spec, day: str) -> dict[str, Any]:
         (taken,) = derive.take(spec, spec.input.uri, [day])
     else:
         taken = snapshot.take(spec.input.uri, spec.input.partition, day)
-    splits = snapshot.cut(taken, SPLIT_ROWS, SPLIT_BYTES)
+    splits = [split for task in plan_tasks(taken) for split in task.splits]
     largest = max((s.bytes for s in splits), default=0)
     rate, source = _rate(spec)
     return {

@@ -33,8 +33,11 @@ def open_books(
 
 
 def _planned(taken: Snapshot, facts: dict[str, Any], journal: Journal) -> Mapping[str, Planned]:
-    """The tasks by their ids, of the plan that counts: a resumed run has that of the first."""
-    lines = journal.write_plan(facts, (task.to_document() for task in plan_tasks(taken)))
+    """The tasks by their ids, of the plan that counts: a resumed run has that of the first, and
+    planning a million of them anew would take as long as reading them."""
+    lines = journal.read_plan()
+    if lines is None:
+        lines = journal.write_plan(facts, (task.to_document() for task in plan_tasks(taken)))
     return dict(_read(line, journal) for line in lines)
 
 

@@ -13,7 +13,7 @@ from cluster.lake.store import Store
 from cluster.scoring import FLAGS, RUNS
 from cluster.stream import Pool
 from jobs.books import Balance
-from jobs.card import Card, DayEntry, QualityFacts
+from jobs.card import REPORTS, Card, DayEntry, QualityFacts
 from jobs.card_flags import Flagged, iso
 from jobs.evaluate import quality_of
 from jobs.gates import Gate
@@ -21,8 +21,8 @@ from jobs.profile import Profile
 from jobs.report import render_card, render_index
 from jobs.run import Run
 from models.bundle import Bundle
+from models.drift import score_drift
 
-REPORTS = "reports"
 _BINS = 60
 
 Times = tuple[datetime, datetime, float]  # started, finished, seconds of scoring
@@ -54,6 +54,10 @@ def write(
         "link": f"{folder}/run_card.html",
         "run_id": run.run_id,
         "when": card["run"]["finished"],
+        "scored": balance.scored,
+        "seconds": card["run"]["seconds"],
+        "threshold": run.threshold.value,
+        "score_drift": score_drift(run.bundle.calibration.scores, balance.sketch),
     }
     reports.put(f"{folder}/entry.json", _json(entry))
     write_index(reports)

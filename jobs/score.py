@@ -28,6 +28,7 @@ from jobs.planned import open_books
 from jobs.profile import Clock, slowest
 from jobs.run import Run
 from jobs.spec import Spec
+from jobs.telemetry import Telemetry
 from models.refusal import Refusal
 
 
@@ -67,6 +68,7 @@ def score(
     single_writer: bool = False,
     clock: Clock | None = None,
     show_profile: bool = False,
+    telemetry: Telemetry | None = None,
 ) -> Receipt:
     """Score one day and commit its flags, once. Refused by a gate, nothing is committed.
 
@@ -74,6 +76,7 @@ def score(
     with `show_profile` on stderr.
     """
     clock = clock or Clock()
+    telemetry = telemetry or Telemetry(spec.name, "score")
     output = Store.open(spec.output.uri)
     with clock("list"):
         # Before the snapshot: a run of newer files that commits from here on is not replaced.
@@ -93,9 +96,8 @@ def score(
     began = time.monotonic()
     with session(address) as where:
         remote = output.remote or Store.open(run.snapshot.uri).remote
-        plan = plan_actors(
-            nodes(), run.demand(max((task.bytes for task in todo), default=0)), remote
-        )
+        demand = run.demand(max((task.bytes for task in todo), default=0))
+        plan = plan_actors(nodes(ask_gpus=bool(todo)), demand, remote)
         pool = Pool(plan, len(todo))
         clock.threads, clock.rows = pool.planned * plan.threads, sum(s.rows for s in todo)
 
@@ -103,7 +105,8 @@ def score(
             pool.look()
             return {"actors": pool.alive, "actors_planned": pool.planned}
 
-        with step(f"score {day}", clock.rows, live) as progress:
+        following = telemetry.scoring(balance, pool, clock)
+        with step(f"score {day}", clock.rows, live) as progress, following:
             say(where)
             texts = [task.text for task in todo]
             for record in clock.waiting(scoring.score(run.job, day, texts, plan)):
@@ -118,6 +121,7 @@ def score(
                 )
         seconds = time.monotonic() - began
         receipt = _finish(run, balance, table, seen, journal, clock, pool, seconds)
+        telemetry.day_ended(receipt.status == "committed")
         if show_profile:
             say(clock.profile().table())
         return receipt

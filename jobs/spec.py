@@ -84,10 +84,10 @@ class Spec(Frozen):
     @property
     def features(self) -> tuple[FeatureColumn, ...]:
         """The features in the order of the spec, then those that are derived."""
-        made = (column.feature(name) for name, column in self.columns.items())
+        columns = (column.feature(name) for name, column in self.columns.items())
+        given = tuple(feature for feature in columns if feature is not None)
         derivation = self.derivation
-        derived = spec_derived.features(derivation) if derivation else ()
-        return (*(feature for feature in made if feature is not None), *derived)
+        return spec_derived.features(given, derivation, self.window) if derivation else given
 
     @property
     def derivation(self) -> Derivation | None:
@@ -136,7 +136,8 @@ class Spec(Frozen):
 
     @property
     def training_digest(self) -> str:
-        """SHA-256 of what decides the bundle, given the data: columns, detector and training.
+        """SHA-256 of what decides the bundle, given the data: columns (those that are
+        derived too), detector and training.
 
         Left out: the URI (as in `scoring_digest`) and the baselines, which stand beside.
         """
@@ -144,7 +145,8 @@ class Spec(Frozen):
         del training["uri"], training["baselines"]
         detector = {"name": self.detector.name, "options": self.detector.options}
         given = {"filter": self.input.filter, "columns": self._columns(), "training": training}
-        return _digest({**given, "detector": detector})
+        derived = {key: _dump(self)[key] for key in ("history", "window")}
+        return _digest({**given, **derived, "detector": detector})
 
     @property
     def digest(self) -> str:

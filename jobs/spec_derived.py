@@ -61,6 +61,8 @@ class WindowSection(Frozen):
     entity: str
     length: Annotated[int, Field(ge=2, le=10_000)]  # rows, with the row itself
     horizon: Span = "1d"  # a window begins this long before its row at the earliest
+    # Its channels are no features beside it: for detectors that know nothing but series.
+    alone: bool = False
 
     def window(self, channels: tuple[str, ...]) -> Window:
         return Window(self.entity, self.length, channels, self.horizon)
@@ -92,12 +94,17 @@ def derivation(
     )
 
 
-def features(derivation: Derivation) -> tuple[FeatureColumn, ...]:
-    """The derived columns as features."""
-    made: list[FeatureColumn] = [_feature(column) for column in derivation.derived]
-    if derivation.window:
-        made += [Sequence(WINDOW, length=derivation.window.length), Boolean(SHORT)]
-    return tuple(made)
+def features(
+    given: tuple[FeatureColumn, ...], derivation: Derivation, window: WindowSection | None
+) -> tuple[FeatureColumn, ...]:
+    """The features of the columns, then the derived ones."""
+    made = [*given, *(_feature(column) for column in derivation.derived)]
+    if window is None or derivation.window is None:
+        return tuple(made)
+    series = Sequence(WINDOW, length=window.length)
+    if not window.alone:
+        return (*made, series, Boolean(SHORT))
+    return (*(f for f in made if f.name not in derivation.window.channels), series)
 
 
 def with_derived(given: Roles, derivation: Derivation) -> Roles:

@@ -13,7 +13,7 @@ from typing import Any
 
 from cluster import shipping
 from cluster.submit import Environment, Job, Jobs, Work
-from jobs.console import Step, err, say, step
+from jobs.console import Step, err, out, say, step
 from jobs.printable import printable
 from jobs.submit_command import forwarded, refuse_secrets, travelling
 from jobs.submitted import MARK
@@ -119,8 +119,8 @@ class _Shown:
         shown, rich sends stdout to the terminal of stderr."""
         self._bars.close()
         self._bar = None
-        sys.stdout.write(printable(line.expandtabs(), len(line.expandtabs())) + "\n")
-        sys.stdout.flush()
+        out.file.write(printable(line.expandtabs(), len(line.expandtabs())) + "\n")
+        out.file.flush()
 
     def _draw(self, told: dict[str, Any]) -> None:
         name, total, done = printable(str(told["event"])), int(told["of"]), int(told["done"])

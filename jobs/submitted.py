@@ -6,8 +6,7 @@ with a mark, so that the submitter gives a result on its own stdout, and the res
 """
 
 import io
-import sys
-from typing import TextIO
+from typing import TextIO, cast
 
 # RECORD SEPARATOR, as in JSON text sequences (RFC 7464): every other text of ours escapes it.
 MARK = "\x1e"
@@ -35,5 +34,4 @@ class MarkedLines(io.TextIOBase):
 if __name__ == "__main__":
     from jobs.__main__ import main
 
-    sys.stdout = MarkedLines(sys.stdout)
-    main()
+    main(lambda stream: cast(TextIO, MarkedLines(stream)))

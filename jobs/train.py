@@ -14,6 +14,7 @@ from jobs.console import say
 from jobs.days import listed, plan_training
 from jobs.fine_tuning import start_of
 from jobs.spec import DayRange, Spec
+from jobs.telemetry import Telemetry
 from jobs.threshold import new_threshold
 from jobs.training_run import TrainingRun
 
@@ -44,6 +45,7 @@ def train(
     promote: bool = True,
     start: str | None = None,
     sign_with: Path | None = None,
+    telemetry: Telemetry | None = None,
 ) -> TrainedBundle:
     """Train the spec's detector and its baselines; the bundle becomes the champion.
 
@@ -66,7 +68,7 @@ def train(
     )
     with session(address) as where:
         say(where)
-        made = TrainingRun(spec, plan, workers or spec.training.workers, given).run()
+        made = TrainingRun(spec, plan, workers or spec.training.workers, given, telemetry).run()
     ids = {name: registry.add(made_bundle.to_files()) for name, made_bundle in made.items()}
     champion = made[""]
     threshold = new_threshold(registry, champion.id, champion.calibration, spec.policy)

@@ -18,11 +18,12 @@ from cluster.nodes import nodes
 from cluster.preparing import Rows
 from cluster.resources import plan_actors, plan_readers, plan_workers
 from jobs.choosing import choose_detector
-from jobs.console import say, step
+from jobs.console import Step, say, step
 from jobs.days import TrainingPlan, listed
 from jobs.fine_tuning import Start
 from jobs.learning import training_filter, training_options
 from jobs.spec import Spec
+from jobs.telemetry import Telemetry
 from models import catalog
 from models.bundle import Bundle
 from models.choosing import AUTO, Candidate, Choice
@@ -46,9 +47,15 @@ class TrainingRun:
     """The steps of one training, on a running Ray."""
 
     def __init__(
-        self, spec: Spec, plan: TrainingPlan, workers: int, start: Start | None = None
+        self,
+        spec: Spec,
+        plan: TrainingPlan,
+        workers: int,
+        start: Start | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.spec, self.plan, self.start = spec, plan, start
+        self.telemetry = telemetry or Telemetry(spec.name, "train")
         self.detector = Candidate(spec.detector.name, spec.detector.options)
         if start:
             self.detector = Candidate(start.bundle.detector_name, start.bundle.options)
@@ -165,7 +172,7 @@ class TrainingRun:
                 self.workers,
                 self.storage,
                 self._run_name(),
-                lambda epoch: progress.advance(1, _epoch_line(epoch)),
+                lambda epoch: self._epoch_ended(progress, epoch),
                 prepared,
                 shown,
                 start,
@@ -181,6 +188,11 @@ class TrainingRun:
             "seconds": time.monotonic() - started,
         }
         return detector.eval(), facts
+
+    def _epoch_ended(self, progress: Step, epoch: dict[str, float]) -> None:
+        # One that is done again, after a node was lost, counts once.
+        progress.advance(int(epoch["epoch"]) - progress.done, _epoch_line(epoch))
+        self.telemetry.epoch_ended(epoch, self.spec.training.epochs)
 
     def _rows_at_once(self, encoder: Encoder, detector: Detector) -> int | None:
         """Rows of the largest step that a CPU worker's share of its node has memory for."""

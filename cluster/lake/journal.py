@@ -36,6 +36,16 @@ class Journal:
         text = f"{opening}{_HEAD}{lines}{_TAIL}"
         if not self.store.create("plan.json", text.encode()):
             text = self.store.read("plan.json").decode()
+        return self._tasks(text)
+
+    def read_plan(self) -> list[str] | None:
+        """The tasks of the plan that was written down; None where none was."""
+        try:
+            return self._tasks(self.store.read("plan.json").decode())
+        except Missing:
+            return None
+
+    def _tasks(self, text: str) -> list[str]:
         return _lines(text, f"{self.store.uri}/plan.json")
 
     def begin_attempt(self, split_id: str, limit: int) -> int | None:

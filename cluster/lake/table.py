@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 from tenacity import RetryCallState, retry, stop_after_attempt, wait_random_exponential
 
 from cluster.lake import shard
@@ -105,7 +105,7 @@ class LakeTable:
             )
             facts = {**(metadata or {}), "day": day, "run_id": run_id, "snapshot": snapshot_digest}
             table.create_write_transaction(
-                [_add(day, one) for one in shards],
+                _adds(day, shards),
                 "overwrite",
                 Schema.from_arrow(self.schema),
                 partition_by=["day"],
@@ -176,12 +176,9 @@ class LakeTable:
         )
 
     def _load(self) -> DeltaTable | None:
-        options = self.store.delta_options
-        try:
-            table = DeltaTable(self.store.delta_uri, storage_options=options)
-        except TableNotFoundError:
-            return None
-        self._check_schema(table)
+        table = _open(self.store)
+        if table is not None:
+            self._check_schema(table)
         return table
 
     def _create(self) -> DeltaTable:
@@ -239,11 +236,20 @@ class LakeTable:
 
 def counter(store: Store, day: str) -> int:
     """`LakeTable.counter` of the table in this folder, whatever its schema is."""
+    return _counter(_open(store), day)
+
+
+def commits(store: Store) -> list[dict[str, Any]]:
+    """`LakeTable.history` of the days in the table of this folder, whatever its schema is."""
+    table = _open(store)
+    return [] if table is None else [entry for entry in table.history() if "day" in entry]
+
+
+def _open(store: Store) -> DeltaTable | None:
     try:
-        table = DeltaTable(store.delta_uri, storage_options=store.delta_options)
+        return DeltaTable(store.delta_uri, storage_options=store.delta_options)
     except TableNotFoundError:
-        return 0
-    return _counter(table, day)
+        return None
 
 
 def _counter(table: DeltaTable | None, day: str) -> int:
@@ -273,16 +279,12 @@ def _check_shards(day: str, shards: Sequence[Shard]) -> None:
             raise Refusal(f"shard {one.key} is not in {folder}/, where day {day} is")
 
 
-def _add(day: str, one: Shard) -> AddAction:
+def _adds(day: str, shards: Sequence[Shard]) -> list[AddAction | RemoveAction]:
+    # What is equal is one object: of a million actions, their partitions took half a gigabyte.
+    partition, now = {"day": day}, int(time.time() * 1000)
+    stats = {rows: json.dumps({"numRecords": rows}) for rows in {one.rows for one in shards}}
     # delta-rs encodes the path for the log itself: it is given as it lies in the store.
-    return AddAction(
-        one.key,
-        one.size,
-        {"day": day},
-        int(time.time() * 1000),
-        True,
-        json.dumps({"numRecords": one.rows}),
-    )
+    return [AddAction(one.key, one.size, partition, now, True, stats[one.rows]) for one in shards]
 
 
 def _key(path: str) -> str:

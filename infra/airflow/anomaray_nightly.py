@@ -1,9 +1,9 @@
 """An example DAG: submit the night to the standing cluster, and wait for its exit status.
 
-The scheduler's workers have a checkout at ANOMARAY_HOME with its environment, and the token of the
-cluster in RAY_AUTH_TOKEN_PATH, from the environment of the worker, never from here: Airflow shows
-commands and variables to everyone who may see the DAG. A retry resumes: what is committed is not
-done twice, and a job that still runs is attached to.
+The scheduler's workers have a checkout with its environment, whose folder is Airflow's variable
+`anomaray_home`, and the token of the cluster in RAY_AUTH_TOKEN_PATH, from the environment of the
+worker, never from here: Airflow shows commands and variables to everyone who may see the DAG. A
+retry resumes: what is committed is not done twice, and a job that still runs is attached to.
 """
 
 from datetime import UTC, datetime, timedelta

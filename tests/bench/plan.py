@@ -24,19 +24,20 @@ import pyarrow as pa
 from cluster.distinct import KeySample, smallest
 from cluster.lake import documents, snapshot
 from cluster.lake.journal import Journal, record_key
-from cluster.lake.snapshot import InputFile, RowGroup, Snapshot, Split
+from cluster.lake.snapshot import InputFile, RowGroup, Snapshot
 from cluster.lake.store import Store
 from cluster.lake.table import LakeTable
 from cluster.stream import blocks_of
 from jobs.books import Balance
-from jobs.compaction import Compaction
+from jobs.compaction import SEGMENT, Compaction
 from jobs.days import SPLIT_BYTES, SPLIT_ROWS
 from jobs.planned import Planned, open_books
 from models.score_histogram import ScoreHistogram
 from tests.bench.measure import ROOT
 
 DAY, RUN = "2026-01-05", "f8e9391d9246e053"
-STEPS = ("plan", "hand_out", "sum_up", "resume", "commit")
+STEPS = ("plan", "hand_out", "records", "sum_up", "resume", "commit")
+SIZES = (10_000, 100_000, 1_000_000)  # splits
 SCHEMA = pa.schema([("score", pa.float32())])  # of the flags: files are named, not written
 COLUMNS = tuple((f"column_{number}", "double") for number in range(20))
 FLAGS = 250  # of a split: 1 in 4,000 rows
@@ -100,10 +101,10 @@ def answer_of(split: str, text: str, number: int) -> dict[str, Any]:
 
 
 class Night:
-    """The steps of a driver; each goes on from what the earlier ones left in the folder."""
+    """The steps of a driver; each goes on from what the earlier ones left in the store."""
 
-    def __init__(self, folder: Path, splits: int) -> None:
-        self.store, self.splits = Store.open(str(folder)), splits
+    def __init__(self, uri: str, splits: int) -> None:
+        self.store, self.splits = Store.open(uri), splits
         self.journal = Journal(self.store.child("_runs"), RUN)
         self.taken = snapshot_of(splits)
 
@@ -120,23 +121,27 @@ class Night:
             blocks = blocks_of([(DAY, task.text) for task in todo])
         assert sum(len(block) for block in blocks) == self.splits
 
+    def records(self) -> None:
+        """The records, which actors write: what a segment covers is listed and never read."""
+        kinds, ids = answers(), self._ids()
+        for number, split in enumerate(ids):
+            late = number >= self._covered
+            one = answer_of(split, kinds[number % KINDS], number) if late else {}
+            key, data = record_key(split), documents.encode(one) if late else b""
+            if self.journal.store.remote:
+                self.journal.store.put(key, data)
+            else:  # without the flushes to the disk that a store makes: ten minutes of a million
+                path = Path(self.journal.store.uri, key)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+
     def sum_up(self) -> None:
         """Add up the answers of all splits but the last: what a driver does between others."""
-        kinds, ids = answers(), [split.id for split in self._cut()]
+        kinds, ids = answers(), self._ids()
         compaction, balance = Compaction(self.journal), Balance(self.taken, self.splits)
         with _told("sum up"):
             for number, split in enumerate(ids[:-TAIL]):
                 balance.merge(compaction.add(answer_of(split, kinds[number % KINDS], number)))
-        self._record(ids, kinds, (self.splits - TAIL) // compaction.segment * compaction.segment)
-
-    def _record(self, ids: list[str], kinds: list[str], covered: int) -> None:
-        """The records, which actors write: what a segment covers is listed and never read."""
-        for number, split in enumerate(ids):
-            path = Path(self.journal.store.uri, record_key(split))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            late = number >= covered
-            one = answer_of(split, kinds[number % KINDS], number) if late else {}
-            path.write_bytes(documents.encode(one) if late else b"")
 
     def resume(self) -> None:
         """Take the run up again in a fresh process."""
@@ -155,8 +160,13 @@ class Night:
             assert table.is_run_committed(DAY, RUN)
             assert table.recent_rows("2026-01-06") == []
 
-    def _cut(self) -> tuple[Split, ...]:
-        return snapshot.cut(self.taken, SPLIT_ROWS, SPLIT_BYTES)
+    @property
+    def _covered(self) -> int:
+        """Splits that the killed driver had summed up in segments."""
+        return (self.splits - TAIL) // SEGMENT * SEGMENT
+
+    def _ids(self) -> list[str]:
+        return [split.id for split in snapshot.cut(self.taken, SPLIT_ROWS, SPLIT_BYTES)]
 
     def _open(self) -> tuple[Balance, list[Planned]]:
         facts = {"day": DAY, "snapshot": self.taken.digest}
@@ -171,25 +181,39 @@ def _told(step: str) -> Iterator[None]:
     seconds = time.perf_counter() - started
     lines = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-    print(f"  {step:<18}{seconds:8.1f} s {peak:8,.0f} MiB", flush=True)
+    print(json.dumps({"step": step, "seconds": seconds, "mib": peak}), flush=True)
+
+
+def measure(folder: Path, splits: int) -> list[dict[str, Any]]:
+    """Seconds and peak memory of each step, one after the other."""
+    shutil.rmtree(folder, ignore_errors=True)
+    found = []
+    print(f"{splits:,} splits: time, and peak memory of the driver")
+    for step in STEPS:
+        command = [sys.executable, "-m", "tests.bench.plan", "--step", step]
+        command += ["--folder", str(folder), "--splits", str(splits)]
+        told = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+        for line in map(json.loads, told.stdout.splitlines()):
+            print(
+                f"  {line['step']:<18}{line['seconds']:8.1f} s {line['mib']:8,.0f} MiB", flush=True
+            )
+            found.append({"splits": splits, **line})
+    shutil.rmtree(folder)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("demo/plan"))
-    parser.add_argument("--splits", type=int, default=1_000_000)
+    parser.add_argument("--splits", type=int, help=f"only so many, in place of {SIZES}")
     parser.add_argument("--step", choices=STEPS, help="only this, from what the others left")
     given = parser.parse_args()
     if given.step:
-        getattr(Night(given.folder, given.splits), given.step)()
+        getattr(Night(str(given.folder), given.splits), given.step)()
         return
-    shutil.rmtree(given.folder, ignore_errors=True)
-    print(f"{given.splits:,} splits: time, and peak memory of the driver")
-    for step in STEPS:
-        command = [sys.executable, "-m", "tests.bench.plan", "--step", step]
-        command += ["--folder", str(given.folder), "--splits", str(given.splits)]
-        subprocess.run(command, cwd=ROOT, check=True)
-    shutil.rmtree(given.folder)
+    sizes = (given.splits,) if given.splits else SIZES
+    found = [one for splits in sizes for one in measure(given.folder / "lake", splits)]
+    (given.folder / "driver.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]  # of Ray
 import requests
 
-from tests.conftest import _free_port
+from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 _UP_S = 60.0
@@ -105,8 +105,7 @@ def _command(folder: Path, *arguments: str) -> list[str]:
     ray = str(Path(sys.executable).with_name("ray"))
     quiet = ["--disable-usage-stats", "--block", "--object-store-memory=100000000"]
     ports = [
-        f"--{name}={_free_port()}"
-        for name in ("dashboard-agent-listen-port", "metrics-export-port")
+        f"--{name}={free_port()}" for name in ("dashboard-agent-listen-port", "metrics-export-port")
     ]
     return [ray, "start", *arguments, *quiet, *ports]
 
@@ -126,9 +125,9 @@ def ray_head(folder: Path, **environment: str) -> Iterator[RayHead]:
     """A head with two CPUs and variables of its own, until the end of the block."""
     (folder / "token").touch(mode=0o600)
     (folder / "token").write_text(token := secrets.token_hex(32))
-    gcs, dashboard = _free_port(), _free_port()
+    gcs, dashboard = free_port(), free_port()
     command = _command(folder, "--head", f"--port={gcs}", f"--dashboard-port={dashboard}")
-    command += ["--dashboard-host=127.0.0.1", f"--ray-client-server-port={_free_port()}"]
+    command += ["--dashboard-host=127.0.0.1", f"--ray-client-server-port={free_port()}"]
     command += ["--num-cpus=2", f"--temp-dir={folder / 'r'}"]
     with _running(command, _environment(folder) | environment) as pid:
         head = RayHead(folder, token, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", pid)

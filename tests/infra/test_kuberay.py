@@ -1,18 +1,26 @@
 """The manifests of every overlay: what they are made of, and what a pod of ours may be."""
 
-import shlex
-import subprocess
-import sys
+import shutil
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
-from typer.main import get_command
 
-from jobs.__main__ import app
-from jobs.spec import load
 from tests.infra import crds
-from tests.infra.rendering import KUBERAY, OVERLAYS, ROOT, Manifest, Pod, of_kind, pods, render
+from tests.infra.rendering import (
+    KUBERAY,
+    OVERLAYS,
+    ROOT,
+    Manifest,
+    Pod,
+    kustomize,
+    of_kind,
+    pod_of,
+    pods,
+    pods_of,
+    render,
+)
 
 RAY_KINDS = ("RayCluster", "RayJob", "RayCronJob")
 _API = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -130,6 +138,7 @@ def test_every_cluster_asks_for_the_token_of_one_secret(overlay: str) -> None:
 def test_each_job_runs_as_the_account_of_its_role(overlay: str) -> None:
     roles = {"RayJob train": "trainer", "RayJob score": "scorer", "RayJob nightly": "scorer"}
     roles |= {"RayCluster anomaray": "scorer", "CronJob report": "reporter"}
+    roles |= {"Deployment exporter": "reporter"}
     roles |= {"RayCronJob train": "trainer", "RayCronJob nightly": "scorer"}
     for pod in pods(overlay):
         owner = " ".join(pod.where.split()[:2])
@@ -209,9 +218,43 @@ def test_the_standing_cluster_outlives_its_head_and_heads_are_not_drained(overla
     assert "secretKeyRef" in fault_tolerance["redisPassword"]["valueFrom"]
     for job in of_kind(overlay, "RayJob").values():
         assert "gcsFaultToleranceOptions" not in job["spec"]["rayClusterSpec"]
-    heads = of_kind(overlay, "PodDisruptionBudget")["heads"]["spec"]
-    assert heads["maxUnavailable"] == 0
+    budgets = of_kind(overlay, "PodDisruptionBudget")
+    heads = budgets["heads"]["spec"]
+    assert heads["minAvailable"] > len([pod for pod in pods(overlay) if pod.is_autoscaled_head])
     assert heads["selector"]["matchLabels"] == {"ray.io/node-type": "head"}
+    # Of pods whose owner has no scale subresource Kubernetes counts nothing else.
+    assert all(isinstance(one["spec"]["minAvailable"], int) for one in budgets.values())
+
+
+def test_what_empties_the_redis_of_a_deleted_cluster_reaches_it_as_its_head_does(
+    overlay: str,
+) -> None:
+    selector = of_kind(overlay, "NetworkPolicy")["head-to-redis"]["spec"]["podSelector"]
+    assert selector["matchLabels"] == {"ray.io/cluster": "anomaray"}
+    (kinds,) = selector["matchExpressions"]
+    assert kinds["key"] == "ray.io/node-type"
+    assert {*kinds["values"]} == {"head", "redis-cleanup"}
+
+
+def test_where_tls_is_on_it_is_on_in_every_cluster(overlay: str) -> None:
+    clusters = [of_kind(overlay, "RayCluster")["anomaray"]["spec"]]
+    clusters += [job["spec"]["rayClusterSpec"] for job in of_kind(overlay, "RayJob").values()]
+    wanted = {"enabled": True} if overlay == "gpu-raycronjob" else None
+    assert all(cluster.get("tlsOptions") == wanted for cluster in clusters)
+
+
+def test_from_outside_a_cluster_only_its_dashboard_and_its_metrics_are_reached(
+    overlay: str,
+) -> None:
+    """Not Ray's client (10001), which runs what it is sent, nor the GCS (6379)."""
+    for policy in of_kind(overlay, "NetworkPolicy").values():
+        own = policy["spec"]["podSelector"].get("matchLabels", {})
+        for rule in policy["spec"].get("ingress", ()):
+            if rule["from"] == [{"podSelector": {"matchLabels": own}}]:
+                continue  # nodes of one role among each other
+            ports = {(port["protocol"], port["port"]) for port in rule["ports"]}
+            assert ports in ({("TCP", 8265)}, {("TCP", 8080)})
+            assert len(ports) == len(rule["ports"])
 
 
 def test_jobs_are_tried_again_end_in_time_and_leave_no_cluster(overlay: str) -> None:
@@ -234,7 +277,7 @@ def test_a_schedule_runs_what_its_job_says(overlay: str) -> None:
         return
     assert not schedules
     for name in ("nightly", "train"):
-        (container,) = _pod_of(overlay, f"CronJob {name}").containers()
+        (container,) = pod_of(overlay, f"CronJob {name}").containers()
         assert container["args"] == [name]
     allowed = {
         n for r in of_kind(overlay, "Role")["launcher"]["rules"][:1] for n in r["resourceNames"]
@@ -242,45 +285,22 @@ def test_a_schedule_runs_what_its_job_says(overlay: str) -> None:
     assert allowed == {"nightly", "train"}
 
 
-def _pod_of(overlay: str, where: str) -> Pod:
-    (found,) = (pod for pod in pods(overlay) if pod.where == where)
-    return found
-
-
-def _commands(overlay: str) -> list[list[str]]:
-    """The words after `python -m jobs` of everything that runs a verb."""
-    lines = [shlex.split(job["spec"]["entrypoint"]) for job in of_kind(overlay, "RayJob").values()]
-    (report,) = _pod_of(overlay, "CronJob report").containers()
-    lines.append([*report["command"], *report["args"]])
-    assert all(line[:3] == ["python", "-m", "jobs"] for line in lines)
-    return [line[3:] for line in lines]
-
-
-def test_every_command_is_a_verb_with_options_that_it_has(overlay: str) -> None:
-    commands = _commands(overlay)
-    assert {command[0] for command in commands} == {"train", "score", "nightly", "flags"}
-    for verb, *words in commands:
-        given = {word for word in words if word.startswith("--")}
-        command = get_command(app).commands[verb]  # type: ignore[attr-defined]
-        known = {option for parameter in command.params for option in parameter.opts}
-        assert given <= known
-        assert words[0] == "/etc/anomaray/watch.yaml"
-
-
-def test_the_verbs_answer_help() -> None:
-    for verb in ("train", "score", "nightly", "flags"):
-        command = [sys.executable, "-m", "jobs", verb, "--help"]
-        answer = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
-        assert b"Usage" in answer.stdout
-
-
-def test_the_watch_of_the_site_is_a_spec_and_its_output_is_where_the_roles_may_write() -> None:
-    spec = load(KUBERAY / "components/site/watch.yaml")
-    assert spec.output.uri.startswith("s3://example-anomaray-lake/anomaray/")
-    assert spec.input.uri.startswith("s3://example-anomaray-lake/input/")
-
-
 def test_ray_is_of_the_version_that_the_lock_has(overlay: str) -> None:
     lock = (ROOT / "requirements.lock").read_text().splitlines()
     version = of_kind(overlay, "RayCluster")["anomaray"]["spec"]["rayVersion"]
     assert f"ray=={version}" in lock
+
+
+def test_a_digest_in_an_overlay_pins_the_image_of_every_pod(tmp_path: Path) -> None:
+    """What a release fills in, by the line that README.md gives."""
+    shutil.copytree(KUBERAY, tmp_path / "kuberay")
+    overlay = tmp_path / "kuberay/overlays/gpu"
+    digest = "sha256:" + "0123456789abcdef" * 4
+    text = (overlay / "kustomization.yaml").read_text()
+    assert text.count("newTag: 0.1.0-gpu") == 1
+    text = text.replace("newTag: 0.1.0-gpu", f"digest: {digest}")
+    (overlay / "kustomization.yaml").write_text(text)
+    found = [pod for manifest in kustomize(overlay) for pod in pods_of(manifest)]
+    assert len(found) == len(pods("gpu"))
+    images = {container["image"] for pod in found for container in pod.containers()}
+    assert images == {f"registry.example/anomaray@{digest}"}

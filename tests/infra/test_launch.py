@@ -45,8 +45,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        job["metadata"]["name"] = job["metadata"].pop("generateName") + "x7k2p"
-        self.server.jobs[job["metadata"]["name"]] = job
+        name = job["metadata"]["name"]
+        if name in self.server.jobs:
+            self._answer(409, {"reason": "AlreadyExists"})
+            return
+        self.server.jobs[name] = job
         self._answer(201, job)
 
     def _answer(self, status: int, document: dict[str, Any]) -> None:
@@ -97,6 +100,7 @@ def launch(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     monkeypatch.setattr(module, "GIVEN", tmp_path)
+    monkeypatch.setenv("JOB_NAME", "nightly-29395290")
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT_HTTPS", str(server.server_address[1]))
     return module
@@ -108,11 +112,29 @@ def test_a_run_is_made_of_the_suspended_job_and_is_not_suspended(
     pattern = of_kind("gpu", "RayJob")["nightly"]
     server.jobs["nightly"] = {**pattern, "status": {"jobDeploymentStatus": "Suspended"}}
     assert launch.main("nightly") == 0
-    made = server.jobs["nightly-x7k2p"]
+    made = server.jobs["run-nightly-29395290"]
     assert made["spec"] == {**pattern["spec"], "suspend": False}
     assert made["metadata"]["labels"]["anomaray.io/pattern"] == "nightly"
     assert "status" not in made
-    assert capsys.readouterr().out == "rayjob nightly-x7k2p created\n"
+    assert capsys.readouterr().out == "rayjob run-nightly-29395290 created\n"
+
+
+def test_a_pod_that_is_tried_again_makes_no_second_run(
+    launch: ModuleType, server: ApiServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.jobs["nightly"] = of_kind("gpu", "RayJob")["nightly"]
+    assert launch.main("nightly") == launch.main("nightly") == 0
+    assert server.jobs.keys() == {"nightly", "run-nightly-29395290"}
+    assert capsys.readouterr().out.splitlines()[1].endswith("was created before")
+
+
+def test_a_launcher_is_told_which_job_it_belongs_to() -> None:
+    for name in ("nightly", "train"):
+        pod = of_kind("cpu", "CronJob")[name]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        (given,) = pod["containers"][0]["env"]
+        assert given["name"] == "JOB_NAME"
+        field = given["valueFrom"]["fieldRef"]["fieldPath"]
+        assert field == "metadata.labels['batch.kubernetes.io/job-name']"
 
 
 def test_a_job_that_is_not_there_is_told_and_fails(

@@ -17,7 +17,7 @@ import pytest
 
 from cluster.lake.store import Store
 from jobs import demo
-from tests.conftest import _free_port
+from tests.conftest import free_port
 from tests.infra.iam import Request, allows
 from tests.infra.rendering import ROOT
 from tests.infra.test_terraform import policies, terraform  # noqa: F401 - fixtures
@@ -60,7 +60,7 @@ class Recorder:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.log = folder, folder / "moto.log"
-        port = _free_port()
+        port = free_port()
         self.environment = {
             **{name: value for name, value in os.environ.items() if name[:4] != "AWS_"},
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
@@ -70,7 +70,7 @@ class Recorder:
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        command = [sys.executable, str(ROOT / "tests/moto_server.py"), str(port)]
+        command = [sys.executable, str(ROOT / "tests/moto_server.py"), "127.0.0.1", str(port)]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         self._make_bucket(f"http://127.0.0.1:{port}/{_BUCKET}")

@@ -9,10 +9,12 @@ from typing import Any
 import hcl2
 import pytest
 
+from tests.infra.hcl import Module
 from tests.infra.iam import Request, allows
 from tests.infra.rendering import OVERLAYS, ROOT, of_kind, pods
 
 FOLDER = ROOT / "infra/terraform"
+MODULES = (Module.read(FOLDER), Module.read(FOLDER / "policies"))
 _LAKE = "arn:aws:s3:::lake"
 _FLOWS = f"{_LAKE}/anomaray/flows"
 _GIVEN = {
@@ -54,18 +56,54 @@ def _run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
-def test_every_file_is_formatted_and_parses(terraform: str) -> None:
+def test_every_file_is_formatted(terraform: str) -> None:
     _run([terraform, "fmt", "-check", "-recursive", "-diff", str(FOLDER)], FOLDER)
-    for path in FOLDER.rglob("*.tf"):
-        assert hcl2.loads(path.read_text())
 
 
-def test_every_variable_and_output_says_what_it_is() -> None:
+def test_every_file_parses_and_is_laid_out_by_two_spaces_without_tabs() -> None:
+    """The part of `terraform fmt` that is told without Terraform."""
     for path in FOLDER.rglob("*.tf"):
-        document = hcl2.loads(path.read_text())
-        for entry in [*document.get("variable", ()), *document.get("output", ())]:
-            ((name, block),) = entry.items()
-            assert block.get("description"), f"{path.name}: {name}"
+        text = path.read_text()
+        assert hcl2.loads(text), path.name
+        assert text.endswith("}\n")
+        for number, line in enumerate(text.splitlines(), 1):
+            where = f"{path.name}:{number}"
+            assert line == line.rstrip(), where
+            assert "\t" not in line, where
+            assert (len(line) - len(line.lstrip())) % 2 == 0, where
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_reference_resolves_and_nothing_is_declared_in_vain(module: Module) -> None:
+    declared, referred = module.declared(), module.referred()
+    assert not referred - declared
+    named = {name for name in declared if name.startswith(("var.", "local.", "data."))}
+    assert not named - referred
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_variable_and_output_says_what_it_is(module: Module) -> None:
+    for name, block in (module.blocks("variable") | module.blocks("output")).items():
+        assert block.get("description"), name
+    assert all("type" in block for block in module.blocks("variable").values())
+
+
+def test_the_policies_get_every_variable_and_give_every_output_that_is_asked_for() -> None:
+    root, policies = MODULES
+    ((name, call),) = root.blocks("module").items()
+    given = {argument for argument in call if argument[:2] != "__"} - {"source"}
+    variables = policies.blocks("variable")
+    needed = {name for name, block in variables.items() if "default" not in block}
+    assert needed <= given <= variables.keys()
+    assert root.outputs_asked(name) == policies.blocks("output").keys()
+
+
+def test_a_name_that_is_nowhere_declared_is_found(tmp_path: Path) -> None:
+    text = 'locals {\n  a = "${var.b}-${data.aws_x.c.id}"\n}\n\nvariable "b" {}\n'
+    (tmp_path / "main.tf").write_text(text)
+    module = Module.read(tmp_path)
+    assert module.referred() - module.declared() == {"data.aws_x.c"}
+    assert module.declared() == {"local.a", "var.b"}
 
 
 def test_workers_come_from_zero_and_every_pod_finds_a_pool_of_its_kind() -> None:

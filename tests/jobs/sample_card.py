@@ -261,6 +261,10 @@ def sample_days(count: int = 30) -> list[DayEntry]:
                 "link": f"day={day}/card.html",
                 "run_id": f"{int(rng.integers(2**62)):016x}",
                 "when": f"{last - timedelta(days=i - 1):%Y-%m-%d}T01:02:16+00:00",
+                "scored": 1_199_000,
+                "seconds": 12.5,
+                "threshold": 3.2,
+                "score_drift": 0.04,
             }
         )
     return entries

@@ -294,6 +294,12 @@ def test_the_terminal_shows_severity_who_when_and_why(local: Store) -> None:
     assert "2 of 3 rows" in text
 
 
+def test_rows_without_an_entity_are_told_by_their_id(local: Store) -> None:
+    roles = Roles(id=("uid",), time="ts")
+    frame = read(local.uri, "2026-11-21")
+    assert f"uid {frame['uid'][0]}" in printed(frame, roles=roles)
+
+
 def test_the_terminal_shows_any_answer_of_sql(local: Store) -> None:
     text = printed(
         query("SELECT proto, count(*) AS n FROM flags GROUP BY 1 ORDER BY 1 NULLS FIRST", local.uri)

@@ -1,5 +1,6 @@
 """The command line as a program: what it says, and the status that it ends with."""
 
+import json
 import os
 import subprocess
 import sys
@@ -50,3 +51,35 @@ def test_a_refusal_is_one_message_and_status_2(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "none.yaml" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_program_that_reads_json_does_not_read_what_ray_prints_of_its_nodes() -> None:
+    """Ray tells drivers of a dead node through this channel, and prints it on stdout."""
+    program = """
+import sys, time
+sys.argv.append("--json")
+from jobs import __main__ as command_line
+from cluster.session import session
+import ray
+from ray._private.utils import publish_error_to_driver
+
+@command_line.app.command()
+def told(as_json: command_line.Json = False) -> None:
+    with session("local", cpus=1):
+        asked = ray._private.worker.global_worker.gcs_client
+        publish_error_to_driver("node_died", "a node was marked dead", asked)
+        time.sleep(1)
+    command_line._print({"told": as_json})
+
+command_line.main()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "told"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout) == {"told": True}
+    assert "a node was marked dead" in ended.stderr

@@ -65,6 +65,16 @@ def test_a_history_and_a_window_are_derived_and_become_features(spec: Callable[.
     made.check_detector()
 
 
+def test_a_window_alone_is_a_feature_without_its_channels(spec: Callable[..., Spec]) -> None:
+    beside = spec()
+    made = spec("horizon: 2d", "horizon: 2d, alone: true")
+    assert made.derivation == beside.derivation
+    left_out = {f.name for f in beside.features} - {f.name for f in made.features}
+    assert left_out == {"amount", "window_is_short"}
+    assert made.training_digest != beside.training_digest
+    assert made.scoring_digest == beside.scoring_digest
+
+
 def test_a_spec_without_either_derives_nothing(spec: Callable[..., Spec]) -> None:
     made = spec()
     assert made.model_copy(update={"history": (), "window": None}).derivation is None

@@ -51,10 +51,12 @@ def test_of_racing_records_all_see_the_same(store: Store) -> None:
 def test_a_plan_is_written_once_and_a_receipt_is_replaced(store: Store) -> None:
     journal = Journal(store, "run")
     assert journal.read_receipt() is None
+    assert journal.read_plan() is None
     plan = ['{"id":"a","rows":1}', '{"id":"b","rows":2}']
     tasks = [{"rows": 1, "id": "a"}, {"rows": 2, "id": "b"}]
     assert journal.write_plan({"day": "1"}, tasks) == plan
     assert journal.write_plan({"day": "1"}, [{"id": "c"}]) == plan
+    assert journal.read_plan() == plan
     assert json.loads(store.read("run/plan.json")) == {"day": "1", "tasks": tasks}
     journal.write_receipt({"status": "refused"})
     journal.write_receipt({"status": "committed"})

@@ -10,7 +10,7 @@ from models.columns import Categorical, Numeric
 from models.detector import Detector
 from models.encoder import Encoder
 from models.encoder_fit import EncoderFit
-from models.footprint import largest_batch, of_scoring, of_training
+from models.footprint import fitting_step, largest_batch, of_scoring, of_training
 
 CPU = torch.device("cpu")
 
@@ -82,3 +82,36 @@ def test_a_device_without_room_for_one_row_fits_none() -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     assert largest_batch(work, 8) == 0
+
+
+def test_the_search_ends_at_the_rows_that_were_foreseen_for_the_room(encoder: Encoder) -> None:
+    """Steps of a real training, in an account of memory that is closed at a limit."""
+    detector = autoencoder(encoder, 64)
+    foreseen = of_training(encoder, detector, CPU)
+    room = 4 * 1024**2
+    limit = room - foreseen.weights
+
+    def step(rows: int) -> None:
+        if footprint._peak(lambda n: footprint._step(encoder, detector, n, CPU), rows, CPU) > limit:
+            raise torch.cuda.OutOfMemoryError("the account is closed")
+
+    found = largest_batch(step, 2**20)
+    assert found <= foreseen.rows_in(room) < 2 * found
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_is_filled_by_doubling_and_no_further(encoder: Encoder) -> None:
+    device = torch.device("cuda")
+    encoder, detector = encoder.to(device), autoencoder(encoder, 1024).to(device)
+    foreseen = of_training(encoder, detector, device)
+    total = torch.cuda.mem_get_info(device)[1]
+    room = 512 * 1024**2
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(room / total, device)
+    try:
+        found = fitting_step(encoder, detector, 2**30, device)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        encoder.to(CPU)
+    assert 0 < found <= foreseen.rows_in(room)
+    assert torch.cuda.memory_allocated(device) < room

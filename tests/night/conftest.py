@@ -12,6 +12,7 @@ import yaml
 
 from cluster.session import session
 from jobs import demo
+from jobs.exposition import Places, told
 from jobs.spec import Spec, load
 from jobs.train import train
 
@@ -53,10 +54,12 @@ def write_spec(folder: Path, source: str | Path, target: str | Path, **changes: 
 def trained(
     tmp_path_factory: pytest.TempPathFactory, data: Path, ray_session: None
 ) -> tuple[Path, Path]:
-    """Folders of the input and of a trained watch's output, not to be written to."""
+    """Folders of the input and of a trained watch's output, not to be written to; beside the output
+    are the training's metrics."""
     folder = tmp_path_factory.mktemp("trained")
     spec = load(write_spec(folder, data / "flows", folder / "out"))
-    train(spec, workers=2)
+    with told(spec, "train", Places(file=folder / "training.prom")) as telemetry:
+        train(spec, workers=2, telemetry=telemetry)
     return data / "flows", folder / "out"
 
 

@@ -1,4 +1,4 @@
-"""A watch with a history, end to end: derived, trained, scored, committed once."""
+"""A watch with a history or a window, end to end: derived, trained, scored, committed once."""
 
 from pathlib import Path
 from typing import Any
@@ -42,3 +42,30 @@ def test_a_night_derives_trains_scores_and_commits_once(
     assert nightly(spec).receipts == []
     derived = tmp_path / "out" / DERIVED
     assert len(list(derived.iterdir())) == 4  # three days of training, one night
+
+
+def test_a_detector_of_series_alone_watches_windows(
+    data: Path, tmp_path: Path, ray_session: None
+) -> None:
+    columns = {
+        "ts": {"role": "time"},
+        "src_ip": {"role": "entity"},
+        "orig_bytes": {"role": "numeric"},
+        "duration": {"role": "numeric"},
+    }
+    spec = load(
+        write_spec(
+            tmp_path,
+            data / "flows",
+            tmp_path / "out",
+            name="flows_windows",
+            columns=columns,
+            window={"entity": "src_ip", "length": 16, "alone": True},
+            detector={"name": "anomaly_likelihood"},
+            training={"days": f"{DAYS[2]}..{DAYS[4]}", "baselines": []},
+            nightly={"first_day": DAY},
+        )
+    )
+    (receipt,) = nightly(spec).receipts
+    assert receipt.status == "committed"
+    assert receipt.scored > 0

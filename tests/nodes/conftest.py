@@ -31,6 +31,7 @@ class Training:
     worker_nodes: int  # that had a worker before
     struck: bool  # in its middle
     code: int | None
+    output: str
     errors: str
 
 
@@ -42,7 +43,7 @@ def training(three_nodes: Machines, tmp_path_factory: pytest.TempPathFactory) ->
     held = len(three_nodes.holding("RayTrainWorker"))
     struck = KILLED_WORKER.strike(three_nodes, trial, command)
     code = trial.finish(command)
-    return Training(trial, held, struck, code, command.errors)
+    return Training(trial, held, struck, code, command.output, command.errors)
 
 
 @pytest.fixture(scope="session")

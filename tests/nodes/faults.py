@@ -46,15 +46,19 @@ def _nothing(nodes: Machines, trial: Trial, command: Command) -> bool:
     return True
 
 
+def _nothing_apart(nodes: Network, trial: Trial, command: Command) -> bool:
+    return True
+
+
 def _kill_a_scorer(nodes: Machines, trial: Trial, command: Command) -> bool:
-    nodes.wait_for(SCORER, 3, command)
+    nodes.wait_for(SCORER, 2, command)  # the head's, and one that may be killed
     midway = _midway(trial, command)
     nodes.kill(nodes.holding(SCORER)[-1])
     return midway
 
 
 def _kill_all_but_the_head(nodes: Machines, trial: Trial, command: Command) -> bool:
-    nodes.wait_for(SCORER, 3, command)
+    nodes.wait_for(SCORER, 2, command)
     midway = _midway(trial, command)
     for node in nodes.nodes[1:]:
         nodes.kill(node)
@@ -80,6 +84,7 @@ def _kill_a_worker_and_add_a_node(nodes: Machines, trial: Trial, command: Comman
 
 
 def _cut_a_scorer_off(nodes: Network, trial: Trial, command: Command) -> bool:
+    nodes.wait_for(SCORER, 2, command)
     midway = _midway(trial, command)
     if midway:
         nodes.cut(nodes.holding(SCORER)[-1])
@@ -104,6 +109,10 @@ FAULTS = (
     KILLED_WORKER,
     Fault("train: a raylet is killed, a node comes", True, _kill_a_worker_and_add_a_node),
 )
-# Those of machines apart.
+# Those of machines apart, whose network and store are others.
+QUIET_APART = (
+    Fault("score: nothing, machines apart", False, _nothing_apart),
+    Fault("train: nothing, machines apart", True, _nothing_apart),
+)
 CUT_SCORER = Fault("score: a node's network is cut", False, _cut_a_scorer_off)
 CUT_WORKER = Fault("train: a worker's network is cut", True, _cut_a_worker_off)

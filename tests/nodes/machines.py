@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Machines:
         from ray.cluster_utils import Cluster
 
         self._cpus = cpus
+        self._left: list[Any] = []  # processes of nodes that were killed
         with _environment(HEALTH):
             self._cluster = Cluster()
             self.nodes = [self._start() for _ in range(nodes)]
@@ -64,8 +65,11 @@ class Machines:
         return Command((*arguments, "--address", self.address), whole, folder, name)
 
     def kill(self, node: Any) -> None:
-        """SIGKILL of the raylet: its workers end by themselves, and nobody tells the head."""
+        """SIGKILL of the raylet: nobody tells the head."""
+        import psutil  # type: ignore[import-untyped]  # Ray brings its own, once it is imported
+
         self.nodes.remove(node)
+        self._left += psutil.Process(raylet(node)).children()
         send(raylet(node), signal.SIGKILL)
 
     def holding(self, title: str) -> list[Any]:
@@ -82,6 +86,13 @@ class Machines:
         return until(seen, seconds) and driver.code is None
 
     def shutdown(self) -> None:
+        """End all nodes, and what a killed one has left: its workers end by themselves, but for one
+        that was in a collective, now and then."""
+        import psutil
+
+        for process in self._left:
+            with suppress(psutil.Error):  # it ended by itself
+                process.kill()
         self._cluster.shutdown()
 
 
@@ -97,11 +108,17 @@ def raylet(node: Any) -> int:
     return pid
 
 
+def is_titled(command_line: str, title: str) -> bool:
+    """Whether a process has this word in its title; an actor that is still being made has none:
+    nothing waits for what befalls it."""
+    return title in command_line and not (title and ".__init__" in command_line)
+
+
 def _children(title: str) -> Iterator[tuple[int, int]]:
     """(parent, process) of the processes with this word in their title."""
     for entry in Path("/proc").iterdir():
         try:
-            if title in (entry / "cmdline").read_text(errors="replace"):
+            if is_titled((entry / "cmdline").read_text(errors="replace"), title):
                 after_name = (entry / "stat").read_text().rpartition(")")[2].split()
                 yield int(after_name[1]), int(entry.name)
         except (OSError, ValueError):

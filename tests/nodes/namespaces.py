@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.processes import Command, send, until
-from tests.nodes.machines import HEALTH, MEMORY_BYTES, STORE_BYTES, driver_environment
+from tests.nodes.machines import (
+    HEALTH,
+    MEMORY_BYTES,
+    STORE_BYTES,
+    driver_environment,
+    is_titled,
+)
 
 # TEST-NET-2 of RFC 5737: nobody's, so that no real network is hidden.
 _NETWORK = "198.51.100."
@@ -24,6 +30,9 @@ PORT = 6379
 _JOINED_S = 90.0
 # All machines have this one's name, which is 127.0.0.1 in each: torch has to be told the interface.
 _GLOO = {"GLOO_SOCKET_IFNAME": "eth0"}
+# Nobody answers to names there: torch asks for its peers' and would wait 20 s for each.
+_FILES = Path("/etc/netns")  # `ip netns exec` lays them over /etc
+_RESOLVER = "nameserver 127.0.0.1\n"
 _HEAD = ["--head", "--port", str(PORT), "--include-dashboard", "false"]
 
 
@@ -65,7 +74,8 @@ class Network:
     """Machines on a bridge; the first runs the head, and the drivers."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self.folder, self.environment = folder, environment
+        self.folder = folder
+        self.environment = {**driver_environment(), **_GLOO, **environment}
         self.machines: list[Machine] = []
         self._lost: list[Machine] = []
 
@@ -78,6 +88,8 @@ class Network:
         time take each other's names, for they share a disk."""
         number = len(self.machines) + len(self._lost)
         one = Machine(number, _nothing())
+        (_FILES / one.namespace).mkdir(parents=True, exist_ok=True)
+        (_FILES / one.namespace / "resolv.conf").write_text(_RESOLVER)
         _ip("netns", "add", one.namespace)
         _ip("link", "add", one.link, "type", "veth", "peer", "name", "eth0", "netns", one.namespace)
         _ip("link", "set", one.link, "master", _BRIDGE, "up")
@@ -104,7 +116,7 @@ class Network:
         with self._log(machine).open("wb") as log:
             return subprocess.Popen(
                 _within(machine, command),
-                env={**driver_environment(), **HEALTH, **_GLOO, **self.environment},
+                env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -145,7 +157,7 @@ class Network:
         pids = []
         for pid in found.stdout.split():
             with suppress(OSError):
-                if title in Path(f"/proc/{pid}/cmdline").read_text(errors="replace"):
+                if is_titled(Path(f"/proc/{pid}/cmdline").read_text(errors="replace"), title):
                     pids.append(int(pid))
         return pids
 
@@ -153,11 +165,20 @@ class Network:
         """The machines with a process that has this word in its title, the head's first."""
         return [machine for machine in self.machines if self.processes(machine, title)]
 
+    def wait_for(self, title: str, nodes: int, driver: Command, seconds: float = 90) -> bool:
+        """Whether so many machines came to hold such a process before the driver ended."""
+
+        def seen() -> bool:
+            return driver.code is not None or len(self.holding(title)) >= nodes
+
+        return until(seen, seconds) and driver.code is None
+
     def close(self) -> None:
         for machine in [*self.machines, *self._lost]:
             self._end(machine)
             _ip("link", "delete", machine.link)
             _ip("netns", "delete", machine.namespace)
+            shutil.rmtree(_FILES / machine.namespace)
 
     def _end(self, machine: Machine) -> None:
         """Every process of the namespace."""
@@ -183,10 +204,12 @@ def bridge() -> Iterator[None]:
 
 
 @contextmanager
-def network(folder: Path, nodes: int, environment: Mapping[str, str]) -> Iterator[Network]:
+def network(
+    folder: Path, nodes: int, environment: Mapping[str, str], health: Mapping[str, str] = HEALTH
+) -> Iterator[Network]:
     """So many machines on the bridge until the end of the block, each with this environment: what
-    opens the lake is the nodes' own."""
-    there = Network(folder, environment)
+    opens the lake is the nodes' own. `health` is how the head finds out that one is silent."""
+    there = Network(folder, {**health, **environment})
     try:
         for _ in range(nodes):
             there.add()

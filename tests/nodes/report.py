@@ -7,7 +7,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.nodes.faults import QUIET_SCORE, QUIET_TRAIN
+from ray._raylet import Config  # type: ignore[attr-defined]  # compiled, and so without types
+
+from tests.nodes.faults import CUT_SCORER, CUT_WORKER, QUIET_APART, QUIET_SCORE, QUIET_TRAIN
+from tests.nodes.machines import HEALTH
+
+# Ends the name of a fault that was played with Ray's own health checks.
+OWN_CHECKS = ", Ray's own health checks"
 
 _PAGE = """# Many nodes
 
@@ -21,36 +27,51 @@ of a quiet run on one node.
 - recovered: the same command ended with 0; nobody gave it again.
 - rows lost, rows doubled: flags of the quiet run that are missing, or there twice. A training
   commits no flags; lost are its epochs that did not happen in the end.
-- seconds lost: the median beyond that of the same command undisturbed ({quiet}), on two busy cores.
+- seconds lost: the median beyond that of the same command undisturbed on the same machines, on two
+  cores that had other work, too; below ten they are within what undisturbed runs differ by.
+  Undisturbed: {quiet}.
 
 `make nodes` plays the trials, and the faults of the network where the machine allows namespaces.
 
-## What a second and a third node cost
+{overhead}## For production
+
+Ray's head asks each node for a sign of life, and declares it dead when several have failed; what
+waits for the node waits as long. A question to a node whose network is cut fails after the timeout:
+with Ray's own settings, a node counts as living for 65 s more. The trials set, in the environment
+of `ray start --head`:
+
+| variable | Ray's own | trials |
+|---|--:|--:|
+{health}
+
+{own_checks}
+
+Short settings find a lost node sooner, and take a busy one for lost, too: it is ended, and its work
+done again, which costs time and never a row.
+
+A training that has lost a worker is started anew from its last checkpoint as soon as Ray has
+declared the node dead, with as many workers as the remaining nodes hold, between
+`training.min_workers` and `--workers`. Where Ray does not notice, since the node lives and only its
+workers do not reach each other, they give up a collective operation after 120 s
+(`ANOMARAY_COLLECTIVE_SECONDS`). After the fourth loss the training ends with one message, and goes
+on from its checkpoint when it is started again.
+
+Workers find each other by the name of their machine. Where that name is a loopback address (Debian
+writes 127.0.1.1 into `/etc/hosts`), set `GLOO_SOCKET_IFNAME`, and `NCCL_SOCKET_IFNAME` on GPUs, to
+the network interface where each node is started, as the trials with networks of their own do.
+"""
+
+
+_OVERHEAD = """## What a second and a third node cost
 
 The same day of {rows:,} rows, scored by as many actors on one node and on several of one CPU each,
 in turns. Figures are seconds of scoring, and the ratio of the medians.
 
-{overhead}
+{table}
 
 All nodes share the two cores of one machine: this is the cost of Ray's own traffic and of a raylet
 and an object store a node, without a network between them.
 
-## For production
-
-Ray asks each node for a sign of life every 3 s and waits 10 s for it, five times: a node that is
-silent counts as alive for about a minute, and the tasks on it wait as long. The trials set, where
-the head is started:
-
-| variable | Ray's own | trials | advice |
-|---|--:|--:|--:|
-| `RAY_health_check_period_ms` | 3000 | 500 | 2000 |
-| `RAY_health_check_timeout_ms` | 10000 | 4000 | 5000 |
-| `RAY_health_check_failure_threshold` | 5 | 3 | 3 |
-
-A node that is only slow must not be declared dead: its work would be done twice, which costs time
-and never a row. A training notices a lost peer by its own collective, after 120 s at most, or by
-Ray, whichever is first; workers are started anew from the last checkpoint, as many as the nodes
-hold, between `training.min_workers` and `--workers`.
 """
 
 
@@ -87,13 +108,32 @@ def append(path: Path, found: Played | Timed) -> None:
 def page(path: Path) -> str:
     """Markdown of all that was kept."""
     played, timed = _read(path)
-    quiet = {one.name: _median(played, one.name) for one in (QUIET_SCORE, QUIET_TRAIN)}
+    undisturbed = (QUIET_SCORE, QUIET_TRAIN, *QUIET_APART)
+    quiet = {one.name: _median(played, one.name) for one in undisturbed}
     return _PAGE.format(
         faults=_faults(played, quiet),
-        quiet=", ".join(f"{name.partition(':')[0]} {s:.0f} s" for name, s in quiet.items()),
-        overhead=_overhead(timed),
-        rows=max((one.rows for one in timed), default=0),
+        quiet="; ".join(f"{name.replace(': nothing', '')} {s:.0f} s" for name, s in quiet.items()),
+        overhead=_overhead(timed) if timed else "",
+        health=_health(),
+        own_checks=_own_checks(played, quiet),
     )
+
+
+def _health() -> str:
+    """Lines of the settings in milliseconds, and what they are where nobody sets them."""
+    own = {name: getattr(Config, name.removeprefix("RAY_"))() for name in HEALTH}
+    return "\n".join(f"| `{name}` | {own[name]} | {HEALTH[name]} |" for name in HEALTH)
+
+
+def _own_checks(played: Sequence[Played], quiet: dict[str, float]) -> str:
+    """What the cut of a network costs with these settings, and with Ray's own."""
+    lines = []
+    for fault in (CUT_SCORER, CUT_WORKER):
+        calm = quiet[_quiet_of(fault.name)]
+        short, own = (_median(played, fault.name + end) - calm for end in ("", OWN_CHECKS))
+        if any(one.fault == fault.name + OWN_CHECKS for one in played):
+            lines.append([fault.name, f"{short:.0f}", f"{own:.0f}"])
+    return _table(("seconds lost", "trials' settings", "Ray's own"), lines)
 
 
 def _read(path: Path) -> tuple[list[Played], list[Timed]]:
@@ -108,7 +148,7 @@ def _faults(played: Sequence[Played], quiet: dict[str, float]) -> str:
     lines = []
     for name in dict.fromkeys(one.fault for one in played if one.fault not in quiet):
         some = [one for one in played if one.fault == name and one.struck]
-        calm = quiet[QUIET_TRAIN.name if name.startswith("train") else QUIET_SCORE.name]
+        calm = quiet[_quiet_of(name)]
         lines.append(
             [
                 name,
@@ -124,6 +164,12 @@ def _faults(played: Sequence[Played], quiet: dict[str, float]) -> str:
     return _table((*columns, "seconds lost"), lines)
 
 
+def _quiet_of(name: str) -> str:
+    """The undisturbed trial that a fault is compared with: the same verb, on the same machines."""
+    score, train = QUIET_APART if "network" in name else (QUIET_SCORE, QUIET_TRAIN)
+    return train.name if name.startswith("train") else score.name
+
+
 def _median(played: Iterable[Played], name: str) -> float:
     return median([one.seconds for one in played if one.fault == name] or [0.0])
 
@@ -137,7 +183,8 @@ def _overhead(timed: Sequence[Timed]) -> str:
             shape = f"{nodes} × {cpus // nodes} CPU"
             each = ", ".join(f"{s:.1f}" for s in some)
             lines.append([shape, len(some), each, f"{median(some) / alone:.2f}"])
-    return _table(("nodes", "runs", "seconds", "ratio"), lines)
+    table = _table(("nodes", "runs", "seconds", "ratio"), lines)
+    return _OVERHEAD.format(rows=max(one.rows for one in timed), table=table)
 
 
 def _table(columns: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:

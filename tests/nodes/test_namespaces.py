@@ -2,14 +2,15 @@
 
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import S3Server, moto
 from tests.faults.lake import using
-from tests.nodes.faults import CUT_SCORER
+from tests.nodes.faults import CUT_SCORER, CUT_WORKER
 from tests.nodes.namespaces import Network, bridge, missing, network, server_address
-from tests.nodes.watch import Watch
+from tests.nodes.watch import EPOCHS, Watch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 BUCKET = "nodes"
@@ -50,3 +51,17 @@ def test_a_machine_whose_network_is_cut_in_the_night_loses_and_doubles_no_flag(
     assert trial.finish(command) == 0, command.errors[-3000:]
     judged = trial.judge()
     assert (judged.lost, judged.doubled, judged.same) == (0, 0, True)
+
+
+def test_a_training_whose_machine_is_cut_off_ends_on_the_others_within_minutes(
+    apart: Network, server: S3Server, tmp_path: Path
+) -> None:
+    if len(apart.machines) < 3:
+        apart.add()
+    trial = Watch(tmp_path / "watch").trial("train-cut", BUCKET)
+    command = CUT_WORKER.start(apart, trial, **server.environment)
+    assert CUT_WORKER.strike(apart, trial, command), command.errors[-2000:]
+    assert trial.finish(command) == 0, command.errors[-3000:]
+    assert "resumed an interrupted training after epoch" in command.errors
+    history = trial.learned().metadata["history"]
+    assert [epoch["epoch"] for epoch in history] == list(range(1, EPOCHS + 1))

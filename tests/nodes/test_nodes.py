@@ -21,6 +21,8 @@ def test_a_training_on_two_nodes_goes_on_from_its_checkpoint_when_one_is_killed(
     assert training.struck
     assert training.code == 0, training.errors[-3000:]
     assert "resumed an interrupted training after epoch" in training.errors
+    assert "marked dead" in training.errors
+    assert json.loads(training.output)["epochs"] == EPOCHS
     history = training.trial.learned().metadata["history"]
     assert [epoch["epoch"] for epoch in history] == list(range(1, EPOCHS + 1))
 

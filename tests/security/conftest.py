@@ -24,6 +24,7 @@ from tests.security import hostile
 ROOT = Path(__file__).parents[2]
 KEY = "0123456789abcdef" * 4
 DAY = hostile.DAYS[3]
+METRICS = "night.prom"
 # What people and machines read.
 READING = (
     ("flags", "--limit", "300"),
@@ -65,7 +66,8 @@ def night() -> Iterator[Night]:
     try:
         key_file = folder / "signing.pem"
         watch = str(hostile.write(folder, make_key(key_file).public))
-        said = {"nightly": run(folder, "nightly", watch, "--sign-with", str(key_file))}
+        metrics = ("--metrics-file", str(folder / METRICS), "--metrics-port", "0")
+        said = {"nightly": run(folder, "nightly", watch, "--sign-with", str(key_file), *metrics)}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(console.out, "width", 200)  # a console knows its width when it is made
             for verb, *options in (*READING, ("flags", "--export", str(folder / "export"))):

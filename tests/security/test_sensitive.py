@@ -25,7 +25,7 @@ from jobs.spec import SpecRefused, load
 from models.columns import Roles
 from models.refusal import Refusal
 from tests.security import hostile
-from tests.security.conftest import KEY, Night
+from tests.security.conftest import KEY, METRICS, Night
 
 SECRET = Secret(KEY.encode())
 DIGEST = re.compile(rf"{SECRET.id}:[0-9a-f]{{32}}")
@@ -207,6 +207,15 @@ def test_nothing_that_a_night_says_or_logs_has_a_sensitive_value(night: Night) -
     logs = [path for path in night.logs.rglob("*") if path.is_file()]
     assert any("worker" in path.name for path in logs)
     assert [str(path) for path in logs if found(path.read_bytes().decode("latin-1"))] == []
+
+
+def test_no_metric_of_a_night_has_a_value_of_a_column(night: Night) -> None:
+    metrics = (night.folder / METRICS).read_text()
+    assert found(metrics) == []
+    told = re.findall(r'^anomaray_flags_total\{watch="\w+"\} (\S+)$', metrics, re.MULTILINE)
+    assert [float(value) > 0 for value in told] == [True]
+    labels = {name for names in re.findall(r"\{(.*)\}", metrics) for name in names.split(",")}
+    assert all(re.fullmatch(r'(watch|verb|stage)="[\w-]+"', label) for label in labels)
 
 
 def test_the_key_is_nowhere(night: Night) -> None:

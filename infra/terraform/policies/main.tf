@@ -52,8 +52,7 @@ locals {
     }
   }
 
-  read_key  = ["kms:Decrypt"]
-  write_key = ["kms:Decrypt", "kms:GenerateDataKey"]
+  key = ["kms:Decrypt", "kms:GenerateDataKey"]
   # A document of the registry, a shard or a card is one PUT; Ray Train's checkpoints and large
   # shards of delta-rs go up in parts, and what fails half way is taken back.
   put    = ["s3:PutObject", "s3:AbortMultipartUpload"]
@@ -73,7 +72,7 @@ locals {
       { Sid = "Folders", Effect = "Allow", Action = ["s3:PutObject"], Resource = ["${local.bucket}/${var.output_prefix}/", "${local.watch}/"] },
       # Checkpoints (jobs/training_run.py) and trials (jobs/tune.py) go when they are done with.
       { Sid = "Scratch", Effect = "Allow", Action = concat(local.put, local.delete), Resource = ["${local.watch}/_trainings/*", "${local.watch}/_tunings/*"] },
-      { Sid = "Key", Effect = "Allow", Action = local.write_key, Resource = [var.key_arn] },
+      { Sid = "Key", Effect = "Allow", Action = local.key, Resource = [var.key_arn] },
     ]
     scorer = [
       local.list.scorer,
@@ -92,14 +91,14 @@ locals {
       # The probe of conditional PUT is taken away again; delta-rs tidies expired entries of its log.
       { Sid = "Probe", Effect = "Allow", Action = concat(local.put, local.delete), Resource = ["${local.watch}/_probe-*"] },
       { Sid = "LogCleanup", Effect = "Allow", Action = local.delete, Resource = ["${local.watch}/_delta_log/*"] },
-      { Sid = "Key", Effect = "Allow", Action = local.write_key, Resource = [var.key_arn] },
+      { Sid = "Key", Effect = "Allow", Action = local.key, Resource = [var.key_arn] },
     ]
     reporter = [
       local.list.reporter,
       # Committed flags and cards; neither logs nor detectors.
       { Sid = "Read", Effect = "Allow", Action = ["s3:GetObject"], Resource = ["${local.watch}/flags/*", "${local.watch}/reports/*", "${local.bucket}/${var.export_prefix}/*"] },
       { Sid = "Export", Effect = "Allow", Action = concat(local.put, local.delete), Resource = ["${local.bucket}/${var.export_prefix}/*"] },
-      { Sid = "Key", Effect = "Allow", Action = local.write_key, Resource = [var.key_arn] },
+      { Sid = "Key", Effect = "Allow", Action = local.key, Resource = [var.key_arn] },
     ]
   }
 
@@ -112,9 +111,9 @@ locals {
       Resource  = [local.bucket, "${local.bucket}/*"]
       Condition = { Bool = { "aws:SecureTransport" = "false" } }
     },
-    # An entry of a commit log, a champion and a journal's record are created once: who would
-    # replace one, whatever the role and the program, is refused by S3 itself. `_last_checkpoint`
-    # and checkpoints in Parquet are not entries, and are replaced. Parts of an upload carry no
+    # An entry of a commit log and a champion are created once: who would replace one, whatever the
+    # role and the program, is refused by S3 itself. `_last_checkpoint` and checkpoints in Parquet
+    # are not entries, and are replaced. A journal has records of both kinds: the program keeps them. Parts of an upload carry no
     # condition; its completion does (ObjectCreationOperation).
     {
       Sid       = "CreateOnce"

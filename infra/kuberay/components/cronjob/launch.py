@@ -1,5 +1,8 @@
 """Make a RayJob from the suspended one of a name: `launch.py nightly`. What the CronJobs run.
 
+Its name is that of the Job whose pod this is, so that a pod that is tried again, since it never
+heard the answer, makes no second one: two nights at once would score all that they do twice.
+
 It uses the standard library only, and the token, certificate and namespace that every pod of
 Kubernetes finds at one place. Exit status 1 says that the API server refused, or did not answer.
 """
@@ -10,6 +13,7 @@ import ssl
 import sys
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +34,15 @@ class Kubernetes:
     def get(self, name: str) -> dict[str, Any]:
         return self._ask("GET", f"{self._jobs}/{name}", None)
 
-    def create(self, job: dict[str, Any]) -> str:
-        """The name that the API server gave it."""
-        name: str = self._ask("POST", self._jobs, json.dumps(job).encode())["metadata"]["name"]
-        return name
+    def create(self, job: dict[str, Any]) -> bool:
+        """Whether it was not there before."""
+        try:
+            self._ask("POST", self._jobs, json.dumps(job).encode())
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.CONFLICT:
+                raise
+            return False
+        return True
 
     def _ask(self, method: str, url: str, body: bytes | None) -> dict[str, Any]:
         request = urllib.request.Request(url, body, method=method)  # noqa: S310 - https, above
@@ -46,15 +55,16 @@ class Kubernetes:
         return document
 
 
-def run_of(pattern: dict[str, Any]) -> dict[str, Any]:
-    """A RayJob that runs at once, as the suspended `pattern` says."""
+def run_of(pattern: dict[str, Any], owner: str) -> dict[str, Any]:
+    """The RayJob of the Job `owner`, which runs at once, as the suspended `pattern` says."""
     name = pattern["metadata"]["name"]
     labels = pattern["metadata"].get("labels", {})
     return {
         "apiVersion": pattern["apiVersion"],
         "kind": pattern["kind"],
         "metadata": {
-            "generateName": f"{name}-",
+            # Never the pattern's own, whatever a Job that was made by hand is called.
+            "name": f"run-{owner}",
             "labels": {**labels, "anomaray.io/pattern": name},
         },
         "spec": {**pattern["spec"], "suspend": False},
@@ -66,7 +76,9 @@ def main(name: str) -> int:
         GIVEN, os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT_HTTPS"]
     )
     try:
-        print(f"rayjob {kubernetes.create(run_of(kubernetes.get(name)))} created")
+        run = run_of(kubernetes.get(name), os.environ["JOB_NAME"])
+        is_new = kubernetes.create(run)
+        print(f"rayjob {run['metadata']['name']} {'created' if is_new else 'was created before'}")
     except urllib.error.HTTPError as error:
         print(f"rayjob {name}: {error.code} {error.read().decode()}", file=sys.stderr)
         return 1
