@@ -528,8 +528,9 @@ def submit(
         Literal["image", "lock"],
         typer.Option(
             help="`image`: every node has requirements.lock, as `infra/image` does; that is "
-            "checked. `lock`: every node installs what it lacks of it with pip before the first "
-            "job, into a copy of its own environment: minutes, gigabytes, and PyPI in reach."
+            "checked. `lock`: every node copies its own environment (2.5 GB and 20 s with nothing "
+            "missing) and installs there, with pip, what it lacks of the lock; where that is torch,"
+            " it is PyPI's build for CUDA. Later jobs find it there. Needs PyPI, pip, room in /tmp."
         ),
     ] = "image",
     env: Annotated[
