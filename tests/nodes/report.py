@@ -28,7 +28,7 @@ of a quiet run on one node.
 - rows lost, rows doubled: flags of the quiet run that are missing, or there twice. A training
   commits no flags; lost are its epochs that did not happen in the end.
 - seconds lost: the median beyond that of the same command undisturbed on the same machines, on two
-  cores that had other work, too; below ten they are within what undisturbed runs differ by.
+  cores that had other work, more at one time than at another: what is below twenty is within that.
   Undisturbed: {quiet}.
 
 `make nodes` plays the trials, and the faults of the network where the machine allows namespaces.
