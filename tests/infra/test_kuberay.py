@@ -253,7 +253,8 @@ def test_from_outside_a_cluster_only_its_dashboard_and_its_metrics_are_reached(
             if rule["from"] == [{"podSelector": {"matchLabels": own}}]:
                 continue  # nodes of one role among each other
             ports = {(port["protocol"], port["port"]) for port in rule["ports"]}
-            assert ports in ({("TCP", 8265)}, {("TCP", 8080)})
+            named = {("TCP", "run-metrics")}, {("TCP", "lake-metrics")}  # infra/observability
+            assert ports in ({("TCP", 8265)}, {("TCP", 8080)}, *named)
             assert len(ports) == len(rule["ports"])
 
 
