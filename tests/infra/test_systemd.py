@@ -55,7 +55,7 @@ def test_the_service_runs_a_verb_as_nobody_else_and_is_started_by_its_timer_alon
     unit = _unit("service")
     service = unit["Service"]
     assert service["User"] == "anomaray"
-    program, *words = service["ExecStart"].split()
+    program, *words = service["ExecStart"].replace("\\\n", " ").split()
     assert program == f"{service['WorkingDirectory']}/.venv/bin/python"
     assert words[:2] == ["-m", "jobs"]
     check_verb(words[2:])
