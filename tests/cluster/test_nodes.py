@@ -13,7 +13,7 @@ import ray
 from cluster import nodes
 from models.refusal import Refusal
 
-ray.init(num_cpus=1, num_gpus=1, include_dashboard=False, log_to_driver=False)
+ray.init("local", num_cpus=1, num_gpus=1, include_dashboard=False, log_to_driver=False)
 try:
     print(nodes.nodes(ask_gpus=True)[0].gpu_memory)
 except Refusal as error:
