@@ -1,7 +1,7 @@
 """The books of a run: what became of every row of the snapshot."""
 
 import json
-from collections.abc import KeysView
+from collections.abc import Iterator, KeysView
 from typing import Any, Self
 
 from cluster.distinct import KeySample
@@ -82,15 +82,13 @@ class Account:
             file = rule["file"] if rule["file"] == known["file"] else None
             self._rules[key] = {**first, "rows": known["rows"] + rule["rows"], "file": file}
 
-    def shards(self, kind: str) -> list[Shard]:
+    def shards(self, kind: str) -> Iterator[Shard]:
         """Shards of all splits in the order of their ids: the commit does not depend on timing."""
         named = f'"{kind}":'.encode()
-        return [
-            Shard.from_document(document)
-            for _, shards in sorted(self._shards.items())
-            if named in shards
-            for document in json.loads(shards)[kind]
-        ]
+        for split in sorted(self._shards):
+            if named in self._shards[split]:
+                for document in json.loads(self._shards[split])[kind]:
+                    yield Shard.from_document(document)
 
     def to_document(self) -> dict[str, Any]:
         return {

@@ -30,7 +30,7 @@ class Compaction:
             if document["splits"].keys() <= missing:
                 found.merge(Account.from_document(document))
                 missing -= document["splits"].keys()
-        for record in self.journal.records(missing):
+        for record in self.journal.records(missing, len(splits)):
             found.merge(self.add(record))
         return found
 

@@ -214,8 +214,8 @@ def _commit(run: Run, balance: Balance, table: LakeTable, seen: dict[str, int]) 
         sides.append((SCORES, schema, balance.shards("score_shards")))
     for name, schema, shards in sides:
         side = LakeTable(run.output.child(name), schema, name)
-        shards = [*shards, *_rejected(run, name)]
-        side.commit(run.day, run.run_id, run.snapshot.day_digest, shards, seen[name], facts)
+        files = [*shards, *_rejected(run, name)]
+        side.commit(run.day, run.run_id, run.snapshot.day_digest, files, seen[name], facts)
     flags = balance.shards("shards")
     return table.commit(run.day, run.run_id, run.snapshot.day_digest, flags, seen[FLAGS], facts)
 

@@ -14,6 +14,9 @@ _THREADS = 16
 _AHEAD = 256
 # Folders of records that are listed side by side: of a million records, 4 MB of answers each.
 _LISTED = 4
+# Records that few splits may have are asked for by name: a GET of 20 ms in one of 16 threads takes
+# as long as 25 keys of a LIST, which holds 1,000 of them, takes 0.2 s and has 3 others beside it.
+_KEYS_A_GET = 25
 _HEAD, _TAIL = '"tasks":[\n', "\n]}\n"  # around the lines of a plan
 
 
@@ -72,9 +75,15 @@ class Journal:
         """Record that the split is done, once; the record that counts: ours, or an earlier one."""
         return self._once(record_key(split_id), receipt)
 
-    def records(self, splits: Collection[str]) -> Iterator[dict[str, Any]]:
-        """The records of those of these splits that have one."""
+    def records(self, splits: Collection[str], planned: int = 0) -> Iterator[dict[str, Any]]:
+        """The records of those of these splits that have one.
+
+        A few of so many `planned` are asked for by name; else all that there are are listed.
+        """
         if not splits:
+            return
+        if len(splits) * _KEYS_A_GET <= planned:
+            yield from self._read_all([record_key(split) for split in splits])
             return
 
         def among(folder: str) -> list[str]:
@@ -102,12 +111,21 @@ class Journal:
         return self._read("receipt.json")
 
     def _read_all(self, keys: list[str]) -> Iterator[dict[str, Any]]:
-        """The documents, read ahead: some hundreds of them are in memory at a time."""
+        """Those of the documents that are there, read ahead: some hundreds of them are in memory
+        at a time."""
+
+        def read(key: str) -> bytes | None:
+            try:
+                return self.store.read(key)
+            except Missing:
+                return None
+
         with ThreadPoolExecutor(_THREADS) as threads:
             for start in range(0, len(keys), _AHEAD):
                 some = keys[start : start + _AHEAD]
-                for key, data in zip(some, threads.map(self.store.read, some), strict=True):
-                    yield self._decode(key, data)
+                for key, data in zip(some, threads.map(read, some), strict=True):
+                    if data is not None:
+                        yield self._decode(key, data)
 
     def _once(self, key: str, document: dict[str, Any]) -> dict[str, Any]:
         data = documents.encode(document)

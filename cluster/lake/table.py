@@ -9,7 +9,7 @@ version after the one that was looked at (`max_commit_retries=0`), so nothing ca
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -72,7 +72,7 @@ class LakeTable:
         day: str,
         run_id: str,
         snapshot_digest: str,
-        shards: Sequence[Shard],
+        shards: Iterable[Shard],
         seen: int | None,
         metadata: Mapping[str, str] | None = None,
     ) -> int:
@@ -82,7 +82,7 @@ class LakeTable:
         Does nothing where the day's last commit is of this very run. Raises `DayTakenMeanwhile`
         where the day's counter is not `seen`; with None any earlier commit is replaced.
         """
-        _check_shards(day, shards)
+        adds = _adds(day, shards)
 
         @retry(
             retry=_is_worth_another,
@@ -105,7 +105,7 @@ class LakeTable:
             )
             facts = {**(metadata or {}), "day": day, "run_id": run_id, "snapshot": snapshot_digest}
             table.create_write_transaction(
-                _adds(day, shards),
+                adds,
                 "overwrite",
                 Schema.from_arrow(self.schema),
                 partition_by=["day"],
@@ -272,19 +272,20 @@ def _is_last(table: DeltaTable | None, day: str, what: str) -> bool:
     return version is not None and version == _counter(table, day)
 
 
-def _check_shards(day: str, shards: Sequence[Shard]) -> None:
+def _adds(day: str, shards: Iterable[Shard]) -> list[AddAction | RemoveAction]:
+    """What the commit adds. What is equal is one object: of a million actions, their partitions
+    took 300 MiB."""
     folder = shard.key(day, "").rsplit("/", 1)[0]
+    partition, now = {"day": day}, int(time.time() * 1000)
+    stats: dict[int, str] = {}  # by rows
+    adds: list[AddAction | RemoveAction] = []
     for one in shards:
         if one.key.rsplit("/", 1)[0] != folder:
             raise Refusal(f"shard {one.key} is not in {folder}/, where day {day} is")
-
-
-def _adds(day: str, shards: Sequence[Shard]) -> list[AddAction | RemoveAction]:
-    # What is equal is one object: of a million actions, their partitions took half a gigabyte.
-    partition, now = {"day": day}, int(time.time() * 1000)
-    stats = {rows: json.dumps({"numRecords": rows}) for rows in {one.rows for one in shards}}
-    # delta-rs encodes the path for the log itself: it is given as it lies in the store.
-    return [AddAction(one.key, one.size, partition, now, True, stats[one.rows]) for one in shards]
+        told = stats.setdefault(one.rows, json.dumps({"numRecords": one.rows}))
+        # delta-rs encodes the path for the log itself: it is given as it lies in the store.
+        adds.append(AddAction(one.key, one.size, partition, now, True, told))
+    return adds
 
 
 def _key(path: str) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jobs.days import SPLIT_ROWS, split_limits
 from tests.bench import chart, machine
 from tests.bench.measure import ROOT
@@ -77,13 +79,15 @@ def dollars(requests: dict[str, float], prices: Prices) -> float:
 
 
 def driver_of(splits: int, driver: list[dict[str, Any]]) -> tuple[float, float]:
-    """Seconds of the driver's own work, without a resume, and its peak GiB, in proportion to the
-    largest measurement."""
-    largest = max(one["splits"] for one in driver)
-    steps = [one for one in driver if one["splits"] == largest]
-    seconds = sum(one["seconds"] for one in steps if one["step"] != "resume")
-    share = splits / largest
-    return seconds * share, max(one["mib"] for one in steps) * share / 1024
+    """Seconds of the driver's own work, without a resume, and its peak GiB: between the sizes that
+    were measured, along a line."""
+    sizes = sorted({one["splits"] for one in driver})
+    seconds = [
+        sum(one["seconds"] for one in driver if one["splits"] == n and one["step"] != "resume")
+        for n in sizes
+    ]
+    peaks = [max(one["mib"] for one in driver if one["splits"] == n) for n in sizes]
+    return float(np.interp(splits, sizes, seconds)), float(np.interp(splits, sizes, peaks)) / 1024
 
 
 def page(driver: list[dict[str, Any]], lines: dict[str, Any], prices: Prices) -> str:
@@ -144,7 +148,7 @@ def _requests_table(lines: dict[str, Any]) -> str:
     rows = [
         f"| {step} | "
         + " | ".join(f"{line['slope'][kind]:.3f}" for kind in kinds)
-        + f" | {sum(line['base'].values()):,.0f} |"
+        + f" | {max(0, sum(line['base'].values())):,.0f} |"
         for step, line in lines.items()
     ]
     about = (

@@ -68,7 +68,7 @@ def facts(account: Account) -> dict[str, Any]:
     document = account.to_document()
     document["unreadable"].sort(key=lambda bad: bad["file"])
     document["rules"].sort(key=lambda rule: rule["rule"])
-    document["shards"] = account.shards("shards"), account.shards("quarantine_shards")
+    document["shards"] = list(account.shards("shards")), list(account.shards("quarantine_shards"))
     return document
 
 

@@ -20,6 +20,7 @@ def test_the_first_record_of_a_split_counts(store: Store) -> None:
     splits = ("s1", "s2", "s3")
     assert list(one.records(splits)) == list(other.records(splits)) == expected
     assert list(one.records(["s2"])) == expected[1:]
+    assert list(one.records(["s2", "s9"], planned=50)) == expected[1:]
 
 
 def test_another_run_shares_nothing(store: Store) -> None:

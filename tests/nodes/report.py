@@ -28,7 +28,7 @@ of a quiet run on one node.
 - rows lost, rows doubled: flags of the quiet run that are missing, or there twice. A training
   commits no flags; lost are its epochs that did not happen in the end.
 - seconds lost: the median beyond that of the same command undisturbed on the same machines, on two
-  cores that had other work, too; below ten they are within what undisturbed runs differ by.
+  cores that had other work, more at one time than at another: what is below twenty is within that.
   Undisturbed: {quiet}.
 
 `make nodes` plays the trials, and the faults of the network where the machine allows namespaces.
@@ -43,9 +43,7 @@ of `ray start --head`:
 | variable | Ray's own | trials |
 |---|--:|--:|
 {health}
-
 {own_checks}
-
 Short settings find a lost node sooner, and take a busy one for lost, too: it is ended, and its work
 done again, which costs time and never a row.
 
@@ -133,7 +131,8 @@ def _own_checks(played: Sequence[Played], quiet: dict[str, float]) -> str:
         short, own = (_median(played, fault.name + end) - calm for end in ("", OWN_CHECKS))
         if any(one.fault == fault.name + OWN_CHECKS for one in played):
             lines.append([fault.name, f"{short:.0f}", f"{own:.0f}"])
-    return _table(("seconds lost", "trials' settings", "Ray's own"), lines)
+    table = _table(("seconds lost", "trials' settings", "Ray's own"), lines)
+    return f"\n{table}\n" if lines else ""
 
 
 def _read(path: Path) -> tuple[list[Played], list[Timed]]:
