@@ -147,7 +147,7 @@ def _requests_table(lines: dict[str, Any]) -> str:
     head = "| step | " + " | ".join(f"{kind} a split" for kind in kinds) + " | and a run |"
     rows = [
         f"| {step} | "
-        + " | ".join(f"{line['slope'][kind]:.3f}" for kind in kinds)
+        + " | ".join(f"{abs(line['slope'][kind]):.3f}" for kind in kinds)
         + f" | {max(0, sum(line['base'].values())):,.0f} |"
         for step, line in lines.items()
     ]
@@ -156,8 +156,9 @@ def _requests_table(lines: dict[str, Any]) -> str:
         "Counted at a server (`tests/bench/requests.py`): the driver's steps at 1,000 and 4,000 "
         "splits; `score` is a whole command, Ray and all, over days of 16 and 64 files of one "
         "split each, so that its line holds what actors send and the driver's part once more. To "
-        "it comes one GET for each 16 MiB that is read. The lists of the journal are pages of "
-        "1,000 names: they are read by a resumed run alone, and grow with its records."
+        "it comes one GET for each 16 MiB that is read. A resumed run lists the journal, in pages "
+        "of 1,000 names, only where more than one split in 25 has no segment yet; the others it "
+        "asks for by name, a thousand at most where one driver was killed."
     )
     return "\n".join([about, "", head, "|---|" + "---:|" * (len(kinds) + 1), *rows])
 
