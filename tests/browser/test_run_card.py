@@ -142,8 +142,11 @@ def test_the_dark_is_dark_for_the_charts_too(browser: Any, tmp_path: Path) -> No
     background = "getComputedStyle(document.body).backgroundColor"
     ticks = "getComputedStyle(document.querySelector('#scores .xtick text')).fill"
     assert max(channels(visit.page.evaluate(background))) < 40
-    assert min(channels(visit.page.evaluate(ticks))) > 120
-    visit.page.emulate_media(color_scheme="light")  # redrawn at once, without a reload
+    dark = visit.page.evaluate(ticks)
+    assert min(channels(dark)) > 120
+    visit.page.emulate_media(color_scheme="light")  # redrawn without a reload, once it is told
+    ticked = visit.page.locator("#scores .xtick text").first
+    sync_api.expect(ticked).not_to_have_css("fill", dark)
     assert min(channels(visit.page.evaluate(background))) > 240
     assert max(channels(visit.page.evaluate(ticks))) < 120
 

@@ -1,7 +1,6 @@
 """Submitted jobs, on a real head with a token: who gets in, what comes back, what is left."""
 
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -231,7 +230,7 @@ with _Shown() as shown:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_results_alone_are_on_stdout_and_what_a_terminal_obeys_is_nowhere(terminal: bool) -> None:
-    ours, theirs = pty.openpty() if terminal else os.pipe()
+    ours, theirs = os.openpty() if terminal else os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-c", _SHOW], cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs, text=True
     )
