@@ -56,30 +56,31 @@ def test_a_refusal_is_one_message_and_status_2(tmp_path: Path) -> None:
 def test_a_program_that_reads_json_does_not_read_what_ray_prints_of_its_nodes() -> None:
     """Ray tells drivers of a dead node through this channel, and prints it on stdout."""
     program = """
-import sys, time
+import sys
 sys.argv.append("--json")
-from jobs import __main__ as command_line
+from jobs import __main__, command_line
 from cluster.session import session
 import ray
 from ray._private.utils import publish_error_to_driver
 
-@command_line.app.command()
+@__main__.app.command()
 def told(as_json: command_line.Json = False) -> None:
     with session("local", cpus=1):
         asked = ray._private.worker.global_worker.gcs_client
         publish_error_to_driver("node_died", "a node was marked dead", asked)
-        time.sleep(1)
-    command_line._print({"told": as_json})
+        sys.stdin.readline()  # until the line has come
+    command_line.print_document({"told": as_json})
 
-command_line.main()
+__main__.main()
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", program, "told"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout) == {"told": True}
-    assert "a node was marked dead" in ended.stderr
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", program, "told"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    ) as process:
+        assert process.stderr is not None
+        said = next((line for line in process.stderr if "a node was marked dead" in line), None)
+        output, errors = process.communicate("\n", timeout=120)
+    assert said is not None, errors
+    assert process.returncode == 0, errors
+    assert json.loads(output) == {"told": True}
