@@ -14,9 +14,6 @@ from models.refusal import Refusal
 # writes it is one split: each range of it would decode the ranges before it, too.
 SPLIT_ROWS = 1024**2
 SPLIT_BYTES = 256 * 1024**2
-# Row groups of a small day stay apart as long as they have so many rows, so that a day in one file
-# is not the work of one actor: half a million rows in four groups took twice as long.
-_TOGETHER = (131_072, 16)
 # Beyond so many, splits grow with the day: the driver holds a line of each, and 4 GB of a million
 # at the commit (docs/scale.md).
 _MOST_SPLITS = 1_000_000
@@ -34,9 +31,7 @@ _HELD_BACK_SPLITS = 16
 def plan_tasks(taken: Snapshot) -> tuple[Task, ...]:
     """How a day is handed to the scorers."""
     rows, size = split_limits(taken.rows, taken.bytes)
-    least, splits_a_day = _TOGETHER
-    splits = snapshot.cut(taken, rows, size, together=max(least, taken.rows // splits_a_day))
-    return snapshot.group(splits, taken.rows // _TASKS, size)
+    return snapshot.group(snapshot.cut(taken, rows, size), taken.rows // _TASKS, size)
 
 
 def split_limits(rows: int, size: int) -> tuple[int, int]:

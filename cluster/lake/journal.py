@@ -14,8 +14,8 @@ _THREADS = 16
 _AHEAD = 256
 # Folders of records that are listed side by side: of a million records, 4 MB of answers each.
 _LISTED = 4
-# Records that few splits may have are asked for by name: a GET of 20 ms in one of 16 threads takes
-# as long as 25 keys of a LIST, which holds 1,000 of them, takes 0.2 s and has 3 others beside it.
+# Records that few splits may have are asked for by name. Reckoned, not measured: a GET of 20 ms in
+# one of 16 threads is as long as 25 keys of a LIST of 1,000 in 0.2 s that has 3 others beside it.
 _KEYS_A_GET = 25
 _HEAD, _TAIL = '"tasks":[\n', "\n]}\n"  # around the lines of a plan
 

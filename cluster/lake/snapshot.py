@@ -249,18 +249,15 @@ def look(uri: str, keys: Sequence[str]) -> tuple[tuple[InputFile, ...], pa.Schem
     return files, plain_schema(outcomes[0][1]) if outcomes else pa.schema([])
 
 
-def cut(
-    snapshot: Snapshot, max_rows: int, max_bytes: int, together: int | None = None
-) -> tuple[Split, ...]:
+def cut(snapshot: Snapshot, max_rows: int, max_bytes: int) -> tuple[Split, ...]:
     """Cut into splits of at most so many rows and uncompressed bytes; every row is in exactly one.
 
-    Small row groups of one file go together, up to `together` rows (without it `max_rows`). A
-    larger one than `max_rows` is cut into even ranges of rows, down to single rows.
+    Small row groups of one file go together. A larger one is cut into even ranges of rows, down to
+    single rows.
     """
     if max_rows < 1 or max_bytes < 1:
         raise ValueError(f"max_rows {max_rows} and max_bytes {max_bytes}: expected 1 at least")
-    limits = (min(max_rows, together or max_rows), max_rows, max_bytes)
-    return tuple(split for file in snapshot.files for split in _cut_file(file, *limits))
+    return tuple(s for file in snapshot.files for s in _cut_file(file, max_rows, max_bytes))
 
 
 def group(splits: Sequence[Split], rows: int, size: int) -> tuple[Task, ...]:
@@ -409,7 +406,7 @@ def _digest(store: Store, key: str) -> str:
     return hashlib.sha256(store.read(key)).hexdigest()
 
 
-def _cut_file(file: InputFile, together: int, max_rows: int, max_bytes: int) -> Iterator[Split]:
+def _cut_file(file: InputFile, max_rows: int, max_bytes: int) -> Iterator[Split]:
     start = Split("", file.key, file.version, (), 0, 0, 0, 0)
     split = start
     row = 0
@@ -417,7 +414,7 @@ def _cut_file(file: InputFile, together: int, max_rows: int, max_bytes: int) -> 
         if not group.rows:
             continue
         large = group.rows > max_rows or group.bytes > max_bytes
-        full = split.rows + group.rows > together or split.bytes + group.bytes > max_bytes
+        full = split.rows + group.rows > max_rows or split.bytes + group.bytes > max_bytes
         if split.rows and (large or full):
             yield _named(split)
             split = replace(start, first_row=row)

@@ -273,8 +273,8 @@ def _is_last(table: DeltaTable | None, day: str, what: str) -> bool:
 
 
 def _adds(day: str, shards: Iterable[Shard]) -> list[AddAction | RemoveAction]:
-    """What the commit adds. What is equal is one object: of a million actions, their partitions
-    took 300 MiB."""
+    """What the commit adds. What is equal in all is one object: the commit of a million of them
+    took 4.3 GiB, and takes 3.6."""
     folder = shard.key(day, "").rsplit("/", 1)[0]
     partition, now = {"day": day}, int(time.time() * 1000)
     stats: dict[int, str] = {}  # by rows

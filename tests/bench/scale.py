@@ -17,10 +17,12 @@ from tests.bench import chart, machine
 from tests.bench.measure import ROOT
 
 GIB, TB, PB = 1024**3, 10**12, 10**15
+# Rows a second of a GPU that the table of GPU hours is made for: what-ifs, none was measured.
+GPU_RATES = (1e6, 5e6, 25e6)
 # docs/performance.md: W4-64M, 64 million rows of 6,793 MB Parquet in 95.1 CPU seconds; from S3 at
 # 0.89 of the pace (W1).
 BYTES_A_ROW = 6_793e6 / 64e6
-PLAIN_BYTES_A_ROW = 160  # uncompressed: 20 numbers
+PLAIN_BYTES_A_ROW = 124  # of W1's files, uncompressed, by their footers
 ROWS_A_CORE = 64e6 / 95.1 * 0.89
 PART = 16 * 1024**2  # bytes of a GET of a large range (`cluster.lake.s3_store`)
 NIGHT_H = 6.0
@@ -100,7 +102,7 @@ def page(driver: list[dict[str, Any]], lines: dict[str, Any], prices: Prices) ->
                 _driver_table(driver),
                 _requests_table(lines),
                 _nights(driver, lines, prices),
-                _bounds(),
+                _bounds(prices),
                 _assumptions(prices),
             ]
         )
@@ -197,7 +199,7 @@ def _nights(driver: list[dict[str, Any]], lines: dict[str, Any], prices: Prices)
     return "\n".join([about, "", head, "|---|" + "---:|" * len(SIZES), *table])
 
 
-def _bounds() -> str:
+def _bounds(prices: Prices) -> str:
     a_gpu = 25e9 / 8 / BYTES_A_ROW
     rows = "\n".join(
         f"| {size.name} | {size.bytes * 8 / 25e9 / NIGHT_H / 3600:.1f} | "
@@ -205,6 +207,11 @@ def _bounds() -> str:
         f"{size.rows / NIGHT_H / 3600:.3g} |"
         for size in SIZES
     )
+    hours = "\n".join(
+        f"| {rate / 1e6:g} million | " + " | ".join(_on_gpus(s, rate, prices) for s in SIZES) + " |"
+        for rate in GPU_RATES
+    )
+    split_gib = SIZES[-1].split_rows * PLAIN_BYTES_A_ROW / GIB
     return (
         "## On GPUs\n\n"
         "No rate of a GPU was measured for this page, so none is claimed. With `r` rows a second "
@@ -216,14 +223,21 @@ def _bounds() -> str:
         "networks.\n\n"
         "| | nodes of 25 Gbit/s at least | of 100 Gbit/s | rows a second in all |\n"
         "|---|---:|---:|---:|\n" + rows + "\n\n"
+        "If a GPU had these rates, its hours and their price would be:\n\n"
+        "| rows a second | 10 TB | 1 PB |\n|---|---:|---:|\n" + hours + "\n\n"
         "## Where it breaks next\n\n"
         f"A split has {SPLIT_ROWS:,} rows or 256 MiB at most, up to a million splits; of a larger "
         "day splits grow, so that driver and commit stay as they are at a million, and actors need "
-        "more memory (a petabyte: splits of 1.4 GiB uncompressed). They grow only as far as files "
-        "do, for a split is of one file: a petabyte in files of 10 MB is a hundred million splits, "
-        "for which one driver is not made. Compact such a lake first, or partition it finer "
-        "(`input.partition` by the hour: each hour is a run and a commit of its own)."
+        f"more memory (a petabyte: splits of {split_gib:.1f} GiB uncompressed). They grow only as "
+        "far as files do, for a split is of one file: a petabyte in files of 10 MB is a hundred "
+        "million splits, for which one driver is not made. Compact such a lake first, or partition "
+        "it finer (`input.partition` by the hour: each hour is a run and a commit of its own)."
     )
+
+
+def _on_gpus(size: Size, rate: float, prices: Prices) -> str:
+    hours = size.rows / rate / 3600
+    return f"{hours:,.1f} hours, ${hours * prices.gpu_hour:,.2f}"
 
 
 def _assumptions(prices: Prices) -> str:
