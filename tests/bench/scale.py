@@ -263,9 +263,7 @@ def main() -> None:
     (ROOT / "docs/scale.md").write_text(page(driver, lines, Prices()))
     largest = max(one["splits"] for one in driver)
     bars = [
-        chart.Bar(
-            one["step"], one["seconds"], f"{one['seconds']:.1f} s, {one['mib']:,.0f} MiB", True
-        )
+        chart.Bar(one["step"], one["seconds"], f"{one['seconds']:.1f} s", True)
         for one in driver
         if one["splits"] == largest
     ]
