@@ -26,6 +26,7 @@ from tests.nodes.machines import (
 # TEST-NET-2 of RFC 5737: nobody's, so that no real network is hidden.
 _NETWORK = "198.51.100."
 _BRIDGE = "anomaray0"
+_BRIDGE_MAC = "02:00:5e:00:53:01"  # locally administered
 PORT = 6379
 _JOINED_S = 90.0
 # All machines have this one's name, which is 127.0.0.1 in each: torch has to be told the interface.
@@ -196,7 +197,9 @@ class Network:
 def bridge() -> Iterator[None]:
     """Where machines meet, and where a server at `server_address` is reached by all of them."""
     with ExitStack() as stack:
-        _ip("link", "add", _BRIDGE, "type", "bridge")
+        # An address of its own: else it is the lowest of its ports', so that one that is added may
+        # change it, and what machines had learned of the server leads nowhere for half a minute.
+        _ip("link", "add", _BRIDGE, "address", _BRIDGE_MAC, "type", "bridge")
         stack.callback(_ip, "link", "delete", _BRIDGE)
         _ip("address", "add", f"{_NETWORK}1/24", "dev", _BRIDGE)
         _ip("link", "set", _BRIDGE, "up")
