@@ -129,7 +129,7 @@ def _kill_driver_when_some_are_journalled(head: RayHead, spec: Path, out: Path) 
             assert time.monotonic() < deadline, "nothing is scored"
             assert submitted.poll() is None, "it ended before it could be killed"
             time.sleep(0.005)  # between two looks at the condition
-        for pid in _drivers():
+        for pid in _drivers(head):
             os.kill(pid, signal.SIGKILL)
         done = len(_journal(out))
     assert submitted.returncode == 137
@@ -140,15 +140,16 @@ def _journal(out: Path) -> list[Path]:
     return list(out.glob(f"{RUNS}/*/splits/*/*.json"))
 
 
-def _drivers() -> list[int]:
-    """The processes that run a submitted score; not the shell that has started each."""
+def _drivers(head: RayHead) -> list[int]:
+    """The processes that run a submitted score of this head; not the shell that started each."""
     found = []
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
             try:
                 words = (path / "cmdline").read_bytes().split(b"\0")
+                ours = bytes(head.folder) in (path / "environ").read_bytes()
             except OSError:
                 continue
-            if words[1:4] == [b"-m", b"jobs.submitted", b"score"]:
+            if ours and words[1:4] == [b"-m", b"jobs.submitted", b"score"]:
                 found.append(int(path.name))
     return found
