@@ -1,12 +1,11 @@
 """DDP over Ray Train: equal steps on uneven shards, early stopping, resume, non-finite losses."""
 
 import contextlib
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil  # type: ignore[import-untyped]  # of Ray
 import pyarrow as pa
 import pytest
 import ray.data
@@ -137,26 +136,25 @@ def test_a_training_starts_from_the_weights_that_it_is_given_and_leaves_high_los
     assert again.history[0]["train_loss"] < learned.losses[0]
 
 
-def worker_processes() -> list[int]:
-    """Process ids of Ray Train's workers on this machine."""
+def worker_processes() -> list[psutil.Process]:
+    """Ray Train's workers of this test's Ray, the newest first; other tests may have theirs."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if b"RayTrainWorker" in (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-    return found
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+            if any("RayTrainWorker" in word for word in process.cmdline()):
+                found.append(process)
+    return sorted(found, key=lambda process: process.create_time(), reverse=True)
 
 
 def test_a_killed_worker_is_replaced_and_training_goes_on(
     table: pa.Table, encoder: Encoder, tmp_path: Path
 ) -> None:
-    killed: list[int] = []
+    killed: list[psutil.Process] = []
 
     def kill_once(epoch: dict[str, float]) -> None:
         if epoch["epoch"] == 3 and not killed:
             killed.append(worker_processes()[0])
-            os.kill(killed[0], signal.SIGKILL)
+            killed[0].kill()
 
     trained = run(table, encoder, tmp_path, workers=1, epochs=20, patience=20, on_epoch=kill_once)
     assert killed
@@ -170,12 +168,12 @@ def test_a_worker_that_waits_for_one_that_hangs_gives_up_and_both_are_begun_anew
     table: pa.Table, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(COLLECTIVE, "5")
-    stopped: list[int] = []
+    stopped: list[psutil.Process] = []
 
     def stop_once(epoch: dict[str, float]) -> None:
         if epoch["epoch"] == 3 and not stopped:
             stopped.append(worker_processes()[0])
-            os.kill(stopped[0], signal.SIGSTOP)
+            stopped[0].suspend()
 
     trained = run(table, encoder, tmp_path, epochs=20, patience=20, on_epoch=stop_once)
     assert stopped
@@ -188,7 +186,7 @@ def test_a_training_whose_workers_are_lost_too_often_says_so_and_goes_on_when_ca
 ) -> None:
     def kill(epoch: dict[str, float]) -> None:
         if epoch["epoch"] == 3:
-            os.kill(worker_processes()[0], signal.SIGKILL)
+            worker_processes()[0].kill()
 
     again = {"workers": 1, "epochs": 12, "patience": 12}
     with pytest.raises(ConnectionError, match=r"more often than the 0 times.*at last: "):
