@@ -114,6 +114,8 @@ def train(
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             raise _plain(error, training.max_failures) from error
+    if (refusal := ray.get(board.refusal.remote())) is not None:
+        raise NonFiniteLoss(refusal)
     if result.checkpoint is None:
         raise RuntimeError("the training ended without a checkpoint")
     with result.checkpoint.as_directory() as folder:
@@ -134,13 +136,8 @@ def _scaling(plan: WorkerPlan) -> ScalingConfig:
 
 
 def _plain(error: Exception, allowed: int) -> Exception:
-    """What ended the training: the refusal that a worker raised, workers that were lost, or else
-    the error itself."""
+    """What ended the training: workers that were lost, or else the error itself."""
     causes = [error, *getattr(error, "worker_failures", {}).values()]
-    for cause in causes:
-        text = str(cause)
-        if "NonFiniteLoss: " in text:
-            return NonFiniteLoss(text.split("NonFiniteLoss: ")[-1].splitlines()[0])
     lost = [cause for cause in causes if isinstance(cause, _LOST)]
     # Those of gloo and NCCL have no type of their own.
     unheard = [cause for cause in causes[1:] if "gloo" in str(cause) or "NCCL" in str(cause)]
@@ -155,18 +152,26 @@ def _plain(error: Exception, allowed: int) -> Exception:
 
 @ray.remote(num_cpus=0)
 class Board:
-    """Where the first worker pins up its progress for the driver to read."""
+    """Where the first worker pins up its progress for the driver to read, and any of them why it
+    can't go on."""
 
     def __init__(self) -> None:
         import asyncio
 
         self.epochs: asyncio.Queue[dict[str, float] | None] = asyncio.Queue()
+        self.refused: str | None = None
 
     async def pin(self, epoch: dict[str, float] | None) -> None:
         await self.epochs.put(epoch)
 
     async def next(self) -> dict[str, float] | None:
         return await self.epochs.get()
+
+    async def refuse(self, why: str) -> None:
+        self.refused = self.refused or why
+
+    async def refusal(self) -> str | None:
+        return self.refused
 
 
 class _listening:  # noqa: N801 - used as a context manager, like a function

@@ -39,8 +39,23 @@ _KEPT_BYTES = 512 * 1024**2
 _SHUFFLE_BATCHES = 16
 
 
+class _NonFiniteElsewhere(NonFiniteLoss):
+    """The loss of another rank was NaN or infinite: that one knows why."""
+
+
 def train_worker(config: dict[str, Any]) -> None:
-    """One DDP rank: epochs of steps, a validation and a checkpoint after each."""
+    """One DDP rank. A loss that is not finite ends it without an error: Ray Train would begin the
+    workers anew after one, and the same rows would give the same loss."""
+    try:
+        _train(config)
+    except _NonFiniteElsewhere:
+        return
+    except NonFiniteLoss as refusal:
+        ray.get(config["board"].refuse.remote(str(refusal)))
+
+
+def _train(config: dict[str, Any]) -> None:
+    """Epochs of steps, a validation and a checkpoint after each."""
     import time
 
     context = ray.train.get_context()
@@ -220,6 +235,8 @@ class _Loop:
         # The check is on the sum over ranks, so that all stop together; with the trimmed rows, as
         # a row whose loss is NaN would be trimmed and forgotten.
         if not math.isfinite(self._sum(every)):
+            if math.isfinite(every):
+                raise _NonFiniteElsewhere
             self._explain(parts, epoch, number)
         nn.utils.clip_grad_norm_(self.detector.parameters(), self.options.clip_gradient)
         self.optimizer.step()
@@ -275,20 +292,18 @@ class _Loop:
     @torch.no_grad()
     def _explain(self, parts: list[Batch], epoch: int, number: int) -> None:
         """Stop, naming the feature that made the loss non-finite."""
-        where = f"epoch {epoch + 1}, batch {number}"
-        feature = "an input of another worker"
-        if parts:
-            batch = joined(parts)
-            bad = ~torch.isfinite(batch.numeric)
-            if bad.any():
-                feature = self.encoder.layout.numeric[int(bad.any(0).nonzero()[0])].name
-            else:
-                shares = self.detector.contributions(batch).shares
-                odd = ~torch.isfinite(shares)
-                column = odd.any(0).nonzero()
-                names = self.encoder.layout.features
-                feature = names[int(column[0])] if len(column) else "the weights (they diverged)"
+        batch = joined(parts or [self._nothing()])
+        bad = ~torch.isfinite(batch.numeric)
+        if bad.any():
+            feature = self.encoder.layout.numeric[int(bad.any(0).nonzero()[0])].name
+        else:
+            shares = self.detector.contributions(batch).shares
+            odd = ~torch.isfinite(shares)
+            column = odd.any(0).nonzero()
+            names = self.encoder.layout.features
+            feature = names[int(column[0])] if len(column) else "the weights (they diverged)"
         raise NonFiniteLoss(
-            f"the training loss is not finite at {where}; caused by {feature}: lower "
-            "training.learning_rate, or give that column a range, clip or log1p in the spec"
+            f"the training loss is not finite at epoch {epoch + 1}, batch {number}; caused by "
+            f"{feature}: lower training.learning_rate, or give that column a range, clip or log1p "
+            "in the spec"
         )
