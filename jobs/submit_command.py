@@ -4,6 +4,7 @@ Whoever may look at a cluster's dashboard reads the commands and variables of it
 stay where the nodes are: in their environment, their instance's role, a mounted file.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,8 +36,9 @@ _SHORTEST_SECRET = 8
 def travelling(arguments: Sequence[str], verbs: Iterable[str]) -> tuple[list[str], dict[str, Path]]:
     """The command as the cluster runs it, and the files to send along, by their path there.
 
-    A spec of this checkout keeps its path; one from elsewhere goes to `submitted/`. Raises Refusal
-    for a verb that runs here only, and for a spec that only this machine can follow.
+    A spec of this checkout keeps its path; one from elsewhere goes to `submitted/`, to a folder of
+    its output: two watches in files of one name are two commands. Raises Refusal for a verb that
+    runs here only, and for a spec that only this machine can follow.
     """
     verb, *rest = arguments
     if verb not in (possible := sorted(set(verbs) - _LOCAL)):
@@ -45,8 +47,9 @@ def travelling(arguments: Sequence[str], verbs: Iterable[str]) -> tuple[list[str
     for position, argument in enumerate(rest):
         if Path(argument).suffix in (".yaml", ".yml"):
             file = Path(argument)
-            _refuse_out_of_reach(load(file), argument)
-            rest[position] = _there(file.resolve())
+            spec = load(file)
+            _refuse_out_of_reach(spec, argument)
+            rest[position] = _there(file.resolve(), spec.output.uri)
             sent[rest[position]] = file
     return [verb, *rest], sent
 
@@ -83,11 +86,11 @@ def forwarded(names: Iterable[str]) -> dict[str, str]:
     return {name: os.environ[name] for name in wanted}
 
 
-def _there(file: Path) -> str:
-    """Where a file is in the folder that the job starts in."""
+def _there(file: Path, output: str) -> str:
+    """Where a spec is in the folder that the job starts in."""
     if file.is_relative_to(ROOT):
         return file.relative_to(ROOT).as_posix()
-    return f"submitted/{file.name}"
+    return f"submitted/{hashlib.sha256(output.encode()).hexdigest()[:8]}/{file.name}"
 
 
 def _refuse_out_of_reach(spec: Spec, argument: str) -> None:

@@ -1,5 +1,6 @@
 """A command line that is sent: its spec travels, no secret does."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,21 +15,33 @@ input: {uri: URI, partition: day}
 columns: {uid: {role: id}, amount: {role: numeric}}
 detector: {name: autoencoder}
 threshold: {policy: quantile, contamination: 0.01}
-output: {uri: s3://lake/out}
+output: {uri: OUTPUT}
 """
 
 
-def _spec(folder: Path, uri: str) -> str:
+def _spec(folder: Path, uri: str, output: str = "s3://lake/out") -> str:
+    folder.mkdir(exist_ok=True)
     file = folder / "mine.yaml"
-    file.write_text(SPEC.replace("URI", uri))
+    file.write_text(SPEC.replace("URI", uri).replace("OUTPUT", output))
     return str(file)
 
 
 def test_a_spec_from_elsewhere_travels_under_another_path(tmp_path: Path) -> None:
     spec = _spec(tmp_path, "s3://lake/flows")
     command, sent = travelling(["score", spec, "--day", "2026-01-01"], VERBS)
-    assert command == ["score", "submitted/mine.yaml", "--day", "2026-01-01"]
-    assert sent == {"submitted/mine.yaml": Path(spec)}
+    assert [command[0], *command[2:]] == ["score", "--day", "2026-01-01"]
+    assert re.fullmatch(r"submitted/[0-9a-f]{8}/mine\.yaml", command[1])
+    assert sent == {command[1]: Path(spec)}
+
+
+def test_specs_of_one_file_name_are_one_command_where_they_write_to_one_place(
+    tmp_path: Path,
+) -> None:
+    one, copy, other = (
+        travelling(["score", _spec(tmp_path / name, "s3://lake/flows", output)], VERBS)[0]
+        for name, output in (("a", "s3://lake/a"), ("copy", "s3://lake/a"), ("b", "s3://lake/b"))
+    )
+    assert one == copy != other
 
 
 def test_a_spec_that_names_a_folder_of_this_machine_alone_is_refused(tmp_path: Path) -> None:
