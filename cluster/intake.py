@@ -17,7 +17,7 @@ import torch
 from cluster.distinct import KeySample, hashes, smallest
 from cluster.lake import reading
 from cluster.lake.reading import OpenSplit
-from cluster.lake.snapshot import Split
+from cluster.lake.splitting import Split
 from cluster.lake.store import Store
 from cluster.stages import Stages
 from models.columns import Categorical, Roles

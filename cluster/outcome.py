@@ -8,7 +8,7 @@ import torch
 
 from cluster.distinct import KeySample
 from cluster.intake import Admission, Books, Lot, SetAside
-from cluster.lake.snapshot import Split
+from cluster.lake.splitting import Split
 from models.columns import Roles
 from models.extracted import Extracted
 from models.score_histogram import ScoreHistogram

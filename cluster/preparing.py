@@ -15,7 +15,7 @@ from cluster.distinct import KeySample, hashes
 from cluster.encoded_table import from_table, to_table
 from cluster.intake import CHUNKS, Books, Intake, Lot
 from cluster.lake import reading
-from cluster.lake.snapshot import Split
+from cluster.lake.splitting import Split
 from cluster.lake.store import Store
 from cluster.resources import ActorPlan
 from cluster.stream import SplitWorker, descriptors, over, stream

@@ -16,7 +16,7 @@ from cluster.lake import retries, schemas, shard
 from cluster.lake.journal import Journal
 from cluster.lake.reading import UnreadableFile
 from cluster.lake.registry import Registry
-from cluster.lake.snapshot import Split, Task
+from cluster.lake.splitting import Split, Task
 from cluster.lake.store import ChangedSinceSnapshot, Store
 from cluster.outcome import Found, Outcome, ReadSplit
 from cluster.resources import ActorPlan

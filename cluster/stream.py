@@ -16,7 +16,7 @@ import ray.data
 import torch
 
 from cluster import stall
-from cluster.lake.snapshot import Split, Task
+from cluster.lake.splitting import Split, Task
 from cluster.resources import ActorPlan
 
 # Ray Data takes 6 ms a block, and 0.8 ms to make one before the first is worked on: beyond so many

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.lake import snapshot
-from cluster.lake.snapshot import Snapshot, Split, Task
+from cluster.lake import snapshot, splitting
+from cluster.lake.snapshot import Snapshot
+from cluster.lake.splitting import Split, Task
 from jobs import derive
 from jobs.spec import DayRange, Spec
 from models.refusal import Refusal
@@ -31,7 +32,7 @@ _HELD_BACK_SPLITS = 16
 def plan_tasks(taken: Snapshot) -> tuple[Task, ...]:
     """How a day is handed to the scorers."""
     rows, size = split_limits(taken.rows, taken.bytes)
-    return snapshot.group(snapshot.cut(taken, rows, size), taken.rows // _TASKS, size)
+    return splitting.group(splitting.cut(taken, rows, size), taken.rows // _TASKS, size)
 
 
 def split_limits(rows: int, size: int) -> tuple[int, int]:
@@ -116,7 +117,7 @@ def _hold_back_splits(uri: str, snapshots: tuple[Snapshot, ...], share: float) -
     held: list[tuple[str, Split]] = []
     for taken in snapshots:
         rows = max(1, min(SPLIT_ROWS, taken.rows // (_HELD_BACK_SPLITS * every)))
-        for index, split in enumerate(snapshot.cut(taken, rows, SPLIT_BYTES)):
+        for index, split in enumerate(splitting.cut(taken, rows, SPLIT_BYTES)):
             (held if index % every == every - 1 else learned).append((taken.day, split))
     if not held or not learned:
         raise Refusal(
@@ -132,7 +133,7 @@ def _splits(snapshots: Sequence[Snapshot]) -> tuple[tuple[str, Split], ...]:
     return tuple(
         (taken.day, split)
         for taken in snapshots
-        for split in snapshot.cut(taken, SPLIT_ROWS, SPLIT_BYTES)
+        for split in splitting.cut(taken, SPLIT_ROWS, SPLIT_BYTES)
     )
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cluster import evaluating
 from cluster.intake import Intake
-from cluster.lake import snapshot
+from cluster.lake import snapshot, splitting
 from cluster.lake.registry import Registry
 from cluster.lake.store import Store
 from cluster.nodes import nodes
@@ -85,7 +85,7 @@ def _scores(
     for taken in snapshots:
         check.check(spec, taken.schema).refuse()
         bundle.encoder.check_schema(taken.schema)
-        splits += [(taken.day, s) for s in snapshot.cut(taken, SPLIT_ROWS, SPLIT_BYTES)]
+        splits += [(taken.day, s) for s in splitting.cut(taken, SPLIT_ROWS, SPLIT_BYTES)]
     roles = spec.roles
     carried = tuple(filter(None, [roles.label, roles.kind]))
     # The baselines were fitted on the same encoder: one reading serves all.

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from cluster.intake import CHUNKS, Books, Intake
-from cluster.lake import reading, snapshot
-from cluster.lake.snapshot import Split
+from cluster.lake import reading, snapshot, splitting
+from cluster.lake.splitting import Split
 from cluster.lake.store import Store
 from jobs import check, metrics
 from jobs.console import step
@@ -155,7 +155,7 @@ def _pieces(
     taken = [snapshot.take(uri, spec.input.partition, day) for day in days]
     check.check(spec, taken[0].schema, training=training).refuse()
     size = max(1, rows // _PIECES)
-    pieces = [s for day in taken for s in snapshot.cut(day, size, SPLIT_BYTES)]
+    pieces = [s for day in taken for s in splitting.cut(day, size, SPLIT_BYTES)]
     chosen, held = [], 0
     for place in np.random.default_rng(spec.training.seed).permutation(len(pieces)):
         if held >= rows:

@@ -23,13 +23,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.lake import documents, reading, snapshot
+from cluster.lake import documents, reading, snapshot, splitting
 from cluster.lake.alongside import Stream, beside
 from cluster.lake.arrow_types import decoded
 from cluster.lake.derivation import Derivation
 from cluster.lake.filters import RowFilter, parse_filter
 from cluster.lake.history import HistoryTable
-from cluster.lake.snapshot import InputFile, RejectedFile, Snapshot, Split
+from cluster.lake.snapshot import InputFile, RejectedFile, Snapshot
+from cluster.lake.splitting import Split
 from cluster.lake.store import Object, Store
 from cluster.lake.windows import Windows
 from models.refusal import Refusal
@@ -240,7 +241,7 @@ class Deriver:
         filtered = row_filter.columns if row_filter else ()
         there = [n for n in dict.fromkeys((*names, *filtered)) if n in source.schema.names]
         store = Store.open(source.uri)
-        for split in snapshot.cut(source, _PIECE_ROWS, _PIECE_BYTES):
+        for split in splitting.cut(source, _PIECE_ROWS, _PIECE_BYTES):
             for batch, numbers in reading.read(store, split, there, _BATCH_ROWS):
                 every = np.ones(len(numbers), bool)
                 yield decoded(batch), pa.array(row_filter.keep(batch) if row_filter else every)
@@ -250,7 +251,7 @@ class Deriver:
         """Each file in pieces of a size that can be built in memory; one at least."""
         most = self._fitting(_PIECE_ROWS, _PIECE_BYTES)
         for file in source.files:
-            yield from snapshot.cut(replace(source, files=(file,)), most, _PIECE_BYTES) or [
+            yield from splitting.cut(replace(source, files=(file,)), most, _PIECE_BYTES) or [
                 Split("", file.key, file.version, (), 0, 0, 0, 0)
             ]
 

@@ -13,7 +13,7 @@ from rapidfuzz import fuzz, process
 from cluster.lake import footer, limits
 from cluster.lake.arrow_types import plain_array, plain_schema
 from cluster.lake.filters import RowFilter, parse_filter
-from cluster.lake.snapshot import Split
+from cluster.lake.splitting import Split
 from cluster.lake.store import Missing, ReadOnlyFile, Store
 from models.refusal import Refusal, SchemaMismatch
 

@@ -1,8 +1,8 @@
-"""List a day, freeze it, compare its files, cut it into splits.
+"""List a day, freeze it, compare its files.
 
 A snapshot is plain data: it can be printed, compared, stored and replayed. Nothing of it depends
-on Ray or on the order in which footers arrive. A driver holds a million files and splits: classes
-of which there is one a file have slots, and files share what they have in common.
+on Ray or on the order in which footers arrive. A driver holds a million files: classes of which
+there is one a file have slots, and files share what they have in common.
 """
 
 import base64
@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote
 
@@ -123,62 +122,6 @@ class Snapshot:
         return cls(document["uri"], document["day"], files, rejected, schema, *derived)
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Some row groups of one file, or a range of rows of one row group."""
-
-    id: str
-    key: str
-    version: str
-    row_groups: tuple[int, ...]
-    first_row: int  # row number in the file where the split starts
-    offset: int  # rows of the first row group that come before the split
-    rows: int
-    bytes: int  # uncompressed; of a part of a row group its share by rows
-
-    def to_document(self) -> dict[str, Any]:
-        # By hand: `asdict` copies what it finds, and took ten times as long.
-        return {
-            "id": self.id,
-            "key": self.key,
-            "version": self.version,
-            "row_groups": self.row_groups,
-            "first_row": self.first_row,
-            "offset": self.offset,
-            "rows": self.rows,
-            "bytes": self.bytes,
-        }
-
-    @classmethod
-    def from_document(cls, document: dict[str, Any]) -> "Split":
-        return cls(**{**document, "row_groups": tuple(document["row_groups"])})
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What an actor takes in one go: a split, or several small ones."""
-
-    id: str
-    splits: tuple[Split, ...]
-
-    @property
-    def rows(self) -> int:
-        return sum(split.rows for split in self.splits)
-
-    @property
-    def files(self) -> str:
-        """The files, for messages and cards: the first and how many more."""
-        keys = list(dict.fromkeys(split.key for split in self.splits))
-        return keys[0] + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
-
-    def to_document(self) -> dict[str, Any]:
-        return {"id": self.id, "splits": [split.to_document() for split in self.splits]}
-
-    @classmethod
-    def from_document(cls, document: dict[str, Any]) -> "Task":
-        return cls(document["id"], tuple(map(Split.from_document, document["splits"])))
-
-
 @dataclass(frozen=True)
 class Drift:
     """A column whose type in one file is not that of the snapshot's schema."""
@@ -247,40 +190,6 @@ def look(uri: str, keys: Sequence[str]) -> tuple[tuple[InputFile, ...], pa.Schem
             raise Refusal(file.message)
     files = tuple(file for file, _, _ in outcomes if isinstance(file, InputFile))
     return files, plain_schema(outcomes[0][1]) if outcomes else pa.schema([])
-
-
-def cut(snapshot: Snapshot, max_rows: int, max_bytes: int) -> tuple[Split, ...]:
-    """Cut into splits of at most so many rows and uncompressed bytes; every row is in exactly one.
-
-    Small row groups of one file go together. A larger one is cut into even ranges of rows, down to
-    single rows.
-    """
-    if max_rows < 1 or max_bytes < 1:
-        raise ValueError(f"max_rows {max_rows} and max_bytes {max_bytes}: expected 1 at least")
-    return tuple(s for file in snapshot.files for s in _cut_file(file, max_rows, max_bytes))
-
-
-def group(splits: Sequence[Split], rows: int, size: int) -> tuple[Task, ...]:
-    """Neighbouring splits together, as long as they have at most `rows` rows and `size` bytes.
-
-    A task costs a few writes, however small it is: 2,000 files of 4,000 rows one by one took most
-    of their time in them.
-    """
-    tasks: list[list[Split]] = []
-    held_rows = held_bytes = 0
-    for split in splits:
-        if not tasks or held_rows + split.rows > rows or held_bytes + split.bytes > size:
-            tasks.append([])
-            held_rows = held_bytes = 0
-        tasks[-1].append(split)
-        held_rows, held_bytes = held_rows + split.rows, held_bytes + split.bytes
-    return tuple(Task(_task_id(task), tuple(task)) for task in tasks)
-
-
-def _task_id(splits: Sequence[Split]) -> str:
-    if len(splits) == 1:
-        return splits[0].id
-    return hashlib.sha256("\n".join(split.id for split in splits).encode()).hexdigest()[:20]
 
 
 def drift(snapshot: Snapshot, needed: Sequence[str]) -> tuple[Drift, ...]:
@@ -404,57 +313,6 @@ def _duplicates(store: Store, files: Sequence[tuple[InputFile, str]]) -> dict[st
 
 def _digest(store: Store, key: str) -> str:
     return hashlib.sha256(store.read(key)).hexdigest()
-
-
-def _cut_file(file: InputFile, max_rows: int, max_bytes: int) -> Iterator[Split]:
-    start = Split("", file.key, file.version, (), 0, 0, 0, 0)
-    split = start
-    row = 0
-    for index, group in enumerate(file.row_groups):
-        if not group.rows:
-            continue
-        large = group.rows > max_rows or group.bytes > max_bytes
-        full = split.rows + group.rows > max_rows or split.bytes + group.bytes > max_bytes
-        if split.rows and (large or full):
-            yield _named(split)
-            split = replace(start, first_row=row)
-        if large:
-            yield from _ranges(replace(start, first_row=row), index, group, max_rows, max_bytes)
-            split = replace(start, first_row=row + group.rows)
-        else:
-            split = replace(
-                split,
-                row_groups=(*split.row_groups, index),
-                rows=split.rows + group.rows,
-                bytes=split.bytes + group.bytes,
-            )
-        row += group.rows
-    if split.rows:
-        yield _named(split)
-
-
-def _ranges(
-    start: Split, index: int, group: RowGroup, max_rows: int, max_bytes: int
-) -> Iterator[Split]:
-    pieces = min(group.rows, max(-(-group.rows // max_rows), -(-group.bytes // max_bytes)))
-    edges = [group.rows * piece // pieces for piece in range(pieces + 1)]
-    for offset, stop in pairwise(edges):
-        yield _named(
-            replace(
-                start,
-                row_groups=(index,),
-                first_row=start.first_row + offset,
-                offset=offset,
-                rows=stop - offset,
-                bytes=group.bytes * (stop - offset) // group.rows,
-            )
-        )
-
-
-def _named(split: Split) -> Split:
-    """With its id: 80 bits of a digest, so that no two splits of a run ever meet."""
-    parts = [split.key, split.version, split.row_groups, split.offset, split.rows]
-    return replace(split, id=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20])
 
 
 def _file(document: dict[str, Any]) -> InputFile:

@@ -29,7 +29,7 @@ import torch
 import yaml
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cluster.lake import reading, snapshot
+from cluster.lake import reading, snapshot, splitting
 from cluster.lake.store import Store
 from jobs import derive
 from jobs.days import SPLIT_BYTES, SPLIT_ROWS
@@ -88,7 +88,7 @@ def derived(spec: Spec, days: list[str]) -> pa.Table:
     tables = []
     for taken in derive.take(spec, spec.input.uri, days):
         store, names = Store.open(taken.uri), taken.schema.names
-        for split in snapshot.cut(taken, SPLIT_ROWS, SPLIT_BYTES):
+        for split in splitting.cut(taken, SPLIT_ROWS, SPLIT_BYTES):
             rows = reading.read(store, split, names, SPLIT_ROWS)
             table = pa.Table.from_batches([batch for batch, _ in rows])
             tables.append(table.append_column("day", pa.repeat(taken.day, table.num_rows)))

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.distinct import KeySample, smallest
-from cluster.lake import documents, snapshot
+from cluster.lake import documents, splitting
 from cluster.lake.journal import Journal, record_key
 from cluster.lake.snapshot import InputFile, RowGroup, Snapshot
 from cluster.lake.store import Store
@@ -166,7 +166,7 @@ class Night:
         return (self.splits - TAIL) // SEGMENT * SEGMENT
 
     def _ids(self) -> list[str]:
-        return [split.id for split in snapshot.cut(self.taken, SPLIT_ROWS, SPLIT_BYTES)]
+        return [split.id for split in splitting.cut(self.taken, SPLIT_ROWS, SPLIT_BYTES)]
 
     def _open(self) -> tuple[Balance, list[Planned]]:
         facts = {"day": DAY, "snapshot": self.taken.digest}

@@ -12,7 +12,7 @@ import torch
 from cluster import judge
 from cluster.encoded_table import from_table, to_table
 from cluster.intake import CHUNKS, Books, Intake
-from cluster.lake import snapshot
+from cluster.lake import snapshot, splitting
 from models import catalog
 from models.columns import FeatureColumn, Image, Numeric, Roles, Sequence, Text, Vector, Video
 from models.encoder import Encoder
@@ -75,7 +75,7 @@ def test_rows_are_read_in_batches_that_suit_their_width(table: pa.Table, tmp_pat
     encoder = fit(table, (Video("clip", 8, 128), Text("message")))
     pq.write_table(table, tmp_path / "rows.parquet")
     taken = snapshot.take(str(tmp_path), None, snapshot.ALL)
-    (split,) = snapshot.cut(taken, 1_000, 1 << 30)
+    (split,) = splitting.cut(taken, 1_000, 1 << 30)
     intake = Intake(str(tmp_path), encoder, Roles())
     assert encoder.layout.chunk_rows == 4  # 8 grey frames of 128 x 128 in 4 bytes are 512 KiB
     assert intake.batch_rows == CHUNKS * 4

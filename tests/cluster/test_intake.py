@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from cluster.intake import Admission, Books, Intake, Lot
-from cluster.lake import snapshot
-from cluster.lake.snapshot import Snapshot, Split
+from cluster.lake import snapshot, splitting
+from cluster.lake.snapshot import Snapshot
+from cluster.lake.splitting import Split
 from cluster.stages import Stages
 from models.columns import Roles
 from models.encoder import Encoder
@@ -51,8 +52,8 @@ def admitted(
 def test_rows_are_the_same_however_a_file_is_cut(
     lake: Snapshot, encoder: Encoder, filter_text: str | None
 ) -> None:
-    (whole,) = snapshot.cut(lake, 1_000_000, 1 << 30)
-    pieces = snapshot.cut(lake, 10_000, 1 << 30)
+    (whole,) = splitting.cut(lake, 1_000_000, 1 << 30)
+    pieces = splitting.cut(lake, 10_000, 1 << 30)
     streamed, books, admission, _ = admitted(lake, encoder, whole, filter_text)
     assert not admission.whole
     parts = [admitted(lake, encoder, piece, filter_text) for piece in pieces]
@@ -75,7 +76,7 @@ def test_rows_are_the_same_however_a_file_is_cut(
 def test_a_split_that_was_read_at_once_needs_its_file_no_more(
     lake: Snapshot, encoder: Encoder
 ) -> None:
-    piece = snapshot.cut(lake, 10_000, 1 << 30)[1]
+    piece = splitting.cut(lake, 10_000, 1 << 30)[1]
     lots, _, admission, before = admitted(lake, encoder, piece)
     (Path(lake.uri) / "flows.parquet").unlink()
     numbers = np.concatenate([lot.numbers for lot in lots])[::100]
@@ -86,6 +87,6 @@ def test_a_split_that_was_read_at_once_needs_its_file_no_more(
 def test_a_filter_that_keeps_no_row_leaves_no_lots(lake: Snapshot, encoder: Encoder) -> None:
     intake = Intake(lake.uri, encoder, ROLES, "host == 'nowhere'", afterwards=ROLES.flagged)
     books = Books()
-    (split, *_) = snapshot.cut(lake, 10_000, 1 << 30)
+    (split, *_) = splitting.cut(lake, 10_000, 1 << 30)
     assert not list(intake.lots(split, books))
     assert (books.rows, books.filtered, books.good) == (10_000, 10_000, 0)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.lake import reading, snapshot
+from cluster.lake import reading, splitting
 from cluster.lake.derivation import Derivation
 from cluster.lake.derive import Deriver, remove_before
 from cluster.lake.history import DAY, History
@@ -101,7 +101,7 @@ def derived(lake: Store, day: str, derivation: Derivation = DERIVATION) -> Snaps
 
 def read(taken: Snapshot) -> pa.Table:
     store, names = Store.open(taken.uri), taken.schema.names
-    splits = snapshot.cut(taken, 15, 10**9)
+    splits = splitting.cut(taken, 15, 10**9)
     return pa.Table.from_batches(
         [rows.batch for split in splits for rows in reading.read(store, split, names, 7)]
     )

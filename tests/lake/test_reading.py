@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.lake import reading, snapshot
+from cluster.lake import reading, snapshot, splitting
 from cluster.lake.local_store import LocalFile
 from cluster.lake.reading import UnreadableFile
 from cluster.lake.s3_store import RangedFile
-from cluster.lake.snapshot import Split
+from cluster.lake.splitting import Split
 from cluster.lake.store import ChangedSinceSnapshot, Store
 from models.refusal import Refusal, SchemaMismatch
 from tests.lake.parquet_files import encoded, numbered
@@ -25,7 +25,7 @@ def one_split(store: Store, data: bytes, key: str = "a.parquet") -> Split:
     store.put(key, data)
     taken = snapshot.take(f"{store.uri}/{key}", None, "all")
     assert not taken.rejected
-    (split,) = snapshot.cut(taken, 10**9, 10**12)
+    (split,) = splitting.cut(taken, 10**9, 10**12)
     return split
 
 
@@ -46,7 +46,7 @@ def test_the_rows_of_all_splits_are_the_rows_of_the_file(store: Store) -> None:
     store.put("a.parquet", encoded(numbered(1000), 90))
     taken = snapshot.take(store.uri, None, "all")
     for most in (7, 50, 90, 250, 5000):
-        splits = snapshot.cut(taken, most, 10**9)
+        splits = splitting.cut(taken, most, 10**9)
         found = [row for split in splits for row in rows(store, split)]
         assert found == [(i, i) for i in range(1000)]
 
@@ -63,7 +63,7 @@ def test_a_filter_keeps_the_same_rows_however_the_file_is_cut(
 ) -> None:
     store = Store.open(str(tmp_path_factory.mktemp("cut")))
     store.put("a.parquet", encoded(numbered(total), group))
-    splits = snapshot.cut(snapshot.take(store.uri, None, "all"), most, 10**9)
+    splits = splitting.cut(snapshot.take(store.uri, None, "all"), most, 10**9)
     found = [row for s in splits for row in rows(store, s, text=f"n >= {low} and n < {low + 80}")]
     assert found == [(i, i) for i in range(total) if low <= i < low + 80]
 
@@ -196,7 +196,7 @@ def test_a_file_with_its_middle_cut_out_is_unreadable(store: Store) -> None:
     data = encoded(numbered(20_000), compression="none", use_dictionary=False)
     store.put("a.parquet", data[: len(data) // 4] + data[-3000:])
     taken = snapshot.take(store.uri, None, "all")
-    (split,) = snapshot.cut(taken, 10**9, 10**9)
+    (split,) = splitting.cut(taken, 10**9, 10**9)
     with pytest.raises(UnreadableFile) as bad:
         rows(store, split, ("n", "name", "x"))
     assert bad.value.rule in ("truncated", "unreadable", "checksum")
@@ -233,7 +233,7 @@ def test_a_large_row_group_is_read_without_fetching_it_whole(
     monkeypatch.setattr(reading, "_PREFETCH", 10_000)
     store.put("a.parquet", encoded(numbered(50_000), use_dictionary=False))
     taken = snapshot.take(store.uri, None, "all")
-    splits = snapshot.cut(taken, 20_000, 10**9)
+    splits = splitting.cut(taken, 20_000, 10**9)
     assert rows(store, splits[1])[:2] == [(16_666, 16_666), (16_667, 16_667)]
     assert sum(len(rows(store, split)) for split in splits) == 50_000
 
@@ -250,7 +250,7 @@ def test_chosen_rows_are_taken_by_their_numbers(
     store = Store.open(str(tmp_path_factory.mktemp("take")))
     store.put("a.parquet", encoded(numbered(300), group))
     found: list[int] = []
-    for split in snapshot.cut(snapshot.take(store.uri, None, "all"), most, 10**9):
+    for split in splitting.cut(snapshot.take(store.uri, None, "all"), most, 10**9):
         mine = [n for n in sorted(chosen) if split.first_row <= n < split.first_row + split.rows]
         if mine:
             with reading.open_split(store, split) as opened:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from cluster.lake import schemas, snapshot
+from cluster.lake import schemas, splitting
 from cluster.lake.journal import Journal
-from cluster.lake.snapshot import Split, Task
+from cluster.lake.splitting import Split, Task
 from cluster.lake.store import Store
 from cluster.lake.table import LakeTable
 from cluster.resources import ActorPlan
@@ -99,8 +99,8 @@ def test_a_file_that_kills_its_actor_takes_no_other_file_of_its_task_along(
     files = cut_into_files(Path(spec.input.uri) / f"day={DAY}", 8)
     output = Store.open(spec.output.uri)
     run = open_run(spec, DAY, output)
-    splits = snapshot.cut(run.snapshot, 10**6, 2**30)
-    (task,) = snapshot.group(splits, 10**6, 2**30)
+    splits = splitting.cut(run.snapshot, 10**6, 2**30)
+    (task,) = splitting.group(splits, 10**6, 2**30)
     assert len(task.splits) == len(files)
     monkeypatch.setenv("POISON", files[3].name)
     ended: list[int | None] = []

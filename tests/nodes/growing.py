@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from cluster.lake.snapshot import Split
+from cluster.lake.splitting import Split
 from cluster.nodes import nodes
 from cluster.resources import ActorPlan, plan_actors
 from cluster.session import session

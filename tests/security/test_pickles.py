@@ -12,7 +12,7 @@ import pytest
 import ray.data  # registers the Arrow types that unpickle, as it does in every actor
 import torch
 
-from cluster.lake import reading, snapshot
+from cluster.lake import reading, snapshot, splitting
 from cluster.lake.store import Store
 from jobs import init
 from models.bundle import CALIBRATION, DETECTOR, ENCODER, MANIFEST, open_bundle
@@ -50,7 +50,7 @@ def column(name: str, kind: pa.DataType, values: list[Any], said: bytes) -> pa.T
 
 def read(store: Store, names: list[str]) -> pa.Table:
     taken = snapshot.take(store.uri, None, "all")
-    (split,) = snapshot.cut(taken, 10**6, 10**9)
+    (split,) = splitting.cut(taken, 10**6, 10**9)
     return pa.Table.from_batches([rows.batch for rows in reading.read(store, split, names, 64)])
 
 
