@@ -86,11 +86,12 @@ class _Watch(threading.Thread):
                 self.since = time.monotonic()
 
 
-def actors() -> list[str]:
-    """Ids of the actors of this driver's pools that are alive: one look at Ray's table, 0.5 ms."""
+def actors(kind: str = "MapWorker") -> list[str]:
+    """Ids of this driver's actors that are alive and have this word in the name of their class, by
+    default those of its pools: one look at Ray's table, 0.5 ms."""
     job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
     table = ray._private.state.actors(job_id=job, actor_state_name="ALIVE")
-    return [key for key, actor in table.items() if "MapWorker" in actor["ActorClassName"]]
+    return [key for key, actor in table.items() if kind in actor["ActorClassName"]]
 
 
 def end_actors() -> int:

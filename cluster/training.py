@@ -1,6 +1,7 @@
 """Train a detector with DDP: Ray Train runs the loop of `training_worker`, Ray Data streams the
 encoded splits."""
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -35,8 +36,11 @@ _COLLECTIVE_S = 120.0
 COLLECTIVE = "ANOMARAY_COLLECTIVE_SECONDS"
 # A node that came is taken in after this, at the cost of starting the workers anew (some 10 s).
 _RESIZE_S = 30.0
+# Workers start in 10 s where there is room: without any for so long, the wait is told.
+_UNSTARTED_S = 30.0
 # Of the error that ended a training with its workers, so many characters are said.
 _SAID = 400
+_log = logging.getLogger(__name__)
 _LOST = (WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError)
 
 
@@ -109,7 +113,7 @@ def train(
         datasets=dict(data),
         dataset_config=ray.train.DataConfig(datasets_to_split="all"),
     )
-    with _listening(board, on_epoch):
+    with _listening(board, on_epoch, plan):
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
@@ -175,15 +179,42 @@ class Board:
 
 
 class _listening:  # noqa: N801 - used as a context manager, like a function
-    """Call `on_epoch` in the driver for each epoch that the workers finish."""
+    """Call `on_epoch` in the driver for each epoch that the workers finish, and say so where the
+    cluster has no room for any worker: Ray Train waits without limit, and without a word."""
 
-    def __init__(self, board: Any, on_epoch: Callable[[dict[str, float]], None]) -> None:
-        self.board, self.on_epoch = board, on_epoch
+    def __init__(
+        self, board: Any, on_epoch: Callable[[dict[str, float]], None], plan: WorkerPlan
+    ) -> None:
+        self.board, self.on_epoch, self.plan = board, on_epoch, plan
         self.thread = threading.Thread(target=self._listen, daemon=True)
 
     def _listen(self) -> None:
-        while (epoch := ray.get(self.board.next.remote())) is not None:
+        while (epoch := self._next()) is not None:
             self.on_epoch(epoch)
+
+    def _next(self) -> dict[str, float] | None:
+        answer, told = self.board.next.remote(), False
+        while not ray.wait([answer], timeout=_UNSTARTED_S)[0]:
+            if not told and not stall.actors("RayTrainWorker"):
+                self._tell()
+                told = True
+        epoch: dict[str, float] | None = ray.get(answer)
+        return epoch
+
+    def _tell(self) -> None:
+        plan, free = self.plan, ray.available_resources()
+        asked = f"{plan.least} to {plan.workers}" if plan.least < plan.workers else plan.workers
+        _log.warning(
+            "no worker of the training runs, %.0f s after one was asked for: it takes %s of %g "
+            "CPUs and %g GPUs each, and all nodes together have %g CPUs and %g GPUs free; waiting "
+            "for nodes to come, or for others to end",
+            _UNSTARTED_S,
+            asked,
+            plan.cpus,
+            plan.gpus,
+            free.get("CPU", 0.0),
+            free.get("GPU", 0.0),
+        )
 
     def __enter__(self) -> None:
         self.thread.start()

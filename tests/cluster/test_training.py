@@ -1,6 +1,7 @@
 """DDP over Ray Train: equal steps on uneven shards, early stopping, resume, non-finite losses."""
 
 import contextlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,9 +10,11 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]  # of Ray
 import pyarrow as pa
 import pytest
+import ray
 import ray.data
 from torch import Tensor
 
+from cluster import training
 from cluster.encoded_table import from_table
 from cluster.lake.store import Store
 from cluster.nodes import nodes
@@ -206,6 +209,44 @@ def test_a_training_whose_workers_are_lost_too_often_says_so_and_goes_on_when_ca
         run(table, encoder, tmp_path, max_failures=0, on_epoch=kill, **again)  # type: ignore[arg-type]
     trained = run(table, encoder, tmp_path, **again)  # type: ignore[arg-type]
     assert trained.resumed_from >= 2
+
+
+class _WhenWarned(logging.Handler):
+    """Calls on the first warning."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        super().__init__(logging.WARNING)
+        self.call = call
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+        if len(self.said) == 1:
+            self.call()
+
+
+def test_a_training_without_room_says_so_and_begins_when_there_is_some(
+    table: pa.Table, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @ray.remote(num_cpus=int(ray.cluster_resources()["CPU"]) - 1)  # the data need one
+    class Other:
+        def there(self) -> bool:
+            return True
+
+    monkeypatch.setattr(training, "_UNSTARTED_S", 2.0)
+    other = Other.remote()  # type: ignore[attr-defined]
+    assert ray.get(other.there.remote())
+    warned = _WhenWarned(lambda: ray.kill(other))
+    logger = logging.getLogger(training.__name__)
+    logger.addHandler(warned)
+    try:
+        trained = run(table, encoder, tmp_path, workers=1, epochs=1)
+    finally:
+        logger.removeHandler(warned)
+    assert len(trained.history) == 1
+    # A worker that is slow to start may be missed a second time; what counts is the first.
+    assert "no worker of the training runs" in warned.said[0]
+    assert "have 1 CPUs" in warned.said[0]
 
 
 def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_cause(

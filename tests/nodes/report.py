@@ -51,8 +51,9 @@ A training that has lost a worker is started anew from its last checkpoint as so
 declared the node dead, with as many workers as the remaining nodes hold, between
 `training.min_workers` and `--workers`. Where Ray does not notice, since the node lives and only its
 workers do not reach each other, they give up a collective operation after 120 s
-(`ANOMARAY_COLLECTIVE_SECONDS`). After the fourth loss the training ends with one message, and goes
-on from its checkpoint when it is started again.
+(`ANOMARAY_COLLECTIVE_SECONDS`). Where there is room for fewer workers than
+`training.min_workers`, it waits for nodes without limit, and says so after 30 s. After the fourth
+loss the training ends with one message, and goes on from its checkpoint when it is started again.
 
 Workers find each other by the name of their machine. Where that name is a loopback address (Debian
 writes 127.0.1.1 into `/etc/hosts`), set `GLOO_SOCKET_IFNAME`, and `NCCL_SOCKET_IFNAME` on GPUs, to
