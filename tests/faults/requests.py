@@ -40,7 +40,8 @@ _S3_FAULTS = {
     "412": "conditional writes answered with 412",
 }
 for _name, _what in _S3_FAULTS.items():
-    fault(f"s3-{_name}", _what, s3=True)(_requests_fail(_name))
+    # Where half of all requests wait, the day takes five minutes.
+    fault(f"s3-{_name}", _what, s3=True, slow=_name == "stall")(_requests_fail(_name))
 
 
 @fault("listing-hides-record", "a listing hides a record of the journal from a restart", s3=True)
