@@ -1,16 +1,13 @@
-"""Where it runs: Ray, storage, splits, commits.
+"""Where it runs: the lake, Ray, scoring and training over many workers.
 
-Ray reads its authentication mode when it is first imported, so it is settled here, before any
-module of this package can import it: every session needs a token. Ray's own default would write
-one to the home folder, readable by all.
-
-Ray can be told to unpickle what Parquet files say of their tensors (CVE-2026-41486, an opt-in
-since). Our files come from strangers: it is told not to, whatever the environment says.
+Importing it sets what Ray reads from the environment when Ray is first imported. Every session
+needs a token: Ray's own default would write one to the home folder, readable by all. And Ray must
+never unpickle the metadata of tensors in Parquet files (CVE-2026-41486): files come from strangers.
 """
 
 import os
 
-from cluster import token
+from cluster.runtime import token
 
 token.settle()
 os.environ["RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA"] = "0"

@@ -11,9 +11,9 @@ from typing import Annotated, Literal, Optional, TextIO
 
 import typer
 
-from jobs import verbs_learning, verbs_nights, verbs_upkeep
-from jobs.console import configure_logs, err, keep_stdout
-from jobs.printable import said
+from jobs.cli import learning, nights, upkeep
+from jobs.terminal.console import configure_logs, err, keep_stdout
+from jobs.terminal.printable import said
 from models.refusal import Refusal
 
 app = typer.Typer(
@@ -29,7 +29,7 @@ app = typer.Typer(
 
 _TRACE = "ANOMARAY_TRACE"
 
-for room in (verbs_learning, verbs_nights, verbs_upkeep):  # in the order of --help
+for room in (learning, nights, upkeep):  # in the order of --help
     app.registered_commands += room.verbs.registered_commands
 
 
@@ -69,7 +69,7 @@ def submit(
     """
     if [bool(arguments), attach is not None, cancel is not None].count(True) != 1:
         raise Refusal("expected one of: a verb and its arguments, --attach ID, --cancel ID")
-    from jobs import submit as job
+    from jobs.remote import submit as job
 
     if attach is not None:
         raise typer.Exit(job.attach(address, attach))
@@ -126,11 +126,11 @@ def main(results: Callable[[TextIO], TextIO] | None = None) -> None:
                 raise
             code = end.code if isinstance(end.code, int) else 1
     if _leaves():
-        sys.modules["cluster.session"].leave(code)
+        sys.modules["cluster.runtime.session"].leave(code)
 
 
 def _leaves() -> bool:
-    session = sys.modules.get("cluster.session")
+    session = sys.modules.get("cluster.runtime.session")
     return session is not None and session.is_left_running()
 
 

@@ -4,13 +4,13 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cluster.lake.registry import Entry, Registry, Signer, Trust
-from cluster.lake.signatures import load_key
-from cluster.lake.table import LakeTable
-from jobs.spec import Spec
+from cluster.lake.output.table import LakeTable
+from cluster.lake.registry.registry import Entry, Registry, Signer, Trust
+from cluster.lake.registry.signatures import load_key
+from jobs.spec.spec import Spec
 from models.bundle import Bundle, open_bundle
 from models.refusal import Refusal
-from models.threshold import Threshold
+from models.scores.threshold import Threshold
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cluster.lake import schemas, snapshot
-from cluster.lake.filters import parse_filter
-from cluster.sensitive import Disguise
-from jobs import alerts, derive
-from jobs.spec import Spec, load
-from jobs.spec_errors import listed
+from cluster.lake.input import snapshot
+from cluster.lake.input.filters import parse_filter
+from cluster.lake.output import schemas
+from cluster.scoring.disguise import Disguise
+from jobs import input_rows
+from jobs.alerting import alerts
+from jobs.spec.detector import check_detector
+from jobs.spec.errors import listed
+from jobs.spec.spec import Spec, load
 from models.columns import Timestamp
 from models.refusal import Refusal
-from models.sources import USABLE, missing_or_doubled, signature
+from models.schema import USABLE, missing_or_doubled, signature
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def run(path: Path | str) -> Report:
     spec = load(path)
     report = Report()
     try:
-        spec.check_detector()
+        check_detector(spec)
     except Refusal as refusal:
         report += Report(errors=tuple(str(refusal).splitlines()))
     apart = spec.training_uri != spec.input.uri
@@ -101,7 +104,7 @@ def _look(spec: Spec, uri: str, key: tuple[str, str], *, training: bool) -> Repo
             text = f"expected {folders}Parquet files in {uri!r}, found none"
             return Report(errors=(f"{where}: {'.'.join(key)}: {text}",))
         taken = snapshot.take(uri, spec.input.partition, days[-1])
-        derive.outlook(spec, uri, days[-1])
+        input_rows.outlook(spec, uri, days[-1])
     except Refusal as refusal:
         return Report(errors=(f"{where}: {'.'.join(key)}: {refusal}",))
     seen = f"{uri}, day {days[-1]} of {len(days)}: {len(taken.files)} files, {taken.rows:,} rows"

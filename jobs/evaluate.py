@@ -2,32 +2,29 @@
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.table import Table
 
-from cluster import evaluating
-from cluster.intake import Intake
-from cluster.lake import snapshot, splitting
-from cluster.lake.registry import Registry
-from cluster.lake.store import Store
-from cluster.nodes import nodes
-from cluster.resources import plan_actors
-from cluster.scoring import REGISTRY
-from cluster.session import session
-from jobs import check, derive, metrics
+from cluster.lake.input import snapshot
+from cluster.lake.input import splits as splitting
+from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS
+from cluster.lake.output.schemas import REGISTRY
+from cluster.lake.registry.registry import Registry
+from cluster.lake.storage.opening import open_store
+from cluster.runtime.nodes import nodes
+from cluster.runtime.resources import plan_actors
+from cluster.runtime.session import session
+from cluster.scoring import labelled
+from cluster.splits.admission import Intake
+from jobs import check, input_rows
 from jobs.champion import champion_of
-from jobs.console import say, step
-from jobs.days import SPLIT_BYTES, SPLIT_ROWS, listed
-from jobs.metrics import Measure, Quality
-from jobs.spec import DayRange, Spec
+from jobs.spec.spec import DayRange, Spec
+from jobs.terminal.console import say, step
+from jobs.training.plan import listed
 from models.bundle import Bundle, open_bundle
 from models.refusal import Refusal
-from models.threshold import choose
-
-# Ranks at which an analyst stops reading.
-RANKS = (10, 100, 1000)
+from models.scores.quality import Measure, quality_of
+from models.scores.threshold import choose
 
 
 def evaluate(
@@ -43,7 +40,7 @@ def evaluate(
             f"watch {spec.name} has no column with the role label: evaluation needs one "
             "(`label: {role: label}`, 0 for normal and 1 for an anomaly)"
         )
-    registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
+    registry = Registry(open_store(spec.output.uri).child(REGISTRY))
     champion = champion_of(spec, registry)
     bundle, entry = champion.bundle, champion.entry
     baselines = {
@@ -81,7 +78,7 @@ def _scores(
     if not chosen:
         raise Refusal(f"no day of {uri} is in {days}: it has {snapshot.days(uri, partition)}")
     splits = []
-    snapshots = derive.take(spec, uri, chosen)
+    snapshots = input_rows.take(spec, uri, chosen)
     for taken in snapshots:
         check.check(spec, taken.schema).refuse()
         bundle.encoder.check_schema(taken.schema)
@@ -98,23 +95,8 @@ def _scores(
     ):
         say(where)
         pool = plan_actors(nodes())
-        table = evaluating.evaluate(intake, detectors, splits, pool, progress.advance)
+        table = labelled.evaluate(intake, detectors, splits, pool, progress.advance)
     return chosen, table
-
-
-def quality_of(table: pa.Table, column: str, threshold: float) -> Quality | None:
-    """Measure a column of scores against `label` and `kind`; None without a labelled row."""
-    known = table.filter(pc.is_valid(table.column("label")))
-    if known.num_rows == 0:
-        return None
-    kinds = known.column("kind").to_pylist() if "kind" in known.column_names else None
-    return metrics.evaluate(
-        known.column(column).to_numpy().astype(np.float32),
-        known.column("label").to_numpy().astype(np.int8),
-        threshold,
-        kinds,
-        tuple(k for k in RANKS if k <= known.num_rows),
-    )
 
 
 def table_of(document: dict[str, Any]) -> list[Table]:

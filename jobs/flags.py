@@ -23,8 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cluster.lake.store import Missing, Store
-from jobs.printable import printable
+from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.store import Missing, Store
+from jobs.terminal.printable import printable
 from models.columns import Roles
 from models.refusal import Refusal
 
@@ -35,7 +36,8 @@ _PART = re.compile(r"day=[^/]+/part-\d{10}\.parquet")
 _OWN = frozenset(
     {"score", "severity", "threshold", "reasons", "anomaly_id", "bundle", "run_id", "day"}
 )
-# From here a flag is 1 row in 1,000, and 1 in 100,000, of the calibration (models/severity.py).
+# From here a flag is 1 row in 1,000, and 1 in 100,000, of the calibration
+# (models/scores/severity.py).
 _HIGH, _HIGHEST = 75.0, 90.0
 _CELL = 60  # characters of a value in a terminal table
 
@@ -77,7 +79,7 @@ def query(sql: str, uri: str, day: str | None = None) -> pd.DataFrame:
 
 
 def _open(uri: str) -> DeltaTable:
-    store = Store.open(uri)
+    store = open_store(uri)
     try:
         return DeltaTable(store.delta_uri, storage_options=store.delta_options)
     except TableNotFoundError:
@@ -123,7 +125,7 @@ def export(uri: str, target: str) -> Export:
     day at a time is held in memory. Run one export to a target at a time: only racing first ones
     are told apart.
     """
-    table, to = _open(uri), Store.open(target)
+    table, to = _open(uri), open_store(target)
     data = table.to_pyarrow_dataset()
     days = sorted(partition["day"] for partition in table.partitions())
     keys = {day: f"day={quote(day, safe='')}/part-{table.version():010d}.parquet" for day in days}

@@ -5,11 +5,11 @@ import re
 
 import pyarrow as pa
 
-from cluster.lake import limits, snapshot
-from cluster.lake.arrow_types import stored_array
-from cluster.lake.store import Store
-from jobs.infer import Inferred, infer
-from jobs.spec_columns import FEATURES
+from cluster.lake.input import limits, snapshot
+from cluster.lake.input.arrow_types import stored_array
+from cluster.lake.storage.opening import open_store
+from jobs.inference.roles import Inferred, infer
+from jobs.spec.columns import FEATURES
 from models.refusal import Refusal
 
 MOST_ROWS = 50_000  # looked at; 20,000 already tells a port from a counter, and reading is cheap
@@ -115,7 +115,7 @@ def _partition(uri: str) -> str | None:
     """The key of the first folder `key=value`."""
     if uri.endswith(".parquet"):  # one file, or one folder written as if it were one
         return None
-    for folder in Store.open(uri).folders():
+    for folder in open_store(uri).folders():
         key, equals, _ = folder.partition("=")
         if equals and not key.startswith((".", "_")):
             return str(key)
@@ -128,7 +128,7 @@ def _sample(uri: str, partition: str | None, day: str) -> pa.Table:
     if not taken.files:
         reasons = "; ".join(f"{file.key}: {file.message}" for file in taken.rejected[:5])
         raise Refusal(f"expected a readable Parquet file in {day} of {uri!r}: {reasons or 'none'}")
-    store = Store.open(taken.uri)
+    store = open_store(taken.uri)
     files = taken.files[:MOST_FILES]
     batches = []
     for file in files:

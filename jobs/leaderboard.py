@@ -14,22 +14,24 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
-from cluster.intake import CHUNKS, Books, Intake
-from cluster.lake import reading, snapshot, splitting
-from cluster.lake.splitting import Split
-from cluster.lake.store import Store
-from jobs import check, metrics
-from jobs.console import step
-from jobs.days import SPLIT_BYTES, listed, training_days
-from jobs.learning import training_filter, training_options
-from jobs.metrics import Measure
-from jobs.spec import DayRange, Spec
-from models import catalog
-from models.detector import Batch, joined
-from models.encoder import Encoder
-from models.encoder_fit import EncoderFit
-from models.learning import learn, scored
+from cluster.lake.input import reading, snapshot
+from cluster.lake.input import splits as splitting
+from cluster.lake.input.splits import SPLIT_BYTES, Split
+from cluster.lake.storage.opening import open_store
+from cluster.splits.admission import CHUNKS, Books, Intake
+from jobs import check
+from jobs.spec.spec import DayRange, Spec
+from jobs.terminal.console import step
+from jobs.training.options import training_filter, training_options
+from jobs.training.plan import listed, training_days
+from models.batch import Batch, joined
+from models.detectors.catalog import CATALOG
+from models.encoding.encoder import Encoder
+from models.encoding.fit import EncoderFit
 from models.refusal import Refusal
+from models.scores import quality as metrics
+from models.scores.quality import Measure
+from models.training.loop import learn, scored
 
 # A sample is taken in so many pieces from all over the days: fewer would be a few hours of one
 # day, more would open a file for a handful of rows.
@@ -71,12 +73,12 @@ def leaderboard(
             "with labels for some days"
         )
     for name in detectors:
-        catalog.detector_class(name)
+        CATALOG.find(name)
     trained = training_days(spec, None)
     judged = _judged_days(spec, days, trained)
     encoder, learned = _learned(spec, trained, rows)
     test, labels = _test(spec, judged, rows, encoder)
-    names = list(detectors) or list(catalog.CATALOG)
+    names = list(detectors) or list(CATALOG)
     standings = []
     with step("train and judge", len(names)) as progress:
         for name in names:
@@ -119,7 +121,7 @@ def _learned(spec: Spec, days: Sequence[str], rows: int) -> tuple[Encoder, Batch
     splits, schema = _pieces(spec, uri, days, rows, training=True)
     fit = EncoderFit(spec.features, schema)
     required = tuple(source.column.name for source in fit.sources)
-    store = Store.open(uri)
+    store = open_store(uri)
     for split in splits:
         rows_at_once = CHUNKS * fit.chunk_rows
         for batch, _ in reading.read(store, split, required, rows_at_once, filter_text=row_filter):
@@ -196,7 +198,7 @@ def _standing(
     chosen = name == spec.detector.name
     try:
         torch.manual_seed(spec.training.seed)
-        detector = catalog.build(name, encoder.layout, spec.detector.options if chosen else {})
+        detector = CATALOG.build(name, encoder.layout, spec.detector.options if chosen else {})
         learned, held_back = _parts(rows, name, spec.training.seed)
         started = time.perf_counter()
         options = training_options(spec)
@@ -221,7 +223,7 @@ def _standing(
 
 def _parts(rows: Batch, name: str, seed: int) -> tuple[Batch, Batch]:
     """(learned, held back). Labels stay only for a detector that learns from them."""
-    wanted = catalog.CATALOG[name].labels
+    wanted = CATALOG[name].labels
     if wanted == "none":
         rows = rows._replace(label=None)
     else:

@@ -5,19 +5,20 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cluster.lake import schemas, snapshot
-from cluster.lake.registry import Registry
-from cluster.lake.store import Store
-from cluster.lake.table import LakeTable
-from cluster.scoring import FLAGS, REGISTRY
-from cluster.session import session
-from jobs import alerts
+from cluster.lake.input import snapshot
+from cluster.lake.output import schemas
+from cluster.lake.output.schemas import FLAGS, REGISTRY
+from cluster.lake.output.table import LakeTable
+from cluster.lake.registry.registry import Registry
+from cluster.lake.storage.opening import open_store
+from cluster.runtime.session import session
+from jobs.alerting import alerts
 from jobs.champion import Champion, champion_of
-from jobs.console import say
-from jobs.printable import said
+from jobs.monitoring.live import Telemetry
 from jobs.score import Receipt, score
-from jobs.spec import DayRange, Spec
-from jobs.telemetry import Telemetry
+from jobs.spec.spec import DayRange, Spec
+from jobs.terminal.console import say
+from jobs.terminal.printable import said
 from jobs.train import train
 from models.bundle import open_bundle
 from models.refusal import Refusal
@@ -60,7 +61,7 @@ def nightly(
     """
     night = Night()
     telemetry = telemetry or Telemetry(spec.name, "nightly")
-    registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
+    registry = Registry(open_store(spec.output.uri).child(REGISTRY))
     champion = champion_of(spec, registry) if registry.history() else None
     reason = _training_due(spec, champion)
     with session(address):
@@ -85,7 +86,7 @@ def backfill(
     telemetry: Telemetry | None = None,
 ) -> Night:
     """Score the days of a range that are not committed, with the champion as it is."""
-    Registry(Store.open(spec.output.uri).child(REGISTRY)).champion_or_refuse()
+    Registry(open_store(spec.output.uri).child(REGISTRY)).champion_or_refuse()
     there = [d for d in snapshot.days(spec.input.uri, spec.input.partition) if d in days]
     if not there:
         raise Refusal(f"no day of {spec.input.uri} is from {days.first} to {days.last}")
@@ -191,5 +192,5 @@ def is_committed(spec: Spec, day: str) -> bool:
     if not taken.files or missing:
         return False  # scoring it says what is wrong, without keeping the other days waiting
     schema = schemas.flags(taken.schema, spec.roles)
-    table = LakeTable(Store.open(spec.output.uri).child(FLAGS), schema, FLAGS)
+    table = LakeTable(open_store(spec.output.uri).child(FLAGS), schema, FLAGS)
     return table.is_committed(day, taken.day_digest)

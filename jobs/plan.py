@@ -4,21 +4,21 @@ from typing import Any
 
 from rich.table import Table
 
-from cluster.lake import snapshot
-from cluster.lake.registry import Registry
-from cluster.lake.store import Store
-from cluster.resources import THREADS, Demand
-from cluster.scoring import REGISTRY, RUNS
-from jobs import derive
-from jobs.days import plan_tasks
-from jobs.spec import Spec
+from cluster.lake.input import snapshot
+from cluster.lake.input.splits import plan_tasks
+from cluster.lake.output.schemas import REGISTRY, RUNS
+from cluster.lake.registry.registry import Registry
+from cluster.lake.storage.opening import open_store
+from cluster.runtime.resources import THREADS, Demand
+from jobs import input_rows
+from jobs.spec.spec import Spec
 
 
 def plan(spec: Spec, day: str) -> dict[str, Any]:
     """The snapshot and the splits of a day, with predicted rows, bytes, memory and time."""
-    derived = derive.outlook(spec, spec.input.uri, day)
+    derived = input_rows.outlook(spec, spec.input.uri, day)
     if derived and derived["done"]:
-        (taken,) = derive.take(spec, spec.input.uri, [day])
+        (taken,) = input_rows.take(spec, spec.input.uri, [day])
     else:
         taken = snapshot.take(spec.input.uri, spec.input.partition, day)
     splits = [split for task in plan_tasks(taken) for split in task.splits]
@@ -46,7 +46,7 @@ def plan(spec: Spec, day: str) -> dict[str, Any]:
 
 def _rate(spec: Spec) -> tuple[float | None, str]:
     """Rows a second of the last run of this watch: a measurement, or no prediction at all."""
-    runs = Store.open(spec.output.uri).child(RUNS)
+    runs = open_store(spec.output.uri).child(RUNS)
     receipts = [found for found in runs.list("") if found.key.endswith("/receipt.json")]
     import json
 
@@ -54,7 +54,7 @@ def _rate(spec: Spec) -> tuple[float | None, str]:
         document = json.loads(runs.read(found.key))
         if document.get("rows_per_second"):
             return float(document["rows_per_second"]), f"run {document['run_id']}"
-    champion = Registry(Store.open(spec.output.uri).child(REGISTRY)).champion()
+    champion = Registry(open_store(spec.output.uri).child(REGISTRY)).champion()
     if champion is None:
         return None, "no bundle yet: run `train` first"
     return None, "no run yet: the first one measures the rate"

@@ -7,28 +7,32 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster import scoring
-from cluster.lake import schemas, shard, snapshot
-from cluster.lake.journal import Journal
-from cluster.lake.registry import Registry
-from cluster.lake.store import Store
-from cluster.lake.table import LakeTable, counter
-from cluster.nodes import nodes
-from cluster.resources import plan_actors
-from cluster.scoring import FLAGS, QUARANTINE, REGISTRY, RUNS, SCORES
-from cluster.session import session
-from cluster.stream import Pool
-from jobs import check, derive, gates, run_card
-from jobs.books import Balance
+from cluster.lake.input import snapshot
+from cluster.lake.output import schemas, shard
+from cluster.lake.output.journal import Journal
+from cluster.lake.output.schemas import FLAGS, QUARANTINE, REGISTRY, RUNS, SCORES
+from cluster.lake.output.table import LakeTable, counter
+from cluster.lake.registry.registry import Registry
+from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.store import Store
+from cluster.runtime.nodes import nodes
+from cluster.runtime.resources import plan_actors
+from cluster.runtime.session import session
+from cluster.scoring import scorer
+from cluster.splits.stream import Pool
+from jobs import check, input_rows
 from jobs.champion import champion_of, need_newest
-from jobs.compaction import Compaction
-from jobs.console import Fact, say, step
-from jobs.gates import Gate
-from jobs.planned import open_books
-from jobs.profile import Clock, slowest
-from jobs.run import Run
-from jobs.spec import Spec
-from jobs.telemetry import Telemetry
+from jobs.monitoring.live import Telemetry
+from jobs.report import run_card
+from jobs.report.profile import Clock, slowest
+from jobs.scoring import gates
+from jobs.scoring.books import Balance
+from jobs.scoring.gates import Gate
+from jobs.scoring.plan import open_books
+from jobs.scoring.run import Run
+from jobs.scoring.segments import Compaction
+from jobs.spec.spec import Spec
+from jobs.terminal.console import Fact, say, step
 from models.refusal import Refusal
 
 
@@ -77,7 +81,7 @@ def score(
     """
     clock = clock or Clock()
     telemetry = telemetry or Telemetry(spec.name, "score")
-    output = Store.open(spec.output.uri)
+    output = open_store(spec.output.uri)
     with clock("list"):
         # Before the snapshot: a run of newer files that commits from here on is not replaced.
         seen = _commits_so_far(spec, output, day)
@@ -95,7 +99,7 @@ def score(
         say(f"resuming run {run.run_id}: {done:,} of {balance.planned:,} splits are done")
     began = time.monotonic()
     with session(address) as where:
-        remote = output.remote or Store.open(run.snapshot.uri).remote
+        remote = output.remote or open_store(run.snapshot.uri).remote
         demand = run.demand(max((task.bytes for task in todo), default=0))
         plan = plan_actors(nodes(ask_gpus=bool(todo)), demand, remote)
         pool = Pool(plan, len(todo))
@@ -109,7 +113,7 @@ def score(
         with step(f"score {day}", clock.rows, live) as progress, following:
             say(where)
             texts = [task.text for task in todo]
-            for record in clock.waiting(scoring.score(run.job, day, texts, plan)):
+            for record in clock.waiting(scorer.score(run.job, day, texts, plan)):
                 balance.merge(compaction.add(record))
                 clock.actors.update(record["stages"])
                 progress.advance(
@@ -130,7 +134,7 @@ def score(
 def open_run(spec: Spec, day: str, output: Store) -> Run:
     """Champion, threshold and snapshot of a day, checked against each other."""
     champion = champion_of(spec, Registry(output.child(REGISTRY)))
-    (taken,) = derive.take(spec, spec.input.uri, [day])
+    (taken,) = input_rows.take(spec, spec.input.uri, [day])
     if not taken.files:
         files = "; ".join(f"{file.key}: {file.message}" for file in taken.rejected)
         raise Refusal(f"no file of {day} in {spec.input.uri} can be read: {files or 'it has none'}")

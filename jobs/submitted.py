@@ -5,31 +5,9 @@ Ray keeps one log of a job, in which stdout and stderr are one. Here each line o
 with a mark, so that the submitter gives a result on its own stdout, and the rest on stderr.
 """
 
-import io
 from typing import TextIO, cast
 
-# RECORD SEPARATOR, as in JSON text sequences (RFC 7464): every other text of ours escapes it.
-MARK = "\x1e"
-
-
-class MarkedLines(io.TextIOBase):
-    """A stream whose lines begin with the mark; each is written when it is whole, at once, so that
-    no line of stderr stands in the middle of it."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._rest = stream, ""
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]  # an attribute elsewhere; rich asks for it
-        return self._stream.encoding
-
-    def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._stream.write(f"{MARK}{line}\n")
-            self._stream.flush()
-        return len(text)
-
+from jobs.remote.marked_lines import MarkedLines
 
 if __name__ == "__main__":
     from jobs.__main__ import main

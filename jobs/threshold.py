@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from cluster.lake.registry import Registry
-from cluster.lake.store import Store
-from cluster.scoring import REGISTRY
+from cluster.lake.output.schemas import REGISTRY
+from cluster.lake.registry.registry import Registry
+from cluster.lake.storage.opening import open_store
 from jobs.champion import champion_of, signer_of
-from jobs.spec import Spec
-from models.threshold import Calibration, Policy, Threshold
+from jobs.spec.spec import Spec
+from models.scores.threshold import Calibration, Policy, Threshold
 
 
 def new_threshold(
@@ -22,7 +22,7 @@ def new_threshold(
 
 def change(spec: Spec, promote: bool = True, *, sign_with: Path | None = None) -> dict[str, Any]:
     """A new threshold for the champion by the policy of the spec as it stands now."""
-    registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
+    registry = Registry(open_store(spec.output.uri).child(REGISTRY))
     found = champion_of(spec, registry)
     champion, before, calibration = found.entry, found.threshold, found.bundle.calibration
     signer = signer_of(spec, sign_with) if promote else None

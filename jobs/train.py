@@ -4,19 +4,20 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.lake.registry import Registry
-from cluster.lake.store import Store
-from cluster.scoring import REGISTRY
-from cluster.session import session
+from cluster.lake.output.schemas import REGISTRY
+from cluster.lake.registry.registry import Registry
+from cluster.lake.storage.opening import open_store
+from cluster.runtime.session import session
 from jobs import check
 from jobs.champion import signer_of
-from jobs.console import say
-from jobs.days import listed, plan_training
-from jobs.fine_tuning import start_of
-from jobs.spec import DayRange, Spec
-from jobs.telemetry import Telemetry
+from jobs.monitoring.live import Telemetry
+from jobs.spec.detector import check_detector
+from jobs.spec.spec import DayRange, Spec
+from jobs.terminal.console import say
 from jobs.threshold import new_threshold
-from jobs.training_run import TrainingRun
+from jobs.training.plan import listed, plan_training
+from jobs.training.run import TrainingRun
+from jobs.training.warm_start import start_of
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ def train(
     the training starts. `sign_with` is a file with a key that signs the champion.
     """
     started = time.monotonic()
-    spec.check_detector()
+    check_detector(spec)
     signer = signer_of(spec, sign_with) if promote else None
     plan = plan_training(spec, days)
     check.check(spec, plan.snapshots[0].schema, training=True).refuse()
-    registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
+    registry = Registry(open_store(spec.output.uri).child(REGISTRY))
     given = None if start is None else start_of(spec, registry, start)
     if given:
         say(f"starting from bundle {given.id}: its encoder is kept")

@@ -8,22 +8,23 @@ from typing import Any
 import yaml
 from rich.table import Table
 
-from cluster import tuning
-from cluster.lake.store import Store
-from cluster.session import session
-from cluster.tuning import Subject, Trial
+from cluster.lake.storage.opening import open_store
+from cluster.runtime.session import session
+from cluster.training import trials as tuning
+from cluster.training.trials import Subject, Trial
 from jobs import check
-from jobs.choosing import samples
-from jobs.console import say, step
-from jobs.days import listed, plan_training
-from jobs.learning import training_options
-from jobs.spec import DayRange, Spec
-from jobs.training_run import TrainingRun
-from models import catalog
-from models.choosing import AUTO
-from models.judging import Judge
+from jobs.spec.detector import check_detector
+from jobs.spec.spec import DayRange, Spec
+from jobs.terminal.console import say, step
+from jobs.training.auto import samples
+from jobs.training.options import training_options
+from jobs.training.plan import listed, plan_training
+from jobs.training.run import TrainingRun
+from models.detectors.catalog import CATALOG
+from models.detectors.search_space import draw
 from models.refusal import Refusal
-from models.space import draw
+from models.selection.auto import AUTO
+from models.selection.ranking import Judge
 
 TUNINGS = "_tunings"
 # Rows that each trial learns from: the order of the options, not the last digit, is asked for.
@@ -34,13 +35,13 @@ def tune(
     spec: Spec, trials: int, *, days: DayRange | None = None, address: str | None = None
 ) -> dict[str, Any]:
     """Try the spec's own options and `trials` - 1 drawn ones, and rank them by held-back labels
-    or, where there are none, by planted anomalies (`models.judging`).
+    or, where there are none, by planted anomalies (`models.selection.ranking`).
 
     What was tried is kept under the output: the same command goes on where it was, and more
     trials go on from fewer. Raises Refusal for a detector without a space, and where no trial
     could be trained.
     """
-    spec.check_detector()
+    check_detector(spec)
     asked = _trials(spec, trials)
     plan = plan_training(spec, days)
     check.check(spec, plan.snapshots[0].schema, training=True).refuse()
@@ -49,11 +50,11 @@ def tune(
         say(where)
         run = TrainingRun(spec, plan, 1)
         encoder, count = run.encoder()
-        labels = catalog.CATALOG[spec.detector.name].labels
+        labels = CATALOG[spec.detector.name].labels
         data = run.data(encoder, labels)
         rows, held_back = samples(encoder, data, count, _ROWS, spec.training.seed)
         digests = [spec.training_digest, *(snapshot.digest for snapshot in plan.snapshots)]
-        store = Store.open(spec.output.uri).child(TUNINGS).child(_digest(digests))
+        store = open_store(spec.output.uri).child(TUNINGS).child(_digest(digests))
         subject = Subject(spec.detector.name, encoder.layout, training_options(spec))
         with step("tune", trials) as bar:
             results = tuning.run_trials(
@@ -80,9 +81,9 @@ def _trials(spec: Spec, count: int) -> list[Trial]:
     name, given = spec.detector.name, spec.detector.options
     if name == AUTO:
         raise Refusal("expected a detector to tune, found auto: name the one that it chose")
-    space = catalog.CATALOG[name].space()
+    space = CATALOG[name].space()
     if not space:
-        tunable = [other for other, kind in catalog.CATALOG.items() if kind.space()]
+        tunable = [other for other, kind in CATALOG.items() if kind.space()]
         raise Refusal(f"{name} has no options to tune; those that have: {', '.join(tunable)}")
     drawn = [given | draw(space, spec.training.seed, number) for number in range(1, count)]
     # As JSON has them, lists for tuples: they are compared with those that were kept.

@@ -1,1 +1,1 @@
-"""What is learned: encoder, detectors, thresholds and bundles. Torch and Arrow; no Ray, no URIs."""
+"""What is learned: columns, encoders, detectors, thresholds, bundles. No Ray, no URIs."""

@@ -17,12 +17,12 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from models import catalog
-from models.detector import Detector
-from models.encoder import Encoder
+from models.detectors.catalog import CATALOG
+from models.detectors.detector import Detector
+from models.encoding.encoder import Encoder
 from models.refusal import Refusal
-from models.severity import Severity
-from models.threshold import Calibration
+from models.scores.severity import Severity
+from models.scores.threshold import Calibration
 
 # Raised when an older reader would misread what is written.
 FORMAT = 1
@@ -290,7 +290,7 @@ def _encoder(document: dict[str, Any], tensors: dict[str, Tensor]) -> Encoder:
 
 
 def _detector(entry: dict[str, Any], encoder: Encoder, tensors: dict[str, Tensor]) -> Detector:
-    detector = catalog.build(entry["name"], encoder.layout, entry["options"])
+    detector = CATALOG.build(entry["name"], encoder.layout, entry["options"])
     try:
         detector.load_state_dict(tensors)
     except RuntimeError as error:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.lake.store import Store
+from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.store import Store
 
 _MOTO = Path(__file__).with_name("moto_server.py")
 _KEY, _SECRET = "an-access-key", "a-secret-of-the-tests"
@@ -87,16 +88,16 @@ def s3_uri(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """The same test on a local folder and on S3."""
     if request.param == "local":
-        return Store.open(str(tmp_path / "lake"))
+        return open_store(str(tmp_path / "lake"))
     uri: str = request.getfixturevalue("s3_uri")
-    return Store.open(uri)
+    return open_store(uri)
 
 
 @pytest.fixture
 def s3_without_conditions(rclone_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store on the server without conditional PUT."""
     _use(rclone_server, monkeypatch)
-    return Store.open(f"s3://bucket/{uuid.uuid4().hex}")
+    return open_store(f"s3://bucket/{uuid.uuid4().hex}")
 
 
 def _use(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:

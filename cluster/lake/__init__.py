@@ -1,1 +1,1 @@
-"""Parquet and Delta on a folder or a bucket: no torch, no Ray."""
+"""Parquet and Delta on a folder or S3. No torch, no Ray."""

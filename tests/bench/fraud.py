@@ -29,16 +29,17 @@ import torch
 import yaml
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cluster.lake import reading, snapshot, splitting
-from cluster.lake.store import Store
-from jobs import derive
-from jobs.days import SPLIT_BYTES, SPLIT_ROWS
-from jobs.spec import Spec, load
-from models import catalog
-from models.detector import Batch
-from models.encoder import Encoder
-from models.encoder_fit import EncoderFit
-from models.learning import TrainingOptions, learn, scored
+from cluster.lake.input import reading, snapshot, splits
+from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS
+from cluster.lake.storage.opening import open_store
+from jobs import input_rows
+from jobs.spec.spec import Spec, load
+from models.batch import Batch
+from models.detectors.catalog import CATALOG
+from models.encoding.encoder import Encoder
+from models.encoding.fit import EncoderFit
+from models.training.loop import learn, scored
+from models.training.options import TrainingOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 LEARNED = [f"2018-06-{day:02}" for day in range(1, 8)]
@@ -86,9 +87,9 @@ def known(data: Path) -> dict[str, set[int]]:
 def derived(spec: Spec, days: list[str]) -> pa.Table:
     """The days' derived rows, with `day`."""
     tables = []
-    for taken in derive.take(spec, spec.input.uri, days):
-        store, names = Store.open(taken.uri), taken.schema.names
-        for split in splitting.cut(taken, SPLIT_ROWS, SPLIT_BYTES):
+    for taken in input_rows.take(spec, spec.input.uri, days):
+        store, names = open_store(taken.uri), taken.schema.names
+        for split in splits.cut(taken, SPLIT_ROWS, SPLIT_BYTES):
             rows = reading.read(store, split, names, SPLIT_ROWS)
             table = pa.Table.from_batches([batch for batch, _ in rows])
             tables.append(table.append_column("day", pa.repeat(taken.day, table.num_rows)))
@@ -109,8 +110,8 @@ def scores(spec: Spec, detectors: Sequence[str]) -> pa.Table:
     encoder = fit.finish()
     for name in detectors:
         torch.manual_seed(0)
-        detector = catalog.build(name, encoder.layout, OPTIONS.get(name, {}))
-        labels = catalog.CATALOG[name].labels != "none"
+        detector = CATALOG.build(name, encoder.layout, OPTIONS.get(name, {}))
+        labels = CATALOG[name].labels != "none"
         learn(
             detector,
             encoded(encoder, learned, labels),
@@ -189,14 +190,14 @@ def timing(data: Path, folder: Path) -> dict[str, Any]:
     spec = placed(data, folder)
     days = snapshot.days(spec.input.uri, spec.input.partition)
     started = time.monotonic()
-    last = derive.take(spec, spec.input.uri, [days[-1]])
+    last = input_rows.take(spec, spec.input.uri, [days[-1]])
     night = time.monotonic() - started
     started = time.monotonic()
-    taken = derive.take(spec, spec.input.uri, days[:-1])
+    taken = input_rows.take(spec, spec.input.uri, days[:-1])
     seconds = time.monotonic() - started
     rows = sum(one.rows for one in taken)
     again = time.monotonic()
-    derive.take(spec, spec.input.uri, days)
+    input_rows.take(spec, spec.input.uri, days)
     return {
         "days": len(days),
         "rows": rows + last[0].rows,

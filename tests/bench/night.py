@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from jobs import demo
+from jobs.demo import data
 from tests.bench import measure
 from tests.bench.measure import ROOT
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--scale", type=float, default=17.3, help="17.3 makes 5 million flows")
     given = parser.parse_args()
-    summary = demo.write(given.folder.absolute(), scale=given.scale)
+    summary = data.write(given.folder.absolute(), scale=given.scale)
     spec = spec_over(given.folder.absolute())
     train = measured("train", str(spec), "--days", f"{summary.days[0]}..{summary.days[-2]}")
     # All fourteen days one after the other in one process: what a backfill does.

@@ -21,18 +21,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.distinct import KeySample, smallest
-from cluster.lake import documents, splitting
-from cluster.lake.journal import Journal, record_key
-from cluster.lake.snapshot import InputFile, RowGroup, Snapshot
-from cluster.lake.store import Store
-from cluster.lake.table import LakeTable
-from cluster.stream import blocks_of
-from jobs.books import Balance
-from jobs.compaction import SEGMENT, Compaction
-from jobs.days import SPLIT_BYTES, SPLIT_ROWS
-from jobs.planned import Planned, open_books
-from models.score_histogram import ScoreHistogram
+from cluster.lake import canonical_json
+from cluster.lake.input import splits as splitting
+from cluster.lake.input.snapshot import InputFile, RowGroup, Snapshot
+from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS
+from cluster.lake.output.journal import Journal, record_key
+from cluster.lake.output.table import LakeTable
+from cluster.lake.storage.opening import open_store
+from cluster.splits.key_sample import KeySample, smallest
+from cluster.splits.stream import blocks_of
+from jobs.scoring.books import Balance
+from jobs.scoring.plan import Planned, open_books
+from jobs.scoring.segments import SEGMENT, Compaction
+from models.scores.histogram import ScoreHistogram
 from tests.bench.measure import ROOT
 
 DAY, RUN = "2026-01-05", "f8e9391d9246e053"
@@ -104,7 +105,7 @@ class Night:
     """The steps of a driver; each goes on from what the earlier ones left in the store."""
 
     def __init__(self, uri: str, splits: int) -> None:
-        self.store, self.splits = Store.open(uri), splits
+        self.store, self.splits = open_store(uri), splits
         self.journal = Journal(self.store.child("_runs"), RUN)
         self.taken = snapshot_of(splits)
 
@@ -127,7 +128,7 @@ class Night:
         for number, split in enumerate(ids):
             late = number >= self._covered
             one = answer_of(split, kinds[number % KINDS], number) if late else {}
-            key, data = record_key(split), documents.encode(one) if late else b""
+            key, data = record_key(split), canonical_json.encode(one) if late else b""
             if self.journal.store.remote:
                 self.journal.store.put(key, data)
             else:  # without the flushes to the disk that a store makes: ten minutes of a million

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from cluster.lake.registry import Registry
-from cluster.lake.store import Store
+from cluster.lake.registry.registry import Registry
+from cluster.lake.storage.opening import open_store
 from tests.bench import workloads
 from tests.bench.measure import ROOT
 from tests.bench.workloads import TRAINING_DAY, Model, Workload
@@ -61,7 +61,7 @@ def _trained(folder: Path, model: Model) -> Trained:
     out = folder / "models" / name
     spec = folder / "specs" / f"{name}.yaml"
     _write_spec(spec, str(lake), lake, out, model)
-    registry = Registry(Store.open(f"{out}/registry"))
+    registry = Registry(open_store(f"{out}/registry"))
     if registry.champion() is None:
         command = [sys.executable, "-m", "jobs", "train", str(spec), "--json"]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from cluster.session import session
+from cluster.runtime.session import session
 from jobs.evaluate import evaluate
-from jobs.spec import DayRange, load
+from jobs.spec.spec import DayRange, load
 from jobs.train import train
 
 ROOT = Path(__file__).resolve().parents[2]

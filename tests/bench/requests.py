@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from cluster.lake.store import Store
-from jobs import demo
+from cluster.lake.storage.opening import open_store
+from jobs.demo import data
 from tests.bench.counting_server import counted
 from tests.bench.measure import ROOT
 from tests.bench.plan import Night
@@ -87,8 +87,8 @@ class Counts:
         return found
 
     def _watch(self, files: int, folder: Path) -> Path:
-        demo.write(folder, days=len(_DAYS), first_day=date.fromisoformat(_DAYS[0]), scale=0.08)
-        lake = Store.open(f"s3://{_BUCKET}/files-{files}")
+        data.write(folder, days=len(_DAYS), first_day=date.fromisoformat(_DAYS[0]), scale=0.08)
+        lake = open_store(f"s3://{_BUCKET}/files-{files}")
         for day in _DAYS:
             rows = pq.read_table(folder / "flows" / f"day={day}", partitioning=None)
             for number in range(files):

@@ -19,7 +19,9 @@ class Run:
     peak_private_bytes: int
     flagged: int
     digest: str  # of the sorted ids of the flags
-    profile: dict[str, Any] | None = None  # Anomaray's own: seconds by stage (`jobs.profile`)
+    profile: dict[str, Any] | None = (
+        None  # Anomaray's own: seconds by stage (`jobs.report.profile`)
+    )
 
 
 @dataclass

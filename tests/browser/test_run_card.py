@@ -10,9 +10,9 @@ from urllib.parse import unquote
 
 import pytest
 
-from jobs.report import render_card, render_index
-from tests.jobs.sample_card import sample_card, sample_days
-from tests.jobs.test_report import HOSTILE, hostile_card
+from jobs.report.pages import render_card, render_index
+from tests.jobs.report.sample_card import sample_card, sample_days
+from tests.jobs.report.test_pages import HOSTILE, hostile_card
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

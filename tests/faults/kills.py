@@ -7,14 +7,14 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from cluster.scoring import RUNS
+from cluster.lake.output.schemas import RUNS
 from tests.faults.fault import fault
 from tests.faults.processes import Command, send, until
 from tests.faults.proxy import Request, Rule, acting
 from tests.faults.stops import STALL_S, must_survive
 from tests.faults.trial import PER_SPLIT, Trial
 
-# As `cluster.scoring` says: so often is a split begun that never ends.
+# As `cluster.scoring.scorer` says: so often is a split begun that never ends.
 ATTEMPTS = 4
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 

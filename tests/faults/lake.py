@@ -20,13 +20,15 @@ import pyarrow.parquet as pq
 import torch
 from deltalake import DeltaTable
 
-from cluster.lake.registry import Registry
-from cluster.lake.store import Store
-from cluster.scoring import FLAGS, REGISTRY
-from jobs import bundles, demo
-from jobs.spec import load
+from cluster.lake.output.schemas import FLAGS, REGISTRY
+from cluster.lake.registry.registry import Registry
+from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.store import Store
+from jobs import registry as bundles
+from jobs.demo import data as demo
+from jobs.spec.spec import load
 from models.bundle import Bundle, open_bundle
-from models.threshold import Threshold
+from models.scores.threshold import Threshold
 from tests.conftest import S3Server
 from tests.faults.processes import Command
 from tests.night.conftest import DAYS, write_spec
@@ -124,7 +126,7 @@ def plain_environment() -> dict[str, str]:
 
 def _add_bundles(output: Path) -> dict[str, str]:
     """Another detector, and a broken one, beside the trained champion."""
-    registry = Registry(Store.open(str(output)).child(REGISTRY))
+    registry = Registry(open_store(str(output)).child(REGISTRY))
     champion = registry.champion_or_refuse().bundle
     bundle = open_bundle(registry.files(champion), champion)
     other = registry.add(_with_weights(bundle, lambda w: w * 1.05).to_files())
@@ -150,7 +152,7 @@ def _undisturbed(folder: Path, spec: Path, days: str) -> dict[str, Flags]:
     """
     shutil.rmtree(folder / "out" / FLAGS, ignore_errors=True)
     _run(folder, "backfill", str(spec), "--days", days)
-    registry = Registry(Store.open(str(folder / "out")).child(REGISTRY))
+    registry = Registry(open_store(str(folder / "out")).child(REGISTRY))
     entry = registry.champion_or_refuse()
     bundle = open_bundle(registry.files(entry.bundle), entry.bundle)
     threshold = Threshold.from_json(registry.threshold(entry.threshold)).value
@@ -206,7 +208,7 @@ class Lake:
 
     @property
     def output(self) -> Store:
-        return Store.open(f"{self.uri}/out")
+        return open_store(f"{self.uri}/out")
 
     @property
     def output_folder(self) -> Path:
@@ -262,7 +264,7 @@ class Lake:
     def remove_file(self, chance: random.Random) -> str:
         path = chance.choice(self.files())
         if self.server:
-            Store.open(self.uri).delete(f"flows/day={DAY}/{path.name}")
+            open_store(self.uri).delete(f"flows/day={DAY}/{path.name}")
         path.unlink()
         self.remember()
         return path.name
@@ -274,7 +276,7 @@ class Lake:
         unfinished.replace(path)
         self.remember()
         if self.server:
-            Store.open(self.uri).put(f"flows/day={DAY}/{name}", data)
+            open_store(self.uri).put(f"flows/day={DAY}/{name}", data)
         return name
 
     def _copy(self) -> None:
@@ -285,7 +287,7 @@ class Lake:
         if not self.server:
             shutil.copytree(registry, self.folder / "out" / REGISTRY)
             return
-        store = Store.open(self.uri)
+        store = open_store(self.uri)
         for root, target in ((self._files, "flows"), (registry, f"out/{REGISTRY}")):
             for path in sorted(p for p in root.rglob("*") if p.is_file()):
                 store.put(f"{target}/{path.relative_to(root).as_posix()}", path.read_bytes())

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.lake.s3_store import S3Store
-from cluster.lake.store import Store
+from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.s3 import S3Store
+from cluster.lake.storage.store import Store
 from tests.conftest import S3Server
 from tests.faults.proxy import KINDS, FaultProxy, Rule, acting, error, hidden
 
@@ -30,7 +31,7 @@ def proxy(
 
 @pytest.fixture
 def lake(proxy: FaultProxy, s3_uri: str) -> Store:
-    return Store.open(s3_uri)
+    return open_store(s3_uri)
 
 
 def url(proxy: FaultProxy, lake: Store, key: str) -> str:

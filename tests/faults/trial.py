@@ -17,7 +17,7 @@ from typing import Any
 
 from deltalake.exceptions import TableNotFoundError
 
-from cluster.scoring import RUNS
+from cluster.lake.output.schemas import RUNS
 from tests.conftest import S3Server
 from tests.faults.lake import DAY, Base, Lake, plain_environment, read_flags
 from tests.faults.processes import Command, until

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from cluster.nodes import Node
-from cluster.resources import Demand, plan_actors
-from jobs.days import SPLIT_BYTES
+from cluster.lake.input.splits import SPLIT_BYTES
+from cluster.runtime.nodes import Node
+from cluster.runtime.resources import Demand, plan_actors
 from tests.infra.hcl import Module
 from tests.infra.rendering import OVERLAYS, ROOT, Pod, of_kind, pods
 

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from typer import TyperException
 
-from jobs.spec import load
+from jobs.spec.spec import load
 from tests.infra.commands import check_verb
 from tests.infra.hcl import Module
 from tests.infra.rendering import KUBERAY, OVERLAYS, ROOT, of_kind, pod_of

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cluster.shipping import PACKAGES
+from cluster.runtime.shipping import PACKAGES
 from tests.infra.rendering import ROOT, pods
 
 IMAGE = ROOT / "infra/image"

@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from cluster.lake.store import Store
-from jobs import demo
+from cluster.lake.storage.opening import open_store
+from jobs.demo import data
 from tests.conftest import free_port
 from tests.infra.iam import Request, allows
 from tests.infra.rendering import ROOT
@@ -127,8 +127,8 @@ def test_each_verb_asks_s3_only_for_what_its_role_may_do(
 ) -> None:
     for name, value in recorder.environment.items():
         monkeypatch.setenv(name, value)
-    demo.write(tmp_path / "data", days=6, first_day=date(2026, 1, 1), scale=0.08)
-    logs = Store.open(f"s3://{_BUCKET}/input/flows")
+    data.write(tmp_path / "data", days=6, first_day=date(2026, 1, 1), scale=0.08)
+    logs = open_store(f"s3://{_BUCKET}/input/flows")
     for path in sorted((tmp_path / "data/flows").rglob("*.parquet")):
         logs.put(path.relative_to(tmp_path / "data/flows").as_posix(), path.read_bytes())
     output = f"s3://{_BUCKET}/anomaray/flows"

@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.check import check, refuse, run
-from jobs.spec import Spec, load
+from jobs.spec.spec import Spec, load
 from models.refusal import Refusal
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DATA = ROOT.parent / "shared" / "data"
 REAL = ("nsl_kdd", "cicids2017_flows", "ctu50_zeek_flows", "fraud_handbook")
 

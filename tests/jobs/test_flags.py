@@ -15,8 +15,9 @@ import pytest
 from deltalake import write_deltalake
 from rich.console import Console
 
-from cluster.lake import schemas
-from cluster.lake.store import Store
+from cluster.lake.output import schemas
+from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.store import Store
 from jobs.flags import export, query, read, show
 from models.columns import Roles
 from models.refusal import Refusal
@@ -84,7 +85,7 @@ def table(store: Store) -> Store:
 @pytest.fixture
 def local(tmp_path: Path) -> Store:
     """The same three days, locally only."""
-    store = Store.open(str(tmp_path / "flags"))
+    store = open_store(str(tmp_path / "flags"))
     commit(store, *(flags(day, 3 - i) for i, day in enumerate(DAYS)))
     return store
 
@@ -211,7 +212,7 @@ def test_a_second_export_replaces_the_first(table: Store, store: Store) -> None:
 def test_an_export_that_died_half_way_is_made_whole_by_the_next(
     local: Store, tmp_path: Path
 ) -> None:
-    target = Store.open(str(tmp_path / "plain"))
+    target = open_store(str(tmp_path / "plain"))
     target.put("day=2026-11-22", b"a file where a folder must be")
     target.create("_anomaray_export.json", b'{"format": 1, "files": []}')
     with pytest.raises((OSError, Refusal)):
@@ -225,7 +226,7 @@ def test_an_export_that_died_half_way_is_made_whole_by_the_next(
 
 
 def test_an_export_leaves_the_files_of_others_alone(local: Store, tmp_path: Path) -> None:
-    target = Store.open(str(tmp_path / "theirs"))
+    target = open_store(str(tmp_path / "theirs"))
     target.put("day=2026-11-21/part-0.parquet", b"theirs")
     with pytest.raises(Refusal, match=r"1 other objects \(day=2026-11-21/part-0\.parquet"):
         export(local.uri, target.uri)
@@ -247,7 +248,7 @@ def test_an_export_leaves_the_files_of_others_alone(local: Store, tmp_path: Path
 def test_a_marker_that_is_not_ours_deletes_nothing(
     marker: bytes, local: Store, tmp_path: Path
 ) -> None:
-    target = Store.open(str(tmp_path / "plain"))
+    target = open_store(str(tmp_path / "plain"))
     target.put("_anomaray_export.json", marker)
     target.put("theirs.parquet", b"theirs")
     with pytest.raises(Refusal, match=r"_anomaray_export\.json"):
@@ -312,7 +313,7 @@ def test_the_terminal_shows_any_answer_of_sql(local: Store) -> None:
 @pytest.mark.parametrize("roles", [ROLES, None])
 def test_a_hostile_log_field_cannot_reach_the_terminal(roles: Roles | None, tmp_path: Path) -> None:
     host = "[bold red]x[/] \x1b]0;owned\x07\x1b[2J\u202egnp\r" + "A" * 10_000
-    store = Store.open(str(tmp_path / "flags"))
+    store = open_store(str(tmp_path / "flags"))
     commit(store, flags("2026-11-22", 1, host))
     for frame in (read(store.uri), query('SELECT host AS "[u]h\x1b" FROM flags', store.uri)):
         text = printed(frame, roles=roles, width=200)

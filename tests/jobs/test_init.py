@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs import check, init
-from jobs.infer import Inferred, infer
-from jobs.spec import load
+from jobs.inference.roles import Inferred, infer
+from jobs.spec.spec import load
 from models.refusal import Refusal
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DATA = ROOT.parent / "shared" / "data"
 ROWS = 400
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from jobs.__main__ import app
 from jobs.leaderboard import leaderboard, table_of
-from jobs.spec import DayRange, Spec, load
+from jobs.spec.spec import DayRange, Spec, load
 from models.refusal import Refusal
 
 DAYS = ("2026-01-01", "2026-01-02", "2026-01-03")

@@ -59,7 +59,7 @@ def test_a_program_that_reads_json_does_not_read_what_ray_prints_of_its_nodes() 
 import sys
 sys.argv.append("--json")
 from jobs import __main__, command_line
-from cluster.session import session
+from cluster.runtime.session import session
 import ray
 from ray._private.utils import publish_error_to_driver
 

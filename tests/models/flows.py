@@ -15,8 +15,8 @@ from models.columns import (
     Port,
     Timestamp,
 )
-from models.encoder import Encoder
-from models.encoder_fit import EncoderFit
+from models.encoding.encoder import Encoder
+from models.encoding.fit import EncoderFit
 
 COLUMNS: tuple[FeatureColumn, ...] = (
     Numeric("duration", scale="robust", log1p=True),

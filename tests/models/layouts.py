@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.detector import Batch, CategoryInput, Layout, NumericInput, SignalInput, TokenInput
+from models.batch import Batch, CategoryInput, Layout, NumericInput, SignalInput, TokenInput
 
 
 @dataclass(frozen=True)

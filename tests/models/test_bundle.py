@@ -14,7 +14,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import catalog
 from models.bundle import (
     CALIBRATION,
     DETECTOR,
@@ -26,10 +25,11 @@ from models.bundle import (
     read_directory,
     write_directory,
 )
-from models.encoder import Encoder
+from models.detectors.catalog import CATALOG
+from models.encoding.encoder import Encoder
 from models.refusal import Refusal
-from models.sketch import ScoreSketch
-from models.threshold import Calibration, Quantile, choose
+from models.scores.sketch import ScoreSketch
+from models.scores.threshold import Calibration, Quantile, choose
 from tests.models.flows import batch_of, fit, flows
 
 Files = dict[str, bytes]
@@ -49,7 +49,7 @@ def trained(name: str) -> Bundle:
     table = flows()
     encoder = fit(table)
     torch.manual_seed(0)
-    detector = catalog.build(name, encoder.layout, OPTIONS.get(name, {}))
+    detector = CATALOG.build(name, encoder.layout, OPTIONS.get(name, {}))
     batch = encoder(encoder.extract(batch_of(table)))
     if detector.learns != "gradient":
         detector.fit(batch, seed=0)
@@ -95,9 +95,9 @@ def nothing(document: dict[str, Any]) -> None:
     del document
 
 
-@pytest.mark.parametrize("name", sorted(catalog.CATALOG))
+@pytest.mark.parametrize("name", sorted(CATALOG))
 def test_an_opened_bundle_scores_as_the_one_that_was_saved(name: str) -> None:
-    if lacking := catalog.CATALOG[name].unfit(fit(flows()).layout):
+    if lacking := CATALOG[name].unfit(fit(flows()).layout):
         pytest.skip(f"flows are a table: {lacking}")
     saved = trained(name)
     opened = open_bundle(saved.to_files(), expected=saved.id)

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from cluster.session import session
-from jobs import demo
-from jobs.exposition import Places, told
-from jobs.spec import Spec, load
+from cluster.runtime.session import session
+from jobs.demo import data as demo
+from jobs.monitoring.endpoint import Places, told
+from jobs.spec.spec import Spec, load
 from jobs.train import train
 
 SPECS = Path(__file__).parents[2] / "specs"

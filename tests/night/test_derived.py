@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from jobs.derive import DERIVED
+from jobs.input_rows import DERIVED
 from jobs.nightly import nightly
 from jobs.plan import plan
 from jobs.score import score
-from jobs.spec import load
+from jobs.spec.spec import load
 from tests.night.conftest import DAYS, write_spec
 
 DAY = DAYS[5]

@@ -13,15 +13,17 @@ from typing import Any
 
 import pytest
 
-from cluster.lake import schemas, splitting
-from cluster.lake.journal import Journal
-from cluster.lake.splitting import Split, Task
-from cluster.lake.store import Store
-from cluster.lake.table import LakeTable
-from cluster.resources import ActorPlan
-from cluster.scoring import ATTEMPTS, QUARANTINE, RUNS, Scorer, ScoringJob
+from cluster.lake.input import splits as splitting
+from cluster.lake.input.splits import Split, Task
+from cluster.lake.output import schemas
+from cluster.lake.output.journal import Journal
+from cluster.lake.output.schemas import QUARANTINE, RUNS
+from cluster.lake.output.table import LakeTable
+from cluster.lake.storage.opening import open_store
+from cluster.runtime.resources import ActorPlan
+from cluster.scoring.scorer import ATTEMPTS, Scorer, ScoringJob
 from jobs.score import open_run
-from jobs.spec import load
+from jobs.spec.spec import load
 from tests.night.conftest import DAYS, cut_into_files, watch_at
 from tests.night.test_score import DAY, committed, oracle
 
@@ -97,7 +99,7 @@ def test_a_file_that_kills_its_actor_takes_no_other_file_of_its_task_along(
 ) -> None:
     spec = load(watch_at(trained, tmp_path))
     files = cut_into_files(Path(spec.input.uri) / f"day={DAY}", 8)
-    output = Store.open(spec.output.uri)
+    output = open_store(spec.output.uri)
     run = open_run(spec, DAY, output)
     splits = splitting.cut(run.snapshot, 10**6, 2**30)
     (task,) = splitting.group(splits, 10**6, 2**30)
@@ -143,7 +145,7 @@ def test_a_run_that_finds_its_day_taken_leaves_all_tables_to_the_winner(
 ) -> None:
     path = watch_at(trained, tmp_path)
     spec = load(path)
-    output = Store.open(spec.output.uri)
+    output = open_store(spec.output.uri)
     driver = start("score", str(path), "--day", DAY)
     while not list(Path(output.uri).glob("_runs/*/plan.json")):
         with pytest.raises(subprocess.TimeoutExpired):  # it has not ended yet

@@ -7,25 +7,26 @@ import pyarrow.dataset as ds
 import pytest
 import torch
 
-from cluster.lake.registry import Registry
-from cluster.lake.store import Store
-from cluster.scoring import REGISTRY
-from jobs.fine_tuning import start_of
-from jobs.spec import Spec, load
+from cluster.lake.output.schemas import REGISTRY
+from cluster.lake.registry.registry import Registry
+from cluster.lake.storage.opening import open_store
+from jobs.spec.spec import Spec, load
 from jobs.threshold import new_threshold
 from jobs.train import train
-from models import catalog
+from jobs.training.warm_start import start_of
 from models.bundle import Bundle, open_bundle
-from models.encoder_fit import EncoderFit
-from models.learning import TrainingOptions, learn, scored
+from models.detectors.catalog import CATALOG
+from models.encoding.fit import EncoderFit
 from models.refusal import Refusal
-from models.sketch import ScoreSketch
-from models.threshold import Calibration
+from models.scores.sketch import ScoreSketch
+from models.scores.threshold import Calibration
+from models.training.loop import learn, scored
+from models.training.options import TrainingOptions
 from tests.night.conftest import DAYS, write_spec
 
 
 def registry_of(spec: Spec) -> Registry:
-    return Registry(Store.open(spec.output.uri).child(REGISTRY))
+    return Registry(open_store(spec.output.uri).child(REGISTRY))
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def champion(data: Path, tmp_path: Path) -> Spec:
     encoder = fit.finish().eval()
     batch = encoder(encoder.extract(rows))
     torch.manual_seed(0)
-    detector = catalog.build("autoencoder", encoder.layout, spec.detector.options)
+    detector = CATALOG.build("autoencoder", encoder.layout, spec.detector.options)
     learned = learn(detector, batch, batch, TrainingOptions(epochs=2))
     scores = ScoreSketch()
     scores.update(scored(detector, batch).numpy())

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from cluster.lake.store import Store
-from jobs.spec import load
+from cluster.lake.storage.opening import open_store
+from jobs.spec.spec import load
 from tests.night.conftest import DAYS, write_spec
 from tests.night.test_faults import start
 
@@ -14,7 +14,7 @@ DAY = DAYS[5]
 def test_a_night_on_s3_trains_scores_commits_and_is_done_once(
     data: Path, tmp_path: Path, s3_uri: str
 ) -> None:
-    lake = Store.open(s3_uri)
+    lake = open_store(s3_uri)
     for path in sorted((data / "flows").rglob("*.parquet")):
         lake.put(f"flows/{path.relative_to(data / 'flows').as_posix()}", path.read_bytes())
     spec_path = write_spec(tmp_path, f"{s3_uri}/flows", f"{s3_uri}/out")
@@ -29,5 +29,5 @@ def test_a_night_on_s3_trains_scores_commits_and_is_done_once(
     assert [day["day"] for day in first["days"]] == [DAY]
     assert first["days"][0]["rows"] == first["days"][0]["scored"]
     assert second == {"trained": None, "days": [], "failed": {}}
-    reports = Store.open(load(spec_path).output.uri).child("reports")
+    reports = open_store(load(spec_path).output.uri).child("reports")
     assert {o.key for o in reports.list()} >= {"index.html", f"day={DAY}/run_card.html"}

@@ -9,21 +9,21 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from cluster.lake import snapshot
-from cluster.lake.registry import Registry
-from cluster.lake.store import Store
-from cluster.scoring import QUARANTINE, REGISTRY, SCORES
+from cluster.lake.input import snapshot
+from cluster.lake.input.splits import plan_tasks
+from cluster.lake.output.schemas import QUARANTINE, REGISTRY, SCORES
+from cluster.lake.registry.registry import Registry
+from cluster.lake.storage.opening import open_store
 from jobs import flags
-from jobs.days import plan_tasks
+from jobs.alerting.webhook import ALLOWED
 from jobs.nightly import backfill, nightly
 from jobs.score import score
-from jobs.spec import DayRange, Spec, load
-from jobs.spec_sections import Alert
+from jobs.spec.sections import Alert
+from jobs.spec.spec import DayRange, Spec, load
 from jobs.threshold import change
-from jobs.webhook import ALLOWED
 from models.bundle import open_bundle
 from models.refusal import Refusal
-from models.threshold import Threshold
+from models.scores.threshold import Threshold
 from tests.night.conftest import DAYS, cut_into_files, watch_at
 from tests.night.oracle import flagged_ids
 from tests.receiver import receiving
@@ -36,7 +36,7 @@ def day_folder(spec: Spec, day: str = DAY) -> Path:
 
 
 def oracle(spec: Spec, day: str = DAY) -> dict[str, float]:
-    registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
+    registry = Registry(open_store(spec.output.uri).child(REGISTRY))
     entry = registry.champion_or_refuse()
     threshold = Threshold.from_json(registry.threshold(entry.threshold)).value
     bundle = open_bundle(registry.files(entry.bundle))
@@ -238,7 +238,7 @@ def test_every_row_has_a_score_where_the_spec_asks_for_all(
 
 
 def _threshold(spec: Spec) -> float:
-    registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
+    registry = Registry(open_store(spec.output.uri).child(REGISTRY))
     entry = registry.champion_or_refuse()
     return Threshold.from_json(registry.threshold(entry.threshold)).value
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from jobs import flags
 from jobs.score import score
-from jobs.spec import load
+from jobs.spec.spec import load
 from jobs.train import train
 from tests.models.media import image_bytes, mixed
 

@@ -15,18 +15,18 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.lake.store import Store
-from cluster.lake.table import counter
-from jobs.exposition import Places, exposed, told
-from jobs.measures import Measure
+from cluster.lake.output.table import counter
+from cluster.lake.storage.opening import open_store
+from jobs.monitoring.endpoint import Places, exposed, told
+from jobs.monitoring.metric_names import Measure
+from jobs.monitoring.watch_status import Standing
 from jobs.score import Receipt, score
-from jobs.spec import Spec, load
-from jobs.standing import Standing
+from jobs.spec.spec import Spec, load
 from tests.conftest import free_port
+from tests.infra.observability import manifests
+from tests.jobs.monitoring.test_endpoint import Series, scraped, series
 from tests.night.conftest import watch_at
 from tests.night.test_score import DAY, spoil
-from tests.observability import manifests
-from tests.observability.test_exposition import Series, scraped, series
 
 GATES = {"flag_rate": [0, 0.5], "quarantine_rate": 0.5, "volume": None}
 
@@ -196,4 +196,4 @@ def test_a_day_that_a_gate_refuses_is_a_run_that_failed(spoilt: Spec) -> None:
     assert answers[-1][f"anomaray_day_committed{label}"] == 0
     assert answers[-1][f"anomaray_quarantine_ratio{label}"] > 0
     assert answers[-1][f"anomaray_last_commit_timestamp_seconds{label}"] == 0
-    assert counter(Store.open(strict.output.uri).child("flags"), DAY) == 0
+    assert counter(open_store(strict.output.uri).child("flags"), DAY) == 0

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster.lake.registry import Registry
-from cluster.lake.store import Store
-from cluster.scoring import REGISTRY
-from jobs.spec import load
+from cluster.lake.output.schemas import REGISTRY
+from cluster.lake.registry.registry import Registry
+from cluster.lake.storage.opening import open_store
+from jobs.spec.spec import load
 from jobs.train import train
 from jobs.tune import tune
 from models.bundle import open_bundle
@@ -55,7 +55,7 @@ def test_auto_trains_the_winner_and_the_bundle_says_why(
     auto = {"name": "auto", "budget_seconds": 1e-6, "rows": 500}
     spec = load(write_spec(tmp_path, data / "flows", tmp_path / "out", detector=auto))
     made = train(spec, workers=1)
-    registry = Registry(Store.open(spec.output.uri).child(REGISTRY))
+    registry = Registry(open_store(spec.output.uri).child(REGISTRY))
     bundle = open_bundle(registry.files(made.bundle))
     chosen = bundle.metadata["chosen"]
     assert chosen["winner"] == bundle.detector_name

@@ -11,11 +11,11 @@ from typing import Any
 
 import ray
 
-from cluster.lake.splitting import Split
-from cluster.nodes import nodes
-from cluster.resources import ActorPlan, plan_actors
-from cluster.session import session
-from cluster.stream import Pool, SplitWorker, stream
+from cluster.lake.input.splits import Split
+from cluster.runtime.nodes import nodes
+from cluster.runtime.resources import ActorPlan, plan_actors
+from cluster.runtime.session import session
+from cluster.splits.stream import Pool, SplitWorker, stream
 
 
 class Slow(SplitWorker):

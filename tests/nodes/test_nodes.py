@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from cluster.shipping import ROOT
+from cluster.runtime.shipping import ROOT
 from tests.nodes.conftest import Training
 from tests.nodes.faults import FAULTS, KILLED_SCORER, Fault
 from tests.nodes.machines import Machines, driver_environment

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
-from cluster.lake.registry import Registry
-from cluster.lake.store import Store
-from cluster.scoring import FLAGS, REGISTRY, RUNS
-from jobs import demo
+from cluster.lake.output.schemas import FLAGS, REGISTRY, RUNS
+from cluster.lake.registry.registry import Registry
+from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.store import Store
+from jobs.demo import data
 from models.bundle import Bundle, open_bundle
 from tests.faults.lake import plain_environment
 from tests.faults.processes import Command
@@ -52,7 +53,7 @@ class Watch:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        demo.write(folder, days=6, first_day=date(2026, 1, 1), scale=0.08)
+        data.write(folder, days=6, first_day=date(2026, 1, 1), scale=0.08)
         cut_into_files(folder / "flows" / f"day={DAY}", FILES)
         self.trained: Path | None = None
         self.flags = pa.table({})
@@ -103,9 +104,9 @@ class Watch:
         source, uri = self.folder / "flows", f"{folder}/out"
         if bucket:
             uri = f"s3://{bucket}/{name}/out"
-            _copy(source, Store.open(f"s3://{bucket}/flows"))
+            _copy(source, open_store(f"s3://{bucket}/flows"))
         if self.trained and learned:
-            _copy(self.trained, Store.open(uri))
+            _copy(self.trained, open_store(uri))
         spec = write_spec(
             folder,
             f"s3://{bucket}/flows" if bucket else source,
@@ -113,7 +114,7 @@ class Watch:
             training=_TRAINING,
             threshold=_THRESHOLD,
         )
-        return Trial(self, folder, spec, Store.open(uri))
+        return Trial(self, folder, spec, open_store(uri))
 
 
 def receipt(command: Command) -> dict[str, Any]:

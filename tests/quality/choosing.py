@@ -22,11 +22,13 @@ from scipy.stats import rankdata, spearmanr
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from models import catalog
-from models.choosing import AutoConfig, Candidate, candidates, choose
-from models.detector import Batch, Detector, Layout
-from models.learning import TrainingOptions, learn, scored
-from models.planted import KINDS
+from models.batch import Batch, Layout
+from models.detectors.catalog import CATALOG
+from models.detectors.detector import Detector
+from models.selection.auto import AutoConfig, Candidate, candidates, choose
+from models.selection.synthetic_anomalies import KINDS
+from models.training.loop import learn, scored
+from models.training.options import TrainingOptions
 from tests.quality.few_labels import CHOSEN_ON, CONFIRMED_ON, DATA, encoded, halves
 
 
@@ -57,7 +59,7 @@ def cut(name: str, seed: int, clean: bool) -> Rows:
 def truth(rows: Rows, candidate: Candidate, training: TrainingOptions) -> tuple[Detector, Tensor]:
     """The candidate, trained, and its scores of the test rows."""
     torch.manual_seed(training.seed)
-    detector = catalog.build(candidate.name, rows.layout, candidate.options)
+    detector = CATALOG.build(candidate.name, rows.layout, candidate.options)
     learned, held_back = (part._replace(label=None) for part in (rows.learned, rows.held_back))
     learn(detector, learned, held_back, training)
     return detector, scored(detector, rows.tested)

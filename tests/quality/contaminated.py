@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from jobs.spec import load
-from models import catalog
+from jobs.spec.spec import load
 from models.columns import FeatureColumn, Numeric
-from models.encoder import Encoder
-from models.encoder_fit import EncoderFit
-from models.learning import TrainingOptions, learn, scored
+from models.detectors.catalog import CATALOG
+from models.encoding.encoder import Encoder
+from models.encoding.fit import EncoderFit
+from models.training.loop import learn, scored
+from models.training.options import TrainingOptions
 from tests.quality.few_labels import DATA
 
 SETS = ("nsl_kdd", "annthyroid", "cardio", "magic_gamma", "mammography", "pendigits", "shuttle")
@@ -70,7 +71,7 @@ def figures(
         inputs, test = encoder(raw), encoder(asked)
     held = int(len(learned) * _HELD_BACK)
     torch.manual_seed(training.seed)
-    built = catalog.build(detector, encoder.layout, {})
+    built = CATALOG.build(detector, encoder.layout, {})
     learn(built, inputs.take(slice(held, None)), inputs.take(slice(held)), training)
     scores, truth = scored(built, test).numpy(), tested["label"].to_numpy()
     return float(roc_auc_score(truth, scores)), float(average_precision_score(truth, scores))

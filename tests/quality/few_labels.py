@@ -21,12 +21,13 @@ import pyarrow.parquet as pq
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from models import catalog
+from models.batch import Batch
 from models.columns import Numeric
-from models.detector import Batch
-from models.encoder import Encoder
-from models.encoder_fit import EncoderFit
-from models.learning import TrainingOptions, learn, scored
+from models.detectors.catalog import CATALOG
+from models.encoding.encoder import Encoder
+from models.encoding.fit import EncoderFit
+from models.training.loop import learn, scored
+from models.training.options import TrainingOptions
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 # Defaults were chosen on the first half, and confirmed on the second.
@@ -98,7 +99,7 @@ def figures(
     order = torch.arange(len(known))
     learned = rows.take((order >= held) | (known > 0.5))
     torch.manual_seed(training.seed)
-    built = catalog.build(detector, encoder.layout, options)
+    built = CATALOG.build(detector, encoder.layout, options)
     learn(built, learned, held_back, training)
     scores = scored(built, tested).numpy()
     truth = tested.label.numpy()

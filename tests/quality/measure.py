@@ -11,14 +11,17 @@ import pyarrow as pa
 import torch
 from sklearn.metrics import precision_recall_curve
 
-from jobs import metrics
-from models import catalog
-from models.choosing import AUTO, HELD_BACK_ROWS, AutoConfig, Candidate, choose
-from models.detector import Batch, Detector, Layout, joined
-from models.encoder import Encoder
-from models.encoder_fit import EncoderFit
-from models.learning import TrainingOptions, learn, scored
+from models.batch import Batch, Layout, joined
+from models.detectors.catalog import CATALOG
+from models.detectors.detector import Detector
+from models.detectors.options import checked
+from models.encoding.encoder import Encoder
+from models.encoding.fit import EncoderFit
 from models.refusal import Refusal
+from models.scores import quality as metrics
+from models.selection.auto import AUTO, HELD_BACK_ROWS, AutoConfig, Candidate, choose
+from models.training.loop import learn, scored
+from models.training.options import TrainingOptions
 from tests.quality.protocol import Trial
 
 # Share of the training rows that is held back for the validation loss and the calibration.
@@ -91,7 +94,7 @@ def _measured(
     if detector_name == AUTO:
         candidate = _chosen(encoder.layout, rows, options, training)
     torch.manual_seed(seed)
-    detector = catalog.build(candidate.name, encoder.layout, candidate.options)
+    detector = CATALOG.build(candidate.name, encoder.layout, candidate.options)
     learned, held_back = _parts(detector, rows, seed)
 
     def within(epoch: int, loss: float) -> None:
@@ -152,7 +155,7 @@ def _chosen(
     layout: Layout, rows: Batch, options: dict[str, Any], training: TrainingOptions
 ) -> Candidate:
     """What `detector: auto` chooses where a filter leaves rows labelled normal only."""
-    config: AutoConfig = catalog.checked(AutoConfig, AUTO, options)
+    config: AutoConfig = checked(AutoConfig, AUTO, options)
     learned, held_back = _split(rows._replace(label=torch.zeros(len(rows.numeric))), training.seed)
     learned, held_back = learned.take(slice(config.rows)), held_back.take(slice(HELD_BACK_ROWS))
     return choose(layout, learned, held_back, config, training).winner

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.columns import FeatureColumn
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DATA = ROOT.parent / "shared" / "data"
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
 
-from models.detector import Batch, Layout, SignalInput
+from models.batch import Batch, Layout, SignalInput
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 

@@ -19,11 +19,12 @@ import numpy.typing as npt
 import torch
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from models.catalog import build
-from models.learning import TrainingOptions, learn, scored
-from models.severity import Severity
-from models.sketch import ScoreSketch
-from models.threshold import Calibration
+from models.detectors.catalog import CATALOG
+from models.scores.severity import Severity
+from models.scores.sketch import ScoreSketch
+from models.scores.threshold import Calibration
+from models.training.loop import learn, scored
+from models.training.options import TrainingOptions
 from tests.quality import nab
 from tests.quality.sequence_sets import SERIES_SETS, Task
 
@@ -54,7 +55,7 @@ def judged(detector: str, task: Task, options: TrainingOptions) -> Result:
     """A detector with its defaults, trained and asked."""
     start = time.perf_counter()
     torch.manual_seed(options.seed)
-    model = build(detector, task.layout, {})
+    model = CATALOG.build(detector, task.layout, {})
     learn(model, task.train, task.held_back, options)
     trained = time.perf_counter()
     scores = scored(model, task.test).double().numpy()

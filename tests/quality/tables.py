@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from jobs.spec import load
+from jobs.spec.spec import load
 from models.columns import FeatureColumn, Numeric
 from tests.quality.protocol import (
     ON_TABLES,

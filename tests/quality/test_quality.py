@@ -16,9 +16,9 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner
 
-from models.catalog import CATALOG
 from models.columns import Numeric
-from models.learning import TrainingOptions
+from models.detectors.catalog import CATALOG
+from models.training.options import TrainingOptions
 from tests.quality import published, report, results, summary
 from tests.quality.__main__ import app
 from tests.quality.measure import Result, measure

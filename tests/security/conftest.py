@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from cluster.lake.signatures import make_key
-from jobs import console
+from cluster.lake.registry.signatures import make_key
 from jobs.__main__ import app
+from jobs.terminal import console
 from tests.security import hostile
 
 ROOT = Path(__file__).parents[2]

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.lake import limits, reading, snapshot, splitting
-from cluster.lake.reading import UnreadableFile
-from cluster.lake.store import Store
-from tests.lake.parquet_files import encoded, numbered
+from cluster.lake.input import limits, reading, snapshot, splits
+from cluster.lake.input.reading import UnreadableFile
+from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.store import Store
+from tests.cluster.lake.parquet_files import encoded, numbered
 from tests.security import footers
 
 MB = 1024**2
@@ -146,13 +147,13 @@ def large_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setattr(limits, "BATCH_BYTES", 4 * MB)
     texts = [f"{i:06}" * (MB // 6) for i in range(40)]
     table = pa.table({"n": range(40), "text": texts})
-    store = Store.open(str(tmp_path / "lake"))
+    store = open_store(str(tmp_path / "lake"))
     store.put("a.parquet", encoded(table, compression="none", use_dictionary=False))
     return store
 
 
 def test_rows_of_a_megabyte_come_in_batches_of_few(large_rows: Store) -> None:
-    (split,) = splitting.cut(snapshot.take(large_rows.uri, None, "all"), 1000, 10**9)
+    (split,) = splits.cut(snapshot.take(large_rows.uri, None, "all"), 1000, 10**9)
     found = list(reading.read(large_rows, split, ("n", "text"), 64))
     assert max(rows.batch.num_rows for rows in found) <= 4
     assert [n for rows in found for n in rows.batch.column("n").to_pylist()] == list(range(40))
@@ -161,9 +162,9 @@ def test_rows_of_a_megabyte_come_in_batches_of_few(large_rows: Store) -> None:
 
 
 def test_a_bomb_put_in_place_of_a_file_after_the_snapshot_is_not_read(tmp_path: Path) -> None:
-    store = Store.open(str(tmp_path))
+    store = open_store(str(tmp_path))
     store.put("a.parquet", encoded(numbered(10)))
-    (split,) = splitting.cut(snapshot.take(store.uri, None, "all"), 1000, 10**9)
+    (split,) = splits.cut(snapshot.take(store.uri, None, "all"), 1000, 10**9)
     store.put("a.parquet", footers.wide(100_000))
     now = store.stat("a.parquet").version
     with pytest.raises(UnreadableFile, match="longer list") as told:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import structlog
 
-from jobs.console import configure_logs
+from jobs.terminal.console import configure_logs
 from tests.browser.test_run_card import CHROMIUM, Visit
 from tests.browser.test_run_card import browser as browser
 from tests.security import hostile

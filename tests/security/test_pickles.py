@@ -12,12 +12,13 @@ import pytest
 import ray.data  # registers the Arrow types that unpickle, as it does in every actor
 import torch
 
-from cluster.lake import reading, snapshot, splitting
-from cluster.lake.store import Store
+from cluster.lake.input import reading, snapshot, splits
+from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.store import Store
 from jobs import init
 from models.bundle import CALIBRATION, DETECTOR, ENCODER, MANIFEST, open_bundle
 from models.refusal import Refusal
-from tests.lake.parquet_files import encoded
+from tests.cluster.lake.parquet_files import encoded
 from tests.models.test_bundle import forged, nothing, trained
 
 assert ray.data
@@ -50,7 +51,7 @@ def column(name: str, kind: pa.DataType, values: list[Any], said: bytes) -> pa.T
 
 def read(store: Store, names: list[str]) -> pa.Table:
     taken = snapshot.take(store.uri, None, "all")
-    (split,) = splitting.cut(taken, 10**6, 10**9)
+    (split,) = splits.cut(taken, 10**6, 10**9)
     return pa.Table.from_batches([rows.batch for rows in reading.read(store, split, names, 64)])
 
 
@@ -68,7 +69,7 @@ def test_the_attack_works_on_whoever_reads_the_file_as_it_is(tmp_path: Path) -> 
 
 
 def test_pickled_objects_in_a_column_are_read_as_bytes(tmp_path: Path, marker: Path) -> None:
-    store = Store.open(str(tmp_path / "lake"))
+    store = open_store(str(tmp_path / "lake"))
     table = pickled_objects(marker)
     store.put("a.parquet", encoded(table.append_column("n", [[1.5, 2.5, 3.5]])))
     assert snapshot.take(store.uri, None, "all").schema.field("x").type == pa.binary()
@@ -92,7 +93,7 @@ def test_pickled_objects_inside_of_lists_and_structs_are_read_as_bytes(
         "map": (pa.map_(pa.string(), inner.with_name("value")), [("a", payload)]),
     }
     arrays = [pa.array([value, value], kind) for kind, value in kinds.values()]
-    store = Store.open(str(tmp_path / "lake"))
+    store = open_store(str(tmp_path / "lake"))
     store.put("a.parquet", encoded(pa.table(arrays, names=list(kinds))))
     found = read(store, list(kinds))
     assert found.to_pylist() == [{name: value for name, (_, value) in kinds.items()}] * 2
@@ -115,7 +116,7 @@ def test_a_tensor_type_is_told_nothing_that_it_unpickles(
         ),
     }
     kind, value = kinds[name]
-    store = Store.open(str(tmp_path / "lake"))
+    store = open_store(str(tmp_path / "lake"))
     store.put("a.parquet", encoded(column(f"ray.data.{name}", kind, [value], said)))
     taken = snapshot.take(store.uri, None, "all")
     assert [file.rule for file in taken.rejected] in (["unreadable"], [])
@@ -124,7 +125,7 @@ def test_a_tensor_type_is_told_nothing_that_it_unpickles(
 
 
 def test_the_type_that_arrow_once_unpickled_is_read_as_bytes(tmp_path: Path, marker: Path) -> None:
-    store = Store.open(str(tmp_path / "lake"))
+    store = open_store(str(tmp_path / "lake"))
     said = pickle.dumps(Payload(marker))
     store.put("a.parquet", encoded(column("arrow.py_extension_type", pa.binary(), [b"a"], said)))
     assert read(store, ["x"]).to_pydict() == {"x": [b"a"]}
@@ -136,7 +137,7 @@ def test_ray_is_told_not_to_unpickle_whatever_the_environment_says() -> None:
 
 def test_a_first_look_at_a_file_unpickles_nothing(tmp_path: Path, marker: Path) -> None:
     table = pickled_objects(marker).append_column("n", [[1.5, 2.5, 3.5]])
-    Store.open(str(tmp_path / "lake")).put("a.parquet", encoded(table))
+    open_store(str(tmp_path / "lake")).put("a.parquet", encoded(table))
     assert "n:" in init.init(str(tmp_path / "lake"))
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster.lake import snapshot
-from cluster.lake.registry import Registry
-from cluster.lake.store import Missing, Store
-from jobs.spec import SpecRefused, load
+from cluster.lake.input import snapshot
+from cluster.lake.registry.registry import Registry
+from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.store import Missing
+from jobs.spec.spec import SpecRefused, load
 from models.refusal import Refusal
-from tests.lake.parquet_files import encoded, numbered
+from tests.cluster.lake.parquet_files import encoded, numbered
 from tests.security import hostile
 
 WAYS_OUT = (
@@ -40,7 +41,7 @@ def lake(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("key", WAYS_OUT)
 def test_no_key_leads_out_of_a_store(key: str, lake: Path) -> None:
-    store = Store.open(str(lake))
+    store = open_store(str(lake))
     for use in (
         store.stat,
         store.read,
@@ -82,15 +83,15 @@ def test_a_day_that_is_a_link_out_of_the_input_is_not_followed(lake: Path) -> No
 
 def test_nothing_is_written_or_read_through_a_link_out_of_the_output(lake: Path) -> None:
     (lake / "flags").symlink_to(lake.parent / "other")
-    store = Store.open(str(lake)).child("day=1")
+    store = open_store(str(lake)).child("day=1")
     assert store.exists("a.parquet")
     for use in (
-        lambda: Store.open(str(lake)).put("flags/x", b""),
-        lambda: Store.open(str(lake)).create("flags/x", b""),
-        lambda: Store.open(str(lake)).read("flags/a.parquet"),
-        lambda: Store.open(str(lake)).delete("flags/a.parquet"),
-        lambda: Store.open(str(lake)).child("flags"),
-        lambda: Store.open(str(lake)).list(),
+        lambda: open_store(str(lake)).put("flags/x", b""),
+        lambda: open_store(str(lake)).create("flags/x", b""),
+        lambda: open_store(str(lake)).read("flags/a.parquet"),
+        lambda: open_store(str(lake)).delete("flags/a.parquet"),
+        lambda: open_store(str(lake)).child("flags"),
+        lambda: open_store(str(lake)).list(),
     ):
         with pytest.raises(Refusal, match="a link that leads out of"):
             use()
@@ -103,7 +104,7 @@ def test_a_pipe_in_a_lake_is_set_aside_and_not_waited_for(lake: Path) -> None:
     taken = snapshot.take(str(lake), "day", "1")
     found = [(file.key, file.rule) for file in taken.rejected]
     assert found == [("day=1/pipe.parquet", "empty_file")]
-    store = Store.open(str(lake))
+    store = open_store(str(lake))
     for use in (store.open_parquet, store.read, store.stat):
         with pytest.raises(Missing):
             use("day=1/pipe.parquet")
@@ -118,7 +119,7 @@ def test_a_store_that_is_itself_a_link_is_used_and_links_inside_are_followed(lak
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", "a\\b", "a\nb"])
 def test_no_id_leads_out_of_a_registry(name: str, lake: Path) -> None:
-    registry = Registry(Store.open(str(lake)))
+    registry = Registry(open_store(str(lake)))
     for use in (registry.files, registry.threshold, lambda name: registry.promote(name, "t")):
         with pytest.raises(Refusal):
             use(name)
@@ -139,7 +140,7 @@ def test_no_id_leads_out_of_a_registry(name: str, lake: Path) -> None:
 )
 def test_no_place_but_a_path_or_s3_is_opened(uri: str) -> None:
     with pytest.raises(Refusal):
-        Store.open(uri).list()
+        open_store(uri).list()
 
 
 @pytest.mark.parametrize("uri", ["https://evil.example/x", "s3://key:secret@bucket/x", "x\ny"])

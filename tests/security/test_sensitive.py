@@ -17,11 +17,11 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 
-from cluster import distinct
-from cluster.lake.signatures import make_key
-from cluster.sensitive import Disguise, Secret, keyed, masked, secret_of
+from cluster.lake.registry.signatures import make_key
+from cluster.scoring.disguise import Disguise, Secret, keyed, masked, secret_of
+from cluster.splits import key_sample
 from jobs import check
-from jobs.spec import SpecRefused, load
+from jobs.spec.spec import SpecRefused, load
 from models.columns import Roles
 from models.refusal import Refusal
 from tests.security import hostile
@@ -129,8 +129,8 @@ def test_a_node_with_another_key_does_not_score() -> None:
 
 def test_hashes_of_secret_ids_cannot_be_undone_or_tried_out() -> None:
     ids = [pa.array([hostile.ACCOUNT, hostile.ACCOUNT + 1, hostile.ACCOUNT])]
-    plain, under = distinct.hashes(ids), distinct.hashes(ids, "0123456789abcdef")
-    other = distinct.hashes(ids, "fedcba9876543210")
+    plain, under = key_sample.hashes(ids), key_sample.hashes(ids, "0123456789abcdef")
+    other = key_sample.hashes(ids, "fedcba9876543210")
     assert under[0] == under[2] != under[1]
     assert not np.isin(under, [*plain, *other]).any()
 

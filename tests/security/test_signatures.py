@@ -12,20 +12,20 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from typer.testing import CliRunner
 
-from cluster.lake import schemas
-from cluster.lake.registry import Registry
-from cluster.lake.signatures import load_key, make_key
-from cluster.lake.store import Store
-from cluster.lake.table import LakeTable
-from jobs import bundles, threshold
+from cluster.lake.output import schemas
+from cluster.lake.output.table import LakeTable
+from cluster.lake.registry.registry import Registry
+from cluster.lake.registry.signatures import load_key, make_key
+from cluster.lake.storage.opening import open_store
+from jobs import registry, threshold
 from jobs.__main__ import app
 from jobs.champion import champion_of, need_newest, signer_of
-from jobs.spec import Spec, load
-from jobs.spec_sections import QuantileThreshold
-from jobs.spec_yaml import SpecRefused
+from jobs.spec.sections import QuantileThreshold
+from jobs.spec.source import SpecRefused
+from jobs.spec.spec import Spec, load
 from models.bundle import Bundle
 from models.refusal import Refusal
-from models.threshold import Quantile, Threshold
+from models.scores.threshold import Quantile, Threshold
 from tests.models.test_bundle import trained
 from tests.security import hostile
 
@@ -37,7 +37,7 @@ class Watch:
         self.folder = folder
         self.key_file = folder / "signing.pem"
         self.key = make_key(self.key_file)
-        self.registry = Registry(Store.open(str(folder / "out" / "registry")))
+        self.registry = Registry(open_store(str(folder / "out" / "registry")))
         self.first, self.second = self.add("pca"), self.add("isolation_forest")
 
     def add(self, detector: str) -> Bundle:
@@ -53,7 +53,7 @@ class Watch:
         return load(path)
 
     def promote(self, bundle: Bundle, key_file: Path | None = None) -> None:
-        bundles.promote(self.spec(), bundle.id, sign_with=key_file or self.key_file)
+        registry.promote(self.spec(), bundle.id, sign_with=key_file or self.key_file)
 
     def change(self, number: int, change: Callable[[dict[str, Any]], None]) -> None:
         """Change an entry, as whoever can write to the registry may."""
@@ -80,7 +80,7 @@ def test_what_the_right_key_signed_is_let_in(watch: Watch) -> None:
     watch.promote(watch.first)
     watch.promote(watch.second)
     assert watch.open() == watch.second.id
-    bundles.rollback(watch.spec(), sign_with=watch.key_file)
+    registry.rollback(watch.spec(), sign_with=watch.key_file)
     assert watch.open() == watch.first.id
     looser = QuantileThreshold(policy="quantile", contamination=0.2)
     spec = watch.spec().model_copy(update={"threshold": looser})
@@ -191,7 +191,7 @@ def test_a_rollback_signs_nothing_that_was_not_signed(watch: Watch) -> None:
     watch.promote(watch.second)
     watch.change(1, lambda entry: entry.update(signature=None))
     with pytest.raises(Refusal, match="champion 1 is not signed"):
-        bundles.rollback(watch.spec(), sign_with=watch.key_file)
+        registry.rollback(watch.spec(), sign_with=watch.key_file)
 
 
 def test_a_spec_can_name_the_oldest_champion_that_it_lets_in(watch: Watch) -> None:
@@ -204,7 +204,7 @@ def test_an_earlier_champion_is_refused_once_flags_of_a_later_one_are_committed(
 ) -> None:
     watch.promote(watch.first)
     entry = champion_of(watch.spec(), watch.registry).entry
-    table = LakeTable(Store.open(str(watch.folder / "flags")), schemas.QUARANTINE, "flags")
+    table = LakeTable(open_store(str(watch.folder / "flags")), schemas.QUARANTINE, "flags")
     need_newest(watch.spec(), entry, table)
     table.commit("2026-01-01", "run-1", "digest", [], None, {"champion": "2"})
     table.commit("2026-01-02", "run-2", "digest", [], None, {})

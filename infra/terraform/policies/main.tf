@@ -62,22 +62,22 @@ locals {
     trainer = [
       local.list.trainer,
       { Sid = "Read", Effect = "Allow", Action = ["s3:GetObject"], Resource = concat(local.inputs, [local.watch]) },
-      # Bundles, thresholds, champions (cluster/lake/registry.py); never changed, so never deleted.
-      # Derived rows (cluster/lake/derive.py) are made by whoever needs them first.
+      # Bundles, thresholds, champions (cluster/lake/registry/registry.py); never changed, so never deleted.
+      # Derived rows (cluster/lake/derived/derive.py) are made by whoever needs them first.
       { Sid = "Write", Effect = "Allow", Action = local.put, Resource = ["${local.watch}/registry/*", "${local.watch}/_derived/*"] },
       # Ray Train stores by Arrow's file system, which asks whether the bucket is there (as S3 sees
       # it, a list without a prefix: names, no contents) and marks each folder on the way by an
       # empty object that ends in '/', which no program of ours reads.
       { Sid = "BucketExists", Effect = "Allow", Action = ["s3:ListBucket"], Resource = [local.bucket], Condition = { Null = { "s3:prefix" = "true" } } },
       { Sid = "Folders", Effect = "Allow", Action = ["s3:PutObject"], Resource = ["${local.bucket}/${var.output_prefix}/", "${local.watch}/"] },
-      # Checkpoints (jobs/training_run.py) and trials (jobs/tune.py) go when they are done with.
+      # Checkpoints (jobs/training/run.py) and trials (jobs/tune.py) go when they are done with.
       { Sid = "Scratch", Effect = "Allow", Action = concat(local.put, local.delete), Resource = ["${local.watch}/_trainings/*", "${local.watch}/_tunings/*"] },
       { Sid = "Key", Effect = "Allow", Action = local.key, Resource = [var.key_arn] },
     ]
     scorer = [
       local.list.scorer,
       { Sid = "Read", Effect = "Allow", Action = ["s3:GetObject"], Resource = concat(local.inputs, [local.watch]) },
-      # Journal, tables, cards (jobs/score.py, jobs/run_card.py). No registry: what reads the night's
+      # Journal, tables, cards (jobs/score.py, jobs/report/run_card.py). No registry: what reads the night's
       # logs, which others write, cannot change the detector that judges them.
       {
         Sid    = "Write"

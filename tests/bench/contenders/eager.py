@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 
 from models.bundle import open_bundle, read_directory
-from models.extracted import Extracted
+from models.encoding.raw_batch import Extracted
 from tests.bench.contenders.fused import CHUNK, Floats, codes, numbers
 
 

@@ -1,10 +1,10 @@
 """The autoencoder of a bundle, folded for bulk scoring: numpy arrays, and two ways to run them.
 
-The same mathematics as `models.autoencoder`, rearranged. Standardisation goes into the first and
-the last layer, so that residuals are taken in the input's unit; the one-hot categories become one
-look-up in a table of the first layer's outputs; of the logarithms of the residuals' sum, four are
-taken of a product at a time. Matrices of inputs and outputs are [columns, rows], so that a column
-of Arrow is copied, and clipped, in one pass over contiguous memory.
+The same mathematics as `models.detectors.autoencoder`, rearranged. Standardisation goes into the
+first and the last layer, so that residuals are taken in the input's unit; the one-hot categories
+become one look-up in a table of the first layer's outputs; of the logarithms of the residuals' sum,
+four are taken of a product at a time. Matrices of inputs and outputs are [columns, rows], so that a
+column of Arrow is copied, and clipped, in one pass over contiguous memory.
 
 It reads the bundle's files without torch: importing that takes longer than scoring 200,000 rows.
 """

@@ -11,7 +11,7 @@ import torch
 from ray.data.expressions import col
 
 from models.bundle import open_bundle, read_directory
-from models.extracted import Extracted
+from models.encoding.raw_batch import Extracted
 from tests.bench.contenders import ray_start
 from tests.bench.contenders.task import OUTPUT, parse, report
 

@@ -1,0 +1,1 @@
+"""Rows made from the input once a day: histories and windows."""

@@ -1,0 +1,127 @@
+"""Windows over time: for each row the last rows of its entity, up to and with itself.
+
+The order is that of `history`: by time, then by place in the input. Only the plain columns are
+held; the windows, which repeat each row `length` times, are made a few rows at a time.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cluster.lake.derived.history import microseconds, number, span
+
+WINDOW = "window"
+SHORT = "window_is_short"
+
+
+@dataclass(frozen=True)
+class Window:
+    """The last `length` rows of an entity, not older than `horizon`."""
+
+    entity: str  # the column that names it
+    length: int  # rows, with the row itself
+    channels: tuple[str, ...]  # columns of numbers
+    horizon: str = "1d"  # how far back a window may begin, as `history.span` reads it
+
+    @property
+    def reach(self) -> int:
+        """Microseconds from a row back to the oldest that it may see."""
+        return span(self.horizon)
+
+    @property
+    def row_bytes(self) -> int:
+        return self.length * len(self.channels) * 4
+
+    @property
+    def field(self) -> pa.Field:
+        """`window`: float32, steps by channels; the names of the channels are its metadata."""
+        kind = pa.list_(pa.list_(pa.float32(), len(self.channels)), self.length)
+        return pa.field(WINDOW, kind, metadata={b"channels": json.dumps(self.channels).encode()})
+
+
+class Windows:
+    """The windows of a day's rows."""
+
+    def __init__(
+        self,
+        window: Window,
+        time: str,
+        past: Iterable[tuple[pa.RecordBatch, pa.Array]],
+        today: Iterable[tuple[pa.RecordBatch, pa.Array]],
+    ) -> None:
+        """Batches in the order of the input, each with a mask of the rows that count."""
+        self.window = window
+        entities: list[pa.Array] = []
+        times: list[np.ndarray] = []
+        values: list[np.ndarray] = []
+        usable: list[np.ndarray] = []
+        sizes = []
+        for batches in (past, today):
+            before = sum(map(len, times))
+            for batch, counts in batches:
+                entity, at = batch.column(window.entity), microseconds(batch.column(time))
+                whole = pc.and_(counts, pc.and_(pc.is_valid(entity), pc.is_valid(at)))
+                usable.append(whole.to_numpy(zero_copy_only=False))
+                entities.append(entity)
+                times.append(at.fill_null(0).to_numpy())
+                values.append(_matrix(batch, window.channels))
+            sizes.append(sum(map(len, times)) - before)
+        self._past = sizes[0]
+        self._sort(entities, _joined(times, np.int64), _joined(usable, np.bool_), values)
+
+    def take(self, first: int, stop: int) -> pa.Table:
+        """Windows of the day's rows `first` to `stop`, and whether each is short of rows.
+
+        What is missing comes first, as NaN. A row without a time or an entity, or that the input's
+        filter leaves out, has a window of NaN alone.
+        """
+        place = self._place[self._past + first : self._past + stop]
+        back = np.arange(1 - self.window.length, 1)
+        steps = place[:, None] + back  # [rows, length], places in the order of entity and time
+        seen = np.maximum(steps, 0)
+        known = (steps >= self._start[place][:, None]) & self._usable[place][:, None]
+        known &= self._time[seen] >= (self._time[place] - self.window.reach)[:, None]
+        found = self._values[seen]
+        found[~known] = np.nan
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(found.reshape(-1)), found.shape[2])
+        windows = pa.FixedSizeListArray.from_arrays(flat, self.window.length)
+        schema = pa.schema([self.window.field, pa.field(SHORT, pa.bool_())])
+        return pa.table([windows, pa.array(~known[:, 0])], schema=schema)
+
+    def _sort(
+        self,
+        entities: list[pa.Array],
+        time: np.ndarray,
+        usable: np.ndarray,
+        values: list[np.ndarray],
+    ) -> None:
+        codes = np.zeros(len(time), np.int64)
+        if entities:
+            found = pa.chunked_array(entities).dictionary_encode().combine_chunks()
+            codes = found.indices.fill_null(-1).to_numpy().astype(np.int64)
+        codes[~usable] = -1  # first, and in no window of others
+        order = np.lexsort((time, codes))  # stable: ties stay in the order of the input
+        self._place = np.empty(len(order), np.int64)
+        self._place[order] = np.arange(len(order))
+        codes = codes[order]
+        fresh = np.flatnonzero(np.diff(codes, prepend=np.nan) != 0)
+        self._start = np.repeat(fresh, np.diff(fresh, append=len(codes)))
+        self._time, self._usable = time[order], usable[order]
+        width = len(self.window.channels)
+        self._values = np.concatenate(values or [np.empty((0, width), np.float32)])[order]
+
+
+def _matrix(batch: pa.RecordBatch, channels: tuple[str, ...]) -> np.ndarray:
+    """float32 [rows, channels]; NaN where there is no finite number."""
+    found = np.empty((batch.num_rows, len(channels)), np.float32)
+    for place, name in enumerate(channels):
+        found[:, place] = number(name, batch.column(name)).fill_null(np.nan).to_numpy()
+    return found
+
+
+def _joined(parts: list[np.ndarray], kind: type[np.generic]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.empty(0, kind)

@@ -1,0 +1,204 @@
+"""A filter in the words of the spec: `label == 0 and proto in ("tcp", "udp")`.
+
+Python's grammar, read by Python's own parser, and of it only what is named here: nothing is ever
+evaluated by Python.
+"""
+
+import ast
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import acero
+from rapidfuzz import fuzz, process
+
+from cluster.lake.input.arrow_types import plain
+from models.refusal import Refusal
+
+_COMPARISONS = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+_ALLOWED = (
+    "columns, numbers, texts, True, False, comparisons, in, not in, is None, is not None, "
+    "and, or, not, and column('a name with spaces')"
+)
+# Deeper than a person writes; Python's parser and Arrow both recurse.
+_DEEPEST = 50
+
+
+@dataclass(frozen=True)
+class RowFilter:
+    """Which rows to keep. A comparison with null is not true: such a row is left out."""
+
+    text: str
+    columns: tuple[str, ...]  # that it reads
+    expression: pc.Expression = field(compare=False, repr=False)
+
+    def check(self, schema: pa.Schema) -> None:
+        """Raises `Refusal` where the columns' types cannot be compared as the filter does."""
+        empty = pa.schema([_decoded(schema.field(name)) for name in self.columns]).empty_table()
+        try:
+            kind = self._evaluate(empty).type
+            if not pa.types.is_boolean(kind):
+                raise TypeError(f"it is not true or false, but a value of type {kind}")
+        except (pa.ArrowException, TypeError) as error:
+            kinds = ", ".join(f"{name} is {empty.schema.field(name).type}" for name in self.columns)
+            reason = str(error).splitlines()[0]
+            raise Refusal(
+                f"filter {self.text!r} does not fit its columns ({kinds}): {reason}"
+            ) from None
+
+    def keep(self, batch: pa.RecordBatch) -> np.ndarray:
+        """bool [rows]: the rows to keep."""
+        columns = [_decode(batch.column(name)) for name in self.columns]
+        mask = self._evaluate(pa.table(columns, names=list(self.columns)))
+        kept: np.ndarray = mask.fill_null(False).to_numpy(zero_copy_only=False)
+        return kept
+
+    def _evaluate(self, table: pa.Table) -> pa.Array:
+        steps = [
+            acero.Declaration("table_source", acero.TableSourceNodeOptions(table)),
+            acero.Declaration("project", acero.ProjectNodeOptions([self.expression], ["keep"])),
+        ]
+        # One thread: several would hand the rows back in any order.
+        column = acero.Declaration.from_sequence(steps).to_table(use_threads=False).column(0)
+        return pa.concat_arrays(column.chunks or [pa.array([], column.type)])
+
+
+def parse_filter(text: str, names: Sequence[str]) -> RowFilter:
+    """Read a filter over these columns. Raises `Refusal` that says what is wrong, and where."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = getattr(error, "msg", None) or str(error)
+        raise Refusal(f"filter {text!r} cannot be read: {reason}") from None
+    reader = _Reader(text, tuple(names))
+    if _depth(tree) > _DEEPEST:
+        raise reader.refusal("it is nested too deeply", f"at most {_DEEPEST} levels")
+    expression = reader.truth(tree.body)
+    if not reader.seen:
+        raise reader.refusal("it names no column", "a comparison such as label == 0")
+    return RowFilter(text, tuple(dict.fromkeys(reader.seen)), expression)
+
+
+class _Reader:
+    """Turns the syntax tree into an Arrow expression, noting the columns that it meets."""
+
+    def __init__(self, text: str, names: tuple[str, ...]) -> None:
+        self.text, self.names = text, names
+        self.seen: list[str] = []
+
+    def refusal(self, found: str, expected: str = _ALLOWED) -> Refusal:
+        return Refusal(f"filter {self.text!r}: {found}; expected {expected}")
+
+    def truth(self, node: ast.expr) -> pc.Expression:
+        match node:
+            case ast.BoolOp(op, values):
+                parts = [self.truth(value) for value in values]
+                whole = parts[0]
+                for part in parts[1:]:
+                    whole = whole & part if isinstance(op, ast.And) else whole | part
+                return whole
+            case ast.UnaryOp(ast.Not(), inner):
+                return ~self.truth(inner)
+            case ast.Compare(left, ops, rights):
+                return self._chain(left, ops, rights)
+            case ast.Constant(bool()):
+                return pc.scalar(node.value)
+            case ast.Name() | ast.Attribute() | ast.Call():
+                return self._column(node)
+        raise self.refusal(f"found {ast.unparse(node)!r}")
+
+    def _chain(self, left: ast.expr, ops: list[ast.cmpop], rights: list[ast.expr]) -> pc.Expression:
+        whole = None
+        for op, right in zip(ops, rights, strict=True):
+            one = self._comparison(left, op, right)
+            whole = one if whole is None else whole & one
+            left = right
+        return whole
+
+    def _comparison(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> pc.Expression:
+        none = isinstance(right, ast.Constant) and right.value is None
+        if isinstance(op, ast.Is | ast.IsNot):
+            if not none:
+                raise self.refusal("`is` was used with a value", "`is None`, or `==` for a value")
+            null = self._column(left).is_null()
+            return null if isinstance(op, ast.Is) else ~null
+        if none or (isinstance(left, ast.Constant) and left.value is None):
+            raise self.refusal("None was compared", "`is None` or `is not None`")
+        if isinstance(op, ast.In | ast.NotIn):
+            inside = self._column(left).isin(self._values(right))
+            return inside if isinstance(op, ast.In) else ~inside
+        compare = _COMPARISONS.get(type(op))
+        if compare is None:
+            raise self.refusal(f"found the comparison {type(op).__name__}")
+        return compare(self._operand(left), self._operand(right))
+
+    def _values(self, node: ast.expr) -> pa.Array:
+        if not isinstance(node, ast.List | ast.Tuple | ast.Set) or not node.elts:
+            raise self.refusal(f"found {ast.unparse(node)!r} after `in`", "values in brackets")
+        values = [self._constant(one) for one in node.elts]
+        try:
+            return pa.array(values)
+        except (pa.ArrowException, TypeError):
+            raise self.refusal("values of several kinds after `in`", "values of one kind") from None
+
+    def _operand(self, node: ast.expr) -> pc.Expression:
+        if isinstance(node, ast.Name | ast.Attribute | ast.Call):
+            return self._column(node)
+        return pc.scalar(self._constant(node))
+
+    def _constant(self, node: ast.expr) -> bool | int | float | str:
+        match node:
+            case ast.Constant(bool() | int() | float() | str() as value):
+                return value
+            case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as number)):
+                return -number
+        raise self.refusal(f"found {ast.unparse(node)!r}")
+
+    def _column(self, node: ast.expr) -> pc.Expression:
+        name = self._name(node)
+        if name not in self.names:
+            near = process.extractOne(name, self.names, scorer=fuzz.ratio, score_cutoff=60)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise Refusal(
+                f"filter {self.text!r}: there is no column {name!r}{hint} "
+                f"The input has {len(self.names)} columns: {', '.join(self.names)}"
+            )
+        self.seen.append(name)
+        return pc.field(name)
+
+    def _name(self, node: ast.expr) -> str:
+        match node:
+            case ast.Name(name):
+                return name
+            case ast.Attribute(inner, name):  # names with dots, as Zeek writes them: id.orig_h
+                return f"{self._name(inner)}.{name}"
+            case ast.Call(ast.Name("column"), [ast.Constant(str() as name)], []):
+                return name
+        raise self.refusal(f"found {ast.unparse(node)!r} where a column should be")
+
+
+def _depth(tree: ast.AST) -> int:
+    deepest, level = 0, [tree]
+    while level:
+        deepest += 1
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    return deepest
+
+
+def _decoded(one: pa.Field) -> pa.Field:
+    kind = plain(one.type)
+    return pa.field(one.name, kind.value_type if pa.types.is_dictionary(kind) else kind)
+
+
+def _decode(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column

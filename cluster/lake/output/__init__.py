@@ -1,0 +1,1 @@
+"""What a run writes: shards, the journal, the Delta tables, their schemas."""

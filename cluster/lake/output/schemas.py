@@ -1,0 +1,115 @@
+"""The tables of a watch: what a flag, a score and a quarantined row look like.
+
+Declared schemas are contracts: they follow from the input's types and the roles of its columns,
+and never widen silently.
+"""
+
+import pyarrow as pa
+
+from models.columns import Roles
+from models.refusal import Refusal
+
+FLAGS, SCORES, QUARANTINE, RUNS, REGISTRY = "flags", "scores", "quarantine", "_runs", "registry"
+
+
+REASONS = pa.list_(
+    pa.struct(
+        [
+            pa.field("feature", pa.string()),
+            pa.field("contribution", pa.float32()),
+            pa.field("observed", pa.string()),
+            pa.field("expected", pa.string()),
+        ]
+    )
+)
+
+# What was seen of the signal that is most to blame, and where in it; null for other flags.
+PICTURE = pa.struct([pa.field("feature", pa.string()), pa.field("png", pa.binary())])
+
+_FLAG = [
+    pa.field("score", pa.float32()),
+    pa.field("severity", pa.float32()),
+    pa.field("threshold", pa.float32()),
+    pa.field("reasons", REASONS),
+    pa.field("anomaly_id", pa.string()),
+    pa.field("bundle", pa.string()),
+    pa.field("run_id", pa.string()),
+]
+_SCORE = [pa.field("score", pa.float32()), pa.field("run_id", pa.string())]
+
+QUARANTINE = pa.schema(
+    [
+        pa.field("file", pa.string()),
+        pa.field("row", pa.int64()),  # null: the whole file
+        pa.field("column", pa.string()),
+        pa.field("rule", pa.string()),
+        pa.field("message", pa.string()),
+        pa.field("run_id", pa.string()),
+    ]
+)
+
+
+def flags(schema: pa.Schema, roles: Roles) -> pa.Schema:
+    """Schema of a flag's shard (the partition column `day` is in the path); with pictures where
+    a column is a signal."""
+    pictures = [pa.field("picture", PICTURE)] if roles.pictured else []
+    return _with(schema, roles, [*_FLAG, *pictures])
+
+
+def scores(schema: pa.Schema, roles: Roles) -> pa.Schema:
+    """Schema of the optional table with every row's score."""
+    keys = Roles(roles.id, roles.time, roles.entity, sensitive=roles.sensitive)
+    return _with(schema, keys, _SCORE)
+
+
+def _with(schema: pa.Schema, roles: Roles, fixed: list[pa.Field]) -> pa.Schema:
+    taken = {f.name for f in fixed} | {"day"}
+    for name in roles.flagged:
+        if name in taken:
+            raise Refusal(
+                f"column {name!r} of the input has the name of a column that Anomaray writes: "
+                "rename it in the input, or drop its id, time, entity or keep role"
+            )
+    carried = [pa.field(name, _carried(schema, roles, name)) for name in roles.flagged]
+    return pa.schema([*carried, *fixed])
+
+
+def _carried(schema: pa.Schema, roles: Roles, name: str) -> pa.DataType:
+    """Sensitive values are carried as text: a mask or a digest."""
+    return pa.string() if name in roles.sensitive else lake_type(schema.field(name).type)
+
+
+def lake_type(kind: pa.DataType) -> pa.DataType:
+    """The type under which a column is kept in Delta, which knows fewer types than Arrow."""
+    if pa.types.is_dictionary(kind):
+        return lake_type(kind.value_type)
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", tz="UTC")
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return pa.binary()
+    if pa.types.is_unsigned_integer(kind):
+        # Delta has no unsigned types: the next wider signed one holds every value.
+        return {8: pa.int16(), 16: pa.int32(), 32: pa.int64()}.get(
+            kind.bit_width, pa.decimal128(20, 0)
+        )
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    return kind
+
+
+def conform(
+    batch: pa.RecordBatch | pa.Table, schema: pa.Schema, names: tuple[str, ...]
+) -> list[pa.Array]:
+    """The named columns of the batch, cast to the types of the table."""
+    return [_cast(batch.column(name), schema.field(name).type) for name in names]
+
+
+def _cast(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_timestamp(column.type) and column.type.tz is None:
+        column = column.cast(pa.timestamp(column.type.unit, tz="UTC"))
+    # safe=False only drops nanoseconds: Delta keeps microseconds.
+    return column.cast(kind, safe=not pa.types.is_timestamp(kind))

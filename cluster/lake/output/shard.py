@@ -1,0 +1,67 @@
+"""The output of one split: written in one piece to a key of its own, read back verified."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.lake.storage.store import Store, check_key
+from models.refusal import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A file of a table, before and after its commit."""
+
+    key: str  # relative to the table's folder
+    size: int  # bytes
+    sha256: str
+    rows: int
+
+    def to_document(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "Shard":
+        return cls(**document)
+
+
+def folder(day: str) -> str:
+    """`day=D`, with the day percent-encoded as Hive and Delta do."""
+    return check_key(f"day={quote(check_key(day), safe='')}")
+
+
+def key(day: str, name: str) -> str:
+    """`day=D/part-<name>.parquet`."""
+    return check_key(f"{folder(day)}/part-{name}.parquet")
+
+
+def serialise(table: pa.Table) -> bytes:
+    """Parquet with a checksum on every page; zstd level 1."""
+    sink = pa.BufferOutputStream()
+    # 8,365 flows with three reasons each: 1.31 MB in 19 ms; snappy 1.52 MB in 15 ms; zstd 9 is
+    # no smaller (1.30 MB in 29 ms).
+    pq.write_table(table, sink, compression="zstd", compression_level=1, write_page_checksum=True)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def write(store: Store, key: str, table: pa.Table) -> Shard:
+    """Write the table whole or not at all; `key` is used by no other attempt."""
+    data = serialise(table)
+    store.put(key, data)
+    return Shard(key, len(data), hashlib.sha256(data).hexdigest(), table.num_rows)
+
+
+def read(store: Store, shard: Shard) -> pa.Table:
+    """The shard's rows. `Refusal` when it is not, byte for byte, what was written."""
+    data = store.read(shard.key)
+    if hashlib.sha256(data).hexdigest() != shard.sha256:
+        raise Refusal(
+            f"{store.uri}/{shard.key} is not what was written: expected {shard.size:,} bytes with "
+            f"SHA-256 {shard.sha256[:16]}…, found {len(data):,} bytes of another digest"
+        )
+    return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)

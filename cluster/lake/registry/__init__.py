@@ -1,0 +1,1 @@
+"""Bundles, thresholds and champions of a watch, and their signatures."""

@@ -1,0 +1,119 @@
+"""The head of a cluster as those see it who are not of the cluster: its dashboard, by HTTP.
+
+It is asked in bounded time, with the token in a header, and only where it asks for one.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobSubmissionClient
+
+from cluster.runtime.joining import token_refused
+from models.refusal import Refusal
+
+# Seconds to connect, and between two bytes of an answer; a head answers in 0.05.
+_TIMEOUT_S = (5.0, 60.0)
+
+_STATUS = re.compile(r"status code (\d+)")
+
+
+class Head(JobSubmissionClient):
+    """Ray's client, which would wait for ever for an answer, with time-outs; and only for a
+    cluster of our version that asks for a token.
+
+    Raises Refusal for what has to be changed, ConnectionError for a head that does not answer.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+        _closed_to_strangers(self.address)
+        with self.asking(), _ray_addresses_aside():
+            super().__init__(self.address)
+        if (theirs := self._server_ray_version) != ray.__version__:
+            raise Refusal(
+                f"expected Ray {ray.__version__} at {self.address}, found {theirs}: a job's code "
+                "and its cluster need the same"
+            )
+
+    def _do_request(self, method: str, endpoint: str, **how: Any) -> requests.Response:
+        return super()._do_request(
+            method, endpoint, timeout=_TIMEOUT_S, allow_redirects=False, **how
+        )
+
+    @contextmanager
+    def asking(self, missing: Exception | None = None) -> Iterator[None]:
+        """Turn what Ray raises into our errors; `missing` is the one for what is not there."""
+        try:
+            yield
+        except AuthenticationError:
+            raise Refusal(token_refused(f"the cluster at {self.address}")) from None
+        except RuntimeError as error:
+            if (found := _STATUS.search(str(error))) is None:
+                raise
+            status, text = int(found[1]), _last_line(error)
+            if status == requests.codes.not_found and missing:
+                raise missing from None
+            if status == requests.codes.bad_request and "already exists" not in text:
+                raise Refusal(f"{self.address} answered: {text}") from None
+            # No agent for a job yet, or another submitter has just taken the number.
+            raise ConnectionError(f"{self.address} answered: {text}") from None
+        except (requests.RequestException, ConnectionError, ValueError) as error:
+            raise ConnectionError(f"no answer of {self.address}: {_last_line(error)}") from None
+
+
+def _closed_to_strangers(address: str) -> None:
+    """Ask without a token: whoever is let in so is everyone."""
+    if not re.match(r"https?://[^/@\s]+$", address):
+        raise Refusal(
+            f"expected the dashboard of a cluster, http://HOST:8265, found {address!r} (it is no "
+            "place for a user or a password either)"
+        )
+    try:
+        answer = requests.get(f"{address}/api/version", timeout=_TIMEOUT_S, allow_redirects=False)
+    except requests.RequestException as error:
+        raise ConnectionError(
+            f"no cluster answers at {address} ({type(error).__name__}): is its head up, and its "
+            "dashboard not only on its own loopback (--dashboard-host)?"
+        ) from None
+    if answer.status_code == requests.codes.ok:
+        raise Refusal(
+            f"{address} answers without a token, so anyone who reaches it runs code there: start "
+            "its nodes with RAY_AUTH_MODE=token"
+        )
+    if answer.status_code != requests.codes.unauthorized:
+        raise Refusal(
+            f"expected a cluster's dashboard at {address}, which answers 401 without a token; "
+            f"found {answer.status_code}"
+        )
+
+
+@contextmanager
+def _ray_addresses_aside() -> Iterator[None]:
+    """Ray's client prefers these variables to the address that it is given."""
+    names = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip(" .")]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+# They set their level when they are imported, and tell of every upload.
+for _noisy in (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+):
+    logging.getLogger(_noisy).setLevel(logging.WARNING)

@@ -1,0 +1,71 @@
+"""Score labelled days with several detectors at once, for evaluation: nothing is written."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.runtime.resources import ActorPlan
+from cluster.splits import chunks
+from cluster.splits.admission import Books, Intake, Lot
+from cluster.splits.stream import DaySplit, OnSplit, descriptors, over
+from models.columns import Roles
+from models.detectors.detector import Detector
+
+
+class _Evaluator:
+    def __init__(self, plan: ActorPlan, intake: Intake, detectors: dict[str, Detector]) -> None:
+        import torch
+
+        torch.set_num_threads(plan.torch_threads)
+        self.device = torch.device("cuda" if plan.gpus else "cpu")
+        self.intake = intake
+        self.encoder = intake.encoder.to(self.device).eval()
+        self.detectors = {n: d.to(self.device).eval() for n, d in detectors.items()}
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
+        parts = []
+        for day, split in descriptors(batch):
+            for lot in self.intake.lots(split, Books()):
+                found = chunks.scores(self.encoder, self.detectors, lot.extracted, self.device)
+                table = labelled_scores(lot, found, self.intake.roles)
+                parts.append(table.append_column("day", pa.array([day] * table.num_rows)))
+        return pa.concat_tables(parts) if parts else self._nothing()
+
+    def _nothing(self) -> pa.Table:
+        columns: dict[str, Any] = {name: pa.array([], pa.float32()) for name in self.detectors}
+        columns["label"] = pa.array([], pa.int8())
+        if self.intake.roles.kind:
+            columns["kind"] = pa.array([], pa.string())
+        return pa.table({**columns, "day": pa.array([], pa.string())})
+
+
+def evaluate(
+    intake: Intake,
+    detectors: dict[str, Detector],
+    splits: Sequence[DaySplit],
+    plan: ActorPlan,
+    on_split: OnSplit,
+) -> pa.Table:
+    """A column of scores for each detector, `label` (int8), `kind` where there is one, `day`.
+
+    The whole table comes to the caller: about 10 bytes a row.
+    """
+    data = over(splits, _Evaluator, (plan, intake, detectors), plan)
+    tables = []
+    for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+        table = cast(pa.Table, batch)
+        tables.append(table)
+        on_split(table.num_rows)
+    return pa.concat_tables(tables)
+
+
+def labelled_scores(lot: Lot, scores: Mapping[str, np.ndarray], roles: Roles) -> pa.Table:
+    """Scores beside the label (int8, null where there is none) and the kind of anomaly."""
+    columns = {name: pa.array(values, pa.float32()) for name, values in scores.items()}
+    if roles.label:
+        columns["label"] = lot.rows.column(roles.label).cast(pa.int8())
+    if roles.kind:
+        columns["kind"] = lot.rows.column(roles.kind).cast(pa.string())
+    return pa.table(columns)

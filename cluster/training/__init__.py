@@ -1,0 +1,1 @@
+"""Training over the cluster: encoder fit, dataset, DDP, checkpoints, calibration, trials."""

@@ -1,0 +1,83 @@
+"""The rows of splits as a Ray dataset of raw encoder inputs, and samples of it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+import torch
+
+from cluster.runtime.resources import ActorPlan
+from cluster.splits.admission import Books, Intake, Lot
+from cluster.splits.stream import DaySplit, descriptors, over
+from cluster.training.row_tables import from_table, to_table
+from models.batch import Batch, joined
+from models.encoding.encoder import Encoder
+
+# Of an encoded sample: 80,000 images of 32 x 32 in colour, and 200,000 rows of any usual table.
+_SAMPLE_BYTES = 1024**3
+
+
+class _Extract:
+    """Raw encoder inputs of a split as one Arrow table."""
+
+    def __init__(self, intake: Intake, all_labelled: bool) -> None:
+        self.intake, self.all_labelled = intake, all_labelled
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
+        parts = [
+            _table(lot, self.intake.roles.label, self.all_labelled)
+            for _, split in descriptors(batch)
+            for lot in self.intake.lots(split, Books())
+        ]
+        if parts:
+            return pa.concat_tables(parts)
+        return to_table(self.intake.encoder.nothing(), np.empty(0, np.float32))
+
+
+def _table(lot: Lot, label: str | None, all_labelled: bool) -> pa.Table:
+    labels = np.full(lot.rows.num_rows, np.nan, np.float32)
+    if label is not None:
+        column = lot.rows.column(label).cast(pa.float32())
+        labels = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
+    if not all_labelled:
+        return to_table(lot.extracted, labels)
+    known = np.isfinite(labels)
+    return to_table(lot.extracted.take(torch.from_numpy(known)), labels[known])
+
+
+def dataset(
+    intake: Intake, splits: Sequence[DaySplit], all_labelled: bool, plan: ActorPlan
+) -> ray.data.Dataset:
+    """A lazy dataset of tables as `encoded_table.to_table` makes them; with `all_labelled`, rows
+    without a label are left out."""
+    return over(splits, _Extract, (intake, all_labelled), plan)
+
+
+def sample(encoder: Encoder, data: ray.data.Dataset, rows: int, most: int, seed: int) -> Batch:
+    """A uniform sample without replacement of about `most` of the dataset's `rows`, encoded."""
+    most = min(most, max(1, _SAMPLE_BYTES // encoder.bytes_per_row))
+    share = min(1.0, most / max(1, rows))
+    parts: list[Batch] = []
+    for number, table in enumerate(data.iter_batches(batch_size=None, batch_format="pyarrow")):
+        extracted, label = from_table(table)
+        if share < 1.0:
+            generator = np.random.default_rng((seed, number))
+            chosen = torch.from_numpy(generator.random(len(label)) < share)
+            extracted, label = extracted.take(chosen), label[chosen]
+        parts.append(encoder(extracted)._replace(label=label))
+    return joined(parts)
+
+
+def known_anomalies(encoder: Encoder, data: ray.data.Dataset, most: int) -> Batch:
+    """The first `most` rows of the dataset that are labelled as anomalies, encoded."""
+    parts: list[Batch] = []
+    found = 0
+    for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+        extracted, label = from_table(table)
+        chosen = (label > 0.5).nonzero()[: most - found, 0]
+        found += len(chosen)
+        parts.append(encoder(extracted.take(chosen))._replace(label=label[chosen]))
+        if found == most:
+            break
+    return joined(parts)

@@ -1,0 +1,64 @@
+"""Fitting an encoder: one pass over the splits, with statistics that merge."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from cluster.lake.input import reading
+from cluster.lake.input.splits import Split
+from cluster.lake.storage.opening import open_store
+from cluster.runtime.resources import ActorPlan
+from cluster.splits.admission import CHUNKS
+from cluster.splits.stream import DaySplit, OnSplit, SplitWorker, stream
+from models.columns import FeatureColumn
+from models.encoding.encoder import Encoder
+from models.encoding.fit import EncoderFit
+from models.refusal import Refusal
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of the input a training sees."""
+
+    input_uri: str
+    columns: tuple[FeatureColumn, ...]
+    schema: pa.Schema
+    filter: str | None
+
+
+class _FitWorker(SplitWorker):
+    def __init__(self, plan: ActorPlan, rows: Rows) -> None:
+        super().__init__(plan)
+        self.rows = rows
+
+    def answer(self, day: str, split: Split) -> dict[str, Any]:
+        fit = EncoderFit(self.rows.columns, self.rows.schema)
+        required = tuple(source.column.name for source in fit.sources)
+        store = open_store(self.rows.input_uri)
+        for batch, _ in reading.read(
+            store, split, required, CHUNKS * fit.chunk_rows, filter_text=self.rows.filter
+        ):
+            fit.update(batch)
+        document = base64.b64encode(fit.to_bytes()).decode()
+        return {"split": split.id, "rows": split.rows, "fit": document}
+
+
+def fit_encoder(
+    rows: Rows, splits: Sequence[DaySplit], plan: ActorPlan, on_split: OnSplit
+) -> tuple[Encoder, int]:
+    """One pass over the splits; statistics merged in the order of the plan. Also the number of
+    rows that the encoder was fitted on."""
+    parts: dict[str, EncoderFit] = {}
+    for answer in stream(splits, _FitWorker, (rows,), plan):
+        parts[answer["split"]] = EncoderFit.from_bytes(base64.b64decode(answer["fit"]))
+        on_split(answer["rows"])
+    whole = EncoderFit(rows.columns, rows.schema)
+    for _, split in splits:
+        whole.merge(parts[split.id])
+    if whole.rows == 0:
+        kept = f" that pass the filter {rows.filter!r}" if rows.filter else ""
+        raise Refusal(f"there are no rows to train on{kept} in {rows.input_uri}")
+    return whole.finish(), whole.rows

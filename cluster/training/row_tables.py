@@ -1,0 +1,59 @@
+"""Extracted rows as Arrow tables, in which Ray Data carries them to the training."""
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from models.encoding.raw_batch import Extracted
+
+_TYPES = {torch.uint8: pa.uint8(), torch.float32: pa.float32()}
+
+
+def to_table(extracted: Extracted, labels: np.ndarray) -> pa.Table:
+    """Fixed-size lists `values`, `codes`, `signal 0`, …, `tokens 0`, …, and `label`, float32 with
+    NaN where there is none."""
+    columns = {
+        "values": _lists(extracted.values, pa.float32()),
+        "codes": _lists(extracted.codes.to(torch.int32), pa.int32()),
+    }
+    for i, signal in enumerate(extracted.signals):
+        columns[f"signal {i}"] = _lists(signal, _TYPES[signal.dtype])
+    for i, tokens in enumerate(extracted.tokens):
+        columns[f"tokens {i}"] = _lists(tokens, pa.int32())
+    return pa.table({**columns, "label": pa.array(labels, pa.float32())})
+
+
+def from_table(table: pa.Table) -> tuple[Extracted, Tensor]:
+    """What `to_table` was given, with the labels as float32 [rows]."""
+    table = table.combine_chunks()
+
+    def all_of(kind: str) -> tuple[Tensor, ...]:
+        names = [f"{kind} {i}" for i in range(table.num_columns)]
+        return tuple(_matrix(table.column(n)) for n in names if n in table.column_names)
+
+    extracted = Extracted(
+        _matrix(table.column("values")),
+        _matrix(table.column("codes")).long(),
+        (),
+        all_of("signal"),
+        all_of("tokens"),
+    )
+    label = table.column("label").to_numpy().astype(np.float32, copy=True)
+    return extracted, torch.from_numpy(label)
+
+
+def _lists(tensor: Tensor, kind: pa.DataType) -> pa.Array:
+    if not tensor.shape[1]:
+        return pa.array([[]] * len(tensor), pa.list_(kind, 0))
+    flat = pa.array(np.ascontiguousarray(tensor.numpy()).reshape(-1), kind)
+    return pa.FixedSizeListArray.from_arrays(flat, tensor.shape[1])
+
+
+def _matrix(column: pa.ChunkedArray) -> Tensor:
+    """[rows, width], in memory of its own."""
+    width, dtype = column.type.list_size, column.type.value_type.to_pandas_dtype()
+    if not len(column) or not width:
+        return torch.from_numpy(np.empty((len(column), width), dtype))
+    flat = column.chunk(0).flatten().to_numpy(zero_copy_only=False)
+    return torch.from_numpy(flat.astype(dtype, copy=True).reshape(-1, width))

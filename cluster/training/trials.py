@@ -1,0 +1,178 @@
+"""Trials of a detector's options as Ray Tune's: many at once, the worse ones stopped early.
+
+What each trial gave is a JSON document of ours beside Tune's own state, which is pickled and never
+read back: a tuning that died goes on with the trials that have no document.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+from ray.tune.experiment import Trial as RayTrial
+from ray.tune.schedulers import ASHAScheduler
+
+from cluster.lake import canonical_json
+from cluster.lake.storage.store import Store
+from models.batch import Batch, Layout
+from models.detectors.catalog import CATALOG
+from models.refusal import Refusal
+from models.selection.ranking import Judge
+from models.training.loop import learn
+from models.training.options import TrainingOptions
+
+_RESULTS, _STATE = "results", "state"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Options, and what came of them."""
+
+    number: int
+    options: dict[str, Any]
+    auroc: float | None = None  # None where they were refused
+    epochs: int = 0
+    seconds: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What all trials have in common."""
+
+    detector: str
+    layout: Layout
+    training: TrainingOptions
+
+
+def run_trials(
+    subject: Subject,
+    trials: Sequence[Trial],
+    rows: Batch,
+    held_back: Batch,
+    store: Store,
+    on_trial: Callable[[Trial], None],
+) -> list[Trial]:
+    """The trials with their results, in order. Those that `store` has results of are not run.
+
+    Successive halving (Li et al., MLSys 2020, "A System for Massively Parallel Hyperparameter
+    Tuning"): at 1, 3, 9, … epochs the worse two thirds are stopped.
+    """
+    done = {trial.number: trial for trial in _stored(store) if trial in _asked(trials, trial)}
+    for trial in done.values():
+        on_trial(trial)
+    left = [trial for trial in trials if trial.number not in done]
+    if left:
+        listener = _Listener(left, store, on_trial)
+        _run(subject, left, rows, held_back, store, listener)
+        done |= listener.done
+        store.delete_all(_STATE)
+    return [done[trial.number] for trial in trials if trial.number in done]
+
+
+def _asked(trials: Sequence[Trial], stored: Trial) -> list[Trial]:
+    """The stored trial, if it has the options that are asked for under its number."""
+    same = (t.number == stored.number and t.options == stored.options for t in trials)
+    return [stored] if any(same) else []
+
+
+def _stored(store: Store) -> list[Trial]:
+    found = store.list(_RESULTS)
+    return [Trial(**canonical_json.decode(store.read(one.key), one.key)) for one in found]
+
+
+def _run(
+    subject: Subject,
+    trials: Sequence[Trial],
+    rows: Batch,
+    held_back: Batch,
+    store: Store,
+    listener: "_Listener",
+) -> None:
+    filesystem, path = store.arrow()
+    gpus = ray.cluster_resources().get("GPU", 0)
+    trainable = tune.with_parameters(_train, subject=subject, rows=rows, held_back=held_back)
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 1, "gpu": 1 if gpus else 0}),
+        param_space={"trial": tune.grid_search([asdict(trial) for trial in trials])},
+        tune_config=tune.TuneConfig(
+            metric="auroc",
+            mode="max",
+            scheduler=ASHAScheduler(max_t=subject.training.epochs + 1, reduction_factor=3),
+        ),
+        run_config=tune.RunConfig(
+            name=_STATE,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            callbacks=[listener],
+            verbose=0,
+        ),
+    )
+    if errors := tuner.fit().errors:
+        raise errors[0]  # a fault, not a refusal: what the other trials gave is kept
+
+
+class _Listener(tune.Callback):
+    """Keeps the result of each trial as it ends, in the driver."""
+
+    def __init__(
+        self, trials: Sequence[Trial], store: Store, on_trial: Callable[[Trial], None]
+    ) -> None:
+        self.trials = {trial.number: trial for trial in trials}
+        self.store, self.on_trial = store, on_trial
+        self.done: dict[int, Trial] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks into the state that is never read back; progress cannot be.
+        return {}
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any
+    ) -> None:
+        last = trial.last_result
+        result = Trial(
+            **trial.config["trial"]
+            | {
+                "auroc": last["auroc"] if not last["note"] else None,
+                "epochs": last["epochs"],
+                "seconds": round(last["seconds"], 2),
+                "note": last["note"],
+            }
+        )
+        self.done[result.number] = result
+        self.store.put(f"{_RESULTS}/{result.number:05}.json", canonical_json.encode(asdict(result)))
+        self.on_trial(result)
+
+
+def _train(config: dict[str, Any], subject: Subject, rows: Batch, held_back: Batch) -> None:
+    """One trial, in a process of its own: how well it ranks is reported after each epoch."""
+    started = time.monotonic()
+    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows, held_back = rows.to(device), held_back.to(device)
+    epochs = 0
+
+    def report(auroc: float, note: str = "") -> None:
+        seconds = time.monotonic() - started
+        tune.report({"auroc": auroc, "epochs": epochs, "seconds": seconds, "note": note})
+
+    try:
+        judge = Judge(subject.layout, held_back, subject.training.seed)
+        torch.manual_seed(subject.training.seed)
+        options = config["trial"]["options"]
+        detector = CATALOG.build(subject.detector, subject.layout, options).to(device)
+
+        def after(epoch: int, loss: float) -> None:
+            nonlocal epochs
+            epochs = epoch
+            with torch.no_grad():
+                detector.calibrate([held_back])
+            report(judge(detector))
+
+        learn(detector, rows, held_back, subject.training, after)
+        report(judge(detector))  # with the weights of the best epoch
+    except Refusal as refusal:
+        report(0.0, str(refusal))

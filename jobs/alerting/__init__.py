@@ -1,0 +1,1 @@
+"""Messages about a night, sent to webhooks."""

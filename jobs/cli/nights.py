@@ -1,0 +1,217 @@
+"""The verbs of a night: score, measure, read, and all that is due."""
+
+from typing import Annotated, Any, Optional
+
+import typer
+
+from jobs.cli.options import (
+    LOOPBACK,
+    Address,
+    Days,
+    Json,
+    MetricsFile,
+    MetricsHost,
+    MetricsPort,
+    SignWith,
+    SingleWriter,
+    SpecPath,
+    day_range,
+    print_document,
+    print_json,
+    telemetry_of,
+)
+from jobs.terminal.console import err, out
+from jobs.terminal.printable import said
+
+verbs = typer.Typer()
+
+
+@verbs.command()
+def score(
+    spec: SpecPath,
+    day: Annotated[str, typer.Option(help="Partition value; `all` without partitions.")],
+    single_writer: SingleWriter = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Say where the time went.")] = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = LOOPBACK,
+    metrics_file: MetricsFile = None,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Score a day and commit its flags. Exits with 0 only when they are committed."""
+    from jobs.spec.spec import load
+
+    watch = load(spec)
+    from cluster.runtime import session
+    from jobs.report.profile import Clock
+
+    clock = Clock()
+    with telemetry_of(watch, "score", metrics_port, metrics_host, metrics_file) as telemetry:
+        with clock("start"):
+            session.start(address, beside="jobs.score")
+        from jobs import score as job
+
+        receipt = job.score(
+            watch,
+            day,
+            address=address,
+            single_writer=single_writer,
+            clock=clock,
+            show_profile=profile,
+            telemetry=telemetry,
+        )
+    if as_json:
+        print_document(receipt.to_document())
+    else:
+        _say_receipt(receipt)
+    if receipt.status != "committed":
+        raise typer.Exit(1)
+
+
+def _say_receipt(receipt: Any) -> None:
+    for warning in receipt.warnings:
+        err.print(f"[yellow]warning[/] {said(warning)}", highlight=False)
+    if receipt.already:
+        out.print(f"{receipt.day} was committed before by this very run: nothing to do")
+        return
+    line = (
+        f"{receipt.day}: {receipt.rows:,} rows = {receipt.scored:,} scored + "
+        f"{receipt.quarantined:,} quarantined + {receipt.filtered:,} filtered; "
+        f"{receipt.flagged:,} flags; {receipt.rows_per_second:,.0f} rows/s; run {receipt.run_id}"
+    )
+    out.print(line, highlight=False)
+    for gate in receipt.failed_gates:
+        err.print(f"[red]gate[/] {said(gate)}", highlight=False)
+    if receipt.status != "committed":
+        err.print("[red]not committed[/]: the table is as it was before", highlight=False)
+    out.print(f"run card: {receipt.card}", highlight=False, soft_wrap=True)
+
+
+@verbs.command()
+def evaluate(
+    spec: SpecPath, days: Days = None, address: Address = None, as_json: Json = False
+) -> None:
+    """Measure the detector and its baselines, side by side, on labelled days."""
+    from jobs import evaluate as job
+    from jobs.spec.spec import load
+
+    document = job.evaluate(load(spec), day_range(days), address=address)
+    if as_json:
+        print_document(document)
+        return
+    for table in job.table_of(document):
+        out.print(table)
+
+
+@verbs.command()
+def leaderboard(
+    spec: SpecPath,
+    days: Days = None,
+    rows: Annotated[
+        int, typer.Option(min=100, help="About so many are learned from, and as many judged.")
+    ] = 50_000,
+    detector: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="A detector to try; repeatable. Without it, the whole catalogue."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Rank the catalogue on a sample of this watch's labelled days. Nothing is written."""
+    from jobs import leaderboard as job
+    from jobs.spec.spec import load
+
+    document = job.leaderboard(load(spec), day_range(days), rows=rows, detectors=detector or ())
+    if as_json:
+        print_document(document)
+    else:
+        out.print(job.table_of(document))
+
+
+@verbs.command()
+def flags(
+    spec: SpecPath,
+    day: Annotated[Optional[str], typer.Option(help="One day; without it, all.")] = None,  # noqa: UP045
+    sql: Annotated[Optional[str], typer.Option(help="A query over the view `flags`.")] = None,  # noqa: UP045
+    export: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Write them as plain hive-partitioned Parquet to this URI."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rows to print; --json has all.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Read the committed flags: on the terminal, by SQL, or exported as plain Parquet."""
+    from jobs import flags as job
+    from jobs.spec.spec import load
+
+    watch = load(spec)
+    table = f"{watch.output.uri.rstrip('/')}/flags"
+    if export:
+        written = job.export(table, export)
+        out.print(f"wrote {written.rows:,} flags to {export}", highlight=False)
+        return
+    frame = job.query(sql, table, day) if sql else job.read(table, day)
+    if as_json:
+        print_json(frame.to_json(orient="records", date_format="iso"))
+        return
+    job.show(frame, limit, out, None if sql else watch.roles)
+
+
+@verbs.command()
+def nightly(
+    spec: SpecPath,
+    single_writer: SingleWriter = False,
+    sign_with: SignWith = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = LOOPBACK,
+    metrics_file: MetricsFile = None,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """What a scheduler calls: trains when due, scores every complete day not yet committed."""
+    from jobs import nightly as job
+    from jobs.spec.spec import load
+
+    watch = load(spec)
+    with telemetry_of(watch, "nightly", metrics_port, metrics_host, metrics_file) as telemetry:
+        night = job.nightly(
+            watch,
+            address=address,
+            single_writer=single_writer,
+            sign_with=sign_with,
+            telemetry=telemetry,
+        )
+    _end_night(night, as_json)
+
+
+@verbs.command()
+def backfill(
+    spec: SpecPath,
+    days: Annotated[str, typer.Option(help="FIRST..LAST, both included, or one day.")],
+    single_writer: SingleWriter = False,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = LOOPBACK,
+    metrics_file: MetricsFile = None,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Score the days of a range that are not committed."""
+    from jobs import nightly as job
+    from jobs.spec.spec import load
+
+    watch = load(spec)
+    with telemetry_of(watch, "backfill", metrics_port, metrics_host, metrics_file) as telemetry:
+        night = job.backfill(
+            watch,
+            day_range(days),
+            address=address,
+            single_writer=single_writer,
+            telemetry=telemetry,
+        )
+    _end_night(night, as_json)
+
+
+def _end_night(night: Any, as_json: bool) -> None:
+    if as_json:
+        print_document(night.to_document())
+    if not night.ok:
+        raise typer.Exit(1)

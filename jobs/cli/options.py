@@ -1,0 +1,80 @@
+"""What the verbs of the command line have in common: their options, and how they give results."""
+
+import json
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from jobs.terminal.console import out
+from models.refusal import Refusal
+
+if TYPE_CHECKING:
+    from jobs.monitoring.live import Telemetry
+    from jobs.spec.spec import Spec
+
+LOOPBACK = "127.0.0.1"
+
+SpecPath = Annotated[Path, typer.Argument(help="The spec: the YAML file of a watch.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Address = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads the annotation
+    typer.Option(help="Address of a running Ray (also RAY_ADDRESS); without it Ray is embedded."),
+]
+SingleWriter = Annotated[
+    bool,
+    typer.Option(help="Allow a store without conditional PUT; nothing else may write there."),
+]
+SignWith = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        envvar="ANOMARAY_SIGNING_KEY_FILE",
+        help="Sign the champion with the key in this file, made by `keys`.",
+    ),
+]
+MetricsPort = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        min=0, max=65535, help="Serve metrics for Prometheus on this port; 0: a free one."
+    ),
+]
+MetricsHost = Annotated[str, typer.Option(help="The address that --metrics-port is opened on.")]
+MetricsFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Keep metrics in this file, NAME.prom, for node_exporter to collect."),
+]
+Days = Annotated[Optional[str], typer.Option(help="FIRST..LAST, both included, or one day.")]  # noqa: UP045
+
+
+def day_range(days: str | None) -> Any:
+    """The days of `--days`; None without it, `Refusal` of what is no range."""
+    from jobs.spec.spec import DayRange
+
+    try:
+        return None if days is None else DayRange.parse(days)
+    except ValueError as error:
+        raise Refusal(f"--days: {error}, such as 2026-01-01..2026-01-13") from None
+
+
+def telemetry_of(
+    spec: "Spec", verb: str, port: int | None, host: str, file: Path | None
+) -> AbstractContextManager["Telemetry"]:
+    """The telemetry of a verb, exposed where the command line says; there, before any work."""
+    if port is None and file is None:
+        from jobs.monitoring.live import Telemetry
+
+        return nullcontext(Telemetry(spec.name, verb))
+    from jobs.monitoring.endpoint import Places, told
+
+    return told(spec, verb, Places(port, host, file))
+
+
+def print_document(document: Any) -> None:
+    """The result of a verb, as JSON."""
+    print_json(json.dumps(document, indent=1, default=str))
+
+
+def print_json(text: str) -> None:
+    """JSON in ASCII, in which DEL alone is left of what a terminal may obey."""
+    out.file.write(text.replace("\x7f", "\\u007f") + "\n")

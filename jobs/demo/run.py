@@ -1,0 +1,65 @@
+"""The demo: generate, train, score the last day, show what was found and how well."""
+
+import time
+from pathlib import Path
+
+from jobs import evaluate, flags
+from jobs.demo import data
+from jobs.score import Receipt, score
+from jobs.spec.spec import DayRange, Spec, load
+from jobs.terminal.console import out, say, step
+from jobs.train import train
+from models.refusal import Refusal
+
+SPECS = Path(__file__).resolve().parents[2] / "specs"
+_SHOWN = 8  # flags a watch: what fits a screen beside the rest
+
+
+def run(folder: Path, workers: int, scale: float) -> None:
+    """All of it, with progress; prints flags, quality against the planted labels and run cards."""
+    started = time.monotonic()
+    from cluster.runtime.session import session
+
+    with step("write two weeks of data", 14 * data.FILES_A_DAY * 2) as progress:
+        summary = data.write(folder, scale=scale, progress=lambda *_: progress.advance())
+    day = summary.days[-1]
+    receipts = []
+    with session() as where:
+        say(where)
+        for name in ("flows", "cards"):
+            spec = _placed(load(SPECS / f"demo_{name}.yaml"), folder)
+            train(spec, days=DayRange(summary.days[0], summary.days[-2]), workers=workers)
+            receipt = score(spec, day)
+            receipts.append(receipt)
+            _show(spec, receipt)
+    for receipt in receipts:
+        out.print(f"run card of {receipt.watch}: {receipt.card}", highlight=False, soft_wrap=True)
+    say(f"demo done in {time.monotonic() - started:.0f} s")
+    failed = [r.watch for r in receipts if r.status != "committed"]
+    if failed:
+        raise Refusal(f"the gates refused {', '.join(failed)}: see the run cards")
+
+
+def _placed(spec: Spec, folder: Path) -> Spec:
+    """The spec with its URIs under `folder`."""
+    source = folder / Path(spec.input.uri).name
+    target = folder / "out" / Path(spec.output.uri).name
+    return spec.model_copy(
+        update={
+            "input": spec.input.model_copy(update={"uri": str(source)}),
+            "output": spec.output.model_copy(update={"uri": str(target)}),
+        }
+    )
+
+
+def _show(spec: Spec, receipt: Receipt) -> None:
+    out.rule(f"{spec.name}, {receipt.day}")
+    out.print(
+        f"{receipt.scored:,} rows scored, {receipt.flagged:,} flagged, "
+        f"{receipt.quarantined:,} quarantined",
+        highlight=False,
+    )
+    flags.show(flags.read(f"{spec.output.uri}/flags", receipt.day), _SHOWN, out, spec.roles)
+    quality = evaluate.evaluate(spec, DayRange(receipt.day, receipt.day))
+    for table in evaluate.table_of(quality):
+        out.print(table)

@@ -1,0 +1,1 @@
+"""Roles of columns guessed from data, for `init`."""

@@ -1,0 +1,54 @@
+"""What a column of lists, bytes or long texts seems to be."""
+
+import pyarrow as pa
+
+from models.columns import Image, Sequence, Vector
+from models.schema import signature
+
+LOOK = 50  # cells that are looked into
+WORDS = 3  # words of a text, on average: below it, the texts are names or codes
+
+# The first bytes of files, by role; of RIFF the kind stands in bytes 8 to 11.
+MAGIC = {
+    b"\x89PNG\r\n\x1a\n": ("image", "PNG"),
+    b"\xff\xd8\xff": ("image", "JPEG"),
+    b"fLaC": ("audio", "FLAC"),
+}
+RIFF = {b"WEBP": ("image", "WebP"), b"WAVE": ("audio", "WAV")}
+
+
+def signal_role(column: pa.ChunkedArray) -> tuple[str, str] | None:
+    """(role, why) of a column of lists or bytes; None where no role takes it."""
+    kind = column.type
+    known = column.drop_null()
+    if signature(Image(""), kind):
+        formats = {_format(cell) for cell in known.slice(0, LOOK).to_pylist()}
+        if None in formats or len({found[0] for found in formats if found}) != 1:
+            return None
+        (role,) = {found[0] for found in formats if found}
+        names = " and ".join(sorted(found[1] for found in formats if found))
+        return role, f"{names} files"
+    if pa.types.is_fixed_size_list(kind) and signature(Vector(""), kind):
+        return "vector", f"{kind.list_size} numbers a row"
+    if found := signature(Sequence(""), kind):
+        return "sequence", f"lists: {found}"
+    if pa.types.is_list(kind) and signature(Image(""), kind.value_type):
+        frames = [cell for row in known.slice(0, LOOK).to_pylist() for cell in row]
+        if frames and all((_format(cell) or ("",))[0] == "image" for cell in frames):
+            return "video", "lists of image files"
+    return None
+
+
+def is_prose(distinct: pa.Array) -> bool:
+    """Are these texts made of words, rather than names or codes?"""
+    texts = [text for text in distinct[:LOOK].to_pylist() if text]
+    return bool(texts) and sum(len(text.split()) for text in texts) >= WORDS * len(texts)
+
+
+def _format(cell: bytes | None) -> tuple[str, str] | None:
+    """(role, name) of a file by its first bytes."""
+    if not cell:
+        return None
+    if cell[:4] == b"RIFF":
+        return RIFF.get(cell[8:12])
+    return next((found for magic, found in MAGIC.items() if cell.startswith(magic)), None)

@@ -1,0 +1,1 @@
+"""Metrics of a live run and of the last nights, and where they are served."""

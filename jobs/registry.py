@@ -1,0 +1,117 @@
+"""The registry of a watch: list its bundles, change the champion, clean up."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from cluster.lake.derived.derive import remove_before
+from cluster.lake.input import snapshot
+from cluster.lake.output import schemas
+from cluster.lake.output.schemas import FLAGS, QUARANTINE, REGISTRY, SCORES
+from cluster.lake.output.table import LakeTable
+from cluster.lake.registry.registry import Registry
+from cluster.lake.storage.opening import open_store
+from jobs.champion import signer_of, trust
+from jobs.input_rows import DERIVED
+from jobs.spec.spec import Spec
+from jobs.threshold import new_threshold
+from models.bundle import open_bundle
+from models.refusal import Refusal
+
+
+def _registry(spec: Spec) -> Registry:
+    return Registry(open_store(spec.output.uri).child(REGISTRY))
+
+
+def listing(spec: Spec) -> dict[str, Any]:
+    """Bundles with their facts, and the champions in order."""
+    registry = _registry(spec)
+    champion = registry.champion()
+    found = []
+    for bundle_id in registry.bundles():
+        bundle = open_bundle(registry.files(bundle_id), bundle_id)
+        facts = bundle.metadata
+        found.append(
+            {
+                "id": bundle_id,
+                "detector": bundle.detector_name,
+                "created": facts["created"],
+                "days": facts["training"]["days"],
+                "rows": facts["training"]["rows"],
+                "validation_loss": facts["metrics"].get("validation_loss"),
+                "champion": champion is not None and champion.bundle == bundle_id,
+            }
+        )
+    found.sort(key=lambda entry: str(entry["created"]), reverse=True)
+    history = [
+        {"bundle": e.bundle, "threshold": e.threshold, "note": e.note, "created": e.created}
+        for e in registry.history()
+    ]
+    return {"watch": spec.name, "bundles": found, "champions": history}
+
+
+def table_of(document: dict[str, Any]) -> Table:
+    """The listing for a terminal."""
+    table = Table(title=f"bundles of {document['watch']}", title_justify="left")
+    for name in ("", "bundle", "detector", "created", "learned from", "rows", "loss"):
+        right = name in ("rows", "loss")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name == "bundle")
+    for entry in document["bundles"]:
+        loss, days = entry["validation_loss"], entry["days"]
+        table.add_row(
+            "champion" if entry["champion"] else "",
+            entry["id"],
+            entry["detector"],
+            entry["created"][:16].replace("T", " "),
+            days[0] if len(days) == 1 else f"{len(days)} days to {days[-1]}",
+            f"{entry['rows']:,}",
+            "" if loss is None else f"{loss:.4g}",
+        )
+    return table
+
+
+def promote(spec: Spec, bundle_id: str, *, sign_with: Path | None = None) -> str:
+    """Make a bundle the champion, with a threshold by the spec's policy."""
+    registry, signer = _registry(spec), signer_of(spec, sign_with)
+    bundle = open_bundle(registry.files(bundle_id), bundle_id)
+    threshold = new_threshold(registry, bundle_id, bundle.calibration, spec.policy)
+    before = registry.champion()
+    earlier = (e.baselines for e in reversed(registry.history()) if e.bundle == bundle_id)
+    baselines = next(earlier, {})
+    digests = {bundle_id: bundle.digest}
+    registry.promote(bundle_id, threshold.id, "promoted by hand", baselines, signer, digests)
+    return f"champion: {bundle_id}, threshold {threshold.value:.6g}" + (
+        f" (before: {before.bundle})" if before else ""
+    )
+
+
+def rollback(spec: Spec, *, sign_with: Path | None = None) -> str:
+    """Make the champion before this one the champion again: a new entry, signed anew."""
+    signer = signer_of(spec, sign_with)
+    entry = _registry(spec).rollback(signer=signer, trust=trust(spec))
+    return f"champion: {entry.bundle}, threshold {entry.threshold} (rolled back)"
+
+
+def vacuum(spec: Spec, hours: int, dry_run: bool) -> list[str]:
+    """Files of all tables of the watch that no commit names and that are older than `hours`; and
+    derived rows of that age, which are derived anew where they are needed."""
+    output = open_store(spec.output.uri)
+    newest = snapshot.days(spec.input.uri, spec.input.partition)[-1:]
+    if not newest:
+        raise Refusal(f"no data in {spec.input.uri}: it says what the tables of flags look like")
+    schema = snapshot.take(spec.input.uri, spec.input.partition, newest[0]).schema
+    tables = {
+        FLAGS: schemas.flags(schema, spec.roles),
+        SCORES: schemas.scores(schema, spec.roles),
+        QUARANTINE: schemas.QUARANTINE,
+    }
+    removed = [
+        f"{name}/{key}"
+        for name, columns in tables.items()
+        for key in LakeTable(output.child(name), columns, name).vacuum(hours, dry_run)
+    ]
+    oldest = datetime.now(UTC) - timedelta(hours=hours)
+    keys = remove_before(output.child(DERIVED), oldest, dry_run)
+    return removed + [f"{DERIVED}/{key}" for key in keys]

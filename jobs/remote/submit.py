@@ -1,0 +1,145 @@
+"""Run a verb on a cluster and see it through: its log, its progress, its exit status."""
+
+import json
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from cluster.runtime import shipping
+from cluster.runtime.submit import Environment, Job, Jobs, Work
+from jobs.remote.command import forwarded, refuse_secrets, travelling
+from jobs.remote.marked_lines import MARK
+from jobs.terminal.console import Step, err, out, say, step
+from jobs.terminal.printable import printable
+
+# Seconds in which a second Ctrl-C ends the job, and not only the looking at it.
+_SECOND_S = 3.0
+_INTERRUPTED = 130
+# Of a line of a job's log; a JSON line of progress has about 200 characters.
+_LINE = 4_000
+
+
+def submit(
+    address: str,
+    arguments: Sequence[str],
+    verbs: Iterable[str],
+    environment: Environment,
+    names: Iterable[str],
+) -> int:
+    """Start `python -m jobs ARGUMENTS` on the cluster, or attach to the job that runs it.
+
+    Its exit status is ours; see `cluster.runtime.submit.Job.exit_status`. Raises Refusal for what
+    must not or cannot be sent, ConnectionError for a cluster that does not answer.
+    """
+    variables = forwarded(names)
+    refuse_secrets(arguments, variables)
+    command, files = travelling(arguments, verbs)
+    jobs = Jobs(address)
+    with TemporaryDirectory() as folder:
+        shipping.stage(Path(folder), files)
+        entrypoint = shlex.join(["python", "-m", "jobs.submitted", *command])
+        work = Work(command[0], entrypoint, Path(folder), environment, variables)
+        job, new = jobs.submit(work)
+    say(f"{'submitted' if new else 'attached to'} {job.id} at {address}")
+    return _see_through(jobs, job.id, address)
+
+
+def attach(address: str, name: str) -> int:
+    """Follow a job from the beginning of its log; its exit status."""
+    return _see_through(Jobs(address), name, address)
+
+
+def cancel(address: str, name: str) -> int:
+    """End a job; 0 once it has ended, of itself or by us."""
+    say(f"{name}: {Jobs(address).cancel(name).status}")
+    return 0
+
+
+def _see_through(jobs: Jobs, name: str, address: str) -> int:
+    try:
+        with _Shown() as shown:
+            ended = jobs.follow(name, shown.take, say)
+    except KeyboardInterrupt:
+        try:
+            say(f"{name} goes on; Ctrl-C again within {_SECOND_S:.0f} s ends it")
+            time.sleep(_SECOND_S)  # for the second Ctrl-C
+        except KeyboardInterrupt:
+            say(f"{name}: {jobs.cancel(name).status}")
+        else:
+            say(f"see it again: python -m jobs submit --attach {name} --address {address}")
+        return _INTERRUPTED
+    _say_end(ended)
+    return ended.exit_status
+
+
+def _say_end(job: Job) -> None:
+    ran = job.exit_code is not None or job.status != "FAILED"
+    said = "" if ran else f": {printable(job.message, _LINE)}"
+    say(f"{job.id}: {job.status}, exit status {job.exit_status}{said}")
+
+
+class _Shown:
+    """A job's results on stdout, and the rest of its log on stderr: on a terminal its progress as
+    the bars that the job would draw here. What a terminal obeys is made visible."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+        self._bar: Step | None = None
+        self._bars = ExitStack()
+
+    def __enter__(self) -> "_Shown":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._rest:
+            self._line(self._rest)
+        self._bars.close()
+
+    def take(self, text: str) -> None:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._line(line)
+
+    def _line(self, line: str) -> None:
+        if line.startswith(MARK):
+            self._result(line.removeprefix(MARK))
+        elif (told := _progress(line)) is not None and err.is_terminal:
+            self._draw(told)
+        else:
+            sys.stderr.write(printable(line.expandtabs(), _LINE) + "\n")
+
+    def _result(self, line: str) -> None:
+        """Whole, however long: JSON that is cut is none. A bar is closed first, for while one is
+        shown, rich sends stdout to the terminal of stderr."""
+        self._bars.close()
+        self._bar = None
+        out.file.write(printable(line.expandtabs(), len(line.expandtabs())) + "\n")
+        out.file.flush()
+
+    def _draw(self, told: dict[str, Any]) -> None:
+        name, total, done = printable(str(told["event"])), int(told["of"]), int(told["done"])
+        if self._bar is None or (self._bar.name, self._bar.total) != (name, total):
+            self._bars.close()
+            self._bar = self._bars.enter_context(step(name, total))
+        facts = {key: value for key, value in told.items() if isinstance(value, int | float)}
+        note = printable(str(told.get("note", "")))
+        self._bar.advance(max(0, done - self._bar.done), note, **facts)
+
+
+def _progress(line: str) -> dict[str, Any] | None:
+    """What a line of `jobs.terminal.console` says of a step; None of any other line."""
+    if not re.match(r'\{"', line):
+        return None
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    known = isinstance(told, dict) and {"event", "done", "of"} <= told.keys()
+    numbers = known and all(isinstance(told[key], int) for key in ("done", "of"))
+    return told if numbers else None

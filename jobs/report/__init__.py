@@ -1,0 +1,1 @@
+"""Run cards and the index of reports: their document, charts, pages."""

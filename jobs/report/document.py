@@ -1,0 +1,222 @@
+"""The document behind a run card: plain JSON, the same facts for people and machines.
+
+`jobs/score.py` fills it in, `jobs/report/pages.py` draws it. Times are ISO 8601 in UTC. Parts that
+do not apply to a run are None or empty. Sensitive values are disguised by whoever fills it in.
+"""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+REPORTS = "reports"  # the folder of all cards, in a watch's output
+
+
+class Run(TypedDict):
+    """What was asked and how it ended."""
+
+    watch: str  # name of the spec
+    day: str
+    run_id: str
+    status: Literal["committed", "refused"]
+    started: str
+    finished: str
+    seconds: float
+    rows_per_second: float
+    command: str
+    table_version: int | None  # None when refused
+
+
+class Books(TypedDict):
+    """Where each row of the snapshot went: rows = filtered + scored + quarantined."""
+
+    rows: int  # in the files of the snapshot
+    filtered: int  # left out by the spec's filter
+    scored: int
+    quarantined: int
+    flagged: int  # part of scored
+    files: int
+    rejected_files: int
+    splits: int
+    bytes: int
+    retried: int  # splits
+    resent: int  # requests to the store
+    duplicate_ids: int  # across splits, as estimated by a sketch; those inside are quarantined
+
+
+class Gate(TypedDict):
+    """A condition of the commit."""
+
+    name: str
+    passed: bool
+    message: str
+
+
+class ThresholdFacts(TypedDict):
+    """The cut-off and where it came from."""
+
+    value: float
+    policy: dict[str, Any]  # name of the policy and its options
+    id: str
+
+
+class BundleFacts(TypedDict):
+    """The detector that gave the scores."""
+
+    id: str
+    digest: str
+    detector: str
+    options: dict[str, Any]
+    trained_days: list[str]
+    created: str
+    versions: dict[str, str]
+    features: int
+    parameters: int
+    started_from: str | None  # id of the bundle whose weights its training started from
+    chosen: (
+        dict[str, Any] | None
+    )  # `models.selection.auto.Choice.to_document()` of `detector: auto`
+
+
+class Histogram(TypedDict):
+    """Rows by score; `edges` has one entry more than `counts`."""
+
+    edges: list[float]
+    counts: list[int]
+    calibration_counts: list[int] | None  # held-back rows of the training days, same edges
+
+
+class FlagsOverTime(TypedDict):
+    """Counts by the rows' own time; `bins` are the starts of equal intervals."""
+
+    bins: list[str]
+    flags: list[int]
+    rows: list[int] | None
+
+
+class EntityFlags(TypedDict):
+    """One entity and how often it was flagged."""
+
+    column: str
+    value: Any
+    flags: int
+    max_severity: float
+
+
+class Reason(TypedDict):
+    """A row of the flags' `reasons` column."""
+
+    feature: str
+    contribution: float
+    observed: str
+    expected: str
+
+
+class Picture(TypedDict):
+    """The signal that is most to blame, and where in it: two panels."""
+
+    feature: str
+    png: str  # base64
+
+
+class TopFlag(TypedDict):
+    """One flag, with the columns that it carries by role."""
+
+    severity: float
+    score: float
+    time: str | None
+    id: dict[str, Any]
+    entities: dict[str, Any]
+    kept: dict[str, Any]
+    reasons: list[Reason]
+    picture: NotRequired[Picture | None]
+
+
+class QuarantineRule(TypedDict):
+    """Rows, or a file, set aside for one reason."""
+
+    column: str | None
+    file: str | None
+    rule: str
+    rows: int
+    examples: list[int]  # row numbers in the file
+
+
+class Epoch(TypedDict):
+    """One pass over the training days."""
+
+    epoch: int
+    train_loss: float
+    validation_loss: float | None
+    learning_rate: float
+    rows_per_second: float
+
+
+class Training(TypedDict):
+    """How the bundle was trained."""
+
+    epochs: list[Epoch]
+    best_epoch: int | None
+    seconds: float
+    rows: int
+
+
+class QualityFacts(TypedDict):
+    """`Quality.to_document()` of the run's detector and of the baselines by name."""
+
+    detector: dict[str, Any]
+    baselines: dict[str, dict[str, Any]]
+
+
+class ProfileFacts(TypedDict):
+    """Seconds by stage: the driver's add up to the wall time, the actors' to threads times it."""
+
+    seconds: float  # of the wall, up to the writing of the card
+    threads: int  # of all actors together
+    rows: int  # that these actors read
+    driver: dict[str, float]  # with `other`
+    actors: dict[str, float]  # with `idle`; empty where no stage was counted
+
+
+class PoolFacts(TypedDict):
+    """The actors that scored."""
+
+    planned: int
+    most: int  # that were there at once
+
+
+class Card(TypedDict):
+    """The whole document."""
+
+    run: Run
+    books: Books
+    gates: list[Gate]
+    threshold: ThresholdFacts
+    bundle: BundleFacts
+    score_histogram: Histogram | None
+    flags_over_time: FlagsOverTime | None
+    entities: list[EntityFlags]  # most flags first, ten at most
+    top_flags: list[TopFlag]  # most severe first, twenty at most
+    quarantine: list[QuarantineRule]
+    training: Training | None
+    quality: QualityFacts | None
+    warnings: list[str]
+    drift: NotRequired[dict[str, Any] | None]
+    actors: NotRequired[PoolFacts | None]
+    profile: NotRequired[ProfileFacts | None]
+
+
+class DayEntry(TypedDict):
+    """One line of the index page."""
+
+    watch: str
+    day: str
+    status: Literal["committed", "refused"]
+    rows: int
+    flagged: int
+    quarantined: int
+    link: str  # path of the run card relative to the index page, not quoted
+    run_id: str
+    when: str  # when the run finished
+    scored: int
+    seconds: float  # of scoring
+    threshold: float
+    # Kolmogorov-Smirnov distance of the scores from the calibration; None without scores.
+    score_drift: float | None

@@ -1,0 +1,273 @@
+"""Draw the run card and the index of days: one self-contained HTML page each, from plain JSON.
+
+Log fields are hostile input. Three fences stand between them and a reader: characters that draw
+nothing become escapes (`jobs/terminal/printable.py`), jinja2 escapes every value, and the page's
+Content-Security-Policy runs no script but ours, named by hash, and fetches nothing at all.
+"""
+
+import base64
+import hashlib
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from jobs.report.charts import charts, hue
+from jobs.report.document import Books, Card, DayEntry, ProfileFacts
+from jobs.report.profile import IDLE
+from jobs.terminal.printable import printable, printable_document
+
+# Our own messages (a gate that lists columns) may be longer than a log field, but not endless.
+_MESSAGE_LIMIT = 4_000
+# Bars of the index page: a quarter at one pixel or more each on a phone.
+_BARS = 92
+
+
+def render_card(card: Card) -> str:
+    """The run card as one HTML page without outside requests."""
+    card = printable_document(card, _MESSAGE_LIMIT)
+    figures = charts(card)
+    scripts = [_plotly(), _chart_script()] if figures else []
+    return (
+        _pages()
+        .get_template("run_card.html")
+        .render(
+            card=card,
+            figures=figures,
+            missing=unaccounted(card["books"]),
+            scripts=scripts,
+            policy=_policy(scripts),
+            measures=_measures(card),
+            parts=_parts(card.get("profile")),
+        )
+    )
+
+
+def render_index(entries: Sequence[DayEntry]) -> str:
+    """The page of all days, newest first, each with a link to its run card."""
+    clean: list[DayEntry] = printable_document(list(entries), _MESSAGE_LIMIT)
+    for entry, given in zip(clean, entries, strict=True):
+        entry["link"] = _relative(given["link"])
+    newest = sorted(clean, key=lambda e: (e["day"], e["when"]), reverse=True)
+    last_runs = [next(runs) for _, runs in groupby(newest, key=lambda e: (e["day"], e["watch"]))]
+    return (
+        _pages()
+        .get_template("index.html")
+        .render(
+            entries=newest,
+            bars=last_runs[:_BARS][::-1],
+            highest=max((e["flagged"] for e in last_runs[:_BARS]), default=0),
+            watches=sorted({e["watch"] for e in clean}),
+            policy=_policy([]),
+        )
+    )
+
+
+def unaccounted(books: Books) -> int:
+    """Rows of the snapshot that are neither filtered, scored nor quarantined: 0 when balanced."""
+    return books["rows"] - books["filtered"] - books["scored"] - books["quarantined"]
+
+
+def _measures(card: Card) -> list[dict[str, Any]]:
+    """Quality as lines of a table: a measure, and its value for the detector and each baseline."""
+    quality = card["quality"]
+    if not quality:
+        return []
+    columns = [quality["detector"], *quality["baselines"].values()]
+    lines: list[tuple[str, str, list[Any]]] = [
+        (label, hint, [c[key] for c in columns])
+        for label, key, hint in (
+            ("AUROC", "auroc", "1 is perfect, 0.5 is chance"),
+            ("AUPRC", "auprc", f"chance is {_number(_prevalence(columns[0]))}"),
+            ("precision", "precision", "of the flags, anomalies"),
+            ("recall", "recall", "of the anomalies, flagged"),
+            ("F1", "f1", "of precision and recall"),
+        )
+    ]
+    for i, at in enumerate(quality["detector"]["at_k"]):
+        for key in ("precision", "recall"):
+            found = [c["at_k"][i][key] if i < len(c["at_k"]) else None for c in columns]
+            lines.append((f"{key} at {at['k']:,}", "of the highest scores", found))
+    result = []
+    for label, hint, cells in lines:
+        known = [c["value"] for c in cells if c and c["value"] is not None]
+        best = max(known) if len(known) > 1 else None
+        result.append({"label": label, "hint": hint, "cells": cells, "best": best})
+    return result
+
+
+def _parts(profile: ProfileFacts | None) -> list[dict[str, Any]]:
+    """The profile as tables, one for the driver and one for the actors."""
+    if not profile:
+        return []
+    threads = f"{profile['threads']:,} {'thread' if profile['threads'] == 1 else 'threads'}"
+    parts = [("driver", "", profile["driver"], 0)]
+    if profile["actors"]:
+        parts.append(("actors", threads, profile["actors"], profile["rows"]))
+    return [
+        {
+            "name": name,
+            "hint": hint,
+            "whole": sum(stages.values()),
+            "stages": [_stage(stage, seconds, rows) for stage, seconds in stages.items()],
+            "rows": rows,
+        }
+        for name, hint, stages, rows in parts
+    ]
+
+
+def _stage(stage: str, seconds: float, rows: int) -> dict[str, Any]:
+    colour, opacity = hue(stage)
+    rate = rows / seconds if rows and seconds and stage != IDLE else None
+    return {
+        "name": stage,
+        "colour": colour,
+        "opacity": opacity,
+        "seconds": seconds,
+        "rate": rate,
+    }
+
+
+def _prevalence(quality: dict[str, Any]) -> float | None:
+    return quality["anomalies"] / quality["rows"] if quality["rows"] else None
+
+
+# The page's fences.
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """A Content-Security-Policy that allows these scripts, inline styles and nothing else."""
+    digests = (hashlib.sha256(s.encode()).digest() for s in scripts)
+    allowed = " ".join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests) or "'none'"
+    return (
+        f"default-src 'none'; script-src {allowed}; "
+        "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _relative(link: str) -> str:
+    """A link that stays under the page's own folder: no scheme, no host, no way up."""
+    parts = [p for p in link.split("/") if p not in ("", ".", "..")]
+    return "./" + "/".join(quote(p, safe="=", errors="replace") for p in parts)
+
+
+@cache
+def _plotly() -> Markup:
+    return _script(get_plotlyjs())
+
+
+@cache
+def _chart_script() -> Markup:
+    return _script((_TEMPLATES / "charts.js").read_text(encoding="utf-8"))
+
+
+def _script(source: str) -> Markup:
+    """Source as the browser will see it, so that its hash is the one the browser computes."""
+    source = source.replace("\r\n", "\n").replace("\r", "\n")
+    if "</script" in source.lower():
+        raise AssertionError("a script that closes its own element cannot be inlined")
+    return Markup(source)  # noqa: S704 - plotly's and our own code, no input in it # nosec B704
+
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@cache
+def _pages() -> jinja2.Environment:
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Callable[..., str]] = {
+        "rows": _rows,
+        "number": _number,
+        "share": _share,
+        "size": _size,
+        "duration": _duration,
+        "when": _when,
+        "field": _field,
+        "width": _width,
+    }
+    pages.filters.update(filters)
+    return pages
+
+
+# How values read. None is a dash everywhere.
+
+
+def _rows(count: float | None) -> str:
+    return "–" if count is None else f"{count:,.0f}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    if value and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.3g}"
+    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def _share(part: float, whole: float) -> str:
+    """Two significant digits of a percentage: 0.0047%, 12%."""
+    if not whole:
+        return "–"
+    percent = 100 * part / whole
+    return f"{percent:.2g}%" if percent < 10 else f"{percent:.0f}%"
+
+
+def _size(size: float | None) -> str:
+    if size is None:
+        return "–"
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.3g} TB"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _when(time: str | None) -> str:
+    """ISO 8601 as date and time in UTC; a text that is no time stays as it is."""
+    if time is None:
+        return "–"
+    try:
+        moment = datetime.fromisoformat(time)
+    except ValueError:
+        return _field(time)
+    moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _field(value: Any) -> str:
+    """A value out of a log, of any type, on one line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return _number(value)
+    return printable(str(value))
+
+
+def _width(value: float, whole: float = 100.0) -> str:
+    """A CSS percentage in 0 to 100."""
+    return f"{min(max(100 * abs(value) / whole, 0.0), 100.0) if whole else 0.0:.1f}%"

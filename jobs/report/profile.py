@@ -1,0 +1,137 @@
+"""Where the time of a run went: in the driver's own line, and in the threads of the actors."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from rich.table import Table
+
+from cluster.splits.stages import Stages
+from jobs.report.document import ProfileFacts
+
+# Of the driver: for answers. Of the actors: threads without a split, while Ray starts, while the
+# driver commits, or for want of splits. What no stage counts.
+WAIT, IDLE, OTHER = "wait", "idle", "other"
+
+# In the order in which a run goes through them.
+DRIVER_STAGES = ("start", "list", "plan", WAIT, "commit", "card")
+ACTOR_STAGES = (
+    "list",
+    "open",
+    "read",
+    "encode",
+    "copy",
+    "score",
+    "filter",
+    "reasons",
+    "write",
+    "record",
+)
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Seconds by stage; those of the actors are the sum over all their threads."""
+
+    seconds: float  # of the wall
+    threads: int  # of all actors together
+    rows: int  # that these actors read
+    driver: Mapping[str, float]
+    actors: Mapping[str, float]
+
+    @property
+    def driver_whole(self) -> dict[str, float]:
+        """The driver's stages and `other`: together the wall time."""
+        other = max(0.0, self.seconds - sum(self.driver.values()))
+        return _ordered(self.driver, DRIVER_STAGES) | {OTHER: other}
+
+    @property
+    def actors_whole(self) -> dict[str, float]:
+        """The actors' stages and `idle`: together threads times wall time. Empty without stages."""
+        if not self.actors:
+            return {}
+        idle = max(0.0, self.threads * self.seconds - sum(self.actors.values()))
+        return _ordered(self.actors, ACTOR_STAGES) | {IDLE: idle}
+
+    def to_document(self) -> ProfileFacts:
+        return {
+            "seconds": round(self.seconds, 3),
+            "threads": self.threads,
+            "rows": self.rows,
+            "driver": {stage: round(s, 3) for stage, s in self.driver_whole.items()},
+            "actors": {stage: round(s, 3) for stage, s in self.actors_whole.items()},
+        }
+
+    def table(self) -> Table:
+        """For a terminal: the driver's stages, then those of the actors."""
+        table = Table(
+            title=f"where the time went: {self.seconds:,.1f} s",
+            title_justify="left",
+        )
+        table.add_column("stage")
+        for name in ("seconds", "share", "rows/s"):
+            table.add_column(name, justify="right")
+        self._add(table, "driver", self.driver_whole, 0)
+        if self.actors:
+            threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+            self._add(table, f"actors, {threads}", self.actors_whole, self.rows)
+        return table
+
+    def _add(self, table: Table, title: str, stages: Mapping[str, float], rows: int) -> None:
+        """One section; `rows` is 0 where a stage is not about rows."""
+        whole = sum(stages.values())
+        table.add_section()
+        table.add_row(f"[b]{title}[/]", f"[b]{whole:,.2f}[/]", "", "")
+        for stage, seconds in stages.items():
+            share = f"{seconds / whole:.1%}" if whole else "–"
+            rate = f"{rows / seconds:,.0f}" if rows and seconds and stage != IDLE else ""
+            table.add_row(f"  {stage}", f"{seconds:,.2f}", share, rate)
+
+
+class Clock(Stages):
+    """Seconds by stage of the driver since the clock was made, and of the actors it waits for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started = datetime.now(UTC)
+        self._started = time.perf_counter()
+        self.threads = self.rows = 0  # of all actors together; what they are to read
+        self.actors: Counter[str] = Counter()  # their seconds by stage
+
+    @property
+    def elapsed(self) -> float:
+        return time.perf_counter() - self._started
+
+    def waiting(self, answers: Iterable[Answer]) -> Iterator[Answer]:
+        """The same answers; what they are waited for is the stage `wait`."""
+        source = iter(answers)
+        while True:
+            try:
+                with self(WAIT):
+                    answer = next(source)
+            except StopIteration:
+                return
+            yield answer
+
+    def profile(self) -> Profile:
+        """The profile up to now."""
+        return Profile(self.elapsed, self.threads, self.rows, dict(self.seconds), dict(self.actors))
+
+
+def slowest(stages: Mapping[str, float]) -> dict[str, str | float]:
+    """The stage with the largest share, as facts for `Step.advance`; none before there is one."""
+    whole = sum(stages.values())
+    if not whole:
+        return {}
+    stage = max(stages, key=lambda name: stages[name])
+    return {"slowest": stage, "slowest_share": round(stages[stage] / whole, 3)}
+
+
+def _ordered(stages: Mapping[str, float], order: tuple[str, ...]) -> dict[str, float]:
+    """Stages in the order of a run, and after them those that it does not name."""
+    names = [*filter(stages.__contains__, order), *(n for n in stages if n not in order)]
+    return {name: stages[name] for name in names}

@@ -1,0 +1,101 @@
+"""What a run card shows of the flags: the most severe, and who has most."""
+
+import base64
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.report.document import EntityFlags, Picture, TopFlag
+from models.columns import Roles
+
+_TOP_FLAGS, _TOP_ENTITIES = 20, 10
+
+
+class Flagged:
+    """Takes the flags a shard at a time: a day may have millions, of which it keeps twenty, and
+    two numbers an entity."""
+
+    def __init__(self, roles: Roles) -> None:
+        self.roles = roles
+        self._top: pa.Table | None = None
+        self._entities: dict[str, pa.Table] = {}
+
+    def add(self, flags: pa.Table) -> None:
+        """Take in the rows of one shard."""
+        every = flags if self._top is None else pa.concat_tables([self._top, flags])
+        order = pc.sort_indices(every, sort_keys=[("score", "descending")])
+        self._top = every.take(order[:_TOP_FLAGS])
+        for name in self.roles.entity:
+            # Two cards may share their last four digits: masks cannot be counted.
+            if name not in self.roles.sensitive or name in self.roles.keyed:
+                self._count(name, flags)
+
+    def _count(self, name: str, flags: pa.Table) -> None:
+        ones = pa.repeat(pa.scalar(1, pa.int64()), flags.num_rows)
+        new = pa.table({"value": flags[name], "flags": ones, "severity": flags["severity"]})
+        known = self._entities.get(name)
+        every = new if known is None else pa.concat_tables([known, new])
+        sums = every.group_by("value", use_threads=False).aggregate(
+            [("flags", "sum"), ("severity", "max")]
+        )
+        self._entities[name] = sums.rename_columns(
+            {"flags_sum": "flags", "severity_max": "severity"}
+        )
+
+    def top(self) -> list[TopFlag]:
+        """The most severe flags; what is sensitive is disguised in the shards already."""
+        roles = self.roles
+        found: list[TopFlag] = []
+        for row in self._top.to_pylist() if self._top is not None else ():
+            shown = {n: _plain(row[n]) for n in roles.flagged}
+            found.append(
+                {
+                    "severity": row["severity"],
+                    "score": row["score"],
+                    "time": shown[roles.time] if roles.time else None,
+                    "id": {n: shown[n] for n in roles.id},
+                    "entities": {n: shown[n] for n in roles.entity},
+                    "kept": {n: shown[n] for n in roles.keep},
+                    "reasons": row["reasons"] or [],
+                    "picture": _embedded(row.get("picture")),
+                }
+            )
+        return found
+
+    def entities(self) -> list[EntityFlags]:
+        """The entities with most flags, without those of masked columns."""
+        order = [("flags", "descending"), ("severity", "descending")]
+        found: list[EntityFlags] = [
+            {
+                "column": name,
+                "value": _plain(row["value"]),
+                "flags": row["flags"],
+                "max_severity": row["severity"],
+            }
+            for name, table in self._entities.items()
+            for row in table.sort_by(order)[:_TOP_ENTITIES].to_pylist()
+        ]
+        return sorted(found, key=lambda e: (-e["flags"], -e["max_severity"]))[:_TOP_ENTITIES]
+
+
+def _embedded(picture: Any) -> Picture | None:
+    if picture is None:
+        return None
+    return {"feature": picture["feature"], "png": base64.b64encode(picture["png"]).decode()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return iso(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    return value if isinstance(value, int | float | str | bool | None) else str(value)
+
+
+def iso(moment: datetime) -> str:
+    """ISO 8601 in UTC, to the second; without a zone it is UTC already."""
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.astimezone(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,104 @@
+"""Gates: conditions that a run meets before it is committed, each with a plain message."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from cluster.lake.input.snapshot import Snapshot
+from jobs.scoring.books import Balance
+from jobs.spec.sections import Gates
+
+# Recent days that the volume is compared with: two weeks hold each weekday twice.
+RECENT_DAYS = 14
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition and how the run met it."""
+
+    name: str
+    passed: bool
+    message: str
+
+
+def judge(limits: Gates, snapshot: Snapshot, balance: Balance, recent: Sequence[int]) -> list[Gate]:
+    """All gates of a run; `recent` holds the rows of the last committed days."""
+    files = len(balance.unreadable_files)
+    rate = balance.quarantined / max(1, balance.rows)
+    flag_rate = balance.flagged / max(1, balance.scored)
+    low, high = limits.flag_rate
+    return [
+        Gate(
+            "the day has rows",
+            snapshot.rows > 0,
+            f"{snapshot.rows:,} rows in {len(snapshot.files)} files",
+        ),
+        Gate(
+            "files can be read",
+            files <= limits.quarantined_files,
+            _files(balance, limits.quarantined_files),
+        ),
+        Gate(
+            "few rows are quarantined",
+            rate <= limits.quarantine_rate,
+            f"{balance.quarantined:,} of {balance.rows:,} rows ({rate:.3%}); "
+            f"gates.quarantine_rate allows {limits.quarantine_rate:.3%}{_worst(balance)}",
+        ),
+        Gate(
+            "every score is a number",
+            balance.non_finite == 0,
+            f"{balance.non_finite:,} scores are NaN or infinite",
+        ),
+        Gate("scores differ", _scores_differ(balance), _spread(balance)),
+        Gate(
+            "the flag rate is in its band",
+            low <= flag_rate <= high,
+            f"{balance.flagged:,} of {balance.scored:,} scored rows ({flag_rate:.3%}) are flagged; "
+            f"gates.flag_rate allows {low:.3%} to {high:.3%}",
+        ),
+        _volume(limits.volume, snapshot, recent),
+    ]
+
+
+def _files(balance: Balance, limit: int) -> str:
+    bad = sorted(balance.unreadable_files)
+    if not bad:
+        return "all files were read"
+    named = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+    return f"{len(bad)} cannot be read ({named}); gates.quarantined_files allows {limit}"
+
+
+def _worst(balance: Balance) -> str:
+    rules = [r for r in balance.rules() if r["column"]]
+    if not rules:
+        return ""
+    return f"; most by column {rules[0]['column']!r}, rule {rules[0]['rule']}"
+
+
+def _scores_differ(balance: Balance) -> bool:
+    # One row, or none, cannot differ from itself.
+    return balance.scored < 2 or balance.sketch.minimum < balance.sketch.maximum
+
+
+def _spread(balance: Balance) -> str:
+    if balance.sketch.count == 0:
+        return "no scores"
+    low, high = balance.sketch.minimum, balance.sketch.maximum
+    if low == high and balance.scored > 1:
+        return f"all {balance.scored:,} scores are {low:.6g}: the detector or the input is broken"
+    return f"from {low:.4g} to {high:.4g}"
+
+
+def _volume(band: tuple[float, float] | None, snapshot: Snapshot, recent: Sequence[int]) -> Gate:
+    name = "the volume is as on recent days"
+    if band is None or not recent:
+        reason = "no band is set" if band is None else "there are no earlier days"
+        return Gate(name, True, f"{snapshot.rows:,} rows; {reason}")
+    usual = median(recent)
+    low, high = band[0] * usual, band[1] * usual
+    return Gate(
+        name,
+        low <= snapshot.rows <= high,
+        f"{snapshot.rows:,} rows; the median of the last {len(recent)} days is {usual:,.0f}, and "
+        f"gates.volume allows {low:,.0f} to {high:,.0f}",
+    )

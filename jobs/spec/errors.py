@@ -1,0 +1,138 @@
+"""What is wrong with a spec, told so that it can be put right without the manual."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
+from rapidfuzz import process
+from rapidfuzz.distance import DamerauLevenshtein
+
+from jobs.spec.source import Key, Source, SpecRefused, dotted
+
+LIKE = 0.55  # similarity of 1 from which a name is offered: "numrc" to "numeric" has 0.71
+LONGEST = 80  # characters of a found value that a message shows
+_CREDENTIALS = re.compile(r"://[^/@\s]*@")  # in a URI: never shown, as messages end up in logs
+
+EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dict_type": "keys and values",
+    "model_type": "keys and values",
+    "model_attributes_type": "keys and values",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
+    "too_short": "at least {min_length} values",
+    "too_long": "at most {max_length} values",
+    "string_too_short": "at least {min_length} characters",
+    "expected": "{expected}",
+}
+
+
+def expected(text: str) -> PydanticCustomError:
+    """The error of a validator that says what it expected; what was found is added later."""
+    return PydanticCustomError("expected", "expected {expected}", {"expected": text})
+
+
+def problems(found: list[tuple[Key, str]]) -> PydanticCustomError:
+    """The error of a validator that found several things wrong, each under a key of its own."""
+    text = "; ".join(f"{dotted(key)}: {message}" for key, message in found)
+    return PydanticCustomError("problems", "{text}", {"text": text, "problems": found})
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`; did you mean 'duration'?`, or nothing where no name is like it."""
+    best = process.extractOne(
+        name,
+        list(names),
+        scorer=DamerauLevenshtein.normalized_similarity,
+        processor=str.lower,
+        score_cutoff=LIKE,
+    )
+    return f"; did you mean {best[0]!r}?" if best else ""
+
+
+def listed(names: Iterable[str], most: int = 40) -> str:
+    """Names for a message: `a, b, c`, cut after `most`."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def refused(
+    error: ValidationError, source: Source, keys: dict[str, tuple[str, ...]]
+) -> SpecRefused:
+    """All problems of a document as `file:line: key: …`, in the order of the file.
+
+    `keys` holds the valid keys of each place: `""` for the top, `"columns.*"` for any column.
+    """
+    told: list[tuple[int, str]] = []
+    for one in error.errors(include_url=False):
+        place = _place(one["loc"], source)
+        for key, message in _messages(one, place, keys):
+            key = source.known(key)
+            line = source.line(key)
+            told.append((line, f"{source.path}:{line}: {dotted(key)}: {message}"))
+    return SpecRefused([text for _, text in sorted(told, key=lambda pair: pair[0])])
+
+
+def _place(loc: Key, source: Source) -> Key:
+    """pydantic puts the tag of a union into the location; the file has no such key."""
+    if loc[:1] == ("threshold",) and len(loc) > 2:
+        return ("threshold", *loc[2:])
+    return loc
+
+
+def _messages(error: Any, key: Key, keys: dict[str, tuple[str, ...]]) -> list[tuple[Key, str]]:
+    kind, context, value = error["type"], error.get("ctx", {}), error["input"]
+    if kind == "problems":
+        return [((*key, *tail), message) for tail, message in context["problems"]]
+    if kind == "missing":
+        short = isinstance(key[-1], int)
+        return [(key, "expected one more value in the list" if short else "is missing")]
+    if kind == "union_tag_not_found":
+        return [((*key, "policy"), "is missing")]
+    if kind == "extra_forbidden":
+        return [(key, _unknown_key(key, value, keys))]
+    if kind == "union_tag_invalid":
+        choices = re.findall(r"'([^']*)'", context["expected_tags"])
+        return [((*key, "policy"), one_of(choices, context["tag"]))]
+    if kind == "literal_error":
+        return [(key, one_of(re.findall(r"'([^']*)'", context["expected"]), value))]
+    text = EXPECTED.get(kind)
+    if text is None:
+        return [(key, str(error["msg"]))]
+    return [(key, f"expected {text.format(**context)}, found {_shown(value)}")]
+
+
+def one_of(choices: list[str], value: object) -> str:
+    """`expected one of a, b, found 'c'; did you mean 'b'?`"""
+    near = nearest(value, choices) if isinstance(value, str) else ""
+    return f"expected one of {listed(choices)}, found {_shown(value)}{near}"
+
+
+def _unknown_key(key: Key, value: object, keys: dict[str, tuple[str, ...]]) -> str:
+    parent = [str(part) for part in key[:-1]]
+    if parent[:1] in (["columns"], ["history"]):
+        parent[1:2] = ["*"]
+    valid = keys.get(".".join(parent), ())
+    near = nearest(str(key[-1]), valid)
+    return f"expected one of {listed(valid)}, found the unknown key {str(key[-1])!r}{near}"
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = repr(list(value)) if isinstance(value, tuple) else repr(value)
+    text = _CREDENTIALS.sub("://…@", text)
+    return text if len(text) <= LONGEST else text[:LONGEST] + "…"

@@ -1,0 +1,98 @@
+"""The columns of one batch, decoded: the path that fitting, training and scoring share."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from models.columns import (
+    Audio,
+    Boolean,
+    Categorical,
+    Image,
+    IPAddress,
+    Numeric,
+    Port,
+    Sequence,
+    Text,
+    Timestamp,
+    Vector,
+    Video,
+)
+from models.decoding.addresses import MULTICAST, PRIVATE, RESERVED, Addresses, parse
+from models.decoding.audio import decode_audio
+from models.decoding.images import decode_images, decode_videos
+from models.decoding.lists import decode_events, decode_steps, decode_vector
+from models.decoding.scalars import (
+    Bools,
+    Cells,
+    decode_boolean,
+    decode_category,
+    decode_number,
+    decode_port,
+    decode_text,
+    decode_timestamp,
+)
+from models.decoding.texts import decode_texts
+from models.schema import Source
+
+
+class Decoder:
+    """Decodes the columns of one batch; an address column that two features need, once."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self._batch = batch
+        self._addresses: dict[str, tuple[Addresses, Bools | None, tuple[Any, ...]]] = {}
+
+    def decode(self, source: Source, channels: int = 3) -> Cells:
+        """The cells of a column; of its images, if it has no other option, so many channels."""
+        column = source.column
+        match column:
+            case IPAddress():
+                return self._decode_address(column)
+            case Categorical():
+                return decode_category(self._batch.column(column.name))
+        array = self._batch.column(column.name)
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        match column:
+            case Numeric():
+                return decode_number(array, column)
+            case Boolean():
+                return decode_boolean(array)
+            case Port():
+                return decode_port(array)
+            case Timestamp():
+                return decode_timestamp(array)
+            case Vector():
+                return decode_vector(array)
+            case Sequence():
+                return decode_events(array) if source.has_events else decode_steps(array)
+            case Image():
+                return decode_images(array, column.size, column.channels or channels)
+            case Video():
+                return decode_videos(array, column.frames, column.size, channels)
+            case Audio():
+                return decode_audio(array, column)
+            case Text():
+                return decode_texts(array, column)
+
+    def _decode_address(self, column: IPAddress) -> Cells:
+        addresses, null, problems = self._parsed(column.name)
+        inputs = [addresses.within(kind) for kind in (PRIVATE, MULTICAST, RESERVED)]
+        if column.same_network_as:
+            other, _, _ = self._parsed(column.same_network_as)
+            inputs.append(addresses.same_network(other, column.prefix))
+        return Cells(tuple(inputs), null, problems)
+
+    def _parsed(self, name: str) -> tuple[Addresses, Bools | None, tuple[Any, ...]]:
+        if name not in self._addresses:
+            (indices, texts), null, problems = decode_text(self._batch.column(name))
+            # One entry more for null, and for invalid UTF-8: no address, and not a problem again.
+            distinct = parse(pa.concat_arrays([texts.fill_null(""), pa.array([""], texts.type)]))
+            known = np.append(np.asarray(texts.is_valid()), False)
+            unparsable = ((distinct.version == 0) & known)[indices]
+            if unparsable.any():
+                problems = (*problems, (unparsable, "unparsable"))
+            self._addresses[name] = (distinct.take(indices), null, problems)
+        return self._addresses[name]

@@ -1,0 +1,1 @@
+"""One detector a file, with its `Config`, and the catalogue of them all."""

@@ -1,0 +1,1 @@
+"""Classes that several detectors inherit from. None can be chosen by name."""

@@ -1,0 +1,101 @@
+"""Supervised classifier, for tables with a label: the score is the logit of "anomaly"."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.batch import Batch, Layout
+from models.detectors.bases.integrated_gradients_detector import Referenced
+from models.detectors.detector import expect
+from models.detectors.search_space import WIDTHS, OneOf, Space
+from models.layers.mlp import mlp, run
+from models.refusal import Refusal
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Options of `classifier`."""
+
+    widths: tuple[int, ...] = (256, 128)  # units of the hidden layers
+    dropout: float = 0.1  # share of hidden units dropped in training, 0 to 1
+    imbalance: Literal["positive_weight", "focal"] = "positive_weight"  # what rare labels get
+    max_weight: float = 100.0  # most that one anomaly may weigh, in normal rows
+    gamma: float = 2.0  # focal only: how fast the loss of easy rows fades
+    steps: int = 32  # nodes of the integral behind the contributions
+
+    def __post_init__(self) -> None:
+        expect(
+            len(self.widths) > 0 and all(w >= 1 for w in self.widths),
+            self,
+            "widths",
+            "at least one width, each 1 or more",
+        )
+        expect(0 <= self.dropout < 1, self, "dropout", "0 or more, below 1")
+        expect(1 <= self.max_weight < math.inf, self, "max_weight", "1 or more")
+        expect(0 <= self.gamma < math.inf, self, "gamma", "0 or more")
+        expect(self.steps >= 1, self, "steps", "1 or more")
+
+
+class Classifier(Referenced):
+    """Binary cross-entropy with the imbalance handled; call `prepare` before training.
+
+    `positive_weight`: anomalies weigh normal rows / anomalies, at most `max_weight`, and the
+    weights average 1 over the training rows. `focal`: (1 - p_true)^gamma times the cross-entropy,
+    the output starting at the prior (Lin et al., ICCV 2017, sections 3.2 and 4.1).
+    """
+
+    Config = ClassifierConfig
+    labels = "all"
+    class_weight: Tensor
+
+    @classmethod
+    def space(cls) -> Space:
+        return {
+            "widths": WIDTHS,
+            "dropout": OneOf((0.0, 0.1, 0.3, 0.5)),
+            "imbalance": OneOf(("positive_weight", "focal")),
+        }
+
+    def __init__(self, layout: Layout, config: ClassifierConfig) -> None:
+        super().__init__(layout, config)
+        self.layers = mlp((self.inputs.width, *config.widths, 1))
+        self.register_buffer("class_weight", torch.ones(2))  # of a normal row, of an anomaly
+
+    @torch.no_grad()
+    def prepare(self, positive: int, rows: int) -> None:
+        if not 0 < positive < rows:
+            raise Refusal(
+                f"expected training rows of both classes, found {positive:,} anomalies in "
+                f"{rows:,} rows; train on days with labelled anomalies or use a detector that "
+                f"needs no label"
+            )
+        negative = rows - positive
+        if self.config.imbalance == "focal":
+            # The head is still random: the prior as bias keeps the first steps from the rare class.
+            self.layers[-1].bias.fill_(math.log(positive / negative))  # type: ignore[operator]
+            return
+        weight = min(max(negative / positive, 1 / self.config.max_weight), self.config.max_weight)
+        mean = (negative + weight * positive) / rows
+        self.class_weight.copy_(torch.tensor([1 / mean, weight / mean]))
+
+    def loss(self, batch: Batch) -> Tensor:
+        if batch.label is None:
+            raise Refusal(
+                "expected labels to train the classifier, found none; name a label column"
+            )
+        columns = self.inputs(batch)
+        logit = self._logit(columns, self.config.dropout if self.training else 0.0)
+        entropy = F.binary_cross_entropy_with_logits(logit, batch.label, reduction="none")
+        if self.config.imbalance == "focal":
+            return entropy * -torch.expm1(-entropy).pow(self.config.gamma)
+        return entropy * torch.where(batch.label > 0.5, self.class_weight[1], self.class_weight[0])
+
+    def score_columns(self, columns: Tensor) -> Tensor:
+        return self._logit(columns)
+
+    def _logit(self, columns: Tensor, dropout: float = 0.0) -> Tensor:
+        return run(self.layers, columns, dropout).float().squeeze(1)

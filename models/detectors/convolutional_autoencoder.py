@@ -1,0 +1,49 @@
+"""Convolutional autoencoder: series, images and videos that its bottleneck cannot carry."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from models.batch import Layout
+from models.detectors.autoencoder import Autoencoder, AutoencoderConfig
+from models.detectors.detector import expect
+from models.layers.convolution import Painters, Towers, lacks_spatial
+
+
+@dataclass(frozen=True)
+class ConvolutionalAutoencoderConfig(AutoencoderConfig):
+    """Options of `convolutional_autoencoder`: those of `autoencoder`, whose `widths` are the
+    layers of the columns beside the signals, and the size of the convolutions."""
+
+    channels: int = 8  # of the first convolution; they double as the sides are halved
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect(self.channels >= 1, self, "channels", "1 or more")
+
+
+class ConvolutionalAutoencoder(Autoencoder):
+    """An autoencoder with a tower of convolutions a signal, in one, two or three dimensions, of
+    any size (`models.layers.convolution`); numbers, categories, vectors and tokens beside them are
+    joined at the bottleneck.
+
+    Loss, score and shares are the autoencoder's: a signal is one variable, each of its places
+    judged on its own usual error, and padding does not count.
+    """
+
+    Config = ConvolutionalAutoencoderConfig
+
+    def __init__(self, layout: Layout, config: ConvolutionalAutoencoderConfig) -> None:
+        super().__init__(layout, config)
+        outputs = self.inputs.numbers + sum(self.sizes)
+        sizes = (config.channels, config.widths)
+        self.encoder = nn.ModuleList([Towers(layout, self.inputs.width, self.latent, *sizes)])
+        self.decoder = nn.ModuleList([Painters(layout, self.latent, outputs, *sizes)])
+
+    @classmethod
+    def unfit(cls, layout: Layout) -> str | None:
+        return lacks_spatial(layout)
+
+    def _decode(self, columns: Tensor, dropout: float = 0.0) -> Tensor:
+        out: Tensor = self.decoder[0](self.encoder[0](columns, dropout))
+        return out.float()

@@ -1,0 +1,96 @@
+"""ECOD: rows in the tails of their columns are anomalous. Nothing to set, nothing to train."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.batch import Batch, Contributions, Layout
+from models.detectors.detector import Detector, expect
+from models.layers.dense_inputs import Inputs, stack_codes
+from models.refusal import Refusal
+
+
+@dataclass(frozen=True)
+class ECODConfig:
+    """Options of `ecod`."""
+
+    sample_rows: int = 10_000  # rows of the training days whose distribution is kept
+
+    def __post_init__(self) -> None:
+        expect(self.sample_rows >= 2, self, "sample_rows", "2 or more")
+
+
+class ECOD(Detector):
+    """Empirical cumulative distributions (Li et al., TKDE 2022, algorithm 1).
+
+    Of each numeric column: -log of the share of the sample at or below the value, and at or above
+    it; the larger of the two, as the authors' own code takes it column by column. Of each category:
+    -log of the share of its code. The score is the sum, so the terms are the shares: at least 0.
+    Beyond all that was seen, half a row of the sample is assumed. `expected` is the median, of
+    each category the commonest code.
+    """
+
+    Config = ECODConfig
+    learns = "sample"
+    ordered: Tensor
+    rows: Tensor
+    counts: Tensor
+
+    def __init__(self, layout: Layout, config: ECODConfig) -> None:
+        super().__init__(layout, config)
+        self.inputs = Inputs(layout, embed=False)
+        columns, widest = self.inputs.numbers, max((c.size for c in layout.categories), default=0)
+        # Each column's sample in order, the rest infinite.
+        self.register_buffer("ordered", torch.full((columns, config.sample_rows), torch.inf))
+        self.register_buffer("rows", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("counts", torch.zeros(len(layout.categories), widest))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The score: there is no other loss."""
+        return self.score(batch)
+
+    @torch.no_grad()
+    def fit(self, sample: Batch, seed: int) -> None:
+        """Keep the sample's distributions; `seed` is not needed."""
+        rows = min(len(sample.numeric), self.config.sample_rows)
+        if rows < 2:
+            raise Refusal(f"expected at least 2 rows to take distributions of, found {rows}")
+        columns = self._columns(sample)[:, :rows]
+        self.ordered.fill_(torch.inf)
+        self.ordered[:, :rows] = columns.sort(1).values
+        self.rows.fill_(rows)
+        for j, category in enumerate(self.layout.categories):
+            codes = sample.codes[:rows, j]
+            self.counts[j, : category.size] = torch.bincount(codes, minlength=category.size)
+
+    @torch.no_grad()
+    def score(self, batch: Batch) -> Tensor:
+        return self._terms(batch).sum(0)
+
+    @torch.no_grad()
+    def contributions(self, batch: Batch) -> Contributions:
+        terms = self._terms(batch).T
+        rows = len(terms)
+        middle = self.ordered[:, int(self.rows) // 2].expand(rows, -1)
+        usual = [self.counts[j].argmax().expand(rows) for j in range(len(self.counts))]
+        expected = self.inputs.expected(middle, stack_codes(usual, middle))
+        maps = self.inputs.maps(terms, batch)
+        return Contributions(self.inputs.by_feature(terms), expected, maps)
+
+    def _columns(self, batch: Batch) -> Tensor:
+        return self.inputs.columns(batch)[: self.inputs.numbers].contiguous()
+
+    def _terms(self, batch: Batch) -> Tensor:
+        """-log of the tail of each feature: [features, rows]."""
+        columns, rows = self._columns(batch), self.rows
+        below = torch.searchsorted(self.ordered, columns, right=True)
+        above = rows - torch.searchsorted(self.ordered, columns)
+        rarest = torch.minimum(below, above).float()
+        parts = [
+            rarest,
+            *(self.counts[j][batch.codes[:, j]][None] for j in range(len(self.counts))),
+        ]
+        shares = torch.cat(parts).clamp_min(0.5) / rows
+        # A column with one value only has a tail of 1 on both sides: -log(1) = 0, never -0.
+        return shares.log().neg().clamp_min(0.0)

@@ -1,0 +1,175 @@
+"""Forecaster: rows that what came before does not lead one to expect are anomalous."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.batch import SignalInput, TokenInput
+from models.detectors.autoencoder import HUBER
+from models.detectors.bases.sequential import Explained, Sequence, Sequential
+from models.detectors.detector import expect
+from models.detectors.search_space import OneOf, Space
+from models.layers.dense_inputs import LIMIT
+from models.layers.recurrent import (
+    blocks,
+    channels_of,
+    embedding,
+    lengths,
+    padded_to,
+    readable,
+    run_cell,
+    steps_of,
+)
+
+
+@dataclass(frozen=True)
+class ForecasterConfig:
+    """Options of `forecaster`."""
+
+    hidden: int = 64  # units of the recurrent cell
+    embedding: int = 32  # width of the vector of each code of tokens
+    floor: float = 1e-3  # least held-back mean squared error of a channel, in squared scaled units
+
+    def __post_init__(self) -> None:
+        expect(self.hidden >= 1, self, "hidden", "1 or more")
+        expect(self.embedding >= 1, self, "embedding", "1 or more")
+        expect(0 < self.floor < math.inf, self, "floor", "more than 0")
+
+
+class Forecaster(Sequential):
+    """A gated recurrent unit (Cho et al., EMNLP 2014) predicts each step from those before.
+
+    Of a series the loss is the squared (Huber) error of every step, averaged over steps and summed
+    over channels; the score is that of the last step, the row itself, given the steps before:
+
+        sum over channels c of  log(1 + r_c^2 / v_c)
+
+    with v_c the mean squared error of held-back rows, as in `autoencoder`. The forecast is the
+    step itself and not the change since the last: the held-back loss was 2% lower over six
+    machines of smd, and a copy of the last step follows an anomaly as soon as it has begun (F1
+    0.54 against 0.47).
+
+    Of events or a text the loss is the mean surprise, -log p(code | codes before), in nats, over
+    the codes and the end (DeepLog, Du et al., CCS 2017, section 3.1, but by likelihood instead of
+    rank, and with an end: a session that breaks off is one too). The score is the root of the mean
+    squared surprise: one thing unheard of outweighs much that is a little odd.
+
+    Scores of several inputs add up. Shares are the terms of those sums, and so are the maps: what
+    an end adds is shown at the last code. `expected` is the forecast, of tokens the likeliest code.
+    """
+
+    Config = ForecasterConfig
+
+    @classmethod
+    def space(cls) -> Space:
+        return {"hidden": OneOf((32, 64, 128)), "embedding": OneOf((16, 32, 64))}
+
+    def of_series(self, series: SignalInput) -> Sequence:
+        return SeriesForecast(series, self.config)
+
+    def of_tokens(self, tokens: TokenInput) -> Sequence:
+        return EventForecast(tokens, self.config)
+
+
+class SeriesForecast(Sequence):
+    """The next step of one series."""
+
+    variance: Tensor
+
+    def __init__(self, series: SignalInput, config: ForecasterConfig) -> None:
+        super().__init__()
+        self.given = series
+        self.floor = config.floor
+        channels = channels_of(series)
+        self.cell = nn.GRU(series.shape[0], config.hidden, batch_first=True)
+        self.head = nn.Linear(config.hidden, channels)
+        self.register_buffer("variance", torch.ones(channels))
+
+    def loss(self, signal: Tensor) -> Tensor:
+        """Mean over the steps after the first: [rows]."""
+        values, present = steps_of(self.given, signal)
+        states, _ = run_cell(self.cell, readable(self.given, signal)[:, :-1])
+        forecast, target = self.head(states).float(), values[:, 1:].clamp(-LIMIT, LIMIT)
+        error = 2 * F.huber_loss(forecast, target, reduction="none", delta=HUBER)
+        there = present[:, 1:].float()
+        return (error.sum(2) * there).sum(1) / there.sum(1).clamp_min(1)
+
+    def score(self, signal: Tensor) -> Tensor:
+        squares, _ = self._squares(signal)
+        return torch.log1p(squares / self.variance).sum(1)
+
+    def explain(self, signal: Tensor) -> Explained:
+        squares, forecast = self._squares(signal)
+        terms = torch.log1p(squares / self.variance)
+        places, expected = torch.zeros_like(signal), signal.clone()
+        places[:, : terms.shape[1], -1] = terms
+        expected[:, : terms.shape[1], -1] = forecast
+        return Explained(terms.sum(1), places, expected)
+
+    def settle(self, signals: list[Tensor]) -> None:
+        """The usual squared error of each channel, from held-back rows."""
+        rows = sum(map(len, signals))
+        total = sum(self._squares(signal)[0].double().sum(0) for signal in signals)
+        self.variance.copy_((torch.as_tensor(total) / rows).clamp_min(self.floor))
+
+    def _squares(self, signal: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared error of the last step and its forecast: [rows, channels] each."""
+        values, _ = steps_of(self.given, signal)
+        _, last = run_cell(self.cell, readable(self.given, signal)[:, :-1])
+        forecast = self.head(last[0]).float()
+        return (values[:, -1].clamp(-LIMIT, LIMIT) - forecast).square(), forecast
+
+
+class EventForecast(Sequence):
+    """The next code of one token input."""
+
+    def __init__(self, tokens: TokenInput, config: ForecasterConfig) -> None:
+        super().__init__()
+        self.given = tokens
+        self.embedding = embedding(tokens, config.embedding)
+        self.cell = nn.GRU(config.embedding, config.hidden, batch_first=True)
+        self.head = nn.Linear(config.hidden, tokens.size)
+
+    def loss(self, tokens: Tensor) -> Tensor:
+        """Mean surprise a code: [rows]."""
+        surprise, _ = self._surprise(tokens)
+        return surprise.sum(1) / self._counted(tokens).sum(1)
+
+    def score(self, tokens: Tensor) -> Tensor:
+        return self._score(tokens, self._surprise(tokens)[0])
+
+    def explain(self, tokens: Tensor) -> Explained:
+        surprise, likeliest = self._surprise(tokens)
+        score = self._score(tokens, surprise)
+        weight = self._counted(tokens).sum(1) * score
+        terms = surprise.square() / weight.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
+        ended = lengths(tokens)[:, None]
+        place = torch.arange(tokens.shape[1], device=tokens.device)
+        places = torch.where(place < ended, terms, 0)
+        places[:, :-1] += torch.where(place == ended, terms, 0)[:, 1:]
+        return Explained(score, places, torch.where(place <= ended, likeliest, 0))
+
+    def _counted(self, tokens: Tensor) -> Tensor:
+        """Whether a place is a code or the end of the row, where there is room for one."""
+        place = torch.arange(tokens.shape[1], device=tokens.device)
+        return place <= lengths(tokens)[:, None]
+
+    def _score(self, tokens: Tensor, surprise: Tensor) -> Tensor:
+        return (surprise.square().sum(1) / self._counted(tokens).sum(1)).sqrt()
+
+    def _surprise(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """-log p of each code and of the end, 0 after it, and the likeliest code instead."""
+        before = F.pad(tokens[:, :-1], (1, 0))
+        state: Tensor | None = None
+        surprises, likeliest = [], []
+        for block in blocks(tokens):
+            states, state = run_cell(self.cell, self.embedding(before[:, block]), state)
+            odds = self.head(states).float().transpose(1, 2)  # [rows, codes, steps]
+            surprises.append(F.cross_entropy(odds, tokens[:, block], reduction="none"))
+            likeliest.append(odds.detach().argmax(1))
+        length = tokens.shape[1]
+        surprise = padded_to(torch.cat(surprises, 1), length) * self._counted(tokens)
+        return surprise, padded_to(torch.cat(likeliest, 1), length)

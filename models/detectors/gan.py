@@ -1,0 +1,139 @@
+"""GANomaly: a generator that has learned to rebuild normal rows, against a critic."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils.parametrizations import spectral_norm
+
+from models.batch import Batch, Contributions, Layout
+from models.detectors.autoencoder import Autoencoder, AutoencoderConfig
+from models.detectors.detector import expect
+from models.layers.convolution import Painters, Towers
+from models.layers.dense_inputs import stack_codes
+
+
+@dataclass(frozen=True)
+class GANConfig(AutoencoderConfig):
+    """Options of `gan`: those of `autoencoder`, and what the critic and the second encoder are
+    made of and weigh in the loss, beside the reconstruction."""
+
+    channels: int = 8  # of the first convolution of signals; they double as sides are halved
+    latent_weight: float = 1.0  # of the error of the code of the reconstruction
+    adversarial_weight: float = 1.0  # of the critic's features and verdict
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect(self.channels >= 1, self, "channels", "1 or more")
+        for field in ("latent_weight", "adversarial_weight"):
+            expect(0 < getattr(self, field) < math.inf, self, field, "more than 0")
+
+
+class GAN(Autoencoder):
+    """GANomaly (Akçay et al., ACCV 2018): encoder, decoder, a second encoder that codes the
+    reconstruction, and a critic that tells rows from reconstructions.
+
+    One loss and one optimizer train all of them: the autoencoder's loss; the distance between the
+    code and the code of the reconstruction; the distance between the critic's features of the two,
+    in which the critic stands still (equation 1); and the critic's cross-entropy, whose gradient
+    is turned round where it enters the generator (Ganin & Lempitsky, ICML 2015, section 3), so
+    that the two pull against each other in the same step. The critic's layers have spectral norm 1
+    (Miyato et al., ICLR 2018): it cannot become so sure that nothing is learned from it.
+
+    The score is the autoencoder's plus the same sum over the code, log(1 + e_k^2 / u_k), with e_k
+    the error of its k-th number and u_k the mean of e_k^2 over held-back rows. Shares are exact
+    for the reconstruction; the error of the code, which has no place among the features, is
+    divided among them in proportion to their shares of the reconstruction.
+    """
+
+    Config = GANConfig
+
+    def __init__(self, layout: Layout, config: GANConfig) -> None:
+        super().__init__(layout, config)
+        width, sizes = self.inputs.width, (config.channels, config.widths)
+        outputs = self.inputs.numbers + sum(self.sizes)
+        self.encoder = nn.ModuleList([Towers(layout, width, self.latent, *sizes)])
+        self.decoder = nn.ModuleList([Painters(layout, self.latent, outputs, *sizes)])
+        self.recoder = Towers(layout, width, self.latent, *sizes)
+        self.critic = Towers(layout, width, self.latent, *sizes)  # its features
+        self.verdict = nn.Linear(self.latent, 1)
+        for module in [*self.critic.modules(), self.verdict]:
+            if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+                spectral_norm(module)
+        self.features = len(self.variance)
+        self.register_buffer("variance", torch.ones(self.features + self.latent))
+
+    @torch.no_grad()
+    def contributions(self, batch: Batch) -> Contributions:
+        squares, numeric, logits = self._residuals(batch)
+        terms = self._terms(squares).T
+        shares, latent = terms[:, : self.features], terms[:, self.features :].sum(1, keepdim=True)
+        total = shares.sum(1, keepdim=True)
+        shares = shares + latent * shares / total.clamp_min(torch.finfo(total.dtype).tiny)
+        codes = [block.argmax(0) for block in logits]
+        expected = self.inputs.expected(numeric.T, stack_codes(codes, numeric.T))
+        maps = self.inputs.maps(shares, batch)
+        return Contributions(self.inputs.by_feature(shares), expected, maps)
+
+    def _decode(self, columns: Tensor, dropout: float = 0.0) -> Tensor:
+        out: Tensor = self.decoder[0](self.encoder[0](columns, dropout))
+        return out.float()
+
+    def _passed(self, columns: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+        code = self.encoder[0](columns, dropout)
+        out = self.decoder[0](code).float()
+        numeric, logits = self._parts(out, 1)
+        numeric = torch.where(self.binary, numeric.sigmoid(), numeric)
+        fake = self._rebuilt(columns, numeric, [block.softmax(1) for block in logits])
+        apart = F.huber_loss(self.recoder(fake).float(), code.float(), reduction="none").sum(1)
+        game = self._matched(columns.detach(), fake)
+        return out, self.config.latent_weight * apart + self.config.adversarial_weight * game
+
+    def _rebuilt(self, columns: Tensor, numeric: Tensor, odds: Sequence[Tensor]) -> Tensor:
+        """The reconstruction in the form of the columns [rows, width]: categories by their odds,
+        or the embedding expected of them; what pads a series is copied."""
+        given = columns[:, : self.inputs.numbers]
+        if (counted := self.inputs.counted(given.T)) is not None:
+            numeric = torch.where(counted.T > 0, numeric, given)
+        tables = iter(self.inputs.embeddings)
+        blocks = [
+            block @ next(tables).weight if embedded else block  # type: ignore[operator]
+            for block, embedded in zip(odds, self.inputs.embedded, strict=True)
+        ]
+        return torch.cat([numeric, *blocks], 1)
+
+    def _matched(self, real: Tensor, fake: Tensor) -> Tensor:
+        """How far the critic's features of row and reconstruction differ, and its own
+        cross-entropy: [rows]. Only the generator learns from the first."""
+        still = {name: p.detach() for name, p in self.critic.named_parameters()}
+        seen, features = functional_call(self.critic, still, (fake,)), self.critic(real)
+        apart: Tensor = (seen - features.detach()).float().square().sum(1)
+        turned = self.critic(_Reversed.apply(fake))  # type: ignore[no-untyped-call]
+        of_real, of_fake = self.verdict(features).float(), self.verdict(turned).float()
+        entropy: Tensor = (F.softplus(-of_real) + F.softplus(of_fake)).squeeze(1)
+        return apart + entropy
+
+    def _residuals(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """As the autoencoder's, with the squared errors of the code as further rows."""
+        squares, numeric, logits = super()._residuals(batch)
+        columns = self.inputs(batch)
+        fake = self._rebuilt(columns, numeric.T, [block.softmax(0).T for block in logits])
+        apart = (self.recoder(fake) - self.encoder[0](columns)).float().square()
+        return torch.cat([squares, apart.T]), numeric, logits
+
+
+class _Reversed(torch.autograd.Function):
+    """The same values; the gradient is turned round."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return -gradient

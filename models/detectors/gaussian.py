@@ -1,0 +1,128 @@
+"""A Gaussian with shrinkage: rows that lie far from the mean for how the columns vary together."""
+
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from models.batch import Batch, Contributions, Layout, SignalInput
+from models.detectors.detector import Detector, expect
+from models.detectors.search_space import Between, Space
+from models.layers.band_statistics import BandStatistics
+from models.layers.covariance import Scatter
+from models.layers.described_inputs import DescribedInputs, Description
+from models.layers.gradient_histograms import Histograms
+from models.refusal import Refusal
+
+# In squared scaled units: no direction is held to vary less, as in `pca`. Columns that repeat one
+# another, and the columns of a category, which add up to 1, leave some without any variance.
+_LEAST_VARIANCE = 1e-3
+# Numbers of a row: the matrix is of their square, 64 MB at so many, and takes half a minute.
+_WIDEST = 4096
+_ROWS = 4096  # of the sample that are summed up at once
+
+
+@dataclass(frozen=True)
+class GaussianConfig:
+    """Options of `gaussian`."""
+
+    # Share of an even spread in the covariance, 0 to 1; None: that of least expected error.
+    shrinkage: float | None = None
+    # That an image or a video is divided into, about, as those of `hog_knn`.
+    cells: int = 16
+    sample_rows: int = 100_000  # rows of the training days that it is fitted on
+
+    def __post_init__(self) -> None:
+        share = self.shrinkage
+        expect(share is None or 0 <= share <= 1, self, "shrinkage", "0 to 1, or null")
+        expect(self.cells >= 1, self, "cells", "1 or more")
+        expect(self.sample_rows >= 2, self, "sample_rows", "2 or more")
+
+
+class Gaussian(Detector):
+    """Squared Mahalanobis distance under the covariance of Ledoit & Wolf (J. Multivariate Analysis
+    2004), which is sound with fewer rows than columns too. Of frozen embeddings it is among the
+    best detectors, and the simplest (Rippel, Mertens & Merhof, ICPR 2020, arXiv:2005.14140).
+
+    A spectrogram counts by the statistics of its bands (`models.layers.band_statistics`), an image
+    and a video by histograms of their gradients (`models.layers.gradient_histograms`), a series and
+    a vector by all their numbers.
+
+    Shares are the squares of the row whitened symmetrically, as in `pca`: at least 0, and they add
+    up to the score. `expected` is the mean of each number given all others of the row (the
+    conditional mean of a Gaussian), of a signal that is described its mean, of a category the
+    commonest code.
+    """
+
+    Config = GaussianConfig
+    learns = "sample"
+    mean: Tensor
+    whitening: Tensor
+    partial: Tensor
+
+    @classmethod
+    def unfit(cls, layout: Layout) -> str | None:
+        width = cls._described(layout, GaussianConfig.cells).width
+        if width <= _WIDEST:
+            return None
+        return f"expected at most {_WIDEST:,} numbers a row, found {width:,}"
+
+    @classmethod
+    def space(cls) -> Space:
+        return {"shrinkage": Between(1e-4, 0.9, log=True)}
+
+    def __init__(self, layout: Layout, config: GaussianConfig) -> None:
+        super().__init__(layout, config)
+        self.inputs = self._described(layout, config.cells)
+        width = self.inputs.width
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("whitening", torch.eye(width))  # the root of the inverse covariance
+        self.register_buffer("partial", torch.ones(width))  # variance of each given all others
+
+    @staticmethod
+    def _described(layout: Layout, cells: int) -> DescribedInputs:
+        def describe(signal: SignalInput) -> Description | None:
+            if signal.kind == "spectrogram":
+                return BandStatistics(signal)
+            return None if signal.kind == "series" else Histograms(signal, cells)
+
+        return DescribedInputs(layout, describe)
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The score: there is no other loss."""
+        return self.score(batch)
+
+    @torch.no_grad()
+    def fit(self, sample: Batch, seed: int) -> None:
+        """Fit on the sample, summed up a few thousand rows at a time; `seed` is not needed."""
+        rows = len(sample.numeric)
+        if rows < 2:
+            raise Refusal(f"expected at least 2 rows to fit a covariance, found {rows}")
+        self.inputs.fit(sample)
+        parts = (sample.take(slice(start, start + _ROWS)) for start in range(0, rows, _ROWS))
+        scatter = reduce(Scatter.merged, (Scatter.of(self.inputs(part)) for part in parts))
+        # On the CPU: the same to the bit whatever the device, and done once.
+        variances, axes = torch.linalg.eigh(scatter.shrunk(self.config.shrinkage).cpu())
+        variances = variances.clamp_min(_LEAST_VARIANCE)
+        self.mean.copy_(scatter.mean)
+        self.whitening.copy_(axes * variances.rsqrt() @ axes.T)
+        self.partial.copy_(1 / (axes.square() @ (1 / variances)))
+
+    def score(self, batch: Batch) -> Tensor:
+        return self._whitened(self.inputs(batch)).square().sum(1)
+
+    def contributions(self, batch: Batch) -> Contributions:
+        columns = self.inputs(batch)
+        whitened = self._whitened(columns)
+        squares = whitened.square()
+        given_others = columns - (whitened @ self.whitening) * self.partial
+        numbers = self.inputs.width - sum(self.inputs.sizes)
+        usual = self.mean[numbers:].expand(len(columns), -1)
+        expected = self.inputs.row(torch.cat([given_others[:, :numbers], usual], 1))
+        maps = self.inputs.maps(squares, batch)
+        return Contributions(self.inputs.by_feature(squares), expected, maps)
+
+    def _whitened(self, columns: Tensor) -> Tensor:
+        """Each row in directions of unit variance, turned back to the columns: [rows, width]."""
+        return (columns - self.mean) @ self.whitening

@@ -1,0 +1,69 @@
+"""Detectors by name, and their options checked: `Catalog` finds, configures and builds them."""
+
+import dataclasses
+import json
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from rapidfuzz import process
+
+from models.batch import Layout
+from models.detectors.detector import Detector
+from models.refusal import Refusal
+
+
+class Catalog(dict[str, type[Detector]]):
+    """Detector classes by name. Every method raises Refusal for a name that is not in it."""
+
+    def find(self, name: str) -> type[Detector]:
+        """The class of a name."""
+        if name not in self:
+            raise Refusal(f"unknown detector '{name}'{_choices(name, list(self))}")
+        return self[name]
+
+    def configure(self, name: str, options: dict[str, Any]) -> Any:
+        """The checked Config of a detector; needs no layout.
+
+        `options` are fields of its Config, as YAML or JSON gives them. Raises Refusal for an
+        option that is unknown, of the wrong type or out of range.
+        """
+        return checked(self.find(name).Config, name, options)
+
+    def build(self, name: str, layout: Layout, options: dict[str, Any]) -> Detector:
+        """An untrained detector for rows of a layout. Raises Refusal for columns that it cannot
+        learn from, and as `configure` does."""
+        kind = self.find(name)
+        if lacking := kind.unfit(layout):
+            raise Refusal(f"detector '{name}' does not fit these columns: {lacking}")
+        return kind(layout, self.configure(name, options))
+
+
+def checked(config: Any, name: str, options: dict[str, Any]) -> Any:
+    """A frozen dataclass out of options as YAML or JSON gives them; `name` is for messages."""
+    hints = get_type_hints(config)
+    allowed = [field.name for field in dataclasses.fields(config)]
+    values = {}
+    for key, value in options.items():
+        if key not in allowed:
+            raise Refusal(f"detector '{name}' has no option '{key}'{_choices(key, allowed)}")
+        values[key] = _typed(name, key, value, hints[key])
+    return config(**values)
+
+
+def _typed(name: str, key: str, value: Any, hint: Any) -> Any:
+    # Strict JSON rules: a list may be a tuple and 1 may be 1.0, but "1" is no number and true no 1.
+    try:
+        return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
+    except (ValidationError, TypeError) as error:
+        wanted = hint.__name__ if isinstance(hint, type) and hint.__module__ == "builtins" else hint
+        raise Refusal(
+            f"option '{key}' of detector '{name}': expected "
+            f"{str(wanted).replace('typing.', '')}, found {value!r}"
+        ) from error
+
+
+def _choices(found: str, allowed: list[str]) -> str:
+    """'; did you mean …? It is one of …'."""
+    nearest = process.extractOne(found, allowed)
+    hint = f"; did you mean '{nearest[0]}'?" if nearest else ";"
+    return f"{hint} expected one of: {', '.join(allowed)}"

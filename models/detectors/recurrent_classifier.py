@@ -1,0 +1,116 @@
+"""Supervised classifier of series, events and texts: the score is the logit of "anomaly"."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.batch import Batch, Layout
+from models.detectors.bases.sequential import lacking_steps
+from models.detectors.classifier import Classifier, ClassifierConfig
+from models.detectors.detector import expect
+from models.detectors.search_space import OneOf, Space
+from models.layers.dense_inputs import Inputs
+from models.layers.mlp import mlp, run
+from models.layers.recurrent import REACH, embedding, run_cell
+
+
+@dataclass(frozen=True)
+class RecurrentClassifierConfig(ClassifierConfig):
+    """Options of `recurrent_classifier`: those of `classifier`, whose `widths` are the layers
+    after the cells, and the size of these."""
+
+    widths: tuple[int, ...] = (64,)  # units of the hidden layers after the cells
+    hidden: int = 32  # units of each recurrent cell
+    embedding: int = 16  # width of the vector of each code of tokens
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect(self.hidden >= 1, self, "hidden", "1 or more")
+        expect(self.embedding >= 1, self, "embedding", "1 or more")
+
+
+class RecurrentClassifier(Classifier):
+    """A gated recurrent unit (Cho et al., EMNLP 2014) reads each series and each token input; of
+    its states the last and the mean over what is no padding go, with all other columns, through
+    dense layers to one logit.
+
+    Loss, imbalance and explanation are the classifier's: integrated gradients with regard to the
+    numbers of a series, and to the vectors of codes.
+    """
+
+    Config = RecurrentClassifierConfig
+
+    def __init__(self, layout: Layout, config: RecurrentClassifierConfig) -> None:
+        super().__init__(layout, config)
+        series = [s.shape[0] for s in layout.signals if s.kind == "series"]
+        widths = [*series, *(config.embedding + 1 for _ in layout.tokens)]
+        self.cells = nn.ModuleList(nn.GRU(w, config.hidden, batch_first=True) for w in widths)
+        others = [s.width for s in layout.signals if s.kind != "series"]
+        flat = len(layout.numeric) + sum(self.inputs.sizes) + sum(others)
+        self.layers = mlp((flat + 2 * config.hidden * len(widths), *config.widths, 1))
+
+    @classmethod
+    def space(cls) -> Space:
+        return {**super().space(), "hidden": OneOf((16, 32, 64)), "embedding": OneOf((8, 16, 32))}
+
+    @classmethod
+    def unfit(cls, layout: Layout) -> str | None:
+        return lacking_steps(layout)
+
+    def matrix_of(self, layout: Layout) -> "Ordered":
+        return Ordered(layout, self.config.embedding)
+
+    def _logit(self, columns: Tensor, dropout: float = 0.0) -> Tensor:
+        flat, sequences = self._split(columns)
+        for cell, (steps, there) in zip(self.cells, sequences, strict=True):
+            states, last = run_cell(cell, steps)  # type: ignore[arg-type]
+            weight = there.clamp(0, 1)[..., None]
+            # At least 1: the way from the reference row may pass where little is there.
+            mean = (states * weight).sum(1) / weight.sum(1).clamp_min(1)
+            flat += [last[0].float(), mean.float()]
+        return run(self.layers, torch.cat(flat, 1), dropout).float().squeeze(1)
+
+    def _split(self, columns: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
+        """The columns that are no sequence, and of each sequence its steps [rows, steps, width]
+        and how much of each is there [rows, steps]."""
+        numeric, inner, categories = self.inputs.parts(columns)
+        flat, sequences = [numeric, *categories], []
+        signals = self.layout.signals
+        for given, block in zip(signals, inner, strict=False):
+            if given.kind != "series":
+                flat.append(block)
+                continue
+            steps = block.reshape(-1, *given.shape).transpose(1, 2).clamp(-REACH, REACH)
+            there = steps[..., -1] if given.masked else torch.ones_like(steps[..., 0])
+            sequences.append((steps, there))
+        for tokens, block in zip(self.layout.tokens, inner[len(signals) :], strict=True):
+            steps = block.reshape(len(block), tokens.length, self.config.embedding + 1)
+            sequences.append((steps, steps[..., -1]))
+        return flat, sequences
+
+
+class Ordered(Inputs):
+    """As `Inputs`, but with tokens in order: of each place the vector of its code, then 1; all 0
+    where there is none."""
+
+    def __init__(self, layout: Layout, width: int) -> None:
+        super().__init__(layout, embed=True)
+        self.code_width = width + 1
+        self.vectors = nn.ModuleList(embedding(t, width) for t in layout.tokens)
+        self.blocks[len(layout.signals) :] = [t.length * self.code_width for t in layout.tokens]
+        self.numbers = len(layout.numeric) + sum(self.blocks)
+        self.width = self.numbers + sum(self.sizes)
+
+    def token_columns(self, batch: Batch) -> list[Tensor]:
+        blocks = []
+        for vectors, tokens in zip(self.vectors, batch.tokens, strict=True):
+            there = (tokens > 0)[..., None].float()
+            blocks.append(torch.cat([vectors(tokens) * there, there], 2).flatten(1))
+        return blocks
+
+    def token_maps(self, blocks: list[Tensor], batch: Batch) -> list[Tensor]:
+        return [
+            block.reshape(*tokens.shape, self.code_width).sum(2)
+            for tokens, block in zip(batch.tokens, blocks, strict=True)
+        ]

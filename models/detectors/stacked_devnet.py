@@ -1,0 +1,98 @@
+"""Deviation network that is told what detectors without labels think of a row."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.batch import Batch, Contributions, Layout
+from models.detectors.devnet import DevNet, DevNetConfig
+from models.detectors.ensemble import Ensemble, EnsembleConfig, spread
+from models.detectors.single import SINGLE
+from models.layers.dense_inputs import Inputs
+from models.layers.integrated_gradients import integrated_gradients
+from models.refusal import Refusal
+
+
+@dataclass(frozen=True)
+class StackedDevNetConfig(DevNetConfig):
+    """Options of `stacked_devnet`: those of `devnet`, and what it is told."""
+
+    # Each a name of the catalogue and options of a detector that learns from a sample. One that
+    # looks at columns by themselves, one at all of them and one at places differ most.
+    members: tuple[dict[str, Any], ...] = ({"name": "ecod"}, {"name": "knn"}, {"name": "pca"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        completed = EnsembleConfig(self.members).members
+        for member in completed:
+            if SINGLE.find(member["name"]).learns != "sample":
+                raise Refusal(
+                    "a member of stacked_devnet: expected a detector that learns from a sample, "
+                    f"found '{member['name']}'; the network needs its scores before it learns"
+                )
+        object.__setattr__(self, "members", completed)
+
+    @property
+    def sample_rows(self) -> int:
+        """Rows that the members can use, at most."""
+        return EnsembleConfig(self.members).sample_rows
+
+
+class Rarities(Inputs):
+    """The columns, and after them how rare each member finds the row: [rows, width]."""
+
+    def __init__(self, layout: Layout, members: tuple[dict[str, Any], ...]) -> None:
+        super().__init__(layout, embed=True)
+        self.own = self.width  # columns that come from the row itself
+        self.members = Ensemble(layout, EnsembleConfig(members))
+        self.width += len(members)
+
+    def forward(self, batch: Batch) -> Tensor:
+        # Training on a GPU is in bfloat16, in which neighbours and components are others.
+        with torch.no_grad(), torch.autocast(batch.numeric.device.type, enabled=False):
+            rarities = self.members.rarities(batch)
+        return torch.cat([super().forward(batch), rarities.T], 1)
+
+
+class StackedDevNet(DevNet):
+    """`devnet` over the columns and the scores of detectors that learn without labels (XGBOD, Zhao
+    and Hryniewicki, IJCNN 2018, with a deviation network for the boosted trees).
+
+    Ten anomalies do not teach a network what is unusual; how rare a row is to each member, in
+    powers of ten (`models.detectors.ensemble`), is known from all rows, and the labels say how much
+    each counts. The members see no label. Ranks are taken among the rows that they were fitted on.
+
+    The share of a rarity goes to the features as the member's own shares do. `expected` is the
+    reference row.
+    """
+
+    Config = StackedDevNetConfig
+    learns = "both"
+    inputs: Rarities
+
+    def matrix_of(self, layout: Layout) -> Inputs:
+        return Rarities(layout, self.config.members)
+
+    @torch.no_grad()
+    def fit(self, sample: Batch, seed: int) -> None:
+        """Fit the members, and rank their scores of the same rows."""
+        self.inputs.members.fit(sample, seed)
+        self.inputs.members.calibrate([sample])
+
+    def contributions(self, batch: Batch) -> Contributions:
+        inputs = self.inputs
+        with torch.no_grad():
+            columns = inputs(batch)
+        shares = integrated_gradients(
+            self.score_columns, columns, self.reference, self.config.steps
+        )
+        with torch.no_grad():
+            own, rarities = shares[:, : inputs.own], shares[:, inputs.own :]
+            told, told_maps = spread(inputs.members.told(batch), rarities.T)
+            maps = [a + b for a, b in zip(inputs.maps(own, batch), told_maps, strict=True)]
+            rows = len(columns)
+            usual = self.reference[: inputs.numbers].expand(rows, -1)
+            expected = inputs.expected(usual, self.usual_codes.expand(rows, -1))
+            return Contributions(inputs.by_feature(own) + told, expected, tuple(maps))

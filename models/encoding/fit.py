@@ -1,0 +1,203 @@
+"""Fitting an encoder in one pass: statistics that merge, so every worker reads its own splits."""
+
+import json
+import math
+from dataclasses import replace
+from statistics import NormalDist
+
+import numpy as np
+import pyarrow as pa
+
+from models.batch import chunk_rows
+from models.columns import FeatureColumn, Numeric, SignalColumn, Timestamp
+from models.decoding.decoder import Decoder
+from models.decoding.scalars import Bools
+from models.encoding.column_statistics import Statistics, vocabulary_size
+from models.encoding.encoder import Encoder
+from models.encoding.layout import SPECIAL, raw_inputs
+from models.encoding.scaling import SMALLEST, WIDEST_SCORE, NumberRange, Scale, Scaling
+from models.encoding.signals import Learned, SignalScaling, learn, most_bytes
+from models.refusal import Refusal
+from models.schema import Source, compare, find_sources
+
+FORMAT = 2  # of `EncoderFit.to_bytes`
+KNOTS = 121  # a knot every 0.05 normal scores
+# Above this many widths from zero, float32 (24 bits) resolves less than 1/16,000 of a width, so
+# the centre is subtracted in float64 first. Think of epoch seconds, or a pressure of 101,325 Pa.
+FAR = 1e3
+# An IQR below this share of the standard deviation is that of a column that is all but constant;
+# dividing by it would blow up every other value.
+TINY_IQR = 1e-6
+QUARTILES_APART = 1.349  # IQR of the standard normal distribution, in standard deviations
+NORMAL = NormalDist()
+
+
+class EncoderFit:
+    """Statistics of the training rows, in memory that does not grow with their number.
+
+    The order of `update` and `merge` does not matter, up to the rounding of floats and, beyond
+    2,048 rows, the rank error of a sketch.
+    """
+
+    def __init__(self, columns: tuple[FeatureColumn, ...], schema: pa.Schema) -> None:
+        """Raises `Refusal` for columns that are missing, doubled, or of an unusable type."""
+        self._start(find_sources(columns, schema))
+
+    def _start(self, sources: tuple[Source, ...]) -> None:
+        self.sources = sources
+        self.rows = 0  # counted in the statistics
+        self.rows_left_out = 0  # rows with a problem in any column
+        self._statistics = [Statistics.for_source(source) for source in sources]
+        self._checked: pa.Schema | None = None
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows whose signals and tokens fit the cache, however wide they turn out to be."""
+        return chunk_rows(sum(most_bytes(source) for source in self.sources))
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Count the rows of a batch, but for those with problems: they will not be scored either.
+
+        Raises `SchemaMismatch` when the batch's columns have other types than the schema's.
+        """
+        if self._checked is None or not batch.schema.equals(self._checked):
+            compare(self.sources, batch.schema)
+            self._checked = batch.schema
+        decoder = Decoder(batch)
+        decoded = [decoder.decode(source) for source in self.sources]
+        broken = [rows for cells in decoded for rows, _ in cells.problems]
+        good: Bools | None = ~np.logical_or.reduce(broken) if broken else None
+        counted = batch.num_rows if good is None else int(good.sum())
+        self.rows += counted
+        self.rows_left_out += batch.num_rows - counted
+        for source, statistics, cells in zip(self.sources, self._statistics, decoded, strict=True):
+            statistics.add(source.column, cells, good)
+
+    def merge(self, other: "EncoderFit") -> None:
+        """Add what another fit of the same columns and types has counted."""
+        mine = [(source.column, source.signature) for source in self.sources]
+        if mine != [(source.column, source.signature) for source in other.sources]:
+            raise Refusal(
+                "expected a fit of the same columns and types, found another; "
+                "fit all splits with one spec and one schema"
+            )
+        self.rows += other.rows
+        self.rows_left_out += other.rows_left_out
+        for ours, theirs in zip(self._statistics, other._statistics, strict=True):
+            ours.merge(theirs)
+
+    def to_bytes(self) -> bytes:
+        """JSON; sketches in base64."""
+        document = {
+            "format": FORMAT,
+            "rows": self.rows,
+            "rows_left_out": self.rows_left_out,
+            "sources": [source.to_document() for source in self.sources],
+            "statistics": [statistics.to_document() for statistics in self._statistics],
+        }
+        return json.dumps(document).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "EncoderFit":
+        document = json.loads(data)
+        if document.get("format") != FORMAT:
+            raise Refusal(
+                f"expected encoder statistics of format {FORMAT}, found "
+                f"{document.get('format')!r}; fit again with this version"
+            )
+        fit = cls.__new__(cls)
+        fit._start(tuple(Source.from_document(source) for source in document["sources"]))
+        fit.rows, fit.rows_left_out = document["rows"], document["rows_left_out"]
+        fit._statistics = [Statistics.from_document(one) for one in document["statistics"]]
+        return fit
+
+    def finish(self) -> Encoder:
+        """The encoder. Raises `Refusal` when no row could be used."""
+        if not self.rows:
+            raise Refusal(
+                f"expected rows to fit the encoder on, found none without problems "
+                f"({self.rows_left_out:,} rows had one); check the training days, the filter and "
+                "the declared ranges"
+            )
+        sources = [
+            replace(source, nullable=statistics.nulls > 0)
+            for source, statistics in zip(self.sources, self._statistics, strict=True)
+        ]
+        scales: list[Scale] = []
+        nulls: list[int] = []
+        ranges: dict[str, NumberRange] = {}
+        vocabularies: dict[str, tuple[str, ...]] = {}
+        learned: dict[str, Learned] = {}
+        signals: list[SignalScaling] = []
+        for source, statistics in zip(sources, self._statistics, strict=True):
+            column = source.column
+            if not source.feature:
+                continue
+            if statistics.texts is not None:
+                kept = statistics.vocabulary[: vocabulary_size(source)]
+                vocabularies[column.name] = tuple(text for text, _ in kept)
+            if statistics.signal is not None:
+                size = len(vocabularies.get(column.name, ())) + SPECIAL
+                found = learned[column.name] = learn(source, statistics.signal, size)
+                if found.signal:
+                    signals.append(SignalScaling.of(column, found.signal, statistics.signal))
+            first = len(scales)
+            if isinstance(column, Numeric):
+                scale, ranges[column.name] = scale_number(column, statistics)
+                scales.append(scale)
+            else:
+                scales.extend(_fixed_scales(source))
+            if statistics.nulls and len(scales) > first and statistics.signal is None:
+                nulls.append(first)
+        scaling = Scaling.of(scales, nulls)
+        return Encoder(tuple(sources), vocabularies, ranges, scaling, learned, signals)
+
+
+def _fixed_scales(source: Source) -> list[Scale]:
+    """Flags stay 0 and 1; sines and cosines get unit variance (for times spread evenly)."""
+    if isinstance(source.column, SignalColumn):
+        return [Scale()] if source.nullable else []
+    width = math.sqrt(0.5) if isinstance(source.column, Timestamp) else 1.0
+    return [Scale(width=width) for _ in raw_inputs(source.column, source.signature)]
+
+
+def scale_number(column: Numeric, statistics: Statistics) -> tuple[Scale, NumberRange]:
+    """Centre, width and knots of a numeric column; all zeros and ones when it is always null."""
+    moments = statistics.moments
+    if not moments.count:
+        return Scale(log1p=column.log1p, clip=column.clip), NumberRange()
+    centre, width = moments.mean, moments.deviation
+    knots: tuple[tuple[float, float], ...] = ()
+    if column.scale == "robust":
+        lower, centre, upper = statistics.quantiles.get_quantiles([0.25, 0.5, 0.75])
+        spread = (upper - lower) / QUARTILES_APART
+        width = spread if spread > max(TINY_IQR * width, SMALLEST) else width
+    elif column.scale == "quantile":
+        knots = find_knots(statistics)
+    low, high = moments.low, moments.high
+    if column.log1p:
+        low, high = (math.copysign(math.expm1(abs(x)), x) for x in (low, high))
+        offset = 0.0
+    else:
+        offset = centre if abs(centre) > FAR * width else 0.0
+    shifted = tuple((point - offset, score) for point, score in knots)
+    scale = Scale(centre - offset, width, column.log1p, column.clip, shifted)
+    return scale, NumberRange(offset, low, high)
+
+
+def find_knots(statistics: Statistics) -> tuple[tuple[float, float], ...]:
+    """Points and their normal scores, strictly increasing in both.
+
+    A value's score is Φ⁻¹ of its mid-rank, so a tie (90% zeros) sits in the middle of its ranks.
+    """
+    sketch, moments = statistics.quantiles, statistics.moments
+    grid = np.linspace(-WIDEST_SCORE, WIDEST_SCORE, KNOTS)
+    points = sketch.get_quantiles([NORMAL.cdf(score) for score in grid])
+    edge = 1 / (2 * moments.count)  # half a row: the rank of the smallest value
+    knots: list[tuple[float, float]] = []
+    for point in sorted({*points, moments.low, moments.high}):
+        rank = (sketch.get_rank(point, False) + sketch.get_rank(point, True)) / 2
+        score = NORMAL.inv_cdf(min(max(rank, edge), 1 - edge))
+        if not knots or score > knots[-1][1]:
+            knots.append((point, score))
+    return tuple(knots)

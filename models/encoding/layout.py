@@ -1,0 +1,106 @@
+"""What an encoder makes of its columns: raw inputs, and the layout of a batch."""
+
+import math
+
+from models.batch import CategoryInput, Layout, NumericInput
+from models.columns import (
+    Boolean,
+    Categorical,
+    FeatureColumn,
+    Image,
+    IPAddress,
+    Numeric,
+    Port,
+    SignalColumn,
+    Timestamp,
+    Video,
+)
+from models.decoding.scalars import PORT_CLASSES
+from models.encoding.signals import Learned
+from models.schema import Source
+
+SPECIAL = 2  # codes before the vocabulary: 0 is "other", 1 is null
+PIXELS = (Image, Video)  # columns whose raw form is uint8
+
+
+def embedding_width(size: int) -> int:
+    """fast.ai's rule of thumb, 1.6 size^0.56 (Howard & Gugger 2020), at most 16: vocabularies of
+    logs are small, and a wider table outweighs the numbers beside it."""
+    return min(16, round(1.6 * math.pow(size, 0.56)))
+
+
+def in_order(sources: tuple[Source, ...], learned: dict[str, Learned]) -> dict[str, Learned]:
+    names = [source.column.name for source in sources]
+    return {name: learned[name] for name in names if name in learned}
+
+
+def layout_of(
+    sources: tuple[Source, ...],
+    vocabularies: dict[str, tuple[str, ...]],
+    learned: dict[str, Learned],
+) -> tuple[tuple[NumericInput, ...], Layout]:
+    """The raw inputs, and what the encoder makes of them."""
+    raw: list[NumericInput] = []
+    nulls: list[NumericInput] = []
+    categories: list[CategoryInput] = []
+    for source in sources:
+        column = source.column
+        if not source.feature:
+            continue
+        if isinstance(column, SignalColumn):
+            if source.nullable:
+                raw.append(NumericInput(f"{column.name} is null", "binary"))
+            continue
+        inputs = raw_inputs(column, source.signature)
+        raw.extend(inputs)
+        if inputs and source.nullable:
+            nulls.append(NumericInput(f"{column.name} is null", "binary"))
+        if column.name in vocabularies:
+            size = len(vocabularies[column.name]) + SPECIAL
+            embedded = isinstance(column, Categorical) and column.encoding == "embedding"
+            width = embedding_width(size) if embedded else 0
+            categories.append(CategoryInput(column.name, size, width))
+    signals = tuple(found.signal for found in learned.values() if found.signal)
+    tokens = tuple(found.tokens for found in learned.values() if found.tokens)
+    return tuple(raw), Layout((*raw, *nulls), tuple(categories), signals, tokens)
+
+
+def pixels_of(
+    sources: tuple[Source, ...], raw: tuple[NumericInput, ...], learned: dict[str, Learned]
+) -> list[tuple[bool, int | None]]:
+    """Of each signal: is it pixels, which have no NaN; and which raw input says that it is null."""
+    places = {given.name: i for i, given in enumerate(raw)}
+    kinds = {source.column.name: isinstance(source.column, PIXELS) for source in sources}
+    return [
+        (kinds[name], places.get(f"{name} is null") if kinds[name] else None)
+        for name, found in learned.items()
+        if found.signal
+    ]
+
+
+def raw_inputs(column: FeatureColumn, signature: str) -> tuple[NumericInput, ...]:
+    """Names and kinds of `Cells.inputs`, in their order."""
+    name = column.name
+    match column:
+        case Numeric():
+            return (NumericInput(name, "real"),)
+        case Boolean():
+            return (NumericInput(name, "binary"),)
+        case Categorical():
+            return ()
+        case Port():
+            return tuple(NumericInput(f"{name} is {kind}", "binary") for kind, _, _ in PORT_CLASSES)
+        case Timestamp():
+            parts = ["weekday"] if signature == "date" else ["hour", "weekday"]
+            return tuple(
+                NumericInput(f"{part} of {name} ({wave})", "real")
+                for part in parts
+                for wave in ("sin", "cos")
+            )
+        case IPAddress():
+            kinds = [f"{name} is {kind}" for kind in ("private", "multicast", "reserved")]
+            if column.same_network_as:
+                kinds.append(f"{name} in the network of {column.same_network_as}")
+            return tuple(NumericInput(kind, "binary") for kind in kinds)
+        case _:
+            return ()

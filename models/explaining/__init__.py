@@ -1,0 +1,1 @@
+"""Contributions to reasons and pictures. Contributions themselves are computed by the detectors."""

@@ -1,0 +1,264 @@
+"""Why a row was flagged, in words: shares of a score back to columns, units and values."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from models.batch import Contributions, Layout, NumericInput
+from models.columns import Boolean, IPAddress, Numeric, Port, SignalColumn, Timestamp
+from models.encoding.encoder import Encoder
+from models.encoding.layout import raw_inputs
+from models.encoding.raw_batch import Extracted
+from models.explaining.numbers import readable
+from models.explaining.places import Words
+from models.explaining.signals import SignalWords
+from models.schema import Source
+
+REASONS_TYPE = pa.list_(
+    pa.struct(
+        [
+            ("feature", pa.string()),
+            ("contribution", pa.float32()),
+            ("observed", pa.string()),
+            ("expected", pa.string()),
+        ]
+    )
+)
+HIDDEN = "[sensitive]"
+NULL = "null"
+OTHER = "other (not in the vocabulary)"
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+# Length of the expected (sin, cos) below which it points nowhere: times spread over the whole
+# circle average to about zero, and naming an hour then would be noise.
+NO_DIRECTION = 0.1
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """What one reason is about: one or two entries of `layout.features`."""
+
+    name: str
+    kind: Literal["number", "flag", "null", "hour", "weekday", "category", "signal", "tokens"]
+    columns: frozenset[str]  # that it gives away
+    shares: tuple[int, ...]  # positions in `Contributions.shares`
+    position: int  # of the raw input, the code, the signal or the tokens
+
+
+def features_of(sources: tuple[Source, ...], layout: Layout) -> tuple[Feature, ...]:
+    """The features of a layout, with the sine and cosine of a time as one."""
+    places = {name: i for i, name in enumerate(layout.features[: len(layout.numeric)])}
+    codes = {category.name: i for i, category in enumerate(layout.categories)}
+    features: list[Feature] = []
+    for source in sources:
+        column = source.column
+        if not source.feature:
+            continue
+        name, own = column.name, frozenset({column.name})
+        inputs = raw_inputs(column, source.signature)
+        match column:
+            case Numeric():
+                features.append(Feature(name, "number", own, (places[name],), places[name]))
+            case Timestamp():
+                features.extend(_cyclic(name, [places[i.name] for i in inputs]))
+            case Boolean() | IPAddress() | Port():
+                for i in inputs:
+                    place = places[i.name]
+                    features.append(
+                        Feature(i.name, "flag", _given_away(column, i), (place,), place)
+                    )
+        null = f"{name} is null"
+        if isinstance(column, SignalColumn):
+            features.extend(_wide(name, layout))
+            if null in places:
+                features.append(Feature(null, "flag", own, (places[null],), places[null]))
+        elif inputs and source.nullable:
+            first = places[inputs[0].name]
+            features.append(Feature(null, "null", own, (places[null],), first))
+        if name in codes:
+            share = len(layout.numeric) + codes[name]
+            features.append(Feature(name, "category", own, (share,), codes[name]))
+    return tuple(features)
+
+
+def _wide(name: str, layout: Layout) -> list[Feature]:
+    """The signal and the tokens that a column became."""
+    own, first = frozenset({name}), len(layout.numeric) + len(layout.categories)
+    after = first + len(layout.signals)
+    signals = [
+        Feature(signal.name, "signal", own, (first + i,), i)
+        for i, signal in enumerate(layout.signals)
+        if signal.name in (name, f"{name} n-grams")
+    ]
+    return signals + [
+        Feature(name, "tokens", own, (after + i,), i)
+        for i, tokens in enumerate(layout.tokens)
+        if tokens.name == name
+    ]
+
+
+def _given_away(column: Boolean | IPAddress | Port, flag: NumericInput) -> frozenset[str]:
+    """The columns that a flag tells of: being in another's network tells of both."""
+    other = column.same_network_as if isinstance(column, IPAddress) else None
+    if other and flag.name.endswith(f"in the network of {other}"):
+        return frozenset({column.name, other})
+    return frozenset({column.name})
+
+
+def _cyclic(name: str, places: list[int]) -> list[Feature]:
+    own = frozenset({name})
+    day = Feature(f"weekday of {name}", "weekday", own, tuple(places[-2:]), places[-2])
+    if len(places) == 2:
+        return [day]
+    return [Feature(f"hour of {name}", "hour", own, tuple(places[:2]), places[0]), day]
+
+
+class Explainer:
+    """Turns contributions into reasons, feature by feature: each is formatted for all the rows
+    that name it. 25 microseconds a row when it went row by row, about 5 since."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.features = features_of(encoder.sources, encoder.layout)
+        self.layout = encoder.layout
+        self.vocabularies = encoder.vocabularies
+        self.ranges = encoder.ranges
+        self.scales = encoder.scaling.scales()
+        columns = {source.column.name: source.column for source in encoder.sources}
+        self.signals = SignalWords(encoder.layout, columns, encoder.vocabularies, encoder.scalings)
+
+    def explain(
+        self,
+        extracted: Extracted,
+        contributions: Contributions,
+        top: int,
+        sensitive: frozenset[str] = frozenset(),
+    ) -> pa.Array:
+        """The `top` features of each row by their share, with observed and expected values:
+        `REASONS_TYPE` [rows].
+
+        Features that added nothing are left out, but each row has at least one reason. The sine
+        and cosine of a time are one feature; its share is their sum. Sensitive columns show
+        "[sensitive]" in place of both values.
+        """
+        shares = contributions.shares.detach().double().cpu().numpy()
+        totals = np.stack([shares[:, f.shares].sum(axis=1) for f in self.features], axis=1)
+        order = np.argsort(-totals, axis=1, kind="stable")[:, :top]
+        ranked = np.take_along_axis(totals, order, axis=1)
+        kept = ranked > 0
+        kept[:, :1] = True
+        rows, feature = np.nonzero(kept)[0], order[kept]
+        observed, expected = self._words(
+            rows, feature, extracted.to("cpu"), contributions, sensitive
+        )
+        names = pa.array([f.name for f in self.features], pa.string())
+        reasons = pa.StructArray.from_arrays(
+            [
+                names.take(pa.array(feature)),
+                pa.array(ranked[kept].astype(np.float32)),
+                pa.array(observed.tolist(), pa.string()),
+                pa.array(expected.tolist(), pa.string()),
+            ],
+            fields=list(REASONS_TYPE.value_type),
+        )
+        offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), reasons)
+
+    def _words(
+        self,
+        rows: npt.NDArray[np.int64],
+        feature: npt.NDArray[np.int64],
+        seen: Extracted,
+        told: Contributions,
+        sensitive: frozenset[str],
+    ) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
+        """Observed and expected of each (row, feature) pair: text [pairs]."""
+        values, codes = seen.values.double().numpy(), seen.codes.numpy()
+        numeric = told.expected.numeric.detach().double().cpu().numpy()
+        wanted = told.expected.codes.cpu().numpy()
+        observed = np.full(len(rows), HIDDEN, object)
+        expected = observed.copy()
+        for place in np.unique(feature).tolist():
+            described = self.features[place]
+            if described.columns & sensitive:
+                continue
+            pairs = np.flatnonzero(feature == place)
+            at = rows[pairs]
+            if described.kind in ("signal", "tokens"):
+                words = self._wide(described, at, seen, told)
+                observed[pairs], expected[pairs] = zip(*words, strict=True)
+                continue
+            observed[pairs] = self._observed(described, values[at], codes[at])
+            expected[pairs] = self._expected(described, numeric[at], wanted[at])
+        return observed, expected
+
+    def _wide(
+        self, feature: Feature, rows: Codes, seen: Extracted, told: Contributions
+    ) -> list[Words]:
+        (name,) = feature.columns
+        describe = self.signals.of_signal if feature.kind == "signal" else self.signals.of_tokens
+        expected = told.expected.each(lambda tensor: tensor.detach())
+        maps = tuple(each.detach() for each in told.maps)
+        return describe(name, feature.position, rows, seen, expected, maps)
+
+    def _observed(self, feature: Feature, values: Floats, codes: Codes) -> list[str]:
+        if feature.kind == "category":
+            return self._categories(feature, codes)
+        column = values[:, feature.position]
+        missing = np.isnan(column).tolist()
+        match feature.kind:
+            case "null":
+                return [_yes(none) for none in missing]
+            case "number":
+                words = readable(column + self.ranges[feature.name].offset)
+            case "flag":
+                words = [_yes(value) for value in (column >= 0.5).tolist()]
+            case _:
+                words = _times(feature, column, values[:, feature.position + 1])
+        return [NULL if none else word for none, word in zip(missing, words, strict=True)]
+
+    def _expected(self, feature: Feature, numeric: Floats, codes: Codes) -> list[str]:
+        if feature.kind == "category":
+            return self._categories(feature, codes)
+        scaled = [numeric[:, share] for share in feature.shares]
+        match feature.kind:
+            case "number":
+                seen, scale = self.ranges[feature.name], self.scales[feature.position]
+                # A detector may expect -3 bytes: keep to what training saw.
+                return readable(np.clip(scale.invert(scaled[0]) + seen.offset, seen.low, seen.high))
+            case "flag" | "null":
+                return [_yes(value) for value in (scaled[0] >= 0.5).tolist()]
+            case _:
+                waves = [self.scales[feature.position + i].invert(scaled[i]) for i in range(2)]
+                return _times(feature, waves[0], waves[1])
+
+    def _categories(self, feature: Feature, codes: Codes) -> list[str]:
+        known = (OTHER, NULL, *self.vocabularies[feature.name])
+        return [known[code] for code in codes[:, feature.position].tolist()]
+
+
+def _yes(flag: bool) -> str:
+    return "yes" if flag else "no"
+
+
+def _times(feature: Feature, sine: Floats, cosine: Floats) -> list[str]:
+    """ "03:12", or "Sunday", of points on the circle."""
+    hour = feature.kind == "hour"
+    each = 1440 if hour else 7
+    turns = np.arctan2(sine, cosine) / (2 * np.pi)
+    places = np.rint(np.nan_to_num(turns) * each).astype(np.int64) % each
+    nowhere = "any hour" if hour else "any day"
+    # NaN points nowhere either.
+    known = (np.hypot(sine, cosine) >= NO_DIRECTION).tolist()
+    return [
+        (_clock(place) if hour else WEEKDAYS[place]) if there else nowhere
+        for there, place in zip(known, places.tolist(), strict=True)
+    ]
+
+
+def _clock(minutes: int) -> str:
+    return f"{minutes // 60:02}:{minutes % 60:02}"

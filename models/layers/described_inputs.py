@@ -1,0 +1,136 @@
+"""Rows in which images, series or sounds are described by a few numbers that compare better."""
+
+from collections.abc import Callable
+from functools import reduce
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.batch import Batch, Layout, SignalInput
+from models.encoding.moments import ArrayMoments
+from models.layers.band_statistics import BandStatistics
+from models.layers.convolution import Section, sections_of
+from models.layers.dense_inputs import Inputs
+from models.layers.gradient_histograms import Histograms
+
+# Of a description's deviations, in units of their mean: what varies less is held to vary so much,
+# or a cell that was empty throughout training would drown the others.
+_LEAST_DEVIATION = 0.05
+# Rows that are described at once when scales are learned.
+_ROWS = 4096
+
+Description = Histograms | BandStatistics
+Describe = Callable[[SignalInput], Description | None]  # None: with all its numbers
+
+
+class DescribedInputs(Inputs):
+    """As `Inputs`, without learned embeddings, with a spatial signal as `describe` says.
+
+    Each number of a description is scaled to zero mean and unit variance (`fit`), as the other
+    columns are. With one factor a signal instead, `hog_knn` had 0.963 on spoken digits for 0.982.
+    """
+
+    centre: Tensor
+    scales: Tensor
+    usual: Tensor
+
+    def __init__(self, layout: Layout, describe: Describe) -> None:
+        super().__init__(layout, embed=False)
+        self.sections: list[Section] = []
+        self.widths: list[int] = []
+        descriptions: list[Description] = []
+        for section in sections_of(layout, self.width):
+            found = describe(section.signal) if section.signal else None
+            self.sections.append(section if found else Section(section.width, None))
+            self.widths.append(found.width if found else section.width)
+            if found:
+                descriptions.append(found)
+        self.descriptions = nn.ModuleList(descriptions)
+        described = sum(d.width for d in descriptions)
+        self.register_buffer("centre", torch.zeros(described))
+        self.register_buffer("scales", torch.ones(described))
+        self.register_buffer("usual", torch.zeros(self.width))
+        self.width = sum(self.widths)
+
+    @torch.no_grad()
+    def fit(self, sample: Batch) -> None:
+        """Learn the scales, and the mean row that stands for what is expected of a signal."""
+        if not self.descriptions:
+            return
+        raw, described = [], []
+        for start in range(0, len(sample.numeric), _ROWS):
+            columns = super().forward(sample.take(slice(start, start + _ROWS)))
+            raw.append(ArrayMoments.of(columns.cpu().numpy()))
+            blocks = [block for _, block in self._described(columns)]
+            described.append(ArrayMoments.of(torch.cat(blocks, 1).cpu().numpy()))
+        self.usual.copy_(torch.from_numpy(reduce(ArrayMoments.merged, raw).mean))
+        moments = reduce(ArrayMoments.merged, described)
+        self.centre.copy_(torch.from_numpy(moments.mean))
+        deviation = np.sqrt(moments.squares / np.maximum(moments.count, 1))
+        widths = [description.width for description in self._each()]
+        for scale, own in zip(
+            torch.split(self.scales, widths),
+            torch.split(torch.from_numpy(deviation), widths),
+            strict=True,
+        ):
+            # All rows alike have no deviation at all, and any scale will do.
+            least = float(_LEAST_DEVIATION * own.mean()) or 1.0
+            scale.copy_(1 / own.clamp_min(least))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The matrix [rows, width]. Raises Refusal for a batch of another layout."""
+        columns = super().forward(batch)
+        if not self.descriptions:
+            return columns
+        widths = [description.width for description in self._each()]
+        centres, scales = torch.split(self.centre, widths), torch.split(self.scales, widths)
+        parts = list(torch.split(columns, [s.width for s in self.sections], 1))
+        found = zip(self._described(columns), centres, scales, strict=True)
+        for (place, block), centre, scale in found:
+            parts[place] = (block - centre) * scale
+        return torch.cat(parts, 1)
+
+    def by_feature(self, columns: Tensor) -> Tensor:
+        """Sum over the columns of each feature: [rows, len(layout.features)]."""
+        return super().by_feature(self._spread(columns))
+
+    def maps(self, columns: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """What the columns say of the places within signals and tokens: the share of a number of
+        a description belongs to the places that it describes."""
+        return super().maps(self._spread(columns), batch)
+
+    def row(self, columns: Tensor) -> Batch:
+        """Columns [rows, width] as a batch, with the mean of the sample for each signal that is
+        described, since a description cannot be drawn."""
+        blocks = torch.split(columns, self.widths, 1)
+        usual = torch.split(self.usual, [s.width for s in self.sections])
+        parts = [
+            u.expand(len(columns), -1) if s.signal else block
+            for block, u, s in zip(blocks, usual, self.sections, strict=True)
+        ]
+        return super().row(torch.cat(parts, 1))
+
+    def _each(self) -> list[Description]:
+        return [d for d in self.descriptions if isinstance(d, Histograms | BandStatistics)]
+
+    def _described(self, columns: Tensor) -> list[tuple[int, Tensor]]:
+        """The place among the sections, and the description [rows, its width], of each signal
+        that is described."""
+        blocks = torch.split(columns, [s.width for s in self.sections], 1)
+        descriptions = iter(self._each())
+        return [
+            (place, next(descriptions)(blocks[place].reshape(-1, *section.signal.shape)))
+            for place, section in enumerate(self.sections)
+            if section.signal
+        ]
+
+    def _spread(self, columns: Tensor) -> Tensor:
+        """[rows, width] over the columns of `Inputs`, with the same sums."""
+        descriptions = iter(self._each())
+        blocks = torch.split(columns, self.widths, 1)
+        parts = [
+            next(descriptions).spread(block) if s.signal else block
+            for block, s in zip(blocks, self.sections, strict=True)
+        ]
+        return torch.cat(parts, 1)

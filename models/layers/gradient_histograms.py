@@ -1,0 +1,119 @@
+"""Series, images and videos as histograms of oriented gradients: what they look like without
+where exactly, and with nothing to learn."""
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from models.batch import SignalInput
+
+# Of brightness beside gradients, which do not see it. On Fashion-MNIST and spoken digits 0 to 0.3
+# made no difference of 0.001 (k nearest neighbours, mean AUROC), 1 lost 0.001; without it an even
+# image and a level series would have no description.
+_BRIGHTNESS = 0.3
+_ANGLES = 8  # directions of a gradient in an image; 4 and 12 are as good to 0.001
+
+
+class Histograms(nn.Module):
+    """How much of a signal rises in each direction, by cell (Dalal & Triggs, CVPR 2005).
+
+    The gradient of each channel is split over fixed directions (both ways in a series, 8 in an
+    image, the 14 to the sides and corners of a cube in a video), what points away from a direction
+    counting 0. With them go the parts of the signal above and below 0, its mean. Each is averaged
+    over about `cells` cells, which overlap by half so that a small shift changes little, and its
+    root is taken, so that distances are Hellinger's (Arandjelović & Zisserman, CVPR 2012): without
+    the root kNN on Fashion-MNIST has 0.926 instead of 0.945.
+
+    In a masked series only steps that are there count, and gradients between two of them; a cell
+    without any is 0, so that a series is near to others as short as itself.
+    """
+
+    directions: Tensor
+
+    def __init__(self, signal: SignalInput, cells: int) -> None:
+        super().__init__()
+        self.signal = signal
+        self.channels = signal.shape[0] - signal.masked
+        self.sides = signal.shape[1:]
+        self.register_buffer("directions", _directions(len(self.sides)), persistent=False)
+        a_side = max(1, round(cells ** (1 / len(self.sides))))
+        pools = [_pool(side, a_side) for side in self.sides]
+        for axis, pool in enumerate(pools):
+            self.register_buffer(f"pool_{axis}", pool, persistent=False)
+        self.kinds = len(self.directions) + 2
+        self.cells = [len(pool) for pool in pools]
+        self.width = self.channels * self.kinds * math.prod(self.cells)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[rows, *shape] to [rows, kinds * channels * cells], at least 0."""
+        values, mask = self._unmasked(values)
+        slopes = [_slope(values, mask, axis) for axis in range(2, values.ndim)]
+        steep = torch.einsum("a...,da->d...", torch.stack(slopes), self.directions)
+        kinds = [steep.relu(), _BRIGHTNESS * torch.stack([values.relu(), (-values).relu()])]
+        pooled = self._pooled(torch.cat(kinds).transpose(0, 1))
+        if mask is not None:
+            # The mean over the steps that are there; a cell without any has 0.
+            present = self._pooled(mask[:, None])
+            pooled = torch.where(present > 0, pooled / present.clamp_min(1e-6), 0)
+        described: Tensor = pooled.sqrt().reshape(-1, self.width)
+        return described
+
+    def spread(self, shares: Tensor) -> Tensor:
+        """Shares of the descriptor [rows, width] over the signal's numbers, [rows, its width]:
+        each cell's over the places that it averages."""
+        shares = shares.reshape(len(shares), self.kinds, self.channels, *self.cells).sum(1)
+        for axis in range(len(self.cells)):
+            shares = torch.tensordot(shares, self._pool_of(axis), ([2], [0]))
+        if self.signal.masked:
+            shares = torch.cat([shares, torch.zeros_like(shares[:, :1])], 1)
+        return shares.reshape(-1, self.signal.width)
+
+    def _unmasked(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
+        if not self.signal.masked:
+            return values, None
+        return values[:, :-1] * values[:, -1:], values[:, -1:]
+
+    def _pooled(self, values: Tensor) -> Tensor:
+        """Means over the cells of the last axes."""
+        first = values.ndim - len(self.cells)
+        for axis in range(len(self.cells)):
+            # The axis that was summed over comes back as the last: after all, they are in order.
+            values = torch.tensordot(values, self._pool_of(axis), ([first], [1]))
+        return values
+
+    def _pool_of(self, axis: int) -> Tensor:
+        pool: Tensor = self.get_buffer(f"pool_{axis}")
+        return pool
+
+
+def _directions(axes: int) -> Tensor:
+    """Unit vectors [directions, axes]."""
+    if axes == 2:
+        angles = torch.arange(_ANGLES) * (2 * math.pi / _ANGLES)
+        return torch.stack([angles.sin(), angles.cos()], 1)
+    steps = torch.tensor(list(itertools.product([-1.0, 0.0, 1.0], repeat=axes)))
+    count = steps.abs().sum(1)
+    chosen = steps[(count == 1) | (count == axes)]  # sides and corners
+    return nn.functional.normalize(chosen)
+
+
+def _pool(side: int, cells: int) -> Tensor:
+    """Weights [cells, side] of places in cells: triangles that overlap by half, each adding up to
+    1; as many cells as places at most."""
+    cells = min(cells, side)
+    middles = (torch.arange(cells) + 0.5) * (side / cells) - 0.5
+    weights = (1 - (torch.arange(side) - middles[:, None]).abs() * (cells / side)).clamp_min(0)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _slope(values: Tensor, mask: Tensor | None, axis: int) -> Tensor:
+    """Central differences along an axis, one-sided at the ends; 0 where a neighbour is missing."""
+    last = values.shape[axis] - 1
+    places = torch.arange(last + 1, device=values.device)
+    before, after = (places - 1).clamp_min(0), (places + 1).clamp_max(last)
+    slope = (values.index_select(axis, after) - values.index_select(axis, before)) / 2
+    if mask is not None:
+        slope = slope * mask.index_select(axis, after) * mask.index_select(axis, before)
+    return slope

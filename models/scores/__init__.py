@@ -1,0 +1,2 @@
+"""What becomes of scores: threshold, severity, sketches, quality, drift. No rows and no
+detectors."""

@@ -1,0 +1,1 @@
+"""Which detector to choose: `auto`, the ranking, synthetic anomalies."""

@@ -1,0 +1,103 @@
+"""Anomalies made out of normal rows: what a detector can be tried on where no row is labelled.
+
+Two of the four kinds of Han et al., "ADBench", NeurIPS 2022, section 3.3, without their fitted
+densities: they would take longer than the detectors. Features shuffled between rows, their third
+kind, chose detectors twice as far from the best (`models.selection.auto.choose`).
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from models.batch import Batch, Layout
+
+# Share of a row's features that are changed, at least one: of all of them, every detector sees it.
+_SHARE = 0.3
+# Deviations, in scaled units, of the noise on a real number.
+_NOISE = 2.0
+
+
+def noisy(
+    rows: Batch,
+    layout: Layout,
+    generator: torch.Generator,
+    share: float = _SHARE,
+    noise: float = _NOISE,
+) -> Batch:
+    """Some features of each row are a little off ("local anomalies"); a category is another."""
+    drawn = noise * torch.randn(rows.numeric.shape, generator=generator)
+    binary = torch.tensor([given.kind == "binary" for given in layout.numeric])
+    numeric = torch.where(binary, 1 - rows.numeric, rows.numeric + drawn)
+    signals = tuple(s + noise * torch.randn(s.shape, generator=generator) for s in rows.signals)
+    changed = _anywhere(rows, layout, generator)._replace(numeric=numeric, signals=signals)
+    return _mixed(rows, changed, layout, generator, share)
+
+
+def scattered(
+    rows: Batch, layout: Layout, generator: torch.Generator, share: float = _SHARE
+) -> Batch:
+    """Some features of each row are anywhere within the range of the rows ("global anomalies")."""
+    return _mixed(rows, _anywhere(rows, layout, generator), layout, generator, share)
+
+
+Planting = Callable[[Batch, Layout, torch.Generator], Batch]
+KINDS: dict[str, Planting] = {"noisy": noisy, "scattered": scattered}
+# Fainter and stronger ones too: detectors that differ less than from one of these to the next
+# cannot be told apart by anomalies of which nobody knows how strong they will be.
+PLANTINGS: tuple[Planting, ...] = (
+    *(partial(noisy, share=share) for share in (0.1, 0.3, 0.6)),
+    *(partial(noisy, noise=noise) for noise in (1.0, 4.0)),
+    *(partial(scattered, share=share) for share in (0.1, 0.3, 0.6)),
+)
+
+
+def _anywhere(rows: Batch, layout: Layout, generator: torch.Generator) -> Batch:
+    """Rows of uniform numbers within the columns' ranges and of uniform codes."""
+
+    def uniform(values: Tensor) -> Tensor:
+        low, high = values.amin(0), values.amax(0)
+        return low + (high - low) * torch.rand(values.shape, generator=generator)
+
+    def codes(like: Tensor, size: int) -> Tensor:
+        return torch.randint(min(1, size - 1), size, like.shape, generator=generator)
+
+    numeric = uniform(rows.numeric)
+    binary = torch.tensor([given.kind == "binary" for given in layout.numeric])
+    numeric = torch.where(binary, 1 - rows.numeric, numeric)
+    drawn = [codes(rows.codes[:, j], c.size) for j, c in enumerate(layout.categories)]
+    return Batch(
+        numeric,
+        torch.stack(drawn, 1) if drawn else rows.codes,
+        None,
+        tuple(map(uniform, rows.signals)),
+        tuple(codes(t, c.size) for t, c in zip(rows.tokens, layout.tokens, strict=True)),
+    )
+
+
+def _mixed(
+    rows: Batch, others: Batch, layout: Layout, generator: torch.Generator, share: float
+) -> Batch:
+    """Each row with some of its features, at least one, out of the same row of `others`."""
+    count, features = len(rows.numeric), len(layout.features)
+    chosen = torch.rand(count, features, generator=generator)
+    chosen = chosen <= torch.maximum(chosen.amin(1, keepdim=True), torch.tensor(share))
+    n, c = len(layout.numeric), len(layout.categories)
+
+    def pick(own: Tensor, other: Tensor, which: Tensor) -> Tensor:
+        return torch.where(which.reshape(-1, *[1] * (own.ndim - 1)), other, own)
+
+    inner = [*zip(rows.signals, others.signals, strict=True)]
+    signals = tuple(pick(a, b, chosen[:, n + c + i]) for i, (a, b) in enumerate(inner))
+    tokens = tuple(
+        pick(a, b, chosen[:, n + c + len(inner) + i])
+        for i, (a, b) in enumerate(zip(rows.tokens, others.tokens, strict=True))
+    )
+    return Batch(
+        torch.where(chosen[:, :n], others.numeric, rows.numeric),
+        torch.where(chosen[:, n : n + c], others.codes, rows.codes),
+        None,
+        signals,
+        tokens,
+    )

@@ -1,0 +1,291 @@
+"""Rows of a split: which, in what order and type, and what happens to a damaged file."""
+
+import datetime
+import decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.lake.input import reading, snapshot
+from cluster.lake.input import splits as splitting
+from cluster.lake.input.reading import UnreadableFile
+from cluster.lake.input.splits import Split
+from cluster.lake.storage.local import LocalFile
+from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.s3 import RangedFile
+from cluster.lake.storage.store import ChangedSinceSnapshot, Store
+from models.refusal import Refusal, SchemaMismatch
+from tests.cluster.lake.parquet_files import encoded, numbered
+
+
+def one_split(store: Store, data: bytes, key: str = "a.parquet") -> Split:
+    store.put(key, data)
+    taken = snapshot.take(f"{store.uri}/{key}", None, "all")
+    assert not taken.rejected
+    (split,) = splitting.cut(taken, 10**9, 10**12)
+    return split
+
+
+def rows(
+    store: Store, split: Split, columns: tuple[str, ...] = ("n",), text: str | None = None
+) -> list[tuple[object, ...]]:
+    """Row number first, then the columns."""
+    found: list[tuple[object, ...]] = []
+    for batch, numbers in reading.read(store, split, columns, 64, filter_text=text):
+        assert 0 < batch.num_rows <= 64 or text
+        assert len(numbers) == batch.num_rows
+        assert tuple(batch.schema.names) == columns
+        found.extend(zip(numbers.tolist(), *batch.to_pydict().values(), strict=True))
+    return found
+
+
+def test_the_rows_of_all_splits_are_the_rows_of_the_file(store: Store) -> None:
+    store.put("a.parquet", encoded(numbered(1000), 90))
+    taken = snapshot.take(store.uri, None, "all")
+    for most in (7, 50, 90, 250, 5000):
+        splits = splitting.cut(taken, most, 10**9)
+        found = [row for split in splits for row in rows(store, split)]
+        assert found == [(i, i) for i in range(1000)]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    total=st.integers(1, 300),
+    group=st.integers(1, 100),
+    most=st.integers(1, 120),
+    low=st.integers(0, 300),
+)
+def test_a_filter_keeps_the_same_rows_however_the_file_is_cut(
+    tmp_path_factory: pytest.TempPathFactory, total: int, group: int, most: int, low: int
+) -> None:
+    store = open_store(str(tmp_path_factory.mktemp("cut")))
+    store.put("a.parquet", encoded(numbered(total), group))
+    splits = splitting.cut(snapshot.take(store.uri, None, "all"), most, 10**9)
+    found = [row for s in splits for row in rows(store, s, text=f"n >= {low} and n < {low + 80}")]
+    assert found == [(i, i) for i in range(total) if low <= i < low + 80]
+
+
+def test_columns_come_in_the_order_asked_for(store: Store) -> None:
+    split = one_split(store, encoded(numbered(3)))
+    assert rows(store, split, ("x", "n")) == [(i, i / 7, i) for i in range(3)]
+
+
+def test_names_with_dots_and_nested_columns_are_read(store: Store) -> None:
+    table = pa.table(
+        {
+            "id": [1, 2],
+            "id.orig_h": ["a", "b"],
+            "list": [[1, 2], []],
+            "struct": [{"f": 1}, {"f": 2}],
+        }
+    )
+    split = one_split(store, encoded(table))
+    assert rows(store, split, ("id.orig_h",)) == [(0, "a"), (1, "b")]
+    assert rows(store, split, ("id",)) == [(0, 1), (1, 2)]
+    assert rows(store, split, ("list", "struct")) == [(0, [1, 2], {"f": 1}), (1, [], {"f": 2})]
+
+
+def test_types_are_made_plain(store: Store) -> None:
+    instant = datetime.datetime(2026, 11, 22, 1, 2, 3, 456789)
+    table = pa.table(
+        {
+            "large": pa.array(["a", None], pa.large_string()),
+            "blob": pa.array([b"a", b""], pa.large_binary()),
+            "money": pa.array([decimal.Decimal("1.25"), None], pa.decimal128(30, 2)),
+            "proto": pa.array(["tcp", "udp"], pa.large_string()).dictionary_encode(),
+            "naive": pa.array([instant, None], pa.timestamp("us")),
+            "zone": pa.array([instant] * 2, pa.timestamp("ns", "Europe/Paris")),
+            "small": pa.array([1, None], pa.uint8()),
+        }
+    )
+    split = one_split(store, encoded(table))
+    ((batch, _),) = reading.read(store, split, table.column_names, 10)
+    assert dict(zip(batch.schema.names, batch.schema.types, strict=True)) == {
+        "large": pa.string(),
+        "blob": pa.binary(),
+        "money": pa.float64(),
+        "proto": pa.dictionary(pa.int32(), pa.string()),
+        "naive": pa.timestamp("us"),
+        "zone": pa.timestamp("ns", "Europe/Paris"),
+        "small": pa.uint8(),
+    }
+    assert batch.schema == snapshot.take(f"{store.uri}/a.parquet", None, "all").schema
+    assert batch.column("money").to_pylist() == [1.25, None]
+    assert batch.column("proto").to_pylist() == ["tcp", "udp"]
+
+
+def test_row_numbers_survive_a_filter_and_its_column_need_not_be_read(store: Store) -> None:
+    split = one_split(store, encoded(numbered(100), 30))
+    found = rows(store, split, ("name",), "n in (5, 29, 30, 99) and x > 1")
+    assert found == [(n, f"row {n}") for n in (29, 30, 99)]
+
+
+def test_row_groups_that_the_filter_excludes_are_not_fetched(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = one_split(store, encoded(numbered(40_000), 10_000, use_dictionary=False))
+    wanted = []
+    for kind in (LocalFile, RangedFile):
+        fetch = kind.prefetch
+
+        def watched(self: Any, ranges: Any, fetch: Any = fetch) -> None:
+            wanted.append(sum(stop - start for start, stop in ranges))
+            fetch(self, ranges)
+
+        monkeypatch.setattr(kind, "prefetch", watched)
+    for text, count in ((None, 40_000), ("n >= 35000", 5_000), ("name == 'x'", 0)):
+        assert len(rows(store, split, ("n", "name", "x"), text)) == count
+    everything, last_group, nothing = wanted
+    assert last_group < everything / 3
+    assert nothing == 0
+
+
+def test_a_filter_on_floats_finds_nan_in_spite_of_statistics(store: Store) -> None:
+    table = pa.table({"x": [1.0, 2.0, float("nan"), 3.0], "n": [0, 1, 2, 3]})
+    split = one_split(store, encoded(table, 2))
+    assert rows(store, split, ("n",), "not (x < 5)") == [(2, 2)]
+
+
+def test_a_filter_that_does_not_fit_is_no_fault_of_the_file(store: Store) -> None:
+    split = one_split(store, encoded(numbered(3)))
+    with pytest.raises(Refusal, match="does not fit its columns") as refused:
+        rows(store, split, text="name > 3")
+    assert not isinstance(refused.value, UnreadableFile)
+    with pytest.raises(Refusal, match="did you mean 'name'"):
+        rows(store, split, text="nam == 'x'")
+
+
+def test_a_missing_column_is_named_with_the_nearest(store: Store) -> None:
+    split = one_split(store, encoded(numbered(3)))
+    message = "a.parquet: there is no column 'nname'; did you mean 'name'"
+    with pytest.raises(SchemaMismatch, match=message):
+        rows(store, split, ("n", "nname"))
+
+
+def test_a_column_that_is_there_twice_is_refused_when_it_is_needed(store: Store) -> None:
+    table = pa.table([pa.array([1]), pa.array([2]), pa.array([3])], names=["a", "a", "b"])
+    split = one_split(store, encoded(table))
+    with pytest.raises(SchemaMismatch, match="expected one column 'a', found 2 of that name"):
+        rows(store, split, ("a",))
+    assert rows(store, split, ("b",)) == [(0, 3)]
+
+
+def test_a_bit_flip_in_a_page_is_found_by_its_checksum(store: Store) -> None:
+    data = bytearray(encoded(numbered(2000), compression="none", use_dictionary=False))
+    data[len(data) // 3] ^= 0x10
+    split = one_split(store, bytes(data))
+    with pytest.raises(UnreadableFile, match="a page does not match its checksum") as bad:
+        rows(store, split, ("n", "name", "x"))
+    assert (bad.value.rule, bad.value.key) == ("checksum", "a.parquet")
+
+
+def test_damage_without_checksums_is_found_where_the_page_cannot_be_decoded(store: Store) -> None:
+    data = bytearray(encoded(numbered(2000), compression="zstd", write_page_checksum=False))
+    data[40:400] = bytes(360)
+    split = one_split(store, bytes(data))
+    with pytest.raises(UnreadableFile) as bad:
+        rows(store, split, ("n", "name", "x"))
+    assert bad.value.rule in ("unreadable", "truncated")
+    assert "a.parquet" in str(bad.value)
+
+
+def test_a_file_with_its_middle_cut_out_is_unreadable(store: Store) -> None:
+    data = encoded(numbered(20_000), compression="none", use_dictionary=False)
+    store.put("a.parquet", data[: len(data) // 4] + data[-3000:])
+    taken = snapshot.take(store.uri, None, "all")
+    (split,) = splitting.cut(taken, 10**9, 10**9)
+    with pytest.raises(UnreadableFile) as bad:
+        rows(store, split, ("n", "name", "x"))
+    assert bad.value.rule in ("truncated", "unreadable", "checksum")
+
+
+def test_a_file_that_changed_since_the_snapshot_is_refused(store: Store) -> None:
+    split = one_split(store, encoded(numbered(100)))
+    store.put("a.parquet", encoded(numbered(100, 1)))
+    with pytest.raises(ChangedSinceSnapshot, match=r"a\.parquet changed since the snapshot"):
+        rows(store, split)
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    split = one_split(store, encoded(numbered(200_000), 1_000, use_dictionary=False))
+    batches = reading.read(store, split, ("n", "name"), 1_000)
+    next(batches)
+    (tmp_path / "a.parquet").write_bytes(encoded(numbered(200_000, 7), 1_000))  # in place
+    with pytest.raises(ChangedSinceSnapshot):
+        list(batches)
+
+
+def test_a_file_that_vanished_is_named(store: Store) -> None:
+    split = one_split(store, encoded(numbered(100)))
+    store.delete("a.parquet")
+    with pytest.raises(UnreadableFile, match="it was there when the snapshot was taken") as bad:
+        rows(store, split)
+    assert bad.value.rule == "vanished"
+
+
+def test_a_large_row_group_is_read_without_fetching_it_whole(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_PREFETCH", 10_000)
+    store.put("a.parquet", encoded(numbered(50_000), use_dictionary=False))
+    taken = snapshot.take(store.uri, None, "all")
+    splits = splitting.cut(taken, 20_000, 10**9)
+    assert rows(store, splits[1])[:2] == [(16_666, 16_666), (16_667, 16_667)]
+    assert sum(len(rows(store, split)) for split in splits) == 50_000
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    group=st.integers(1, 100),
+    most=st.integers(1, 120),
+    chosen=st.sets(st.integers(0, 299), max_size=40),
+)
+def test_chosen_rows_are_taken_by_their_numbers(
+    tmp_path_factory: pytest.TempPathFactory, group: int, most: int, chosen: set[int]
+) -> None:
+    store = open_store(str(tmp_path_factory.mktemp("take")))
+    store.put("a.parquet", encoded(numbered(300), group))
+    found: list[int] = []
+    for split in splitting.cut(snapshot.take(store.uri, None, "all"), most, 10**9):
+        mine = [n for n in sorted(chosen) if split.first_row <= n < split.first_row + split.rows]
+        if mine:
+            with reading.open_split(store, split) as opened:
+                taken = opened.take(("x", "n"), np.array(mine, np.int64), 7)
+            assert taken.column_names == ["x", "n"]
+            assert taken.column("x").to_pylist() == [n / 7 for n in mine]
+            found.extend(taken.column("n").to_pylist())
+    assert found == sorted(chosen)
+
+
+def test_taking_reads_only_row_groups_that_hold_a_row(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = one_split(store, encoded(numbered(30_000), 10_000))
+    fetched: list[tuple[int, int]] = []
+    kind = LocalFile if isinstance(store.open_parquet("a.parquet"), LocalFile) else RangedFile
+    monkeypatch.setattr(kind, "prefetch", lambda self, ranges: fetched.extend(ranges))
+    with reading.open_split(store, split) as opened:
+        opened.take(("n",), np.array([5, 25_000], np.int64), 1_000)
+    assert len(fetched) == 2
+
+
+def test_texts_can_come_as_dictionaries(store: Store) -> None:
+    table = pa.table({"s": ["a", None, "b", "a"], "n": [1, 2, 3, 4]})
+    split = one_split(store, encoded(table))
+    with reading.open_split(store, split) as opened:
+        ((batch, _),) = opened.rows(("s", "n"), 10, ("s",))
+    assert pa.types.is_dictionary(batch.column("s").type)
+    assert batch.to_pydict() == table.to_pydict()
+
+
+def test_a_filter_works_on_a_column_that_is_read_as_a_dictionary(store: Store) -> None:
+    split = one_split(store, encoded(pa.table({"s": ["a", "b", "a"]})))
+    with reading.open_split(store, split, 's == "a"') as opened:
+        ((_, numbers),) = opened.rows(("s",), 10, ("s",))
+    assert numbers.tolist() == [0, 2]

@@ -1,0 +1,299 @@
+"""The commit: once, for all or nothing, whoever races and whatever dies."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from cluster.lake.output.table import DayTakenMeanwhile, LakeTable, counter
+from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.store import Store
+from models.refusal import Refusal, SchemaMismatch
+from tests.cluster.lake.flag_rows import SCHEMA, flags, shards
+from tests.conftest import S3Server
+from tests.faults.proxy import KINDS, FaultProxy, Rule
+
+
+def ids(table: LakeTable, day: str | None = None) -> list[int]:
+    found: list[int] = table.to_arrow(day, ["id"]).column("id").to_pylist()
+    return sorted(found)
+
+
+def test_a_commit_makes_the_shards_visible(store: Store) -> None:
+    table = flags(store)
+    assert (table.version(), table.counter("d1"), table.days()) == (None, 0, ())
+    assert table.to_arrow().num_rows == 0
+    made = shards(table, "d1", "r1", 0, 3, 2)
+    assert ids(table) == [], "shards alone are not visible"
+    table.commit("d1", "r1", "s1", made, 0, {"rows": "100", "bundle": "b"})
+    assert ids(table) == ids(table, "d1") == [0, 1, 2, 3, 4]
+    assert table.to_arrow().schema.names == ["id", "ts", "reasons", "day"]
+    assert table.files("d1") == {made[0].key: 3, made[1].key: 2}
+    assert (table.rows("d1"), table.rows("d2"), table.days()) == (5, 0, ("d1",))
+    assert table.history()[0]["bundle"] == "b"
+    assert table.version() == 1
+
+
+def test_a_rerun_replaces_its_day_and_no_other(store: Store) -> None:
+    table = flags(store)
+    table.commit("d1", "r1", "s1", shards(table, "d1", "r1", 0, 3), 0)
+    table.commit("d2", "r2", "s2", shards(table, "d2", "r2", 10, 2), 0)
+    assert table.counter("d1") == 1
+    table.commit("d1", "r3", "s3", shards(table, "d1", "r3", 20, 1), 1)
+    assert ids(table) == [10, 11, 20]
+    assert table.counter("d1") == 2
+    assert [table.is_run_committed("d1", r) for r in ("r1", "r2", "r3")] == [False, False, True]
+    assert [table.is_committed("d1", s) for s in ("s1", "s2", "s3")] == [False, False, True]
+    assert table.is_run_committed("d2", "r2")
+
+
+def test_the_commits_of_a_day_are_counted_without_knowing_the_schema(store: Store) -> None:
+    table = flags(store)
+    assert counter(table.store, "d1") == 0
+    table.commit("d1", "r1", "s1", [], 0)
+    table.commit("d1", "r2", "s2", [], 1)
+    assert (counter(table.store, "d1"), counter(table.store, "d2")) == (2, 0)
+
+
+@pytest.mark.parametrize("fault", ["reset", "lost-reply"])
+def test_a_commit_whose_fate_is_not_known_is_looked_up(
+    fault: str, s3_server: S3Server, s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, _ = KINDS[fault]
+    rule = Rule(fault, kind, where=lambda r: r.is_conditional and "2.json" in r.key, times=1)
+    with FaultProxy(s3_server.endpoint, fault) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        table = flags(open_store(s3_uri))
+        table.commit("d1", "r1", "s1", shards(table, "d1", "r1", 0, 3), 0)
+        proxy.rules.append(rule)
+        table.commit("d2", "r2", "s2", shards(table, "d2", "r2", 3, 2), 0)
+        assert ids(table) == [0, 1, 2, 3, 4]
+    assert rule.struck == 1
+    # Past the proxy: delta-rs holds the interpreter's lock here, and the proxy runs in it.
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    assert [entry.get("run_id") for entry in table.history()[:2]] == ["r2", "r1"]
+
+
+def test_an_earlier_run_can_be_committed_again_after_another(store: Store) -> None:
+    table = flags(store)
+    for seen, run in enumerate(("r1", "r2", "r1")):
+        table.commit("d1", run, "s1", shards(table, "d1", f"{run}{seen}", seen, 1), seen)
+    assert ids(table) == [2]
+    assert table.is_run_committed("d1", "r1")
+
+
+def test_a_day_without_flags_is_committed_too(store: Store) -> None:
+    table = flags(store)
+    table.commit("d1", "r1", "s1", [], 0, {"rows": "7"})
+    assert table.is_run_committed("d1", "r1")
+    assert (table.days(), table.to_arrow("d1").num_rows, table.rows("d1")) == (("d1",), 0, 0)
+    table.commit("d1", "r2", "s2", shards(table, "d1", "r2", 0, 2), 1)
+    table.commit("d1", "r3", "s3", [], 2)
+    assert ids(table) == []
+
+
+def test_a_run_that_is_committed_already_does_nothing(store: Store) -> None:
+    table = flags(store)
+    made = shards(table, "d1", "r1", 0, 2)
+    first = table.commit("d1", "r1", "s1", made, 0)
+    assert table.commit("d1", "r1", "s1", made, 0) == first
+    assert table.commit("d1", "r1", "s1", made, None) == first
+    assert ids(table) == [0, 1]
+
+
+def test_a_day_that_another_run_took_meanwhile_is_refused_and_names_it(store: Store) -> None:
+    table = flags(store)
+    table.commit("d1", "winner", "s1", shards(table, "d1", "winner", 0, 2), 0)
+    late = shards(table, "d1", "late", 10, 2)
+    message = "day d1 of table flags was committed by run winner after run late began"
+    with pytest.raises(DayTakenMeanwhile, match=message):
+        table.commit("d1", "late", "s1", late, 0)
+    assert ids(table) == [0, 1]
+    table.commit("d1", "late", "s1", late, None)
+    assert ids(table) == [10, 11], "without a fence the later one counts"
+
+
+_COMMIT = """
+import json, sys
+from cluster.lake.output.shard import Shard
+from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.store import Store
+from cluster.lake.output.table import DayTakenMeanwhile
+from tests.conftest import S3Server
+from tests.faults.proxy import KINDS, FaultProxy, Rule
+from tests.lake.flag_rows import flags, shards
+uri, day, run, first = sys.argv[1:]
+table = flags(open_store(uri))
+made = shards(table, day, run, int(first), 2)
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    table.commit(day, run, "s", made, 0)
+    print("committed")
+except DayTakenMeanwhile as taken:
+    print(f"refused: {taken}")
+"""
+
+
+def race(store: Store, days: list[str]) -> list[str]:
+    """One process a day commits, all at the same moment; what each of them says."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", _COMMIT, store.uri, day, f"run{i}", str(10 * i)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i, day in enumerate(days)
+    ]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return [process.communicate(timeout=60)[0].strip() for process in started]
+
+
+def test_of_four_processes_racing_for_a_new_day_one_commits(store: Store) -> None:
+    said = race(store, ["d1"] * 4)
+    assert [s.split(":")[0] for s in said].count("committed") == 1
+    winner = said.index("committed")
+    for loser in said:
+        assert loser == "committed" or f"was committed by run run{winner} after" in loser
+    assert ids(flags(store)) == [10 * winner, 10 * winner + 1]
+    assert flags(store).counter("d1") == 1
+
+
+def test_two_processes_that_commit_two_days_at_once_both_commit(store: Store) -> None:
+    assert race(store, ["d0", "d1"]) == ["committed"] * 2
+    assert ids(flags(store)) == [0, 1, 10, 11]
+    assert flags(store).days() == ("d0", "d1")
+
+
+def test_ten_threads_commit_ten_days(store: Store) -> None:
+    table = flags(store)
+    made = {f"d{i:02}": shards(table, f"d{i:02}", "r", i, 1) for i in range(10)}
+    with ThreadPoolExecutor(10) as threads:
+        list(threads.map(lambda day: table.commit(day, f"r-{day}", "s", made[day], 0), made))
+    assert ids(table) == list(range(10))
+
+
+_DIE = """
+import os, signal, sys
+from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.store import Store
+from tests.conftest import S3Server
+from tests.faults.proxy import KINDS, FaultProxy, Rule
+from tests.lake.flag_rows import flags, shards
+table = flags(open_store(sys.argv[1]))
+shards(table, "d1", "dead", 50, 3, 3)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_driver_killed_before_its_commit_leaves_the_old_day(store: Store) -> None:
+    table = flags(store)
+    old = shards(table, "d1", "r1", 0, 2)
+    table.commit("d1", "r1", "s1", old, 0)
+    dead = subprocess.run([sys.executable, "-c", _DIE, store.uri], check=False)
+    assert dead.returncode == -signal.SIGKILL
+    assert ids(table) == [0, 1]
+    assert table.is_run_committed("d1", "r1")
+    orphans = [o.key for o in table.store.list("day=d1") if o.key not in table.files()]
+    assert len(orphans) == 2
+    assert table.vacuum() == [], "a week must pass"
+    assert sorted(table.vacuum(0, dry_run=True)) == orphans
+    table.vacuum(0, dry_run=False)
+    assert [o.key for o in table.store.list("day=d1")] == [old[0].key]
+    assert ids(table) == [0, 1]
+
+
+@pytest.mark.parametrize("day", ["a b:c/d%41", "é", "50%", "x=y", "it's"])
+def test_a_day_of_any_spelling_is_found_again(store: Store, day: str) -> None:
+    table = flags(store)
+    made = shards(table, day, "r1", 0, 2)
+    table.commit(day, "r1", "s1", made, 0)
+    assert (ids(table, day), table.days()) == ([0, 1], (day,))
+    assert list(table.files(day)) == [made[0].key]
+    table.commit(day, "r2", "s2", shards(table, day, "r2", 5, 1), 1)
+    assert ids(table) == [5]
+
+
+def test_duckdb_and_pandas_see_the_rows(store: Store) -> None:
+    table = flags(store)
+    table.commit("d1", "r1", "s1", shards(table, "d1", "r1", 0, 3), 0)
+    table.commit("d2", "r2", "s1", shards(table, "d2", "r2", 3, 4), 0)
+    lake = duckdb.connect().register("flagged", table.dataset())
+    counted = lake.execute(
+        "select day, count(*), max(reasons[1].feature) from flagged group by day"
+    )
+    assert sorted(counted.fetchall()) == [("d1", 3, "f2"), ("d2", 4, "f6")]
+    frame = table.to_arrow("d2").to_pandas()
+    assert frame["id"].tolist() == [3, 4, 5, 6]
+    assert str(frame["ts"].dt.tz) == "UTC"
+
+
+def test_duckdb_sees_a_table_that_was_never_committed(store: Store) -> None:
+    flagged = flags(store).dataset()
+    lake = duckdb.connect().register("flagged", flagged)
+    assert lake.execute("select count(*) from flagged").fetchall() == [(0,)]
+    assert flagged.schema.names == ["id", "ts", "reasons", "day"]
+
+
+def test_the_rows_of_recent_days_come_from_the_log(store: Store) -> None:
+    table = flags(store)
+    for index in range(1, 10):
+        table.commit(f"d{index}", f"r{index}", "s", [], 0, {"rows": str(index * 100)})
+    table.commit("d5", "again", "s", [], 1, {"rows": "555"})
+    assert table.recent_rows("d7", 3) == [400, 555, 600]
+    assert table.recent_rows("d9") == [200, 300, 400, 555, 600, 700, 800]
+    assert table.recent_rows("d1") == []
+
+
+def test_another_schema_is_refused_with_its_columns(store: Store) -> None:
+    flags(store).commit("d1", "r1", "s1", [], 0)
+    wider = SCHEMA.append(pa.field("amount", pa.float64())).set(0, pa.field("id", pa.string()))
+    other = LakeTable(store.child("flags"), wider, "flags")
+    acts: list[Callable[[], object]] = [
+        lambda: other.counter("d1"),
+        lambda: other.commit("d1", "r2", "s1", [], 1),
+    ]
+    for act in acts:
+        with pytest.raises(SchemaMismatch, match="another schema") as refused:
+            act()
+        assert "column 'amount': the table has none, this spec writes" in str(refused.value)
+        assert "column 'id': the table has" in str(refused.value)
+
+
+def test_a_shard_of_another_day_is_refused(store: Store) -> None:
+    table = flags(store)
+    made = shards(table, "d2", "r1", 0, 1)
+    with pytest.raises(Refusal, match=r"shard day=d2/part-.* is not in day=d1/, where day d1 is"):
+        table.commit("d1", "r1", "s1", made, 0)
+
+
+def test_the_log_says_what_other_readers_need(tmp_path: Path) -> None:
+    table = flags(open_store(str(tmp_path)))
+    made = shards(table, "a b", "r1", 0, 3)
+    table.commit("a b", "r1", "s1", made, 0)
+    log = tmp_path / "flags" / "_delta_log" / f"{1:020}.json"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    (add,) = [line["add"] for line in lines if "add" in line]
+    assert add["path"] == "day=a%2520b/part-r1-0-1.parquet", "a URL of day=a%20b/…"
+    assert add["partitionValues"] == {"day": "a b"}
+    assert json.loads(add["stats"]) == {"numRecords": 3}
+    assert {line["txn"]["appId"]: line["txn"]["version"] for line in lines if "txn" in line} == {
+        "day=a b": 1,
+        "day=a b/run=r1": 1,
+        "day=a b/snapshot=s1": 1,
+    }
+    assert (tmp_path / "flags" / made[0].key).exists()

@@ -1,0 +1,260 @@
+"""DDP over Ray Train: equal steps on uneven shards, early stopping, resume, non-finite losses."""
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]  # of Ray
+import pyarrow as pa
+import pytest
+import ray
+import ray.data
+from torch import Tensor
+
+from cluster.lake.storage.opening import open_store
+from cluster.runtime.nodes import nodes
+from cluster.runtime.resources import plan_workers
+from cluster.training import trainer
+from cluster.training.row_tables import from_table
+from cluster.training.trainer import COLLECTIVE, Trained, train
+from models.batch import Batch
+from models.detectors.catalog import CATALOG
+from models.encoding.encoder import Encoder
+from models.training.loop import learn
+from models.training.options import NonFiniteLoss, TrainingOptions
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def run(
+    table: pa.Table,
+    encoder: Encoder,
+    folder: Path,
+    *,
+    workers: int = 2,
+    on_epoch: Callable[[dict[str, float]], None] = lambda epoch: None,
+    detector: str = "autoencoder",
+    shown: Batch | None = None,
+    start: dict[str, Tensor] | None = None,
+    most_rows: int | None = None,
+    **options: object,
+) -> Trained:
+    # Blocks of very different sizes: one worker gets far more rows than the other.
+    sizes = [1300, 17, 300]
+    blocks, first = [], 0
+    for size in sizes:
+        blocks.append(table.slice(first, size))
+        first += size
+    data = {
+        "train": ray.data.from_arrow(blocks),
+        "validation": ray.data.from_arrow(table.slice(first)),
+    }
+    given = TrainingOptions(batch_rows=256, **{"epochs": 3, **options})  # type: ignore[arg-type]
+    return train(
+        encoder,
+        detector,
+        {},
+        given,
+        data,
+        sum(sizes),
+        # The tests' Ray is told of more CPUs than there may be: two threads would wait for a core.
+        replace(plan_workers(nodes(), workers), torch_threads=1),
+        open_store(str(folder)),
+        "a-run",
+        on_epoch,
+        shown=shown,
+        start=start,
+        most_rows=most_rows,
+    )
+
+
+@pytest.fixture(scope="module")
+def by_two(table: pa.Table, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """What two workers learn, undisturbed."""
+    return run(table, encoder, tmp_path_factory.mktemp("two"), epochs=4)
+
+
+@dataclass(frozen=True)
+class Twice:
+    """A training by one worker, and the same one called again for more epochs."""
+
+    first: Trained
+    again: Trained
+
+
+@pytest.fixture(scope="module")
+def twice(table: pa.Table, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Twice:
+    folder = tmp_path_factory.mktemp("one")
+    return Twice(*(run(table, encoder, folder, workers=1, epochs=epochs) for epochs in (2, 4)))
+
+
+def test_the_loss_falls_with_two_workers_and_uneven_shards(
+    by_two: Trained, encoder: Encoder
+) -> None:
+    losses = [epoch["validation_loss"] for epoch in by_two.history]
+    assert len(losses) == 4
+    assert losses[-1] < losses[0]
+    assert by_two.best_epoch == int(np.argmin(losses)) + 1
+    detector = CATALOG.build("autoencoder", encoder.layout, {})
+    detector.load_state_dict(by_two.state)
+
+
+def test_training_stops_when_the_held_back_loss_no_longer_falls(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    trained = run(table, encoder, tmp_path, workers=1, epochs=30, patience=1, learning_rate=0.05)
+    assert len(trained.history) == trained.best_epoch + 1 < 30
+
+
+def test_the_same_run_called_again_goes_on_where_it_was(twice: Twice) -> None:
+    assert twice.again.resumed_from == 2
+    assert [epoch["epoch"] for epoch in twice.again.history] == [1, 2, 3, 4]
+    assert twice.again.history[:2] == twice.first.history
+
+
+def test_a_batch_in_parts_trains_two_workers_to_the_same_loss(
+    by_two: Trained, table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    parts = run(table, encoder, tmp_path, epochs=4, accumulate=3)
+    for key in ("train_loss", "validation_loss"):
+        # Which rows each of the two workers gets is Ray Data's, and not the same twice.
+        assert parts.history[0][key] == pytest.approx(by_two.history[0][key], rel=1e-2)
+
+
+def test_a_worker_without_memory_for_its_batch_learns_it_in_parts(
+    twice: Twice, table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    parts = run(table, encoder, tmp_path, workers=1, epochs=2, most_rows=20)
+    whole, key = twice.first, "validation_loss"
+    assert parts.history[0][key] == pytest.approx(whole.history[0][key], rel=1e-3)
+
+
+def test_two_workers_learn_from_the_labelled_anomalies_that_they_are_shown(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    extracted, label = from_table(table.slice(0, 50))
+    shown = encoder(extracted)._replace(label=label).take(label > 0.5)
+    trained = run(table, encoder, tmp_path, detector="devnet", shown=shown, epochs=1)
+    assert trained.best_epoch == 1
+
+
+def test_a_training_starts_from_the_weights_that_it_is_given_and_leaves_high_losses_out(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    extracted, _ = from_table(table)
+    detector = CATALOG.build("autoencoder", encoder.layout, {})
+    rows = encoder(extracted)
+    learned = learn(detector, rows, rows, TrainingOptions(batch_rows=256, epochs=2))
+    start = detector.state_dict()
+    again = run(table, encoder, tmp_path, workers=1, epochs=1, start=start, trim=0.2)
+    assert again.history[0]["train_loss"] < learned.losses[0]
+
+
+def worker_processes() -> list[psutil.Process]:
+    """Ray Train's workers of this test's Ray, the newest first; other tests may have theirs."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+            if any("RayTrainWorker" in word for word in process.cmdline()):
+                found.append(process)
+    return sorted(found, key=lambda process: process.create_time(), reverse=True)
+
+
+def test_a_killed_worker_is_replaced_and_training_goes_on(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    killed: list[psutil.Process] = []
+
+    def kill_once(epoch: dict[str, float]) -> None:
+        if epoch["epoch"] == 3 and not killed:
+            killed.append(worker_processes()[0])
+            killed[0].kill()
+
+    trained = run(table, encoder, tmp_path, workers=1, epochs=20, patience=20, on_epoch=kill_once)
+    assert killed
+    assert [epoch["epoch"] for epoch in trained.history] == list(range(1, 21))
+    assert trained.resumed_from >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+def test_a_worker_that_waits_for_one_that_hangs_gives_up_and_both_are_begun_anew(
+    table: pa.Table, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(COLLECTIVE, "5")
+    stopped: list[psutil.Process] = []
+
+    def stop_once(epoch: dict[str, float]) -> None:
+        if epoch["epoch"] == 3 and not stopped:
+            stopped.append(worker_processes()[0])
+            stopped[0].suspend()
+
+    trained = run(table, encoder, tmp_path, epochs=20, patience=20, on_epoch=stop_once)
+    assert stopped
+    assert [epoch["epoch"] for epoch in trained.history] == list(range(1, 21))
+    assert trained.resumed_from >= 2
+
+
+def test_a_training_whose_workers_are_lost_too_often_says_so_and_goes_on_when_called_again(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    def kill(epoch: dict[str, float]) -> None:
+        if epoch["epoch"] == 3:
+            worker_processes()[0].kill()
+
+    again = {"workers": 1, "epochs": 12, "patience": 12}
+    with pytest.raises(ConnectionError, match=r"more often than the 0 times.*at last: "):
+        run(table, encoder, tmp_path, max_failures=0, on_epoch=kill, **again)  # type: ignore[arg-type]
+    trained = run(table, encoder, tmp_path, **again)  # type: ignore[arg-type]
+    assert trained.resumed_from >= 2
+
+
+class _WhenWarned(logging.Handler):
+    """Calls on the first warning."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        super().__init__(logging.WARNING)
+        self.call = call
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+        if len(self.said) == 1:
+            self.call()
+
+
+def test_a_training_without_room_says_so_and_begins_when_there_is_some(
+    table: pa.Table, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @ray.remote(num_cpus=int(ray.cluster_resources()["CPU"]) - 1)  # the data need one
+    class Other:
+        def there(self) -> bool:
+            return True
+
+    monkeypatch.setattr(trainer, "_UNSTARTED_S", 2.0)
+    other = Other.remote()  # type: ignore[attr-defined]
+    assert ray.get(other.there.remote())
+    warned = _WhenWarned(lambda: ray.kill(other))
+    logger = logging.getLogger(trainer.__name__)
+    logger.addHandler(warned)
+    try:
+        trained = run(table, encoder, tmp_path, workers=1, epochs=1)
+    finally:
+        logger.removeHandler(warned)
+    assert len(trained.history) == 1
+    # A worker that is slow to start may be missed a second time; what counts is the first.
+    assert "no worker of the training runs" in warned.said[0]
+    assert "have 1 CPUs" in warned.said[0]
+
+
+def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_cause(
+    table: pa.Table, encoder: Encoder, tmp_path: Path
+) -> None:
+    # Steps this large make the weights overflow within the first epochs. No worker is lost by it,
+    # so that none is begun anew.
+    options = {"learning_rate": 1e30, "warmup": 0.0, "max_failures": 0}
+    with pytest.raises(NonFiniteLoss, match=r"not finite at epoch \d+, batch \d+; caused by"):
+        run(table, encoder, tmp_path, **options)  # type: ignore[arg-type]

@@ -1,0 +1,245 @@
+"""Messages to webhooks, against real servers on this machine: what arrives, and what never does."""
+
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from jobs.alerting import alerts
+from jobs.alerting.webhook import ALLOWED, Undelivered, allowed
+from jobs.spec.spec import Spec, SpecRefused, load
+from models.refusal import Refusal
+from tests.receiver import Receiver, receiving
+
+
+@pytest.fixture
+def receiver() -> Iterator[Callable[..., Receiver]]:
+    with ExitStack() as servers:
+        yield lambda context=None: servers.enter_context(receiving(context))
+
+
+SPEC = """\
+name: cards
+input: {uri: lake/cards}
+columns:
+  amount: {role: numeric}
+detector: {name: pca}
+threshold: {policy: quantile}
+output: {uri: out}
+alerts:
+  - {webhook: CARDS_WEBHOOK, when: [refused, committed]}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spec:
+    monkeypatch.delenv("CARDS_WEBHOOK", raising=False)
+    monkeypatch.delenv(ALLOWED, raising=False)
+    path = tmp_path / "cards.yaml"
+    path.write_text(SPEC)
+    return load(path)
+
+
+def test_the_events_that_were_asked_for_arrive(
+    spec: Spec, receiver: Callable[..., Receiver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = receiver()
+    monkeypatch.setenv("CARDS_WEBHOOK", f"http://{chat.host}/services/token?x=1")
+    monkeypatch.setenv(ALLOWED, f"hooks.example.com, {chat.host}")
+    hostile = "2026-01-01: <!channel>\r\n\x1b[31m\u202egnp.exe & more"
+    alerts.tell(spec, "refused", hostile, day="2026-01-01", flagged=7)
+    alerts.tell(spec, "failed", "nobody asked for this one")
+    assert chat.requests == [
+        (
+            "/services/token?x=1",
+            {
+                "text": "cards: 2026-01-01: &lt;!channel&gt;   [31m gnp.exe &amp; more",
+                "watch": "cards",
+                "event": "refused",
+                "day": "2026-01-01",
+                "flagged": 7,
+            },
+        )
+    ]
+
+
+def test_a_busy_receiver_is_asked_again_and_a_redirect_is_not_followed(
+    receiver: Callable[..., Receiver],
+) -> None:
+    busy, other = receiver(), receiver()
+    hosts = [busy.host, other.host]
+    busy.answers = [(503, {"Retry-After": "86400"})]
+    allowed(f"http://{busy.host}/hook", hosts).post({})
+    assert len(busy.requests) == 2
+    for code in (301, 302, 303, 307, 308):
+        busy.answers = [(code, {"Location": f"http://{other.host}/secret"})]
+        with pytest.raises(Undelivered, match=f"answered {code}: redirects are not followed"):
+            allowed(f"http://{busy.host}/hook", hosts).post({})
+    assert other.requests == []
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
+    now = datetime.now(UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem, private = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    plain = serialization.NoEncryption()
+    certificate, secret = folder / "certificate.pem", folder / "key.pem"
+    certificate.write_bytes(made.public_bytes(pem))
+    secret.write_bytes(key.private_bytes(pem, private, plain))
+    return certificate, secret
+
+
+def test_a_certificate_that_nobody_vouches_for_is_not_spoken_to(
+    receiver: Callable[..., Receiver], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    chat = receiver(context)
+    hook = allowed(f"https://{chat.host}/hook", [chat.host])
+    with pytest.raises(Undelivered):
+        hook.post({"event": "failed"})
+    assert chat.requests == []
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    hook.post({"event": "failed"})
+    assert chat.requests == [("/hook", {"event": "failed"})]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "169.254.169.254",
+        "[::ffff:169.254.169.254]",
+        "[fe80::1]",
+        "[fd00:ec2::254]",
+        "2852039166",  # 169.254.169.254 as inet_aton reads it
+        "0.0.0.0",
+        "[::]",
+        "224.0.0.1",
+        "localhost",
+        "2130706433",  # 127.0.0.1
+    ],
+)
+def test_no_name_of_a_forbidden_address_is_called_even_where_it_is_listed(host: str) -> None:
+    with pytest.raises(Refusal, match="no webhook is sent there"):
+        allowed(f"https://{host}/latest/meta-data", [host]).post({})
+
+
+def test_a_name_is_resolved_once_and_the_address_that_was_looked_at_is_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A DNS server that answers a harmless address first, and the metadata service's next."""
+    answers = iter(["192.0.2.1", "169.254.169.254", "169.254.169.254"])
+    asked, connected = [], []
+
+    def resolve(host: str, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+        asked.append(host)
+        literal = host.replace(".", "").isdigit()
+        address = host if literal else next(answers)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    def connect(self: socket.socket, address: tuple[str, int]) -> None:
+        connected.append(address[0])
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    with pytest.raises(Undelivered, match=r"^rebinding\.example: "):
+        allowed("https://rebinding.example/", ["rebinding.example"]).post({})
+    assert asked.count("rebinding.example") == 1
+    assert set(connected) == {"192.0.2.1"}
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("https://evil.example/x", "is not among those that ANOMARAY_WEBHOOK_HOSTS allows"),
+        ("https://hooks.example.com.evil.example/x", "is not among those"),
+        ("https://hooks.example.com:8443/x", "hooks.example.com:8443 is not among those"),
+        ("https://notteams.example/x", "is not among those"),
+        ("https://hooks.example.com@evil.example/", "without user and password"),
+        ("http://hooks.example.com/x", "expected https://, found http://"),
+        ("file:///etc/passwd", "expected https://host/path"),
+        ("gopher://hooks.example.com/", "expected https://host/path"),
+        ("https://[::1/", "expected https://host/path"),
+        ("hooks.example.com/x", "expected https://host/path"),
+    ],
+)
+def test_what_is_not_listed_is_refused_before_a_name_is_asked_for(url: str, message: str) -> None:
+    with pytest.raises(Refusal) as told:
+        allowed(url, ["hooks.example.com", "*.teams.example"])
+    assert message in str(told.value)
+    assert "/x" not in str(told.value).replace("https://host/path", "")
+
+
+def test_a_wildcard_is_for_the_names_below_it() -> None:
+    assert allowed("https://a.b.teams.example/x", ["*.teams.example"]).host == "a.b.teams.example"
+    with pytest.raises(Refusal):
+        allowed("https://teams.example/x", ["*.teams.example"])
+
+
+def test_a_webhook_shows_its_token_nowhere(
+    spec: Spec, receiver: Callable[..., Receiver], monkeypatch: pytest.MonkeyPatch, capfd: object
+) -> None:
+    chat = receiver()
+    chat.answers = [(404, {})]
+    monkeypatch.setenv("CARDS_WEBHOOK", f"http://{chat.host}/a-secret-token")
+    monkeypatch.setenv(ALLOWED, chat.host)
+    assert "token" not in repr(alerts.webhook(spec.alerts[0]))
+    alerts.tell(spec, "committed", "done")  # which no night fails of
+    assert len(chat.requests) == 1
+    said = capfd.readouterr()  # type: ignore[attr-defined]
+    assert "127.0.0.1 answered 404" in said.err
+    assert "token" not in said.err + said.out
+
+
+def test_check_says_what_is_missing_for_an_alert(
+    spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (line,) = alerts.problems(spec)
+    assert line.endswith(
+        "cards.yaml:9: alerts.0.webhook: the environment has no CARDS_WEBHOOK: "
+        "expected the URL of a webhook in it"
+    )
+    monkeypatch.setenv("CARDS_WEBHOOK", "https://hooks.example.com/x")
+    assert "hooks.example.com:443 is not among those" in alerts.problems(spec)[0]
+    monkeypatch.setenv(ALLOWED, "hooks.example.com")
+    assert alerts.problems(spec) == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("CARDS_WEBHOOK", "https://hooks.example.com/token", "the name of an environment variable"),
+        ("committed]", "comitted]", "alerts.0.when.1: expected"),
+    ],
+)
+def test_a_wrong_alert_is_told_with_its_line(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    path = tmp_path / "cards.yaml"
+    path.write_text(SPEC.replace(old, new))
+    with pytest.raises(SpecRefused) as told:
+        load(path)
+    assert message in str(told.value)
+    assert "cards.yaml:9: " in str(told.value)

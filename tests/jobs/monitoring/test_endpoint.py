@@ -1,0 +1,207 @@
+"""The ways out: what is told, where it goes, and what a run does when it cannot go there."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cluster.lake.storage.opening import open_store
+from cluster.runtime.resources import ActorPlan
+from cluster.splits.stream import Pool
+from jobs.__main__ import app
+from jobs.monitoring.endpoint import Places, exposed
+from jobs.monitoring.live import Telemetry
+from jobs.monitoring.metric_names import Measure, Sample
+from jobs.report.profile import Clock
+from jobs.scoring.books import Account, Balance
+from models.refusal import Refusal
+from tests.conftest import free_port
+from tests.jobs.scoring.test_books import EMPTY, receipt
+from tests.jobs.test_main import ROOT, SPEC
+
+Series = dict[str, float]
+
+
+def series(text: str) -> Series:
+    """Value by `name{label="value",…}`, labels sorted by name."""
+    lines = (line.rpartition(" ") for line in text.splitlines() if line[:1] != "#")
+    return {name: float(value) for name, _, value in lines}
+
+
+def scraped(port: int) -> Series:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        return series(answer.read().decode())
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody else listens on."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+def test_every_name_keeps_the_conventions_and_is_there_once() -> None:
+    names = [measure.metric for measure in Measure]
+    assert len(set(names)) == len(names)
+    for measure in Measure:
+        assert re.fullmatch(r"anomaray(_[a-z]+)+", measure.metric)
+        assert measure.text.endswith(".")
+        assert set(measure.labels) <= {"watch", "verb", "stage"}
+        assert (measure.kind == "counter") == measure.metric.endswith("_total")
+
+
+def test_what_is_asked_for_is_what_the_sources_say_at_that_moment() -> None:
+    flags = 0.0
+    port = free_port()
+
+    def source() -> Iterator[Sample]:
+        yield Sample(Measure.FLAGS, ("flows",), flags)
+
+    with exposed([source], Places(port)):
+        assert scraped(port) == {'anomaray_flags_total{watch="flows"}': 0}
+        flags = 7.0
+        assert scraped(port) == {'anomaray_flags_total{watch="flows"}': 7}
+    with pytest.raises(OSError, match="refused"):
+        scraped(port)
+
+
+def test_a_file_appears_whole_can_be_read_by_others_and_has_the_last_word(tmp_path: Path) -> None:
+    file, flags = tmp_path / "night.prom", 0.0
+
+    def source() -> Iterator[Sample]:
+        yield Sample(Measure.FLAGS, ("flows",), flags)
+
+    before = os.umask(0o077)
+    try:
+        with exposed([source], Places(file=file)):
+            assert series(file.read_text()) == {'anomaray_flags_total{watch="flows"}': 0}
+            flags = 7.0
+    finally:
+        os.umask(before)
+    assert series(file.read_text()) == {'anomaray_flags_total{watch="flows"}': 7}
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in tmp_path.iterdir()] == ["night.prom"]
+
+
+def test_a_folder_that_goes_away_does_not_end_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with exposed([list], Places(file=folder / "night.prom")):
+        (folder / "night.prom").unlink()
+        folder.rmdir()
+    assert "the metrics were not written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("night.txt", "expected NAME.prom"), ("nowhere/night.prom", "No such file or directory")],
+)
+def test_a_file_that_cannot_be_is_refused_before_the_work(
+    name: str, message: str, tmp_path: Path
+) -> None:
+    with (
+        pytest.raises(Refusal, match=rf"--metrics-file .*{message}"),
+        exposed([list], Places(file=tmp_path / name)),
+    ):
+        pytest.fail("the work has begun")
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["train"],
+        ["score", "--day", "2026-01-05"],
+        ["nightly"],
+        ["backfill", "--days", "2026-01-05"],
+    ],
+)
+def test_a_port_in_use_is_one_clear_error_before_the_work(
+    verb: list[str], taken: int, tmp_path: Path
+) -> None:
+    spec = tmp_path / "flows.yaml"
+    spec.write_text(SPEC.replace("s3://nobody", str(tmp_path)))
+    ended = CliRunner().invoke(app, [verb[0], str(spec), *verb[1:], "--metrics-port", str(taken)])
+    assert isinstance(ended.exception, Refusal)
+    expected = f"--metrics-port {taken}: cannot listen on 127.0.0.1:{taken}: Address already in use"
+    assert str(ended.exception).startswith(expected)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_address_that_is_not_ours_is_refused() -> None:
+    places = Places(0, "203.0.113.9")
+    with pytest.raises(Refusal, match=r"cannot listen on 203\.0\.113\.9"), exposed([list], places):
+        pytest.fail("the work has begun")
+
+
+def test_counters_go_on_from_day_to_day_and_leave_out_what_was_done_before() -> None:
+    telemetry = Telemetry("flows", "nightly")
+    told: list[float] = []
+    for first in (0, 10):
+        balance, pool, clock = Balance(EMPTY, 4), Pool(ActorPlan(3, 1, 1, 0, 1), 4), Clock()
+        balance.merge(Account.of(receipt(first)))  # by a driver that was killed
+        with telemetry.scoring(balance, pool, clock):
+            for number in (first + 1, first + 2):
+                balance.merge(Account.of(receipt(number)))
+                clock.actors.update({"score": 1.5, "read": 0.5})
+                told.append(value(telemetry, Measure.FLAGS))
+            assert value(telemetry, Measure.SPLITS_PLANNED) == 4
+            assert value(telemetry, Measure.SPLITS_DONE) == 3
+            assert value(telemetry, Measure.SPLITS_QUEUED) == 1
+            assert value(telemetry, Measure.ACTORS_PLANNED) == 3
+            assert 0 <= value(telemetry, Measure.ACTOR_WAIT) <= 1
+        told.append(value(telemetry, Measure.FLAGS))
+    assert told == [3, 6, 6, 9, 12, 12]
+    assert value(telemetry, Measure.READ_ROWS) == 4 * 50
+    assert value(telemetry, Measure.QUARANTINED_ROWS) == 4 * 2
+    assert value(telemetry, Measure.RETRIED_SPLITS) == 2
+    assert value(telemetry, Measure.ACTOR_SECONDS, "score") == 6.0
+    measures = {sample.measure for sample in telemetry.samples()}
+    assert not measures & {Measure.SPLITS_QUEUED, Measure.ACTORS_RUNNING}  # no day is scored now
+
+
+def value(telemetry: Telemetry, measure: Measure, *more: str) -> float:
+    (found,) = (
+        sample.value
+        for sample in telemetry.samples()
+        if sample.measure is measure and sample.labels[1:] == more
+    )
+    return found
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_run_says_how_it_ended(failed: bool) -> None:
+    telemetry = Telemetry("flows", "score")
+    assert value(telemetry, Measure.RUN_ACTIVE, "score") == 1
+    assert Measure.RUN_SUCCESS not in {sample.measure for sample in telemetry.samples()}
+    telemetry.day_ended(committed=not failed)
+    telemetry.end()
+    assert value(telemetry, Measure.RUN_ACTIVE, "score") == 0
+    assert value(telemetry, Measure.RUN_SUCCESS, "score") == float(not failed)
+
+
+def test_the_exporter_needs_neither_ray_nor_torch() -> None:
+    code = "import sys, jobs.monitoring.exporter; print({'ray', 'torch'} & sys.modules.keys())"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert answer.stdout == b"set()\n"
+
+
+def test_a_verb_that_is_refused_leaves_its_failure_in_the_file(tmp_path: Path) -> None:
+    spec, file = tmp_path / "flows.yaml", tmp_path / "flows.prom"
+    spec.write_text(SPEC.replace("s3://nobody", str(tmp_path)))
+    open_store(str(tmp_path)).put("flows/day=2026-01-05/part.parquet", b"no Parquet")
+    ended = CliRunner().invoke(app, ["train", str(spec), "--metrics-file", str(file)])
+    assert isinstance(ended.exception, Refusal)
+    told = series(file.read_text())
+    assert told['anomaray_run_success{verb="train",watch="flows"}'] == 0
+    assert told['anomaray_last_commit_timestamp_seconds{watch="flows"}'] == 0

@@ -1,0 +1,169 @@
+"""What the lake says of a watch: by its records alone, and whatever they are."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from cluster.lake.output.table import LakeTable
+from cluster.lake.storage.opening import open_store
+from jobs.monitoring.endpoint import Places
+from jobs.monitoring.exporter import export
+from jobs.monitoring.metric_names import Measure
+from jobs.monitoring.watch_status import Standing
+from jobs.spec.spec import Spec, load
+from models.refusal import Refusal
+from tests.conftest import free_port
+from tests.jobs.monitoring.test_endpoint import Series, scraped
+from tests.jobs.test_main import ROOT, SPEC
+
+ENTRY = {
+    "watch": "flows",
+    "day": "2026-01-05",
+    "status": "committed",
+    "rows": 1000,
+    "flagged": 9,
+    "quarantined": 100,
+    "link": "day=2026-01-05/run_card.html",
+    "run_id": "a",
+    "when": "2026-01-06T02:00:00+00:00",
+    "scored": 900,
+    "seconds": 12.5,
+    "threshold": 3.5,
+    "score_drift": 0.25,
+}
+
+
+def spec_at(folder: Path, name: str = "flows") -> Path:
+    folder.mkdir(exist_ok=True)
+    document = yaml.safe_load(SPEC.replace("s3://nobody", str(folder)))
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**document, "name": name}))
+    return path
+
+
+def put_entry(spec: Spec, day: str, **changes: Any) -> None:
+    entry = json.dumps({**ENTRY, "day": day, **changes}).encode()
+    open_store(spec.output.uri).put(f"reports/day={day}/entry.json", entry)
+
+
+def commit(spec: Spec, *days: str) -> None:
+    schema = pa.schema([("id", pa.string())])
+    table = LakeTable(open_store(spec.output.uri).child("flags"), schema, "flags")
+    for day in days:
+        table.commit(day, f"run of {day}", f"snapshot of {day}", [], None)
+
+
+def told(spec: Spec) -> dict[Measure, float]:
+    standing = Standing(spec)
+    standing.look()
+    assert {sample.labels for sample in standing.samples()} == {(spec.name,)}
+    return {sample.measure: sample.value for sample in standing.samples()}
+
+
+def test_a_watch_that_has_nothing_says_so_and_has_its_limits(tmp_path: Path) -> None:
+    assert told(load(spec_at(tmp_path))) == {
+        Measure.LAKE_READABLE: 1,
+        Measure.LAST_COMMIT: 0,
+        Measure.FLAG_RATE_LOWEST: 0,
+        Measure.FLAG_RATE_HIGHEST: 0.05,
+        Measure.QUARANTINE_LIMIT: 0.01,
+    }
+
+
+def test_the_newest_day_is_told_whichever_was_committed_last(tmp_path: Path) -> None:
+    spec = load(spec_at(tmp_path))
+    before = time.time() - 1
+    commit(spec, "2026-01-04", "2026-01-06", "2026-01-05")
+    found = told(spec)
+    assert found[Measure.LAST_DAY] == datetime(2026, 1, 6, tzinfo=UTC).timestamp()
+    assert before < found[Measure.LAST_COMMIT] <= time.time()
+
+
+def test_days_that_are_no_dates_have_a_commit_and_no_newest_day(tmp_path: Path) -> None:
+    spec = load(spec_at(tmp_path))
+    commit(spec, "all")
+    found = told(spec)
+    assert found[Measure.LAST_COMMIT] > 0
+    assert Measure.LAST_DAY not in found
+
+
+def test_the_day_that_ended_last_is_told_also_where_it_was_refused(tmp_path: Path) -> None:
+    spec = load(spec_at(tmp_path))
+    put_entry(spec, "2026-01-06")
+    put_entry(spec, "2026-01-05", status="refused", score_drift=None)
+    earlier = tmp_path / "out/reports/day=2026-01-06/entry.json"
+    os.utime(earlier, (time.time() - 60, time.time() - 60))
+    found = told(spec)
+    assert found[Measure.DAY_COMMITTED] == 0
+    assert found[Measure.DAY_END] == datetime(2026, 1, 6, 2, tzinfo=UTC).timestamp()
+    assert found[Measure.DAY_DURATION] == 12.5
+    assert found[Measure.FLAG_RATE] == 9 / 900
+    assert found[Measure.QUARANTINE_RATE] == 0.1
+    assert found[Measure.THRESHOLD] == 3.5
+    assert Measure.SCORE_DRIFT not in found
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"status": "committed"}', b"\xff"])
+def test_records_that_cannot_be_read_are_told_instead_of_old_numbers(
+    data: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = load(spec_at(tmp_path))
+    put_entry(spec, "2026-01-05")
+    standing = Standing(spec)
+    standing.look()
+    open_store(spec.output.uri).put("reports/day=2026-01-05/entry.json", data)
+    standing.look()
+    limits = {Measure.FLAG_RATE_LOWEST, Measure.FLAG_RATE_HIGHEST, Measure.QUARANTINE_LIMIT}
+    found = {sample.measure: sample.value for sample in standing.samples()}
+    assert found.keys() - limits == {Measure.LAKE_READABLE}
+    assert found[Measure.LAKE_READABLE] == 0
+    assert "no metrics of flows from the lake" in capsys.readouterr().err
+
+
+def test_an_exporter_tells_of_all_watches_as_they_change_until_it_is_ended(tmp_path: Path) -> None:
+    paths = [spec_at(tmp_path / name, name) for name in ("flows", "cards")]
+    flows, cards = (load(path) for path in paths)
+    commit(flows, "2026-01-05")
+    port = free_port()
+    options = ["--metrics-port", str(port), "--every", "1"]
+    command = [sys.executable, "-m", "jobs", "exporter", *map(str, paths), *options]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
+        try:
+            first = answer_with(port, 'anomaray_lake_readable{watch="cards"}', 1)
+            assert first['anomaray_last_commit_timestamp_seconds{watch="cards"}'] == 0
+            assert first['anomaray_last_commit_timestamp_seconds{watch="flows"}'] > 0
+            put_entry(cards, "2026-01-06", status="refused")
+            answer_with(port, 'anomaray_day_committed{watch="cards"}', 0)
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+
+
+def answer_with(port: int, name: str, value: float) -> Series:
+    """The first answer in which a series has this value."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            found = scraped(port)
+        except OSError:
+            found = {}
+        if found.get(name) == value:
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)  # between two looks at the condition
+
+
+def test_two_specs_of_one_name_cannot_be_told_apart(tmp_path: Path) -> None:
+    spec = load(spec_at(tmp_path))
+    with pytest.raises(Refusal, match="two specs have the name flows"):
+        export([spec, spec], Places(0), 60)

@@ -1,0 +1,280 @@
+"""The run card says what its document says, whole and safe, with as much or little as there is."""
+
+import html
+import json
+import re
+from itertools import cycle
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.report.pages import render_card, render_index, unaccounted
+from jobs.terminal.printable import printable, printable_document
+from tests.jobs.report.sample_card import sample_card, sample_days
+
+# What attackers put in log fields; each in every place of the document that a log can reach.
+HOSTILE = (
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(2)>",
+    "'\"><svg/onload=alert(3)>",
+    "{{ 7 * 191 }}{% raw %}",
+    "admin\u202egnp.exe\u2066\u200b\x1b[2J\x00\r\n",
+    '=HYPERLINK("http://evil.example","x")',
+    "javascript:alert(4)",
+    "a" * 1_000_000,
+    "e" + "\u0301" * 400,
+    "\ud800 lone",
+)
+
+
+def hostile_card(*texts: str) -> Any:
+    """The sample with every field that a log can reach set to one of `texts`, in turn."""
+    card: Any = sample_card()
+    turn = cycle(texts)
+    card["run"].update(watch=next(turn), day=next(turn))
+    card["warnings"] = [next(turn)]
+    card["gates"].append({"name": "schema", "passed": False, "message": next(turn)})
+    for flag in card["top_flags"]:
+        for role in ("id", "entities", "kept"):
+            flag[role] = {next(turn): next(turn)}
+        flag["time"] = next(turn)
+        for reason in flag["reasons"]:
+            reason.update(feature=next(turn), observed=next(turn), expected=next(turn))
+        if flag["picture"]:
+            flag["picture"]["feature"] = next(turn)
+    for entity in card["entities"]:
+        entity.update(column=next(turn), value=next(turn))
+    for entry in card["quarantine"]:
+        entry.update(column=next(turn), file=next(turn), rule=next(turn))
+    card["quality"]["detector"]["kinds"][0]["kind"] = next(turn)
+    card["bundle"].update(options={next(turn): next(turn)}, detector=next(turn))
+    return card
+
+
+def words(page: str) -> str:
+    """What a reader sees of a page, without its styles, scripts and tags."""
+    page = re.sub(r"(?s)<(style|script)\b.*?</\1>", "", page)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+
+
+def test_the_card_answers_its_questions() -> None:
+    text = words(render_card(sample_card()))
+    for question in (
+        "What was flagged",
+        "Why",
+        "What was read",
+        "Did the books balance",
+        "How well does it find known anomalies",
+        "How it was trained",
+        "Where the time went",
+        "What said so",
+    ):
+        assert question in text
+    assert "Committed. 144 flags in 1,202,265 rows; 37 quarantined. The books balance." in text
+    assert "1,840,221,003 where 12,400 was expected" in text
+    assert "rows 118; 119; 5,210; 48,112; 48,113 …" in text
+    assert "1 file" not in text
+    assert "9f2c11d47ab05e36" in text
+
+
+def test_the_page_fits_in_six_megabytes_and_names_no_other_host() -> None:
+    page = render_card(sample_card())
+    assert len(page.encode()) < 6_000_000
+    own = re.sub(r"(?s)<script>.*?</script>", "", page)  # plotly's source names hosts it may use
+    assert "http" not in own.replace("http-equiv", "")
+    assert "default-src 'none'; script-src 'sha256-" in html.unescape(own)
+    assert "unsafe-eval" not in own
+
+
+def test_books_that_do_not_balance_are_said_so() -> None:
+    card = sample_card()
+    card["books"]["scored"] -= 12
+    assert unaccounted(card["books"]) == 12
+    text = words(render_card(card))
+    assert "The books do not balance." in text
+    assert "No. 12 rows are unaccounted for." in text
+    card["books"]["scored"] += 15
+    assert "No. 3 rows were counted more than once." in words(render_card(card))
+
+
+def test_a_refused_run_says_why_and_that_nothing_was_written() -> None:
+    card: Any = sample_card()
+    card["run"].update(status="refused", table_version=None)
+    card["gates"][2] = {"name": "flag rate", "passed": False, "message": "3.1%, allowed up to 1%"}
+    text = words(render_card(card))
+    assert "Refused. Nothing was written" in text
+    assert text.index("3.1%, allowed up to 1%") < text.index("What was flagged")
+
+
+def test_a_card_with_nothing_to_show_still_renders() -> None:
+    card: Any = sample_card()
+    card.update(
+        score_histogram=None,
+        flags_over_time=None,
+        entities=[],
+        top_flags=[],
+        quarantine=[],
+        training=None,
+        quality=None,
+        warnings=[],
+        gates=[],
+        profile=None,
+    )
+    card["books"].update(dict.fromkeys(card["books"], 0))
+    card["bundle"].update(options={}, versions={}, trained_days=[])
+    page = render_card(card)
+    assert len(page) < 40_000  # no chart, so no plotly
+    assert "No row has a score above the threshold" in words(page)
+
+
+@pytest.mark.parametrize("missing", ["calibration_counts", "rows", "validation", "interval"])
+def test_each_part_may_lack_its_optional_half(missing: str) -> None:
+    card: Any = sample_card()
+    if missing == "calibration_counts":
+        card["score_histogram"]["calibration_counts"] = None
+    elif missing == "rows":
+        card["flags_over_time"]["rows"] = None
+    elif missing == "validation":
+        card["training"]["best_epoch"] = None
+        for epoch in card["training"]["epochs"]:
+            epoch["validation_loss"] = None
+    else:
+        card["quality"]["detector"]["auroc"] = {
+            "value": None,
+            "low": None,
+            "high": None,
+            "reason": "every row is labelled an anomaly",
+        }
+        assert "every row is labelled an anomaly" in words(render_card(card))
+    render_card(card)
+
+
+def test_histograms_with_edges_at_zero_or_below_are_drawn_on_a_linear_axis() -> None:
+    card: Any = sample_card()
+    for edges in ([-3.0, 0.0, 3.0], [0.0, 1.0, 500.0], [2.0, 2.0, 2.0]):
+        card["score_histogram"] = {"edges": edges, "counts": [5, 0], "calibration_counts": None}
+        assert figures(render_card(card))["scores"]["layout"]["xaxis"]["type"] == "linear"
+
+
+def figures(page: str) -> Any:
+    found = re.search(r'(?s)<script type="application/json" id="figures">(.*?)</script>', page)
+    assert found
+    return json.loads(found[1])
+
+
+def test_no_number_that_json_lacks_reaches_the_charts() -> None:
+    card: Any = sample_card()
+    card["training"]["epochs"][3]["train_loss"] = float("nan")
+    card["training"]["epochs"][4]["validation_loss"] = float("inf")
+    losses = figures(render_card(card))["training"]["data"]
+    assert losses[0]["y"][3] is None
+    assert losses[1]["y"][4] is None
+
+
+def test_the_time_is_drawn_as_two_bars_as_long_as_the_run() -> None:
+    card: Any = sample_card()
+    page = render_card(card)
+    lengths: dict[str, float] = {}
+    for segment in figures(page)["stages"]["data"]:
+        (line,), (length,) = segment["y"], segment["x"]
+        lengths[line] = lengths.get(line, 0.0) + length
+    seconds = card["profile"]["seconds"]
+    assert lengths == {"driver": pytest.approx(seconds), "actors": pytest.approx(seconds)}
+    assert "score 83.20 31% 14,450" in words(page)  # the same as text
+    assert "idle 30.52 11% –" in words(page)
+
+
+def test_a_run_without_stages_has_no_picture_of_its_time() -> None:
+    card: Any = sample_card()
+    card["profile"]["actors"] = {}  # nothing was left to score
+    page = render_card(card)
+    assert {segment["y"][0] for segment in figures(page)["stages"]["data"]} == {"driver"}
+    assert "mean thread" not in words(page)
+    del card["profile"]  # as in documents of earlier runs
+    page = render_card(card)
+    assert "stages" not in figures(page)
+    assert "Where the time went" not in words(page)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hostile_field_stays_text(text: str) -> None:
+    page = render_card(hostile_card(text))
+    assert len(page.encode("utf-8")) < 6_000_000  # also: no lone surrogate
+    own = re.sub(r"(?s)<script>.*?</script>|<style>.*?</style>", "", page)
+    # Our own pictures are cut out: nothing of their attributes may end them.
+    own = re.sub(r'<img src="data:image/png;base64,[\w+/=]*" alt="[^"<>]*">', "", own)
+    assert "<script>alert" not in own
+    assert "<img" not in own
+    assert "<svg" not in own
+    assert "1337" not in own.replace("31337", "")  # the template in the field did not run
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u200b\u202e\u2066]", own)
+    assert 'href="javascript' not in own
+    assert len(re.findall(r"<script", own)) == 1  # the figures; ours are cut out above
+
+
+def test_no_log_field_enters_a_chart() -> None:
+    # Plotly reads links and tags in labels, so hostile text must not get there at all.
+    assert figures(render_card(hostile_card("<a href='http://evil'>x</a>"))) == figures(
+        render_card(sample_card())
+    )
+
+
+@given(st.text(max_size=400))
+def test_printable_text_is_one_short_line_of_drawn_characters(text: str) -> None:
+    shown = printable(text)
+    assert shown.isprintable()
+    assert not shown or len(shown.splitlines()) == 1
+    assert shown == printable(shown, limit=10_000)  # nothing left to escape
+    shown.encode("utf-8")
+
+
+def test_printable_keeps_the_words_of_the_world() -> None:
+    for text in ("naïve Müller", "Việt Nam", "日本語", "שָׁלוֹם", "🙂"):
+        assert printable(text) == text
+    assert printable("a\u202eb\tc\x1b[2J") == "a\\u202eb\\x09c\\x1b[2J"
+    assert printable("x" * 500, limit=4) == "xxxx…"
+
+
+def test_a_printable_document_keeps_its_shape() -> None:
+    document = {"a\x00": [1, True, None, 2.5, float("nan"), ("x\r",)]}
+    assert printable_document(document) == {"a\\x00": [1, True, None, 2.5, None, ["x\\x0d"]]}
+
+
+def test_the_index_lists_all_days_newest_first_with_their_cards() -> None:
+    page = render_index(sample_days(30)[::-1])
+    assert "30 days, the last one 2026-11-22 : committed , 209 flagged" in words(page)
+    links = re.findall(r'<th class="day"><a href="([^"]+)"', page)
+    assert links[0] == "./day=2026-11-22/card.html"
+    assert links[-1] == "./day=2026-10-24/card.html"
+    assert "1 of 30 was refused" in words(page)
+    assert page.count("<i style") == 30
+
+
+def test_the_index_draws_the_last_run_of_a_day_and_lists_all() -> None:
+    day = sample_days(1)[0]
+    earlier = day | {"when": "2026-11-22T23:00:00+00:00", "status": "refused", "flagged": 9_999}
+    page = render_index([earlier, day])
+    assert page.count("<i style") == 1
+    assert page.count('<th class="day">') == 2
+    assert "refused." not in words(page)
+    assert "1 day, the last one" in words(page)
+
+
+def test_an_index_without_days_says_what_to_do() -> None:
+    assert "No day has been scored" in words(render_index([]))
+
+
+@pytest.mark.parametrize(
+    ("given", "safe"),
+    [
+        ("javascript:alert(1)", "./javascript%3Aalert%281%29"),
+        ("//evil.example/x", "./evil.example/x"),
+        ("../../etc/passwd", "./etc/passwd"),
+        ("day=a b\"'<>&/card.html", "./day=a%20b%22%27%3C%3E%26/card.html"),
+    ],
+)
+def test_a_link_of_the_index_stays_below_the_index(given: str, safe: str) -> None:
+    page = render_index([sample_days(1)[0] | {"link": given, "day": given}])
+    assert re.findall(r'<th class="day"><a href="([^"]+)"', page) == [safe]

@@ -1,0 +1,81 @@
+"""What a run card shows of flags that come shard by shard."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jobs.report.top_flags import Flagged
+from models.columns import Roles
+
+ROLES = Roles(id=("id",), time="at", keep=("note",), entity=("who",))
+
+
+def flags(rows: int, seed: int = 3) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    scores = rng.permutation(rows).astype(np.float32)
+    return pa.table(
+        {
+            "id": pa.array(range(rows)),
+            "at": pa.array(rng.integers(0, 10**12, rows)).cast(pa.timestamp("us")),
+            "note": pa.array([f"card {i}" for i in range(rows)]),
+            "who": pa.array([f"host {i}" for i in rng.integers(0, 40, rows)]),
+            "score": scores,
+            "severity": pa.array(scores / rows * 100, pa.float32()),
+            "reasons": pa.array([[{"feature": "f", "contribution": 1.0}]] * rows),
+        }
+    )
+
+
+def summed(*shards: pa.Table) -> Flagged:
+    found = Flagged(ROLES)
+    for one in shards:
+        found.add(one)
+    return found
+
+
+@pytest.mark.parametrize("cut", [1, 7, 500, 1000])
+def test_flags_in_shards_show_what_they_show_at_once(cut: int) -> None:
+    every = flags(1000)
+    parts = [every[i : i + cut] for i in range(0, 1000, cut)]
+    whole, cut_up = summed(every), summed(*parts)
+    assert cut_up.top() == whole.top()
+    assert cut_up.entities() == whole.entities()
+
+
+def test_the_most_severe_are_shown_as_the_shards_have_them() -> None:
+    every = flags(1000)
+    top = summed(every).top()
+    assert [flag["score"] for flag in top] == list(range(999, 979, -1))
+    notes = dict(zip(every["score"].to_pylist(), every["note"].to_pylist(), strict=True))
+    assert [flag["kept"]["note"] for flag in top] == [notes[flag["score"]] for flag in top]
+    assert top[0]["reasons"] == [{"feature": "f", "contribution": 1.0}]
+
+
+def test_entities_are_counted_over_all_flags() -> None:
+    every = flags(1000)
+    counts: dict[str, Any] = {}
+    for row in every.to_pylist():
+        known = counts.setdefault(row["who"], [0, 0.0])
+        known[0] += 1
+        known[1] = max(known[1], row["severity"])
+    expected = sorted(counts.items(), key=lambda e: (-e[1][0], -e[1][1]))[:10]
+    found = summed(every[:300], every[300:]).entities()
+    assert [(e["value"], [e["flags"], e["max_severity"]]) for e in found] == expected
+    assert {e["column"] for e in found} == {"who"}
+
+
+def test_masked_entities_are_not_counted_and_keyed_ones_are() -> None:
+    who = frozenset({"who"})
+    masked = Flagged(Roles(id=("id",), entity=("who",), sensitive=who))
+    keyed = Flagged(Roles(id=("id",), entity=("who",), sensitive=who, keyed=who))
+    for found in (masked, keyed):
+        found.add(flags(20))
+    assert masked.entities() == []
+    assert keyed.entities() == summed(flags(20)).entities()
+
+
+def test_a_day_without_flags_shows_none() -> None:
+    assert not summed().top()
+    assert not summed().entities()

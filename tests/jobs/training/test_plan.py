@@ -1,0 +1,72 @@
+"""How training days are cut: what is held back speaks for all of a day, however its rows lie."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, split_limits
+from jobs.spec.spec import load
+from jobs.training.plan import TrainingPlan, plan_training
+from models.refusal import Refusal
+
+ROWS = 20_000
+
+
+def planned(folder: Path, days: int, rows: int = ROWS, row_group: int = ROWS // 4) -> TrainingPlan:
+    for day in range(1, days + 1):
+        target = folder / "logs" / f"day=2026-11-{day:02}"
+        target.mkdir(parents=True)
+        table = pa.table({"place": np.arange(rows, dtype=np.float64)})
+        pq.write_table(table, target / "part-0.parquet", row_group_size=row_group)
+    document = {
+        "name": "logs",
+        "input": {"uri": str(folder / "logs"), "partition": "day"},
+        "columns": {"place": {"role": "numeric"}},
+        "detector": {"name": "pca"},
+        "training": {"days": f"2026-11-01..2026-11-{days:02}"},
+        "threshold": {"policy": "quantile", "contamination": 0.01},
+        "output": {"uri": str(folder / "out")},
+    }
+    path = folder / "logs.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return plan_training(load(path))
+
+
+@pytest.mark.parametrize("days", [1, 2])
+def test_what_is_held_back_of_a_day_lies_in_all_parts_of_it(tmp_path: Path, days: int) -> None:
+    plan = planned(tmp_path, days)
+    assert not plan.holds_back_days
+    assert {day for day, _ in plan.held_back} == set(plan.days)
+    places = np.concatenate(
+        [np.arange(s.first_row, s.first_row + s.rows) for _, s in plan.held_back]
+    )
+    assert np.unique(places * 10 // ROWS).tolist() == list(range(10))
+    assert len(places) == pytest.approx(ROWS * days / 10, rel=0.1)
+    assert plan.rows + len(places) == ROWS * days
+    assert plan.held_back_days == pytest.approx(days / 10, rel=0.1)
+
+
+def test_the_newest_of_several_days_are_held_back_whole(tmp_path: Path) -> None:
+    plan = planned(tmp_path, days=3)
+    assert plan.holds_back_days
+    assert {day for day, _ in plan.held_back} == {"2026-11-03"}
+    assert plan.held_back_days == 1
+
+
+def test_a_few_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match=r"5 rows are too few .* expected 20 at least"):
+        planned(tmp_path, days=1, rows=5)
+
+
+def test_splits_grow_with_a_day_of_more_than_a_million_of_them() -> None:
+    assert split_limits(10**9, 10**11) == (SPLIT_ROWS, SPLIT_BYTES)
+    assert split_limits(10**6 * SPLIT_ROWS, 10**6 * SPLIT_BYTES) == (SPLIT_ROWS, SPLIT_BYTES)
+    rows, size = 9 * 10**12, 3 * 10**15  # a petabyte as Parquet
+    most_rows, most_bytes = split_limits(rows, size)
+    assert rows / most_rows <= 10**6
+    assert size / most_bytes <= 10**6
+    assert most_bytes < 4 * 1024**3

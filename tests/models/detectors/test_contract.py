@@ -1,0 +1,423 @@
+"""One suite over the whole catalogue: what every detector promises, whatever it has learned, on
+every layout of `tests.models.layouts` that it does not call unfit.
+
+A new line in `models.detectors.catalog` is tested from the start. Options here only make training
+short.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load, save
+from torch import Tensor
+
+from models.batch import Batch, Layout, NumericInput, joined
+from models.detectors.catalog import CATALOG
+from models.detectors.detector import Detector
+from models.detectors.isolation_forest import IsolationForest
+from models.refusal import Refusal
+from tests.models.layouts import GIVEN, TABLE, Given, far_table_rows, table_rows
+
+NAMES = sorted(CATALOG)
+CASES = [
+    (given, name)
+    for given in GIVEN
+    for name in NAMES
+    if CATALOG[name].unfit(GIVEN[given].layout) is None
+]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "autoencoder": {"widths": [32, 16]},
+    "classifier": {"widths": [32, 16]},
+    "cnn_classifier": {"channels": 4, "widths": [16]},
+    "convolutional_autoencoder": {"channels": 4, "widths": [16]},
+    "deep_svdd": {"channels": 4, "widths": [32, 16], "outputs": 8},
+    "diffusion_time": {"widths": [64, 64], "dropout": 0.0},
+    "ensemble": {
+        "members": [
+            {"name": "autoencoder", "widths": [32, 16]},
+            {"name": "isolation_forest", "trees": 30, "rows_per_tree": 128},
+            {"name": "knn", "sample_rows": 1000},
+        ]
+    },
+    "gan": {"channels": 4, "widths": [32, 16]},
+    "hog_knn": {"sample_rows": 1000},
+    "isolation_forest": {"trees": 60, "rows_per_tree": 128},
+    "knn": {"sample_rows": 3000},
+    "stacked_devnet": {
+        "members": [{"name": "ecod"}, {"name": "knn", "sample_rows": 1000}, {"name": "pca"}]
+    },
+    "variational_autoencoder": {"widths": [32, 16]},
+}
+
+
+class Case(NamedTuple):
+    """A detector of the catalogue, trained on rows of a layout."""
+
+    given: Given
+    name: str
+
+    @property
+    def detector(self) -> Detector:
+        return trained(self.given.name, self.name)
+
+    @property
+    def rows(self) -> Batch:
+        """Normal rows and some far ones, none of which were trained on."""
+        return test_rows(self.given.name)
+
+
+def train(detector: Detector, batch: Batch, given: Given, epochs: int) -> Detector:
+    """A short training: what `cluster.training.trainer` does, in one process."""
+    torch.manual_seed(0)
+    if detector.learns != "gradient":
+        detector.fit(batch, seed=0)
+    if detector.learns == "sample":
+        return detector.eval()
+    if detector.labels == "all":
+        assert batch.label is not None
+        detector.prepare(int(batch.label.sum()), len(batch.label))
+    if detector.labels == "some":
+        assert batch.label is not None
+        detector.show(batch.take(batch.label > 0.5))
+    optimizer = torch.optim.AdamW(detector.parameters(), lr=3e-3)
+    detector.train()
+    for _ in range(epochs):
+        for rows in torch.split(torch.randperm(len(batch.numeric)), 128):
+            loss = detector(batch.take(rows)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    detector.eval()
+    detector.calibrate([given.normal(300, 7), given.normal(200, 8)])
+    return detector
+
+
+@cache
+def trained(given_name: str, name: str) -> Detector:
+    """A trained detector of the catalogue; those that need labels see some anomalies too."""
+    given = GIVEN[given_name]
+    torch.manual_seed(0)
+    detector = CATALOG.build(name, given.layout, OPTIONS.get(name, {}))
+    rows = given.normal(given.rows, 1)
+    if detector.labels != "none":
+        rows = joined([rows, given.far(100, 2)])
+    return train(detector, rows, given, given.epochs)
+
+
+@cache
+def test_rows(given_name: str) -> Batch:
+    given = GIVEN[given_name]
+    return joined([given.normal(given.rows // 4, 3), given.far(50, 4)])
+
+
+test_rows.__test__ = False  # type: ignore[attr-defined]
+
+
+@torch.inference_mode()
+def scores(detector: Detector, batch: Batch) -> Tensor:
+    return detector.score(batch)
+
+
+def padded_scores(detector: Detector, batch: Batch, padded: int) -> Tensor:
+    """Scores in pieces of `padded` rows, the last filled with zeros, as the scorer does."""
+    out = []
+    for start in range(0, len(batch.numeric), padded):
+        piece = batch.take(slice(start, start + padded))._replace(label=None)
+        rows = len(piece.numeric)
+        zeros = piece.each(lambda t: torch.zeros(padded, *t.shape[1:], dtype=t.dtype))
+        filled = joined([piece, zeros]).take(slice(0, padded))
+        out.append(scores(detector, filled)[:rows])
+    return torch.cat(out)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def case(request: pytest.FixtureRequest) -> Case:
+    given, name = request.param
+    return Case(GIVEN[given], name)
+
+
+def test_a_score_is_one_finite_float32_a_row(case: Case) -> None:
+    found = scores(case.detector, case.rows)
+    assert found.dtype == torch.float32
+    assert found.shape == (len(case.rows.numeric),)
+    assert torch.isfinite(found).all()
+    assert found.std() > 0
+
+
+def test_no_rows_give_no_scores_and_no_reasons(case: Case) -> None:
+    empty = case.rows.take(slice(0, 0))
+    assert scores(case.detector, empty).shape == (0,)
+    found = case.detector.contributions(empty)
+    assert found.shares.shape == (0, len(case.given.layout.features))
+    assert case.detector.loss(empty).shape == (0,)
+
+
+@pytest.mark.parametrize("value", [1e3, 1e15, -1e15, 3.4e38])
+def test_a_huge_number_scores_finite_and_above_normal_rows(case: Case, value: float) -> None:
+    if case.detector.labels != "none":
+        pytest.skip("a classifier knows only the anomalies that it was shown")
+    if case.given.huge is None:
+        pytest.skip("tokens are codes: none of them is huge")
+    row = case.rows.take(slice(0, 1))
+    huge = case.given.huge(row, value)
+    found = scores(case.detector, huge)
+    assert torch.isfinite(found).all()
+    assert found[0] > scores(case.detector, row)[0]
+    assert torch.isfinite(case.detector.contributions(huge).shares).all()
+
+
+def drawn_rows(data: st.DataObject, case: Case, most: int) -> Tensor:
+    places = st.integers(0, len(case.rows.numeric) - 1)
+    return torch.tensor(data.draw(st.lists(places, min_size=1, max_size=most)))
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+@pytest.mark.parametrize(("given_name", "name"), CASES)
+def test_a_row_scores_the_same_in_any_batch_and_order(
+    given_name: str, name: str, data: st.DataObject
+) -> None:
+    case = Case(GIVEN[given_name], name)
+    every = scores(case.detector, case.rows)
+    chosen = drawn_rows(data, case, 300)
+    # BLAS rounds a product by about 1e-6 differently for another number of rows, and the
+    # autoencoder's log(1 + r^2 / v) has a slope of up to 1 / sqrt(v) = 32 in r.
+    torch.testing.assert_close(
+        scores(case.detector, case.rows.take(chosen)), every[chosen], rtol=1e-5, atol=5e-5
+    )
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+@pytest.mark.parametrize(("given_name", "name"), CASES)
+def test_padded_batches_score_a_row_to_the_same_bit(
+    given_name: str, name: str, data: st.DataObject
+) -> None:
+    case = Case(GIVEN[given_name], name)
+    padded = case.given.padded
+    every = padded_scores(case.detector, case.rows, padded)
+    chosen = drawn_rows(data, case, padded + padded // 2)
+    again = padded_scores(case.detector, case.rows.take(chosen), padded)
+    assert torch.equal(again, every[chosen])
+
+
+def test_padded_batches_score_the_same_to_the_bit_with_one_thread_and_two(case: Case) -> None:
+    with threads(1):
+        one = padded_scores(case.detector, case.rows, case.given.padded)
+    with threads(2):
+        two = padded_scores(case.detector, case.rows, case.given.padded)
+    assert torch.equal(one, two)
+
+
+def test_the_mode_of_the_module_does_not_change_a_score(case: Case) -> None:
+    before = scores(case.detector, case.rows)
+    case.detector.train()
+    try:
+        assert torch.equal(scores(case.detector, case.rows), before)
+    finally:
+        case.detector.eval()
+
+
+def test_shares_and_the_base_add_up_to_the_score(case: Case) -> None:
+    found = case.detector.contributions(case.rows)
+    assert found.shares.dtype == torch.float32
+    assert found.shares.shape == (len(case.rows.numeric), len(case.given.layout.features))
+    score = scores(case.detector, case.rows)
+    total = case.detector.base_score() + found.shares.sum(1)
+    torch.testing.assert_close(total, score, rtol=1e-5, atol=1e-4)
+
+
+def test_the_map_of_a_signal_adds_up_to_its_share(case: Case) -> None:
+    found = case.detector.contributions(case.rows)
+    layout = case.given.layout
+    shapes = [*(s.shape for s in layout.signals), *((t.length,) for t in layout.tokens)]
+    rows = len(case.rows.numeric)
+    assert [tuple(m.shape) for m in found.maps] == [(rows, *shape) for shape in shapes]
+    first = len(layout.numeric) + len(layout.categories)
+    for j, signal in enumerate(layout.signals):
+        share = found.shares[:, first + j]
+        # Thousands of float32 of either sign: the sum rounds by more than a share's own last bit.
+        torch.testing.assert_close(
+            found.maps[j].flatten(1).sum(1), share, rtol=1e-4, atol=1e-4, msg=signal.name
+        )
+
+
+def test_contributions_are_the_same_in_inference_mode(case: Case) -> None:
+    rows = case.rows.take(slice(0, 20))
+    with torch.inference_mode():
+        quiet = case.detector.contributions(rows)
+    assert torch.equal(quiet.shares, case.detector.contributions(rows).shares)
+
+
+def test_the_expected_row_has_the_shape_and_types_of_a_batch(case: Case) -> None:
+    expected = case.detector.contributions(case.rows).expected
+    case.given.layout.check(expected.each(lambda tensor: tensor.contiguous()))
+    assert len(expected.numeric) == len(case.rows.numeric)
+    for numbers in (expected.numeric, *expected.signals):
+        assert torch.isfinite(numbers).all()
+
+
+def test_a_feature_that_is_off_has_a_larger_share_than_in_normal_rows(case: Case) -> None:
+    if case.detector.labels != "none" and case.given.name != "table":
+        pytest.skip("a classifier knows only the anomalies that it was shown")
+    rows = case.given.normal(500, 5)
+    usual = case.detector.contributions(rows).shares[:, case.given.odd_feature]
+    odd = case.detector.contributions(case.given.odd(rows)).shares[:, case.given.odd_feature]
+    assert odd.median() > usual.quantile(0.99)
+
+
+def test_a_detector_is_saved_and_loaded_to_the_bit_without_pickle(case: Case) -> None:
+    loaded = CATALOG.build(case.name, case.given.layout, OPTIONS.get(case.name, {}))
+    loaded.load_state_dict(load(save(case.detector.state_dict())))
+    loaded.eval()
+    assert torch.equal(scores(loaded, case.rows), scores(case.detector, case.rows))
+    ours, theirs = case.detector.contributions(case.rows), loaded.contributions(case.rows)
+    assert torch.equal(ours.shares, theirs.shares)
+    assert torch.equal(ours.expected.codes, theirs.expected.codes)
+    assert loaded.base_score() == case.detector.base_score()
+
+
+def test_anomalies_planted_far_away_score_above_normal_rows(case: Case) -> None:
+    usual = scores(case.detector, case.given.normal(700, 3))
+    planted = scores(case.detector, case.given.far(50, 4))
+    # A forest cannot cut on a code that it never saw, and isolates a normal row at the edge of
+    # its ranges as fast as one far outside (measured here: 0.936).
+    least = 0.9 if isinstance(case.detector, IsolationForest) else 0.999
+    auroc = (planted[:, None] > usual).float().mean()
+    assert auroc >= least
+
+
+def test_training_twice_with_the_same_seed_gives_the_same_scores(case: Case) -> None:
+    rows = joined([case.given.normal(256, 1), case.given.far(16, 2)])
+    found = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        fresh = CATALOG.build(case.name, case.given.layout, OPTIONS.get(case.name, {}))
+        found.append(scores(train(fresh, rows, case.given, epochs=1), case.rows))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("method", ["score", "contributions", "loss"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_of_another_layout_is_refused(name: str, method: str) -> None:
+    if ("table", name) not in CASES:
+        pytest.skip(f"{name} learns no tables")
+    rows = test_rows("table")
+    wrong = {
+        "found 4 ": rows._replace(numeric=rows.numeric[:, :4]),
+        "found 5 .* and 1 ": rows._replace(codes=rows.codes[:, :1]),
+        "float64": rows._replace(numeric=rows.numeric.double()),
+        "int32": rows._replace(codes=rows.codes.int()),
+        "codes of 'protocol' from 0 to 4": rows._replace(codes=rows.codes + 3),
+    }
+    for message, batch in wrong.items():
+        with pytest.raises(Refusal, match=message):
+            getattr(trained("table", name), method)(batch)
+
+
+@pytest.mark.parametrize("method", ["score", "contributions", "loss"])
+def test_signals_and_tokens_of_another_shape_are_refused(case: Case, method: str) -> None:
+    shorter = [
+        case.rows._replace(signals=tuple(s[..., 1:] for s in case.rows.signals)),
+        case.rows._replace(tokens=tuple(t[..., 1:] for t in case.rows.tokens)),
+    ]
+    for rows, part in zip(shorter, (case.rows.signals, case.rows.tokens), strict=True):
+        if part:
+            with pytest.raises(Refusal, match="expected signals and tokens"):
+                getattr(case.detector, method)(rows)
+
+
+def test_the_state_of_another_layout_is_refused(case: Case) -> None:
+    layout = case.given.layout
+    renamed = replace(layout, numeric=(NumericInput("elapsed", "real"), *layout.numeric[1:]))
+    fresh = CATALOG.build(case.name, renamed, OPTIONS.get(case.name, {}))
+    # The same shapes: only the name tells them apart.
+    with pytest.raises(Refusal, match="another layout"):
+        fresh.load_state_dict(case.detector.state_dict())
+
+
+def test_a_state_that_lacks_a_tensor_or_is_of_another_detector_is_refused() -> None:
+    forest, pca = trained("table", "isolation_forest"), trained("table", "pca")
+    state = dict(pca.state_dict())
+    with pytest.raises(Refusal, match="IsolationForest"):
+        CATALOG.build("isolation_forest", TABLE, OPTIONS["isolation_forest"]).load_state_dict(state)
+    with pytest.raises(Refusal, match="size mismatch"):
+        CATALOG.build("isolation_forest", TABLE, {"trees": 3}).load_state_dict(forest.state_dict())
+    del state["mean"]
+    with pytest.raises(Refusal, match="mean"):
+        CATALOG.build("pca", TABLE, {}).load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(TABLE.numeric, ()),
+        Layout((), TABLE.categories),
+        Layout(TABLE.numeric[:1], TABLE.categories[1:]),
+    ],
+    ids=["numbers only", "categories only", "one of each"],
+)
+def test_a_table_of_numbers_or_of_categories_alone_will_do(name: str, layout: Layout) -> None:
+    if lacking := CATALOG[name].unfit(layout):
+        pytest.skip(lacking)
+    rows = joined([table_rows(300, 1), far_table_rows(20, 2)])
+    n, c = len(layout.numeric), len(layout.categories)
+    rows = Batch(rows.numeric[:, :n], rows.codes[:, 2 - c :], rows.label)
+    detector = CATALOG.build(name, layout, OPTIONS.get(name, {}))
+    if detector.learns != "gradient":
+        detector.fit(rows, seed=0)
+    if detector.learns != "sample":
+        detector.prepare(20, 320)
+        detector.show(rows.take(slice(300, 320)))
+        detector(rows).mean().backward()
+        detector.calibrate([rows])
+    detector.eval()
+    assert torch.isfinite(scores(detector, rows)).all()
+    found = detector.contributions(rows)
+    assert found.shares.shape == (320, n + c)
+    assert found.expected.codes.shape == (320, c)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("given", GIVEN)
+def test_a_layout_that_does_not_fit_is_refused_by_name(given: str, name: str) -> None:
+    if (given, name) in CASES:
+        return
+    with pytest.raises(Refusal, match=f"'{name}' does not fit these columns: expected .*found"):
+        CATALOG.build(name, GIVEN[given].layout, {})
+
+
+def test_every_parameter_gets_a_gradient(case: Case) -> None:
+    """DDP waits for ever for a parameter that the loss does not use."""
+    detector = case.detector
+    if detector.learns == "sample":
+        assert not list(detector.parameters())
+        return
+    detector.zero_grad()
+    detector(case.rows).mean().backward()
+    assert [n for n, p in detector.named_parameters() if p.grad is None] == []
+
+
+def test_loss_is_one_finite_float32_a_row(case: Case) -> None:
+    found = case.detector.loss(case.rows)
+    assert found.shape == (len(case.rows.numeric),)
+    assert found.dtype == torch.float32
+    assert torch.isfinite(found).all()

@@ -1,0 +1,205 @@
+"""Fitting: one pass, in any order, in any number of parts, with the same result."""
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.columns import Categorical, FeatureColumn, IPAddress, Numeric, Port, Timestamp
+from models.encoding.encoder import Encoder
+from models.encoding.fit import EncoderFit
+from models.refusal import Refusal, SchemaMismatch
+from tests.models.flows import COLUMNS, batch_of, fit, flows
+
+PARTS: tuple[FeatureColumn, ...] = (
+    Numeric("a"),
+    Numeric("b", scale="robust", log1p=True),
+    Numeric("c", scale="quantile"),
+    Categorical("d", max_values=3),
+    Port("e", top=2),
+    IPAddress("f"),
+)
+SCHEMA = pa.schema(
+    {
+        "a": pa.float64(),
+        "b": pa.float64(),
+        "c": pa.int64(),
+        "d": pa.string(),
+        "e": pa.int32(),
+        "f": pa.string(),
+    }
+)
+numbers = st.one_of(st.none(), st.floats(-1e6, 1e6), st.just(float("nan")))
+rows = st.fixed_dictionaries(
+    {
+        "a": numbers,
+        "b": numbers,
+        "c": st.one_of(st.none(), st.integers(-5, 5)),
+        "d": st.sampled_from(["x", "y", "z", "w", None]),
+        "e": st.sampled_from([80, 443, 22, 70_000, None]),
+        "f": st.sampled_from(["10.0.0.1", "::1", "?", None]),
+    }
+)
+
+
+def fit_of(lines: list[dict[str, Any]]) -> EncoderFit:
+    statistics = EncoderFit(PARTS, SCHEMA)
+    statistics.update(pa.RecordBatch.from_pylist(lines, SCHEMA))
+    return statistics
+
+
+def merged(fits: list[EncoderFit], choice: st.DataObject) -> EncoderFit:
+    """Merge in any order and shape of tree, sometimes by way of bytes."""
+    while len(fits) > 1:
+        left = fits.pop(choice.draw(st.integers(0, len(fits) - 1)))
+        right = fits.pop(choice.draw(st.integers(0, len(fits) - 1)))
+        if choice.draw(st.booleans()):
+            right = EncoderFit.from_bytes(right.to_bytes())
+        left.merge(right)
+        fits.append(left)
+    return fits[0]
+
+
+def assert_close(left: Encoder, right: Encoder) -> None:
+    assert left.layout == right.layout
+    assert left.vocabularies == right.vocabularies
+    for (name, one), (_, other) in zip(
+        left.state_dict().items(), right.state_dict().items(), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5, msg=name)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(rows, min_size=1, max_size=40), st.data())
+def test_any_parts_and_any_merges_give_the_same_encoder(
+    lines: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    whole = fit_of(lines)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(lines)), max_size=4)))
+    edges = [0, *cuts, len(lines)]
+    pieces = [lines[a:b] for a, b in pairwise(edges)]
+    parts = merged([fit_of(piece) for piece in pieces], data)
+    assert (parts.rows, parts.rows_left_out) == (whole.rows, whole.rows_left_out)
+    assert whole.rows + whole.rows_left_out == len(lines)
+    if whole.rows:
+        assert_close(parts.finish(), whole.finish())
+
+
+def test_statistics_of_a_stream_are_those_of_all_its_rows() -> None:
+    generator = np.random.default_rng(0)
+    values = generator.normal(5, 3, 20_000)
+    statistics = EncoderFit(
+        (Numeric("x", clip=None), Numeric("y", scale="robust")),
+        pa.schema({"x": pa.float64(), "y": pa.float64()}),
+    )
+    for part in np.array_split(values, 13):
+        statistics.update(pa.record_batch({"x": part, "y": part}))
+    scaling = statistics.finish().scaling
+    assert statistics.rows == 20_000
+    assert float(scaling.centre[0]) == pytest.approx(values.mean(), rel=1e-6)
+    assert float(scaling.width[0]) == pytest.approx(values.std(), rel=1e-6)
+    assert float(scaling.centre[1]) == pytest.approx(np.median(values), abs=0.05)
+    assert float(scaling.width[1]) == pytest.approx(3, rel=0.03)
+
+
+def test_rows_with_a_problem_in_any_column_are_left_out_and_counted() -> None:
+    table = pa.table(
+        {"x": [1.0, 3.0, 1e9, float("nan")], "p": [80, 443, -1, 22], "t": ["a", "b", "c", "d"]}
+    )
+    statistics = EncoderFit((Numeric("x"), Port("p"), Categorical("t")), table.schema)
+    statistics.update(batch_of(table))
+    assert (statistics.rows, statistics.rows_left_out) == (2, 2)
+    encoder = statistics.finish()
+    assert encoder.scaling.centre[0] == 2.0
+    assert encoder.vocabularies == {"p": ("443", "80"), "t": ("a", "b")}
+
+
+def test_a_null_in_a_row_that_is_left_out_is_not_a_null_of_training() -> None:
+    table = pa.table({"x": [1.0, None], "y": [1.0, float("inf")]})
+    encoder = fit(table, (Numeric("x"), Numeric("y")))
+    assert [i.name for i in encoder.layout.numeric] == ["x", "y"]
+
+
+def test_a_vocabulary_larger_than_the_sketch_keeps_the_frequent_values() -> None:
+    statistics = EncoderFit((Categorical("x", max_values=3),), pa.schema({"x": pa.string()}))
+    for part in range(10):
+        rare = [f"{part}-{i}" for i in range(4000)]
+        statistics.update(pa.record_batch({"x": rare + ["c"] * 300 + ["b"] * 200 + ["a"] * 400}))
+    assert statistics.finish().vocabularies["x"] == ("a", "c", "b")
+    assert len(statistics.to_bytes()) < 1_000_000
+
+
+def test_statistics_are_json_and_give_the_same_encoder_after_a_round_trip() -> None:
+    statistics = EncoderFit(COLUMNS, flows(1).schema)
+    statistics.update(batch_of(flows(500)))
+    data = statistics.to_bytes()
+    assert json.loads(data)["rows"] == 500
+    opened = EncoderFit.from_bytes(data)
+    left, right = opened.finish(), statistics.finish()
+    assert left.to_document() == right.to_document()
+    for name, tensor in left.state_dict().items():
+        assert torch.equal(tensor, right.state_dict()[name])
+    with pytest.raises(Refusal, match=r"expected encoder statistics of format 2, found 99"):
+        EncoderFit.from_bytes(data.replace(b'"format": 2', b'"format": 99'))
+
+
+def test_a_column_that_is_always_null_is_indicated_and_zero() -> None:
+    table = pa.table({"x": pa.nulls(3, pa.float64())})
+    encoder = fit(table, (Numeric("x", scale="quantile"),))
+    found = encoder.extract(batch_of(table))
+    assert encoder(found).numeric.tolist() == [[0.0, 1.0]] * 3
+
+
+def test_a_fit_without_usable_rows_is_refused() -> None:
+    table = pa.table({"x": [float("nan")]})
+    with pytest.raises(Refusal, match=r"found none without problems \(1 rows had one\)"):
+        fit(table, (Numeric("x"),))
+
+
+def test_fits_of_other_columns_are_not_merged() -> None:
+    left = EncoderFit((Numeric("x"),), pa.schema({"x": pa.int64()}))
+    right = EncoderFit((Numeric("x", log1p=True),), pa.schema({"x": pa.int64()}))
+    with pytest.raises(Refusal, match=r"expected a fit of the same columns and types"):
+        left.merge(right)
+
+
+def test_a_batch_of_another_type_is_refused_while_fitting() -> None:
+    statistics = EncoderFit((Numeric("x"),), pa.schema({"x": pa.int64()}))
+    with pytest.raises(SchemaMismatch, match=r"column 'x': expected number .* \(string\)"):
+        statistics.update(pa.record_batch({"x": ["1"]}))
+
+
+@pytest.mark.parametrize(
+    ("column", "data_type", "message"),
+    [
+        (Numeric("x"), pa.null(), "column 'x': expected a number (integer, float, decimal or"),
+        (Numeric("x"), pa.list_(pa.int64()), "found list<item: int64>"),
+        (Categorical("x"), pa.float64(), "expected text, an integer or a boolean, found double"),
+        (IPAddress("x"), pa.binary(), "column 'x': expected text, found binary"),
+        (Port("x"), pa.string(), "column 'x': expected an integer, found string"),
+        (Timestamp("x"), pa.string(), "column 'x': expected a timestamp or a date32, found string"),
+        (Timestamp("x"), pa.int64(), "cast it in the input, or give the column another kind"),
+    ],
+)
+def test_a_type_that_a_kind_of_column_cannot_use_is_refused(
+    column: FeatureColumn, data_type: pa.DataType, message: str
+) -> None:
+    with pytest.raises(SchemaMismatch) as refused:
+        EncoderFit((column,), pa.schema({"x": data_type}))
+    assert message in str(refused.value)
+
+
+def test_missing_and_repeated_columns_are_refused_before_reading() -> None:
+    schema = pa.schema({"src": pa.string(), "dst_ip": pa.string()})
+    with pytest.raises(SchemaMismatch, match=r"column 'dst' is not in the input; did you mean"):
+        EncoderFit((IPAddress("src", same_network_as="dst"),), schema)
+    with pytest.raises(Refusal, match=r"found 'src' more than once"):
+        EncoderFit((IPAddress("src"), Categorical("src")), schema)
+    with pytest.raises(Refusal, match=r"found none"):
+        EncoderFit((), schema)

@@ -1,0 +1,197 @@
+"""Reasons: each kind of feature, observed and expected, in the unit of the input."""
+
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.batch import Contributions
+from models.columns import Boolean, Categorical, FeatureColumn, IPAddress, Numeric, Port, Timestamp
+from models.encoding.encoder import Encoder
+from models.explaining.explainer import REASONS_TYPE, Explainer
+from models.explaining.numbers import readable
+from tests.models.flows import batch_of, fit, flows
+
+NIGHT = datetime(2026, 11, 22, 3, 12)  # a Sunday
+NOON = datetime(2026, 11, 23, 14)
+
+
+def explain(
+    encoder: Encoder,
+    observed: pa.Table,
+    expected: pa.Table,
+    shares: dict[str, float] | None = None,
+    top: int = 100,
+    sensitive: frozenset[str] = frozenset(),
+) -> list[dict[str, Any]]:
+    """The reasons of the first row, when the detector expected the row `expected`."""
+    extracted = encoder.extract(batch_of(observed))
+    other = encoder.extract(batch_of(expected))
+    names = encoder.layout.features
+    row = torch.tensor([(shares or {}).get(name, 0.0 if shares else 1.0) for name in names])
+    contributions = Contributions(row.repeat(len(observed), 1), encoder(other))
+    reasons = Explainer(encoder).explain(extracted, contributions, top, sensitive)
+    assert reasons.type == REASONS_TYPE
+    assert len(reasons) == len(observed)
+    first: list[dict[str, Any]] = reasons.to_pylist()[0]
+    return first
+
+
+def seen_and_expected(
+    column: FeatureColumn, training: Any, observed: Any, expected: Any
+) -> dict[str, tuple[str, str]]:
+    name, data_type = column.name, pa.array(training).type
+    encoder = fit(pa.table({name: pa.array(training, data_type)}), (column,))
+    tables = [pa.table({name: pa.array([value], data_type)}) for value in (observed, expected)]
+    return {
+        reason["feature"]: (reason["observed"], reason["expected"])
+        for reason in explain(encoder, *tables)
+    }
+
+
+@pytest.mark.parametrize("log1p", [False, True])
+@pytest.mark.parametrize("scale", ["standard", "robust", "quantile"])
+def test_a_number_is_shown_in_the_unit_of_the_input(scale: Any, log1p: bool) -> None:
+    training = np.random.default_rng(0).lognormal(6, 3, 2000)
+    training[0] = 1e7
+    column = Numeric("bytes", scale=scale, log1p=log1p, clip=None)
+    assert seen_and_expected(column, training, 1_200_000.0, 400.0) == {
+        "bytes": ("1,200,000", "400")
+    }
+
+
+def test_a_number_far_from_zero_is_shown_whole() -> None:
+    training = [101_325.0 + step / 1000 for step in range(100)]
+    encoder = fit(pa.table({"pressure": training}), (Numeric("pressure"),))
+    assert encoder.ranges["pressure"].offset != 0
+    found = seen_and_expected(Numeric("pressure"), training, 101_500.0, 101_325.0)
+    assert found["pressure"] == ("101,500", "101,300")
+
+
+def test_an_expected_number_stays_within_what_training_saw() -> None:
+    training = [0.0, 10.0, 20.0]
+    assert seen_and_expected(Numeric("bytes"), training, 5.0, -3.0)["bytes"] == ("5", "0")
+
+
+def test_nulls_are_named_and_their_indicator_is_a_reason_of_its_own() -> None:
+    assert seen_and_expected(Numeric("x"), [1.0, None, 3.0], None, 3.0) == {
+        "x": ("null", "3"),
+        "x is null": ("yes", "no"),
+    }
+
+
+def test_categories_show_their_text_null_and_other() -> None:
+    training = ["tcp", "udp", None]
+    proto = Categorical("proto")
+    assert seen_and_expected(proto, training, "udp", "tcp") == {"proto": ("udp", "tcp")}
+    assert seen_and_expected(proto, training, None, "tcp") == {"proto": ("null", "tcp")}
+    other = ("other (not in the vocabulary)", "null")
+    assert seen_and_expected(proto, training, "gre", None) == {"proto": other}
+
+
+def test_flags_show_yes_and_no() -> None:
+    assert seen_and_expected(Boolean("sent"), [True, False], True, False) == {"sent": ("yes", "no")}
+    found = seen_and_expected(IPAddress("src"), ["10.0.0.1", None], "8.8.8.8", "10.0.0.1")
+    assert found["src is private"] == ("no", "yes")
+    absent = seen_and_expected(IPAddress("src"), ["10.0.0.1", None], None, "10.0.0.1")
+    assert absent["src is private"] == ("null", "yes")
+    assert absent["src is null"] == ("yes", "no")
+
+
+def test_ports_show_their_class_and_their_number() -> None:
+    found = seen_and_expected(Port("port"), [443, 443, 50_000], 50_000, 443)
+    assert found["port"] == ("50000", "443")
+    assert found["port is ephemeral"] == ("yes", "no")
+
+
+def test_times_show_hour_and_weekday() -> None:
+    assert seen_and_expected(Timestamp("ts"), [NIGHT, NOON], NIGHT, NOON) == {
+        "hour of ts": ("03:12", "14:00"),
+        "weekday of ts": ("Sunday", "Monday"),
+    }
+    dates = [NIGHT.date(), NOON.date()]
+    assert seen_and_expected(Timestamp("day"), dates, dates[0], dates[1]) == {
+        "weekday of day": ("Sunday", "Monday")
+    }
+
+
+@pytest.mark.parametrize("minutes", range(0, 1440, 97))
+def test_every_time_of_the_day_is_read_back(minutes: int) -> None:
+    time = datetime(2026, 11, 24, minutes // 60, minutes % 60)
+    found = seen_and_expected(Timestamp("ts"), [NIGHT], time, time)
+    assert found == {"hour of ts": (f"{time:%H:%M}",) * 2, "weekday of ts": ("Tuesday",) * 2}
+
+
+def test_an_expected_time_that_points_nowhere_is_any_hour() -> None:
+    encoder = fit(pa.table({"ts": [NIGHT, NOON]}), (Timestamp("ts"),))
+    extracted = encoder.extract(batch_of(pa.table({"ts": [NIGHT]})))
+    encoded = encoder(extracted)
+    nowhere = encoded._replace(numeric=torch.full((1, 4), 0.01))
+    reasons = Explainer(encoder).explain(extracted, Contributions(torch.ones(1, 4), nowhere), 2)
+    assert [reason["expected"] for reason in reasons.to_pylist()[0]] == ["any hour", "any day"]
+
+
+def test_sine_and_cosine_are_one_reason_with_the_sum_of_their_shares() -> None:
+    shares = {"hour of ts (sin)": 0.25, "hour of ts (cos)": 0.5, "bytes": 0.6, "proto": 0.1}
+    found = explain(fit(flows()), flows(3), flows(3), shares, top=2)
+    assert [(reason["feature"], reason["contribution"]) for reason in found] == [
+        ("hour of ts", 0.75),
+        ("bytes", pytest.approx(0.6)),
+    ]
+
+
+def test_features_that_added_nothing_are_left_out_but_one_is_always_there() -> None:
+    encoder = fit(flows())
+    found = explain(encoder, flows(3), flows(3), {"bytes": 1.0, "proto": -2.0})
+    assert [reason["feature"] for reason in found] == ["bytes"]
+    none = dict.fromkeys(encoder.layout.features, -1.0)
+    assert len(explain(encoder, flows(3), flows(3), none)) == 1
+
+
+def test_sensitive_columns_show_no_value_in_any_of_their_features() -> None:
+    encoder = fit(flows())
+    found = explain(encoder, flows(1), flows(1), sensitive=frozenset({"dst", "ts", "proto"}))
+    hidden = {reason["feature"] for reason in found if reason["observed"] == "[sensitive]"}
+    assert hidden == {"src in the network of dst", "hour of ts", "weekday of ts", "proto"}
+    assert {reason["feature"] for reason in found if reason["expected"] == "[sensitive]"} == hidden
+
+
+def test_no_rows_have_no_reasons() -> None:
+    encoder = fit(flows())
+    extracted = encoder.extract(batch_of(flows(0)))
+    empty = Contributions(torch.zeros(0, len(encoder.layout.features)), encoder(extracted))
+    assert Explainer(encoder).explain(extracted, empty, 3).equals(pa.array([], REASONS_TYPE))
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.0, "0"),
+        (-0.0, "0"),
+        (80.0, "80"),
+        (1234.567, "1,235"),
+        (1.2e6, "1,200,000"),
+        (9999.7, "10,000"),
+        (-12.3456, "-12.35"),
+        (0.00123456, "0.001235"),
+        (1.5e-9, "1.5e-09"),
+        (1.23456e18, "1.235e+18"),
+        (100.0, "100"),
+    ],
+)
+def test_a_number_is_readable(number: float, text: str) -> None:
+    assert readable(np.array([number]))[0] == text
+
+
+@given(st.floats(min_value=1e-5, max_value=20_000), st.booleans())
+def test_common_numbers_are_shown_as_all_others(number: float, negative: bool) -> None:
+    number = -number if negative else number
+    rounded = float(f"{number:.3e}")
+    shown = readable(np.array([number]))[0]
+    assert float(shown.replace(",", "")) == rounded
+    assert ("," in shown) == (abs(rounded) >= 1000)

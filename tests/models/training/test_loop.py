@@ -1,0 +1,117 @@
+"""The loop on one device: what is kept, when it stops, and that it is the same twice."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+from models.batch import Batch, joined
+from models.detectors.autoencoder import Autoencoder
+from models.detectors.catalog import CATALOG
+from models.training.loop import held_back_loss, learn, scored
+from models.training.options import NonFiniteLoss, TrainingOptions, batches_of, kept, trimmed
+from tests.models.layouts import TABLE, far_table_rows, table_rows
+
+OPTIONS = TrainingOptions(epochs=4, batch_rows=64, learning_rate=3e-3)
+
+
+def built(name: str, **options: Any) -> Any:
+    torch.manual_seed(0)
+    return CATALOG.build(name, TABLE, options)
+
+
+def test_the_detector_holds_the_weights_of_the_best_epoch() -> None:
+    detector = built("autoencoder", widths=[16])
+    seen: list[tuple[int, float]] = []
+    held_back = table_rows(200, seed=2)
+    options = dataclasses.replace(OPTIONS, learning_rate=0.3)  # so high that the loss jumps
+    learned = learn(
+        detector, table_rows(400, seed=1), held_back, options, lambda *e: seen.append(e)
+    )
+    assert [loss for _, loss in seen] == list(learned.losses)
+    assert learned.best_epoch == 1 + min(range(len(seen)), key=lambda i: seen[i][1])
+    assert held_back_loss(detector, held_back) == pytest.approx(min(learned.losses))
+
+
+def test_it_stops_when_the_held_back_loss_has_not_fallen_for_the_patience() -> None:
+    options = dataclasses.replace(OPTIONS, epochs=50, patience=2, learning_rate=0.3)
+    learned = learn(
+        built("autoencoder", widths=[16]),
+        table_rows(400, seed=1),
+        far_table_rows(50, seed=2),
+        options,
+    )
+    assert len(learned.losses) == learned.best_epoch + 2
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "classifier", "isolation_forest"])
+def test_the_same_seed_gives_the_same_scores_and_another_does_not(name: str) -> None:
+    rows = joined([table_rows(400, seed=1), far_table_rows(40, seed=2)])
+    found = []
+    for seed in (0, 0, 1):
+        detector = built(name)
+        learn(detector, rows, rows, dataclasses.replace(OPTIONS, epochs=1, seed=seed))
+        found.append(scored(detector, rows))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_a_loss_that_is_not_finite_is_refused() -> None:
+    rows = table_rows(200, seed=1)
+    broken = Batch(rows.numeric * torch.nan, rows.codes)
+    with pytest.raises(NonFiniteLoss, match="epoch 1"):
+        learn(built("autoencoder", widths=[8]), broken, broken, OPTIONS)
+
+
+def test_a_batch_in_parts_gives_the_same_weights_up_to_rounding() -> None:
+    rows = table_rows(400, seed=1)
+    states = []
+    for accumulate in (1, 3):
+        detector = built("autoencoder", widths=[16])
+        options = dataclasses.replace(OPTIONS, epochs=2, accumulate=accumulate)
+        learn(detector, rows, rows, options)
+        states.append(detector.state_dict())
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(tensor, states[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_the_rows_of_highest_loss_are_left_out() -> None:
+    losses = torch.tensor([3.0, 1.0, 9.0, 2.0, 8.0], requires_grad=True)
+    trimmed(losses, 0.4).sum().backward()  # type: ignore[no-untyped-call]
+    assert losses.grad is not None
+    assert losses.grad.tolist() == [1, 1, 0, 1, 0]
+    assert kept(1, 0.5) == 1
+
+
+def scattered_rows(rows: int, seed: int) -> Batch:
+    """Rows whose reals have nothing to do with each other, and are a little large."""
+    near = table_rows(rows, seed)
+    numeric = near.numeric.clone()
+    generator = torch.Generator().manual_seed(seed)
+    numeric[:, :3] = 2.5 * torch.randn(rows, 3, generator=generator)
+    return near._replace(numeric=numeric)
+
+
+def test_trimmed_training_knows_anomalies_among_its_rows_better() -> None:
+    rows = joined([table_rows(600, seed=1), scattered_rows(60, seed=2)])
+    auroc = []
+    for trim in (0.0, 0.2):
+        detector = built("autoencoder", widths=[32])
+        learn(detector, rows, rows, dataclasses.replace(OPTIONS, epochs=8, trim=trim))
+        normal, odd = scored(detector, table_rows(300, 3)), scored(detector, scattered_rows(300, 4))
+        auroc.append(float((odd[:, None] > normal).float().mean()))
+    assert auroc[1] > auroc[0] + 0.01
+
+
+def test_small_data_takes_small_batches_and_several_passes() -> None:
+    assert batches_of(1_000_000, 1024) == (1024, 1)
+    assert batches_of(50_000, 1024) == (500, 1)
+    assert batches_of(320, 1024) == (32, 10)
+
+
+def test_a_calibrated_autoencoder_knows_its_usual_error() -> None:
+    detector = built("autoencoder", widths=[16])
+    assert isinstance(detector, Autoencoder)
+    learn(detector, table_rows(400, seed=1), table_rows(200, seed=2), OPTIONS)
+    assert not torch.equal(detector.variance, torch.ones_like(detector.variance))
