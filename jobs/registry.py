@@ -105,7 +105,7 @@ def vacuum(spec: Spec, hours: int, dry_run: bool) -> list[str]:
     tables = {
         FLAGS: schemas.flags(schema, spec.roles),
         SCORES: schemas.scores(schema, spec.roles),
-        QUARANTINE: schemas.QUARANTINE,
+        QUARANTINE: schemas.QUARANTINE_SCHEMA,
     }
     removed = [
         f"{name}/{key}"

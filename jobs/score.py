@@ -212,7 +212,7 @@ def _commit(run: Run, balance: Balance, table: LakeTable, seen: dict[str, int]) 
     facts["champion"] = str(run.champion.number)
     if run.key_id:
         facts["hmac_key"] = run.key_id
-    sides = [(QUARANTINE, schemas.QUARANTINE, balance.shards("quarantine_shards"))]
+    sides = [(QUARANTINE, schemas.QUARANTINE_SCHEMA, balance.shards("quarantine_shards"))]
     if run.spec.output.scores == "all":
         schema = schemas.scores(run.snapshot.schema, run.spec.roles)
         sides.append((SCORES, schema, balance.shards("score_shards")))
@@ -239,7 +239,7 @@ def _rejected(run: Run, table: str) -> list[Any]:
         }
         for file in run.snapshot.rejected
     ]
-    whole = pa.Table.from_pylist(rows, schema=schemas.QUARANTINE)
+    whole = pa.Table.from_pylist(rows, schema=schemas.QUARANTINE_SCHEMA)
     key = shard.key(run.day, f"{run.run_id}-files-0")
     return [shard.write(run.output.child(QUARANTINE), key, whole)]
 

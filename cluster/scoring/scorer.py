@@ -301,7 +301,7 @@ class Scorer(SplitWorker):
             "message": [a.message for _, a in aside],
             "run_id": [self.job.run_id] * len(aside),
         }
-        table = pa.table(columns, schema=schemas.QUARANTINE)
+        table = pa.table(columns, schema=schemas.QUARANTINE_SCHEMA)
         return self._write(QUARANTINE, day, name, [table])
 
 

@@ -150,7 +150,7 @@ def test_a_run_that_finds_its_day_taken_leaves_all_tables_to_the_winner(
     while not list(Path(output.uri).glob("_runs/*/plan.json")):
         with pytest.raises(subprocess.TimeoutExpired):  # it has not ended yet
             driver.wait(timeout=0.005)
-    winner = LakeTable(output.child(QUARANTINE), schemas.QUARANTINE, QUARANTINE)
+    winner = LakeTable(output.child(QUARANTINE), schemas.QUARANTINE_SCHEMA, QUARANTINE)
     winner.commit(DAY, "winner", "other files", [], 0)
     _, errors = driver.communicate(timeout=280)
     assert driver.returncode == 2

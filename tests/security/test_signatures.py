@@ -204,7 +204,7 @@ def test_an_earlier_champion_is_refused_once_flags_of_a_later_one_are_committed(
 ) -> None:
     watch.promote(watch.first)
     entry = champion_of(watch.spec(), watch.registry).entry
-    table = LakeTable(open_store(str(watch.folder / "flags")), schemas.QUARANTINE, "flags")
+    table = LakeTable(open_store(str(watch.folder / "flags")), schemas.QUARANTINE_SCHEMA, "flags")
     need_newest(watch.spec(), entry, table)
     table.commit("2026-01-01", "run-1", "digest", [], None, {"champion": "2"})
     table.commit("2026-01-02", "run-2", "digest", [], None, {})

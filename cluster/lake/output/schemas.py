@@ -9,6 +9,7 @@ import pyarrow as pa
 from models.columns import Roles
 from models.refusal import Refusal
 
+# Folders of an output.
 FLAGS, SCORES, QUARANTINE, RUNS, REGISTRY = "flags", "scores", "quarantine", "_runs", "registry"
 
 
@@ -37,7 +38,7 @@ _FLAG = [
 ]
 _SCORE = [pa.field("score", pa.float32()), pa.field("run_id", pa.string())]
 
-QUARANTINE = pa.schema(
+QUARANTINE_SCHEMA = pa.schema(
     [
         pa.field("file", pa.string()),
         pa.field("row", pa.int64()),  # null: the whole file
