@@ -14,11 +14,11 @@ from cluster.scoring.disguise import Disguise
 from jobs import input_rows
 from jobs.alerting import alerts
 from jobs.spec.detector import check_detector
-from jobs.spec.errors import listed
 from jobs.spec.spec import Spec, load
 from models.columns import Timestamp
 from models.refusal import Refusal
 from models.schema import USABLE, missing_or_doubled, signature
+from models.suggestion import join_names
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _wrong_columns(spec: Spec, schema: pa.Schema) -> list[str]:
         elif name in (*spec.roles.id, *spec.roles.entity, evaluation) and pa.types.is_nested(found):
             wanted = "a plain value such as text or a number"
         if wanted:
-            role = listed(spec.columns[name].role)
+            role = join_names(spec.columns[name].role)
             text = f"column '{name}' as {role}: expected {wanted}, found {found}"
             errors.append(f"{where}: {text}; change its role, or cast it in the input")
     return errors
@@ -195,7 +195,9 @@ def _warnings(spec: Spec, schema: pa.Schema) -> list[str]:
     counts = Counter(schema.names)
     extra = [name for name in counts if name not in spec.columns]
     if extra:
-        text = f"the input has {len(extra)} columns that the spec does not name: {listed(extra)}"
+        text = (
+            f"the input has {len(extra)} columns that the spec does not name: {join_names(extra)}"
+        )
         warnings.append(f"{spec.where('columns')}: {text}; they are not read")
     if not spec.roles.id:
         text = "no column has the role id; a flag is then named by its file and row"

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
-from rapidfuzz import process
 
 from models.columns import (
     Audio,
@@ -25,6 +24,7 @@ from models.columns import (
     Video,
 )
 from models.refusal import Refusal, SchemaMismatch
+from models.suggestion import join_names, suggest
 
 USABLE: dict[type[FeatureColumn], str] = {
     Numeric: "a number (integer, float, decimal or boolean)",
@@ -41,10 +41,8 @@ USABLE: dict[type[FeatureColumn], str] = {
     Video: "a list of binary (the bytes of PNG, JPEG or WebP files)",
 }
 KINDS = {kind.__name__: kind for kind in USABLE}
-NEAREST = 60  # rapidfuzz ratio, 0 to 100: below it, a suggestion is noise ("ts" for "dst_port")
 # Steps of a series whose type does not say how many numbers each has: training learns it.
 UNEVEN = "steps of equally long lists"
-LISTED = 24  # column names in a message; a wide table would fill the terminal
 
 
 @dataclass(frozen=True)
@@ -246,12 +244,9 @@ def missing_or_doubled(wanted: Iterable[str], schema: pa.Schema) -> list[str]:
                 "rename or drop all but one in the input"
             )
         elif not counts[name]:
-            near = process.extract(name, list(counts), limit=2, score_cutoff=NEAREST)
-            hint = " or ".join(f"'{match}'" for match, _, _ in near)
-            listed = ", ".join(schema.names[:LISTED]) + (", …" if len(schema) > LISTED else "")
             messages.append(
-                f"column '{name}' is not in the input{f'; did you mean {hint}?' if hint else '.'} "
-                f"The input has {len(schema)} columns: {listed}"
+                f"column '{name}' is not in the input{suggest(name, counts) or '.'} "
+                f"The input has {len(schema)} columns: {join_names(schema.names)}"
             )
     return messages
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from cluster.runtime.shipping import ROOT
 from jobs.spec.spec import Spec, load
 from models.refusal import Refusal
+from models.suggestion import join_names, suggest
 
 # They write beside themselves, start what is already started, or never end.
 _LOCAL = frozenset({"submit", "init", "demo", "exporter"})
@@ -42,7 +43,8 @@ def travelling(arguments: Sequence[str], verbs: Iterable[str]) -> tuple[list[str
     """
     verb, *rest = arguments
     if verb not in (possible := sorted(set(verbs) - _LOCAL)):
-        raise Refusal(f"expected one of {', '.join(possible)} to submit, found {verb!r}")
+        near = suggest(verb, possible)
+        raise Refusal(f"expected one of {join_names(possible)} to submit, found {verb!r}{near}")
     sent: dict[str, Path] = {}
     for position, argument in enumerate(rest):
         if Path(argument).suffix in (".yaml", ".yml"):

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from jobs.spec.errors import expected, listed, nearest, problems
+from jobs.spec.errors import expected, problems
 from jobs.spec.source import Key
 from models.columns import (
     Audio,
@@ -22,6 +22,7 @@ from models.columns import (
     Vector,
     Video,
 )
+from models.suggestion import join_names, suggest
 
 Role = Literal[
     "id",
@@ -141,12 +142,12 @@ class Column(Frozen):
         if twice := {role for role in self.role if self.role.count(role) > 1}:
             found.append((("role",), f"the role {min(twice)} is there twice; remove one"))
         elif len(features) > 1:
-            text = f"expected at most one kind of feature, found {listed(features)}"
+            text = f"expected at most one kind of feature, found {join_names(features)}"
             found.append((("role",), text))
         for answer in ANSWERS:
             if answer in self.role and set(self.role) - {answer, "keep"}:
                 text = f"a {answer} is the answer, for evaluation only; it has no role but 'keep'"
-                others = listed(role for role in self.role if role != answer)
+                others = join_names(role for role in self.role if role != answer)
                 found.append((("role",), f"{text} beside it, found {others}"))
         return found
 
@@ -165,7 +166,7 @@ class Column(Frozen):
             owners = [role for role, options in OPTIONS.items() if option in options]
             if option in self.model_fields_set and not set(owners) & set(self.role):
                 text = f"{option} belongs to the role {' or '.join(owners)}"
-                text = f"{text}, found {listed(self.role)}"
+                text = f"{text}, found {join_names(self.role)}"
                 found.append(((option,), f"{text}; remove it or change the role"))
         low, high = self.range
         if low is not None and high is not None and low >= high:
@@ -207,7 +208,7 @@ def wrong_columns(columns: dict[str, Column]) -> list[tuple[Key, str]]:
     """What is wrong between the columns of a spec, each under its own key."""
     found: list[tuple[Key, str]] = []
     if not any(set(column.role) & set(FEATURES) for column in columns.values()):
-        text = f"expected at least one feature (a role out of {listed(FEATURES)}), found none"
+        text = f"expected at least one feature (a role out of {join_names(FEATURES)}), found none"
         found.append(((), text))
     for role in ONCE:
         first, *more = [name for name, column in columns.items() if role in column.role] or [""]
@@ -219,8 +220,8 @@ def wrong_columns(columns: dict[str, Column]) -> list[tuple[Key, str]]:
         other = column.same_network_as
         addresses = [n for n, c in columns.items() if "ip" in c.role and n != name]
         if other is not None and other not in addresses:
-            text = f"expected another column with the role ip ({listed(addresses) or 'none'})"
-            near = nearest(other, addresses)
+            text = f"expected another column with the role ip ({join_names(addresses) or 'none'})"
+            near = suggest(other, addresses)
             found.append(((name, "same_network_as"), f"{text}, found {other!r}{near}"))
     flagged = [name for name in roles(columns).flagged if name.lower() not in FLAG_COLUMNS]
     for name in flagged:
@@ -236,7 +237,7 @@ def _wrong_name(name: str, column: Column) -> list[tuple[Key, str]]:
     flagged = set(column.role) & {"id", "time", "entity", "keep"}
     if flagged and name.lower() in FLAG_COLUMNS:
         text = f"the table of flags has a column {name.lower()!r} of its own"
-        return [(("role",), f"{text}; remove the role {listed(sorted(flagged))}")]
+        return [(("role",), f"{text}; remove the role {join_names(sorted(flagged))}")]
     return []
 
 

@@ -9,9 +9,10 @@ from cluster.lake.derived.derivation import Derivation
 from cluster.lake.derived.history import Derived, History, columns, span
 from cluster.lake.derived.windows import SHORT, WINDOW, Window
 from jobs.spec.columns import ANSWERS, Column, Frozen, as_tuple, roles
-from jobs.spec.errors import expected, listed, nearest, problems
+from jobs.spec.errors import expected, problems
 from jobs.spec.source import Key
 from models.columns import Boolean, FeatureColumn, Numeric, Roles, Sequence
+from models.suggestion import join_names, suggest
 
 
 def _span(text: str) -> str:
@@ -160,8 +161,8 @@ def _unknown(
     if name is None or name in usable:
         return []
     what = f"with the role {role}" if role else f"that is no {' or '.join(ANSWERS)}"
-    text = f"expected a column {what} ({listed(usable) or 'none'}), found {name!r}"
-    return [(key, text + nearest(name, usable))]
+    text = f"expected a column {what} ({join_names(usable) or 'none'}), found {name!r}"
+    return [(key, text + suggest(name, usable))]
 
 
 def _taken_names(

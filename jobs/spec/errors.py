@@ -1,17 +1,14 @@
 """What is wrong with a spec, told so that it can be put right without the manual."""
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
-from rapidfuzz import process
-from rapidfuzz.distance import DamerauLevenshtein
 
 from jobs.spec.source import Key, Source, SpecRefused, dotted
+from models.suggestion import join_names, suggest
 
-LIKE = 0.55  # similarity of 1 from which a name is offered: "numrc" to "numeric" has 0.71
 LONGEST = 80  # characters of a found value that a message shows
 _CREDENTIALS = re.compile(r"://[^/@\s]*@")  # in a URI: never shown, as messages end up in logs
 
@@ -46,25 +43,6 @@ def problems(found: list[tuple[Key, str]]) -> PydanticCustomError:
     """The error of a validator that found several things wrong, each under a key of its own."""
     text = "; ".join(f"{dotted(key)}: {message}" for key, message in found)
     return PydanticCustomError("problems", "{text}", {"text": text, "problems": found})
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean 'duration'?`, or nothing where no name is like it."""
-    best = process.extractOne(
-        name,
-        list(names),
-        scorer=DamerauLevenshtein.normalized_similarity,
-        processor=str.lower,
-        score_cutoff=LIKE,
-    )
-    return f"; did you mean {best[0]!r}?" if best else ""
-
-
-def listed(names: Iterable[str], most: int = 40) -> str:
-    """Names for a message: `a, b, c`, cut after `most`."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def refused(
@@ -115,8 +93,8 @@ def _messages(error: Any, key: Key, keys: dict[str, tuple[str, ...]]) -> list[tu
 
 def one_of(choices: list[str], value: object) -> str:
     """`expected one of a, b, found 'c'; did you mean 'b'?`"""
-    near = nearest(value, choices) if isinstance(value, str) else ""
-    return f"expected one of {listed(choices)}, found {_shown(value)}{near}"
+    near = suggest(value, choices) if isinstance(value, str) else ""
+    return f"expected one of {join_names(choices)}, found {_shown(value)}{near}"
 
 
 def _unknown_key(key: Key, value: object, keys: dict[str, tuple[str, ...]]) -> str:
@@ -124,8 +102,8 @@ def _unknown_key(key: Key, value: object, keys: dict[str, tuple[str, ...]]) -> s
     if parent[:1] in (["columns"], ["history"]):
         parent[1:2] = ["*"]
     valid = keys.get(".".join(parent), ())
-    near = nearest(str(key[-1]), valid)
-    return f"expected one of {listed(valid)}, found the unknown key {str(key[-1])!r}{near}"
+    near = suggest(str(key[-1]), valid)
+    return f"expected one of {join_names(valid)}, found the unknown key {str(key[-1])!r}{near}"
 
 
 def _shown(value: object) -> str:

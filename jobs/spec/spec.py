@@ -14,7 +14,7 @@ from jobs.spec import derived as spec_derived
 from jobs.spec import source as spec_yaml
 from jobs.spec.columns import Column, Frozen
 from jobs.spec.derived import Histories, HistoryEntry, WindowSection
-from jobs.spec.errors import listed, nearest, problems, refused
+from jobs.spec.errors import problems, refused
 from jobs.spec.sections import (
     THRESHOLDS,
     Alerts,
@@ -36,6 +36,7 @@ from jobs.spec.sections import (
 )
 from jobs.spec.source import Key, Source, SpecRefused
 from models.columns import FeatureColumn, Roles
+from models.suggestion import join_names, suggest
 
 __all__ = ["DayRange", "Spec", "SpecRefused", "load"]
 
@@ -179,9 +180,9 @@ def load(path: Path | str) -> Spec:
     path = Path(path)
     if not path.exists():
         there = sorted(str(file) for file in path.parent.glob("*.y*ml"))
-        more = f" (there is: {listed(there)})" if there else ""
+        more = f" (there is: {join_names(there)})" if there else ""
         raise SpecRefused(
-            [f"{path}: expected a spec, found no such file{nearest(str(path), there)}{more}"]
+            [f"{path}: expected a spec, found no such file{suggest(str(path), there)}{more}"]
         )
     document, source = spec_yaml.read(path)
     try:

@@ -5,11 +5,11 @@ import json
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
-from rapidfuzz import process
 
 from models.batch import Layout
 from models.detectors.detector import Detector
 from models.refusal import Refusal
+from models.suggestion import join_names, suggest
 
 
 class Catalog(dict[str, type[Detector]]):
@@ -64,6 +64,4 @@ def _typed(name: str, key: str, value: Any, hint: Any) -> Any:
 
 def _choices(found: str, allowed: list[str]) -> str:
     """'; did you mean …? It is one of …'."""
-    nearest = process.extractOne(found, allowed)
-    hint = f"; did you mean '{nearest[0]}'?" if nearest else ";"
-    return f"{hint} expected one of: {', '.join(allowed)}"
+    return f"{suggest(found, allowed) or ';'} expected one of: {join_names(allowed)}"

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import acero
-from rapidfuzz import fuzz, process
 
 from cluster.lake.input.arrow_types import plain
 from models.refusal import Refusal
+from models.suggestion import join_names, suggest
 
 _COMPARISONS = {
     ast.Eq: operator.eq,
@@ -167,11 +167,10 @@ class _Reader:
     def _column(self, node: ast.expr) -> pc.Expression:
         name = self._name(node)
         if name not in self.names:
-            near = process.extractOne(name, self.names, scorer=fuzz.ratio, score_cutoff=60)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise Refusal(
-                f"filter {self.text!r}: there is no column {name!r}{hint} "
-                f"The input has {len(self.names)} columns: {', '.join(self.names)}"
+                f"filter {self.text!r}: there is no column {name!r}"
+                f"{suggest(name, self.names) or '.'} "
+                f"The input has {len(self.names)} columns: {join_names(self.names)}"
             )
         self.seen.append(name)
         return pc.field(name)

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from rapidfuzz import fuzz, process
 
 from cluster.lake.input import footer, limits
 from cluster.lake.input.arrow_types import plain_array, plain_schema
@@ -16,6 +15,7 @@ from cluster.lake.input.filters import RowFilter, parse_filter
 from cluster.lake.input.splits import Split
 from cluster.lake.storage.store import Missing, ReadOnlyFile, Store
 from models.refusal import Refusal, SchemaMismatch
+from models.suggestion import suggest
 
 __all__ = [
     "OpenSplit",
@@ -226,9 +226,8 @@ def _need(key: str, schema: pa.Schema, names: Sequence[str]) -> None:
         if there > 1:
             raise SchemaMismatch(f"{key}: expected one column {name!r}, found {there} of that name")
         if there == 0:
-            near = process.extractOne(name, schema.names, scorer=fuzz.ratio, score_cutoff=60)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise SchemaMismatch(f"{key}: there is no column {name!r}{hint}")
+            near = suggest(name, schema.names)
+            raise SchemaMismatch(f"{key}: there is no column {name!r}{near}")
 
 
 def _groups(
