@@ -6,7 +6,7 @@ from jobs.spec.errors import one_of
 from jobs.spec.source import Key, SpecRefused, dotted
 from jobs.spec.spec import Spec
 from models.detectors.catalog import CATALOG
-from models.detectors.options import checked
+from models.detectors.options import check_options
 from models.refusal import Refusal
 from models.selection.auto import AUTO, AutoConfig
 
@@ -87,6 +87,6 @@ def _wrong_options(spec: Spec) -> list[tuple[Key, str]]:
 
 def _configured(name: str, options: dict[str, Any]) -> None:
     if name == AUTO:
-        checked(AutoConfig, name, options)
+        check_options(AutoConfig, name, options)
     else:
         CATALOG.configure(name, options)

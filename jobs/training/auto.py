@@ -6,9 +6,9 @@ from cluster.training import dataset
 from jobs.spec.spec import Spec
 from jobs.terminal.console import say
 from models.batch import Batch
-from models.detectors.options import checked
+from models.detectors.options import check_options
 from models.encoding.encoder import Encoder
-from models.selection.auto import AUTO, HELD_BACK_ROWS, AutoConfig, Choice, Tried, choose
+from models.selection.auto import AUTO, HELD_BACK_ROWS, AutoConfig, CandidateResult, Choice, choose
 from models.training.options import TrainingOptions
 
 
@@ -23,7 +23,7 @@ def choose_detector(
 
     `data` holds labels, NaN where there are none, if the spec has a label column.
     """
-    options: AutoConfig = checked(AutoConfig, AUTO, spec.detector.options)
+    options: AutoConfig = check_options(AutoConfig, AUTO, spec.detector.options)
     learned, held = samples(encoder, data, rows, options.rows, spec.training.seed)
     say("choosing the detector")
     choice = choose(
@@ -53,5 +53,5 @@ def samples(
     )
 
 
-def _how(tried: Tried) -> str:
+def _how(tried: CandidateResult) -> str:
     return tried.note or f"trained in {tried.seconds:.1f} s"

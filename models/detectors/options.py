@@ -27,7 +27,7 @@ class Catalog(dict[str, type[Detector]]):
         `options` are fields of its Config, as YAML or JSON gives them. Raises Refusal for an
         option that is unknown, of the wrong type or out of range.
         """
-        return checked(self.find(name).Config, name, options)
+        return check_options(self.find(name).Config, name, options)
 
     def build(self, name: str, layout: Layout, options: dict[str, Any]) -> Detector:
         """An untrained detector for rows of a layout. Raises Refusal for columns that it cannot
@@ -38,7 +38,7 @@ class Catalog(dict[str, type[Detector]]):
         return kind(layout, self.configure(name, options))
 
 
-def checked(config: Any, name: str, options: dict[str, Any]) -> Any:
+def check_options(config: Any, name: str, options: dict[str, Any]) -> Any:
     """A frozen dataclass out of options as YAML or JSON gives them; `name` is for messages."""
     hints = get_type_hints(config)
     allowed = [field.name for field in dataclasses.fields(config)]

@@ -15,10 +15,10 @@ from models.refusal import Refusal
 from models.selection.ranking import (
     LEAST_ANOMALIES,
     PLANTED,
-    agreement,
-    anomalies_in,
     auroc,
-    planted_in,
+    count_anomalies,
+    measure_agreement,
+    plant_anomalies,
 )
 from models.training.loop import learn, scored
 from models.training.options import TrainingOptions
@@ -89,7 +89,7 @@ def _flow(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Tried:
+class CandidateResult:
     """A candidate and how it fared."""
 
     candidate: str
@@ -111,7 +111,7 @@ class Choice:
 
     winner: Candidate
     criterion: str
-    tried: tuple[Tried, ...]
+    tried: tuple[CandidateResult, ...]
 
     def to_document(self) -> dict[str, Any]:
         return {
@@ -121,7 +121,7 @@ class Choice:
         }
 
 
-def candidates(
+def list_candidates(
     layout: Layout, anomalies: int = 0, normal: int = 0, judged: bool = True
 ) -> tuple[Candidate, ...]:
     """What to try for such columns, and so many labels of both kinds to learn from.
@@ -158,7 +158,7 @@ def choose(
     held_back: Batch,
     options: AutoConfig,
     training: TrainingOptions,
-    on_candidate: Callable[[Tried], None] = lambda tried: None,
+    on_candidate: Callable[[CandidateResult], None] = lambda tried: None,
 ) -> Choice:
     """Train the candidates on the rows, and take the one that ranks the held-back rows best.
 
@@ -182,15 +182,17 @@ def choose(
     counts = int((known > 0.5).sum()), int((known <= 0.5).sum())
     training = replace(training, epochs=min(training.epochs, options.epochs))
     deadline = time.monotonic() + options.budget_seconds
-    tried: list[Tried] = []
+    tried: list[CandidateResult] = []
     scores: dict[int, Scores] = {}
     clean = rows.label is not None and bool((rows.label <= 0.5).all())
-    by_labels = anomalies_in(held_back) > 0
-    planted = planted_in(held_back, layout, training.seed) if clean and not by_labels else []
-    chosen_from = candidates(layout, *counts, judged=clean or by_labels)
+    by_labels = count_anomalies(held_back) > 0
+    planted = plant_anomalies(held_back, layout, training.seed) if clean and not by_labels else []
+    chosen_from = list_candidates(layout, *counts, judged=clean or by_labels)
     for index, candidate in enumerate(chosen_from):
         if len(scores) >= _LEAST_TRIED and time.monotonic() > deadline:
-            tried.append(Tried(candidate.text, None, 0.0, "not tried: the budget was used up"))
+            tried.append(
+                CandidateResult(candidate.text, None, 0.0, "not tried: the budget was used up")
+            )
         else:
             result, found = _try(candidate, layout, rows, held_back, planted, training)
             tried.append(result)
@@ -207,7 +209,7 @@ def choose(
     standing = next((i for i in scores if chosen_from[i].text == _STANDING), None)
     if planted and standing is not None and not (layout.signals or layout.tokens):
         criterion += f"; {_STANDING} stands unless another gains on it beyond {_DOUBT:g} deviations"
-        winner = beyond_doubt(scores, standing)
+        winner = pick_beyond_doubt(scores, standing)
     return Choice(chosen_from[winner], criterion, tuple(tried))
 
 
@@ -218,7 +220,7 @@ def _try(
     held_back: Batch,
     planted: list[Batch],
     training: TrainingOptions,
-) -> tuple[Tried, Scores | None]:
+) -> tuple[CandidateResult, Scores | None]:
     """The candidate's scores of held-back and planted rows; None where it was refused."""
     started = time.monotonic()
     labels = CATALOG[candidate.name].labels
@@ -232,9 +234,9 @@ def _try(
         detector = CATALOG.build(candidate.name, layout, candidate.options)
         learn(detector, rows, held_back, training)
     except Refusal as refusal:
-        return Tried(candidate.text, None, time.monotonic() - started, str(refusal)), None
+        return CandidateResult(candidate.text, None, time.monotonic() - started, str(refusal)), None
     scores = Scores(scored(detector, every), tuple(scored(detector, some) for some in planted))
-    return Tried(candidate.text, None, time.monotonic() - started, ""), scores
+    return CandidateResult(candidate.text, None, time.monotonic() - started, ""), scores
 
 
 def _labelled(rows: Batch) -> Batch:
@@ -244,7 +246,7 @@ def _labelled(rows: Batch) -> Batch:
 
 def _judged(held_back: Batch, scores: dict[int, Scores]) -> tuple[str, dict[int, float]]:
     """The criterion, and the figure of each candidate by it."""
-    anomalies, label = anomalies_in(held_back), held_back.label
+    anomalies, label = count_anomalies(held_back), held_back.label
     if anomalies and label is not None:
         normal, anomalous = (label <= 0.5).cpu(), (label > 0.5).cpu()
         figures = {i: auroc(one.usual[normal], one.usual[anomalous]) for i, one in scores.items()}
@@ -253,11 +255,11 @@ def _judged(held_back: Batch, scores: dict[int, Scores]) -> tuple[str, dict[int,
         return PLANTED, {i: sum(_aurocs(s)) / len(s.planted) for i, s in scores.items()}
     if len(scores) == 1:
         return "the only candidate for these labels and rows", {}
-    found = agreement([one.usual for one in scores.values()])
+    found = measure_agreement([one.usual for one in scores.values()])
     return "rank correlation with all candidates", dict(zip(scores, found, strict=True))
 
 
-def beyond_doubt(scores: dict[int, Scores], standing: int) -> int:
+def pick_beyond_doubt(scores: dict[int, Scores], standing: int) -> int:
     """The candidate whose gain on the standing one is the most, less what may be doubted of it:
     the standing one itself where no other gains beyond doubt."""
     known = torch.tensor(_aurocs(scores[standing]))

@@ -21,7 +21,7 @@ _PLANTED_ROWS = 1_000
 PLANTED = f"mean AUROC against planted anomalies: {', '.join(KINDS)}"
 
 
-def anomalies_in(rows: Batch) -> int:
+def count_anomalies(rows: Batch) -> int:
     """Labelled anomalies to judge by; 0 where they, or the rows labelled normal, are too few."""
     if rows.label is None:
         return 0
@@ -37,7 +37,7 @@ def auroc(normal: Tensor, anomalous: Tensor) -> float:
     return float((below + at_most).double().mean()) / 2 / len(normal)
 
 
-def agreement(scores: Sequence[Tensor]) -> list[float]:
+def measure_agreement(scores: Sequence[Tensor]) -> list[float]:
     """Rank correlation (Spearman) of each detector's scores with the mean rank of all detectors,
     -1 to 1: scores [rows] each, of the same rows."""
     from scipy.stats import rankdata  # a second of start-up that only training needs
@@ -52,7 +52,7 @@ def agreement(scores: Sequence[Tensor]) -> list[float]:
     ]
 
 
-def planted_in(rows: Batch, layout: Layout, seed: int) -> list[Batch]:
+def plant_anomalies(rows: Batch, layout: Layout, seed: int) -> list[Batch]:
     """Anomalies of each planting made out of the first rows, on their device. They are drawn on
     the CPU: the same whatever the device."""
     generator = torch.Generator().manual_seed(seed)
@@ -66,14 +66,14 @@ class Judge:
 
     def __init__(self, layout: Layout, held_back: Batch, seed: int) -> None:
         self.parts: list[Batch]
-        count, label = anomalies_in(held_back), held_back.label
+        count, label = count_anomalies(held_back), held_back.label
         if count and label is not None:
             self.usual = held_back.take(label <= 0.5)
             self.parts = [held_back.take(label > 0.5)]
             self.criterion = f"AUROC by the labels of {count:,} held-back anomalies"
             return
         self.usual = held_back._replace(label=None)
-        self.parts = planted_in(held_back, layout, seed)
+        self.parts = plant_anomalies(held_back, layout, seed)
         self.criterion = PLANTED
 
     def __call__(self, detector: Detector) -> float:

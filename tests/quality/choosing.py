@@ -25,7 +25,7 @@ from torch import Tensor
 from models.batch import Batch, Layout
 from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
-from models.selection.auto import AutoConfig, Candidate, candidates, choose
+from models.selection.auto import AutoConfig, Candidate, choose, list_candidates
 from models.selection.synthetic_anomalies import KINDS
 from models.training.loop import learn, scored
 from models.training.options import TrainingOptions
@@ -95,7 +95,7 @@ def lines(name: str, rows: Rows, training: TrainingOptions) -> list[dict[str, fl
         for kind, make in KINDS.items()
     }
     found, scores, tests = [], [], []
-    for candidate in candidates(rows.layout):
+    for candidate in list_candidates(rows.layout):
         detector, tested = truth(rows, candidate, training)
         usual = scored(detector, held_back).numpy()
         tests.append(rankdata(tested.numpy()))

@@ -14,7 +14,7 @@ from sklearn.metrics import precision_recall_curve
 from models.batch import Batch, Layout, joined
 from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
-from models.detectors.options import checked
+from models.detectors.options import check_options
 from models.encoding.encoder import Encoder
 from models.encoding.fit import EncoderFit
 from models.refusal import Refusal
@@ -155,7 +155,7 @@ def _chosen(
     layout: Layout, rows: Batch, options: dict[str, Any], training: TrainingOptions
 ) -> Candidate:
     """What `detector: auto` chooses where a filter leaves rows labelled normal only."""
-    config: AutoConfig = checked(AutoConfig, AUTO, options)
+    config: AutoConfig = check_options(AutoConfig, AUTO, options)
     learned, held_back = _split(rows._replace(label=torch.zeros(len(rows.numeric))), training.seed)
     learned, held_back = learned.take(slice(config.rows)), held_back.take(slice(HELD_BACK_ROWS))
     return choose(layout, learned, held_back, config, training).winner

@@ -5,8 +5,8 @@ import torch
 
 from models.batch import joined
 from models.refusal import Refusal
-from models.selection.auto import AutoConfig, Scores, beyond_doubt, candidates, choose
-from models.selection.ranking import agreement, auroc
+from models.selection.auto import AutoConfig, Scores, choose, list_candidates, pick_beyond_doubt
+from models.selection.ranking import auroc, measure_agreement
 from models.selection.synthetic_anomalies import KINDS
 from models.training.options import TrainingOptions
 from tests.models.layouts import TABLE, far_table_rows, table_rows
@@ -17,7 +17,7 @@ HURRIED = AutoConfig(budget_seconds=1e-9)
 
 def test_labels_decide_which_candidates_there_are() -> None:
     def names(anomalies: int) -> list[str]:
-        return [c.name for c in candidates(TABLE, anomalies, 1000)]
+        return [c.name for c in list_candidates(TABLE, anomalies, 1000)]
 
     assert not {"stacked_devnet", "classifier"} & set(names(4))
     assert names(5)[0] == "stacked_devnet"
@@ -71,14 +71,14 @@ def test_what_stands_gives_way_to_a_gain_beyond_doubt_only() -> None:
     standing = Scores(usual, (near, near, near))
     once = Scores(usual, (far, near - 20, near))
     always = Scores(usual, (near + 20, near + 20, near + 21))
-    assert beyond_doubt({0: standing, 1: once}, 0) == 0
-    assert beyond_doubt({0: standing, 1: once, 2: always}, 0) == 2
+    assert pick_beyond_doubt({0: standing, 1: once}, 0) == 0
+    assert pick_beyond_doubt({0: standing, 1: once, 2: always}, 0) == 2
 
 
 def test_the_one_that_ranks_as_the_others_do_agrees_most() -> None:
     common = torch.arange(100.0)
     jitter = 30 * torch.randn(3, 100, generator=torch.Generator().manual_seed(0))
-    figures = agreement([common, *(common + jitter), torch.zeros(100), -common])
+    figures = measure_agreement([common, *(common + jitter), torch.zeros(100), -common])
     assert max(figures) == figures[0]
     assert figures[4] == 0
     assert figures[5] < 0
