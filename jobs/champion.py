@@ -22,35 +22,35 @@ class Champion:
     threshold: Threshold
 
 
-def champion_of(spec: Spec, registry: Registry) -> Champion:
+def load_champion(spec: Spec, registry: Registry) -> Champion:
     """The champion in force.
 
     Raises `Refusal` where there is none, where bundle or threshold are not the ones that were
     promoted, and where the spec demands a signature that is missing or wrong.
     """
     entry = registry.champion_or_refuse()
-    trust(spec).check(entry)
+    trusted_signers(spec).check(entry)
     expected = entry.digests.get(entry.bundle, entry.bundle)
     bundle = open_bundle(registry.files(entry.bundle), expected)
     return Champion(entry, bundle, _threshold(entry, registry))
 
 
-def trust(spec: Spec) -> Trust:
+def trusted_signers(spec: Spec) -> Trust:
     """Whose champions the spec lets in."""
     policy = spec.bundle
     return Trust(spec.name, policy.keys if policy.signed == "required" else (), policy.at_least)
 
 
-def need_newest(spec: Spec, entry: Entry, table: LakeTable) -> None:
+def require_newest(spec: Spec, entry: Entry, table: LakeTable) -> None:
     """Refuse a champion that is older than one whose flags were committed, where champions are
     signed: who can write to the registry alone cannot put an earlier one back by deleting the
     later."""
     if spec.bundle.signed == "required":
         used = max((int(commit.get("champion", 0)) for commit in table.history()), default=0)
-        replace(trust(spec), at_least=used).check(entry)
+        replace(trusted_signers(spec), at_least=used).check(entry)
 
 
-def signer_of(spec: Spec, key_file: Path | None) -> Signer | None:
+def load_signer(spec: Spec, key_file: Path | None) -> Signer | None:
     """What signs the next champion; None where there is no key, and none is asked for.
 
     Raises `Refusal`, before any work is done, for a champion that could not be used afterwards.

@@ -17,7 +17,7 @@ from cluster.runtime.session import session
 from cluster.scoring import labelled
 from cluster.splits.admission import Intake
 from jobs import check, input_rows
-from jobs.champion import champion_of
+from jobs.champion import load_champion
 from jobs.spec.spec import DayRange, Spec
 from jobs.terminal.console import say, step
 from jobs.training.plan import listed
@@ -41,7 +41,7 @@ def evaluate(
             "(`label: {role: label}`, 0 for normal and 1 for an anomaly)"
         )
     registry = Registry(open_store(spec.output.uri).child(REGISTRY))
-    champion = champion_of(spec, registry)
+    champion = load_champion(spec, registry)
     bundle, entry = champion.bundle, champion.entry
     baselines = {
         name: open_bundle(registry.files(one), entry.digests.get(one, one))
@@ -78,7 +78,7 @@ def _scores(
     if not chosen:
         raise Refusal(f"no day of {uri} is in {days}: it has {snapshot.days(uri, partition)}")
     splits = []
-    snapshots = input_rows.take(spec, uri, chosen)
+    snapshots = input_rows.take_snapshots(spec, uri, chosen)
     for taken in snapshots:
         check.check(spec, taken.schema).refuse()
         bundle.encoder.check_schema(taken.schema)
@@ -99,7 +99,7 @@ def _scores(
     return chosen, table
 
 
-def table_of(document: dict[str, Any]) -> list[Table]:
+def render_table(document: dict[str, Any]) -> list[Table]:
     """What `evaluate` found, for a terminal: measures side by side, then recall by kind."""
     quality = document["quality"]
     names = list(quality)

@@ -15,7 +15,7 @@ from jobs.terminal.printable import said
 DERIVED = "_derived"
 
 
-def take(spec: Spec, uri: str, days: Sequence[str]) -> tuple[Snapshot, ...]:
+def take_snapshots(spec: Spec, uri: str, days: Sequence[str]) -> tuple[Snapshot, ...]:
     """The snapshots of these days of the input at `uri`, as the spec would have them.
 
     Where it has a history or a window, what is not derived yet is derived first. All of them have
@@ -34,8 +34,8 @@ def take(spec: Spec, uri: str, days: Sequence[str]) -> tuple[Snapshot, ...]:
         return tuple(deriver.take(day) for day in days)
 
 
-def outlook(spec: Spec, uri: str, day: str) -> dict[str, Any] | None:
-    """What `take` would do for a day, without doing it; None where nothing is derived.
+def preview(spec: Spec, uri: str, day: str) -> dict[str, Any] | None:
+    """What `take_snapshots` would do for a day, without doing it; None where nothing is derived.
 
     Raises `Refusal` where the days of the input cannot be looked back on.
     """

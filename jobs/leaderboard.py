@@ -239,7 +239,7 @@ def _parts(rows: Batch, name: str, seed: int) -> tuple[Batch, Batch]:
     return rows.take(order[held:]), rows.take(order[:held])
 
 
-def table_of(document: dict[str, Any]) -> Table:
+def render_table(document: dict[str, Any]) -> Table:
     """What `leaderboard` found, for a terminal."""
     table = Table(
         title=f"{document['watch']}: learned from {document['trained_rows']:,} rows of "

@@ -13,8 +13,8 @@ from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.runtime.session import session
 from jobs.alerting import alerts
-from jobs.champion import Champion, champion_of
-from jobs.monitoring.live import Telemetry
+from jobs.champion import Champion, load_champion
+from jobs.monitoring.live import LiveMetrics
 from jobs.score import Receipt, score
 from jobs.spec.spec import DayRange, Spec
 from jobs.terminal.console import say
@@ -52,7 +52,7 @@ def nightly(
     address: str | None = None,
     single_writer: bool = False,
     sign_with: Path | None = None,
-    telemetry: Telemetry | None = None,
+    metrics: LiveMetrics | None = None,
 ) -> Night:
     """Train when it is due, then score every complete day that is not committed, oldest first.
 
@@ -60,18 +60,18 @@ def nightly(
     `nightly.first_day` on; `backfill` does any others.
     """
     night = Night()
-    telemetry = telemetry or Telemetry(spec.name, "nightly")
+    metrics = metrics or LiveMetrics(spec.name, "nightly")
     registry = Registry(open_store(spec.output.uri).child(REGISTRY))
-    champion = champion_of(spec, registry) if registry.history() else None
+    champion = load_champion(spec, registry) if registry.history() else None
     reason = _training_due(spec, champion)
     with session(address):
         if reason:
             say(f"training: {reason}")
-            _train(spec, champion, night, sign_with, telemetry)
+            _train(spec, champion, night, sign_with, metrics)
         first = _first_day(spec, registry)
         due = [day for day in complete_days(spec) if day >= first and not is_committed(spec, day)]
-        _score_all(spec, due, night, single_writer, telemetry)
-    telemetry.failed = not night.ok
+        _score_all(spec, due, night, single_writer, metrics)
+    metrics.failed = not night.ok
     if not reason and not due:
         say("nothing to do: every complete day is committed")
     return night
@@ -83,7 +83,7 @@ def backfill(
     *,
     address: str | None = None,
     single_writer: bool = False,
-    telemetry: Telemetry | None = None,
+    metrics: LiveMetrics | None = None,
 ) -> Night:
     """Score the days of a range that are not committed, with the champion as it is."""
     Registry(open_store(spec.output.uri).child(REGISTRY)).champion_or_refuse()
@@ -92,10 +92,10 @@ def backfill(
         raise Refusal(f"no day of {spec.input.uri} is from {days.first} to {days.last}")
     due = [day for day in there if not is_committed(spec, day)]
     night = Night()
-    telemetry = telemetry or Telemetry(spec.name, "backfill")
+    metrics = metrics or LiveMetrics(spec.name, "backfill")
     with session(address):
-        _score_all(spec, due, night, single_writer, telemetry)
-    telemetry.failed = not night.ok
+        _score_all(spec, due, night, single_writer, metrics)
+    metrics.failed = not night.ok
     if not due:
         say("nothing to do: every day of the range is committed")
     return night
@@ -106,12 +106,12 @@ def _train(
     champion: Champion | None,
     night: Night,
     sign_with: Path | None,
-    telemetry: Telemetry,
+    metrics: LiveMetrics,
 ) -> None:
     """A training that is refused fails the night, but an old champion scores the days all the same;
     without one there is nothing to score with, and the refusal is raised."""
     try:
-        night.trained = train(spec, sign_with=sign_with, telemetry=telemetry).bundle
+        night.trained = train(spec, sign_with=sign_with, metrics=metrics).bundle
     except Refusal as error:
         alerts.tell(spec, "failed", f"the training failed: {error}", job="train")
         if champion is None:
@@ -121,12 +121,12 @@ def _train(
 
 
 def _score_all(
-    spec: Spec, days: list[str], night: Night, single_writer: bool, telemetry: Telemetry
+    spec: Spec, days: list[str], night: Night, single_writer: bool, metrics: LiveMetrics
 ) -> None:
     """One day's failure does not keep the next from being scored; the night fails in the end."""
     for day in days:
         try:
-            receipt = score(spec, day, single_writer=single_writer, telemetry=telemetry)
+            receipt = score(spec, day, single_writer=single_writer, metrics=metrics)
         except Refusal as error:
             say(f"[red]{day} was not scored[/]: {said(str(error))}")
             night.failed[day] = str(error)

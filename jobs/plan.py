@@ -16,9 +16,9 @@ from jobs.spec.spec import Spec
 
 def plan(spec: Spec, day: str) -> dict[str, Any]:
     """The snapshot and the splits of a day, with predicted rows, bytes, memory and time."""
-    derived = input_rows.outlook(spec, spec.input.uri, day)
+    derived = input_rows.preview(spec, spec.input.uri, day)
     if derived and derived["done"]:
-        (taken,) = input_rows.take(spec, spec.input.uri, [day])
+        (taken,) = input_rows.take_snapshots(spec, spec.input.uri, [day])
     else:
         taken = snapshot.take(spec.input.uri, spec.input.partition, day)
     splits = [split for task in plan_tasks(taken) for split in task.splits]
@@ -60,7 +60,7 @@ def _rate(spec: Spec) -> tuple[float | None, str]:
     return None, "no run yet: the first one measures the rate"
 
 
-def table_of(document: dict[str, Any]) -> Table:
+def render_table(document: dict[str, Any]) -> Table:
     """The plan for a terminal."""
     predicted = document["predicted"]
     seconds = predicted["seconds"]

@@ -13,10 +13,10 @@ from cluster.lake.output.schemas import FLAGS, QUARANTINE, REGISTRY, SCORES
 from cluster.lake.output.table import LakeTable
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
-from jobs.champion import signer_of, trust
+from jobs.champion import load_signer, trusted_signers
 from jobs.input_rows import DERIVED
 from jobs.spec.spec import Spec
-from jobs.threshold import new_threshold
+from jobs.threshold import choose_threshold
 from models.bundle import open_bundle
 from models.refusal import Refusal
 
@@ -25,7 +25,7 @@ def _registry(spec: Spec) -> Registry:
     return Registry(open_store(spec.output.uri).child(REGISTRY))
 
 
-def listing(spec: Spec) -> dict[str, Any]:
+def list_bundles(spec: Spec) -> dict[str, Any]:
     """Bundles with their facts, and the champions in order."""
     registry = _registry(spec)
     champion = registry.champion()
@@ -52,7 +52,7 @@ def listing(spec: Spec) -> dict[str, Any]:
     return {"watch": spec.name, "bundles": found, "champions": history}
 
 
-def table_of(document: dict[str, Any]) -> Table:
+def render_table(document: dict[str, Any]) -> Table:
     """The listing for a terminal."""
     table = Table(title=f"bundles of {document['watch']}", title_justify="left")
     for name in ("", "bundle", "detector", "created", "learned from", "rows", "loss"):
@@ -74,9 +74,9 @@ def table_of(document: dict[str, Any]) -> Table:
 
 def promote(spec: Spec, bundle_id: str, *, sign_with: Path | None = None) -> str:
     """Make a bundle the champion, with a threshold by the spec's policy."""
-    registry, signer = _registry(spec), signer_of(spec, sign_with)
+    registry, signer = _registry(spec), load_signer(spec, sign_with)
     bundle = open_bundle(registry.files(bundle_id), bundle_id)
-    threshold = new_threshold(registry, bundle_id, bundle.calibration, spec.policy)
+    threshold = choose_threshold(registry, bundle_id, bundle.calibration, spec.policy)
     before = registry.champion()
     earlier = (e.baselines for e in reversed(registry.history()) if e.bundle == bundle_id)
     baselines = next(earlier, {})
@@ -89,8 +89,8 @@ def promote(spec: Spec, bundle_id: str, *, sign_with: Path | None = None) -> str
 
 def rollback(spec: Spec, *, sign_with: Path | None = None) -> str:
     """Make the champion before this one the champion again: a new entry, signed anew."""
-    signer = signer_of(spec, sign_with)
-    entry = _registry(spec).rollback(signer=signer, trust=trust(spec))
+    signer = load_signer(spec, sign_with)
+    entry = _registry(spec).rollback(signer=signer, trust=trusted_signers(spec))
     return f"champion: {entry.bundle}, threshold {entry.threshold} (rolled back)"
 
 

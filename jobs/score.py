@@ -21,8 +21,8 @@ from cluster.runtime.session import session
 from cluster.scoring import scorer
 from cluster.splits.stream import Pool
 from jobs import check, input_rows
-from jobs.champion import champion_of, need_newest
-from jobs.monitoring.live import Telemetry
+from jobs.champion import load_champion, require_newest
+from jobs.monitoring.live import LiveMetrics
 from jobs.report import run_card
 from jobs.report.profile import Clock, slowest
 from jobs.scoring import gates
@@ -72,7 +72,7 @@ def score(
     single_writer: bool = False,
     clock: Clock | None = None,
     show_profile: bool = False,
-    telemetry: Telemetry | None = None,
+    metrics: LiveMetrics | None = None,
 ) -> Receipt:
     """Score one day and commit its flags, once. Refused by a gate, nothing is committed.
 
@@ -80,14 +80,14 @@ def score(
     with `show_profile` on stderr.
     """
     clock = clock or Clock()
-    telemetry = telemetry or Telemetry(spec.name, "score")
+    metrics = metrics or LiveMetrics(spec.name, "score")
     output = open_store(spec.output.uri)
     with clock("list"):
         # Before the snapshot: a run of newer files that commits from here on is not replaced.
         seen = _commits_so_far(spec, output, day)
         run = open_run(spec, day, output)
     table = flag_table(run)
-    need_newest(spec, run.champion, table)
+    require_newest(spec, run.champion, table)
     if table.is_run_committed(day, run.run_id):
         return _already(run)
     _need_create_once(output, single_writer)
@@ -109,7 +109,7 @@ def score(
             pool.look()
             return {"actors": pool.alive, "actors_planned": pool.planned}
 
-        following = telemetry.scoring(balance, pool, clock)
+        following = metrics.follow_scoring(balance, pool, clock)
         with step(f"score {day}", clock.rows, live) as progress, following:
             say(where)
             texts = [task.text for task in todo]
@@ -125,7 +125,7 @@ def score(
                 )
         seconds = time.monotonic() - began
         receipt = _finish(run, balance, table, seen, journal, clock, pool, seconds)
-        telemetry.day_ended(receipt.status == "committed")
+        metrics.end_day(receipt.status == "committed")
         if show_profile:
             say(clock.profile().table())
         return receipt
@@ -133,8 +133,8 @@ def score(
 
 def open_run(spec: Spec, day: str, output: Store) -> Run:
     """Champion, threshold and snapshot of a day, checked against each other."""
-    champion = champion_of(spec, Registry(output.child(REGISTRY)))
-    (taken,) = input_rows.take(spec, spec.input.uri, [day])
+    champion = load_champion(spec, Registry(output.child(REGISTRY)))
+    (taken,) = input_rows.take_snapshots(spec, spec.input.uri, [day])
     if not taken.files:
         files = "; ".join(f"{file.key}: {file.message}" for file in taken.rejected)
         raise Refusal(f"no file of {day} in {spec.input.uri} can be read: {files or 'it has none'}")

@@ -6,12 +6,12 @@ from typing import Any
 from cluster.lake.output.schemas import REGISTRY
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
-from jobs.champion import champion_of, signer_of
+from jobs.champion import load_champion, load_signer
 from jobs.spec.spec import Spec
 from models.scores.threshold import Calibration, Policy, Threshold
 
 
-def new_threshold(
+def choose_threshold(
     registry: Registry, bundle: str, calibration: Calibration, policy: Policy
 ) -> Threshold:
     """Choose by the policy, and keep the threshold as an artefact of its own."""
@@ -20,13 +20,15 @@ def new_threshold(
     return threshold
 
 
-def change(spec: Spec, promote: bool = True, *, sign_with: Path | None = None) -> dict[str, Any]:
+def change_threshold(
+    spec: Spec, promote: bool = True, *, sign_with: Path | None = None
+) -> dict[str, Any]:
     """A new threshold for the champion by the policy of the spec as it stands now."""
     registry = Registry(open_store(spec.output.uri).child(REGISTRY))
-    found = champion_of(spec, registry)
+    found = load_champion(spec, registry)
     champion, before, calibration = found.entry, found.threshold, found.bundle.calibration
-    signer = signer_of(spec, sign_with) if promote else None
-    after = new_threshold(registry, champion.bundle, calibration, spec.policy)
+    signer = load_signer(spec, sign_with) if promote else None
+    after = choose_threshold(registry, champion.bundle, calibration, spec.policy)
     if promote and after.id != champion.threshold:
         note, digests = "threshold changed", champion.digests
         registry.promote(champion.bundle, after.id, note, champion.baselines, signer, digests)

@@ -9,12 +9,12 @@ from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.runtime.session import session
 from jobs import check
-from jobs.champion import signer_of
-from jobs.monitoring.live import Telemetry
+from jobs.champion import load_signer
+from jobs.monitoring.live import LiveMetrics
 from jobs.spec.detector import check_detector
 from jobs.spec.spec import DayRange, Spec
 from jobs.terminal.console import say
-from jobs.threshold import new_threshold
+from jobs.threshold import choose_threshold
 from jobs.training.plan import listed, plan_training
 from jobs.training.run import TrainingRun
 from jobs.training.warm_start import start_of
@@ -46,7 +46,7 @@ def train(
     promote: bool = True,
     start: str | None = None,
     sign_with: Path | None = None,
-    telemetry: Telemetry | None = None,
+    metrics: LiveMetrics | None = None,
 ) -> TrainedBundle:
     """Train the spec's detector and its baselines; the bundle becomes the champion.
 
@@ -55,7 +55,7 @@ def train(
     """
     started = time.monotonic()
     check_detector(spec)
-    signer = signer_of(spec, sign_with) if promote else None
+    signer = load_signer(spec, sign_with) if promote else None
     plan = plan_training(spec, days)
     check.check(spec, plan.snapshots[0].schema, training=True).refuse()
     registry = Registry(open_store(spec.output.uri).child(REGISTRY))
@@ -69,10 +69,10 @@ def train(
     )
     with session(address) as where:
         say(where)
-        made = TrainingRun(spec, plan, workers or spec.training.workers, given, telemetry).run()
+        made = TrainingRun(spec, plan, workers or spec.training.workers, given, metrics).run()
     ids = {name: registry.add(made_bundle.to_files()) for name, made_bundle in made.items()}
     champion = made[""]
-    threshold = new_threshold(registry, champion.id, champion.calibration, spec.policy)
+    threshold = choose_threshold(registry, champion.id, champion.calibration, spec.policy)
     baselines = {name: ids[name] for name in ids if name}
     if promote:
         digests = {one.id: one.digest for one in made.values()}

@@ -64,7 +64,7 @@ def tune(
     return _document(spec, results, criterion)
 
 
-def table_of(document: dict[str, Any]) -> Table:
+def render_table(document: dict[str, Any]) -> Table:
     """The trials for a terminal, the best first."""
     table = Table(title=document["criterion"], title_justify="left")
     for name in ("trial", "AUROC", "epochs", "seconds", "options"):

@@ -73,7 +73,7 @@ def plan(
     if as_json:
         print_document(document)
         return
-    out.print(job.table_of(document))
+    out.print(job.render_table(document))
     for rejected in document["rejected"]:
         err.print(f"[yellow]to the quarantine[/] {said(rejected['message'])}", highlight=False)
 
@@ -102,7 +102,7 @@ def train(
     from jobs.spec.spec import load
 
     watch = load(spec)
-    with telemetry_of(watch, "train", metrics_port, metrics_host, metrics_file) as telemetry:
+    with telemetry_of(watch, "train", metrics_port, metrics_host, metrics_file) as metrics:
         made = job.train(
             watch,
             days=day_range(days),
@@ -111,7 +111,7 @@ def train(
             promote=promote,
             start=start,
             sign_with=sign_with,
-            telemetry=telemetry,
+            metrics=metrics,
         )
     if as_json:
         print_document(asdict(made))
@@ -141,7 +141,7 @@ def tune(
     if as_json:
         print_document(document)
         return
-    out.print(job.table_of(document))
+    out.print(job.render_table(document))
     out.file.write(document["yaml"])
 
 
@@ -156,7 +156,7 @@ def threshold(
     from jobs import threshold as job
     from jobs.spec.spec import load
 
-    document = job.change(load(spec), promote, sign_with=sign_with)
+    document = job.change_threshold(load(spec), promote, sign_with=sign_with)
     if as_json:
         print_document(document)
         return

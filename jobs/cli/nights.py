@@ -46,7 +46,7 @@ def score(
     from jobs.report.profile import Clock
 
     clock = Clock()
-    with telemetry_of(watch, "score", metrics_port, metrics_host, metrics_file) as telemetry:
+    with telemetry_of(watch, "score", metrics_port, metrics_host, metrics_file) as metrics:
         with clock("start"):
             session.start(address, beside="jobs.score")
         from jobs import score as job
@@ -58,7 +58,7 @@ def score(
             single_writer=single_writer,
             clock=clock,
             show_profile=profile,
-            telemetry=telemetry,
+            metrics=metrics,
         )
     if as_json:
         print_document(receipt.to_document())
@@ -99,7 +99,7 @@ def evaluate(
     if as_json:
         print_document(document)
         return
-    for table in job.table_of(document):
+    for table in job.render_table(document):
         out.print(table)
 
 
@@ -124,7 +124,7 @@ def leaderboard(
     if as_json:
         print_document(document)
     else:
-        out.print(job.table_of(document))
+        out.print(job.render_table(document))
 
 
 @verbs.command()
@@ -172,13 +172,13 @@ def nightly(
     from jobs.spec.spec import load
 
     watch = load(spec)
-    with telemetry_of(watch, "nightly", metrics_port, metrics_host, metrics_file) as telemetry:
+    with telemetry_of(watch, "nightly", metrics_port, metrics_host, metrics_file) as metrics:
         night = job.nightly(
             watch,
             address=address,
             single_writer=single_writer,
             sign_with=sign_with,
-            telemetry=telemetry,
+            metrics=metrics,
         )
     _end_night(night, as_json)
 
@@ -199,13 +199,13 @@ def backfill(
     from jobs.spec.spec import load
 
     watch = load(spec)
-    with telemetry_of(watch, "backfill", metrics_port, metrics_host, metrics_file) as telemetry:
+    with telemetry_of(watch, "backfill", metrics_port, metrics_host, metrics_file) as metrics:
         night = job.backfill(
             watch,
             day_range(days),
             address=address,
             single_writer=single_writer,
-            telemetry=telemetry,
+            metrics=metrics,
         )
     _end_night(night, as_json)
 

@@ -11,7 +11,7 @@ from jobs.terminal.console import out
 from models.refusal import Refusal
 
 if TYPE_CHECKING:
-    from jobs.monitoring.live import Telemetry
+    from jobs.monitoring.live import LiveMetrics
     from jobs.spec.spec import Spec
 
 LOOPBACK = "127.0.0.1"
@@ -59,15 +59,15 @@ def day_range(days: str | None) -> Any:
 
 def telemetry_of(
     spec: "Spec", verb: str, port: int | None, host: str, file: Path | None
-) -> AbstractContextManager["Telemetry"]:
-    """The telemetry of a verb, exposed where the command line says; there, before any work."""
+) -> AbstractContextManager["LiveMetrics"]:
+    """The metrics of a verb, exposed where the command line says; there, before any work."""
     if port is None and file is None:
-        from jobs.monitoring.live import Telemetry
+        from jobs.monitoring.live import LiveMetrics
 
-        return nullcontext(Telemetry(spec.name, verb))
-    from jobs.monitoring.endpoint import Places, told
+        return nullcontext(LiveMetrics(spec.name, verb))
+    from jobs.monitoring.endpoint import Destinations, publish_run
 
-    return told(spec, verb, Places(port, host, file))
+    return publish_run(spec, verb, Destinations(port, host, file))
 
 
 def print_document(document: Any) -> None:

@@ -25,10 +25,12 @@ def exporter(
 ) -> None:
     """Serve metrics of watches for Prometheus, from their records in the lake, until stopped."""
     from jobs.monitoring import exporter as job
-    from jobs.monitoring.endpoint import Places
+    from jobs.monitoring.endpoint import Destinations
     from jobs.spec.spec import load
 
-    job.export([load(spec) for spec in specs], Places(metrics_port, metrics_host), every)
+    job.run_exporter(
+        [load(spec) for spec in specs], Destinations(metrics_port, metrics_host), every
+    )
 
 
 @verbs.command()
@@ -37,11 +39,11 @@ def registry(spec: SpecPath, as_json: Json = False) -> None:
     from jobs import registry as job
     from jobs.spec.spec import load
 
-    document = job.listing(load(spec))
+    document = job.list_bundles(load(spec))
     if as_json:
         print_document(document)
     else:
-        out.print(job.table_of(document))
+        out.print(job.render_table(document))
 
 
 @verbs.command()

@@ -61,5 +61,5 @@ def _show(spec: Spec, receipt: Receipt) -> None:
     )
     flags.show(flags.read(f"{spec.output.uri}/flags", receipt.day), _SHOWN, out, spec.roles)
     quality = evaluate.evaluate(spec, DayRange(receipt.day, receipt.day))
-    for table in evaluate.table_of(quality):
+    for table in evaluate.render_table(quality):
         out.print(table)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import Metric as MetricFamily
 from prometheus_client.registry import Collector
 
-from jobs.monitoring.live import Telemetry
-from jobs.monitoring.metric_names import Measure, Sample
-from jobs.monitoring.watch_status import Standing
+from jobs.monitoring.live import LiveMetrics
+from jobs.monitoring.metric_names import Metric, Sample
+from jobs.monitoring.watch_status import WatchStatus
 from jobs.spec.spec import Spec
 from jobs.terminal.console import say
 from jobs.terminal.printable import said
@@ -27,7 +27,7 @@ Source = Callable[[], Iterable[Sample]]
 
 
 @dataclass(frozen=True)
-class Places:
+class Destinations:
     """Where metrics go; nowhere by default."""
 
     port: int | None = None  # of an HTTP endpoint; 0 is a free one
@@ -36,38 +36,38 @@ class Places:
 
 
 @contextmanager
-def told(spec: Spec, verb: str, places: Places) -> Iterator[Telemetry]:
-    """The telemetry of the verb that the block runs, exposed at these places.
+def publish_run(spec: Spec, verb: str, destinations: Destinations) -> Iterator[LiveMetrics]:
+    """The metrics of the verb that the block runs, exposed at these destinations.
 
     Raises `Refusal`, before the block, for a place that cannot be had.
     """
-    standing = Standing(spec)
-    standing.look()
-    telemetry = Telemetry(spec.name, verb, standing)
-    with exposed([telemetry.samples], places):
+    status = WatchStatus(spec)
+    status.refresh()
+    metrics = LiveMetrics(spec.name, verb, status)
+    with publish([metrics.collect], destinations):
         try:
-            yield telemetry
+            yield metrics
         except BaseException:
-            telemetry.failed = True
+            metrics.failed = True
             raise
         finally:
-            telemetry.end()
+            metrics.end_run()
 
 
 @contextmanager
-def exposed(sources: Sequence[Source], places: Places) -> Iterator[None]:
+def publish(sources: Sequence[Source], destinations: Destinations) -> Iterator[None]:
     """While the block runs, whoever asks gets what the sources say then; the file has what they
     said last."""
-    registry = exposition(sources)
+    registry = collector_registry(sources)
     with ExitStack() as stack:
-        if places.port is not None:
-            stack.enter_context(_endpoint(registry, places.host, places.port))
-        if places.file is not None:
-            stack.enter_context(_file(registry, places.file))
+        if destinations.port is not None:
+            stack.enter_context(_endpoint(registry, destinations.host, destinations.port))
+        if destinations.file is not None:
+            stack.enter_context(_file(registry, destinations.file))
         yield
 
 
-def exposition(sources: Sequence[Source]) -> CollectorRegistry:
+def collector_registry(sources: Sequence[Source]) -> CollectorRegistry:
     """A registry of the sources and of nothing else, such as this process's memory."""
     registry = CollectorRegistry()
     registry.register(_Asked(sources))
@@ -80,17 +80,19 @@ class _Asked(Collector):
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = sources
 
-    def collect(self) -> Iterable[Metric]:
-        families: dict[Measure, CounterMetricFamily | GaugeMetricFamily] = {}
+    def collect(self) -> Iterable[MetricFamily]:
+        families: dict[Metric, CounterMetricFamily | GaugeMetricFamily] = {}
         for source in self.sources:
-            for measure, labels, value in source():
-                if measure not in families:
-                    kind = CounterMetricFamily if measure.kind == "counter" else GaugeMetricFamily
-                    families[measure] = kind(measure.metric, measure.text, labels=measure.labels)
-                families[measure].add_metric(labels, value)
+            for metric, labels, value in source():
+                if metric not in families:
+                    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+                    families[metric] = kind(
+                        metric.full_name, metric.description, labels=metric.labels
+                    )
+                families[metric].add_metric(labels, value)
         return families.values()
 
-    def describe(self) -> Iterable[Metric]:
+    def describe(self) -> Iterable[MetricFamily]:
         """Nothing is asked before the first scrape."""
         return ()
 

@@ -4,27 +4,27 @@ import signal
 import threading
 from collections.abc import Sequence
 
-from jobs.monitoring.endpoint import Places, exposed
-from jobs.monitoring.watch_status import Standing
+from jobs.monitoring.endpoint import Destinations, publish
+from jobs.monitoring.watch_status import WatchStatus
 from jobs.spec.spec import Spec
 from jobs.terminal.console import say
 from models.refusal import Refusal
 
 
-def export(specs: Sequence[Spec], places: Places, every: float) -> None:
+def run_exporter(specs: Sequence[Spec], destinations: Destinations, every: float) -> None:
     """Serve the watches' metrics until SIGTERM or SIGINT, reading the records every so many
     seconds. Needs no Ray. Raises `Refusal` for two specs of one name, and for a port in use."""
     names = [spec.name for spec in specs]
     if twice := [name for name in names if names.count(name) > 1]:
         raise Refusal(f"two specs have the name {twice[0]}: their metrics could not be told apart")
-    watches = [Standing(spec) for spec in specs]
+    watches = [WatchStatus(spec) for spec in specs]
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
     for watch in watches:
-        watch.look()
-    with exposed([watch.samples for watch in watches], places):
+        watch.refresh()
+    with publish([watch.collect for watch in watches], destinations):
         say(f"the records of {', '.join(names)}, read every {every:g} s")
         while not over.wait(every):
             for watch in watches:
-                watch.look()
+                watch.refresh()

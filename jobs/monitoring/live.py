@@ -9,45 +9,45 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from jobs.monitoring.metric_names import Measure, Sample
+from jobs.monitoring.metric_names import Metric, Sample
 
 if TYPE_CHECKING:  # they bring Ray and torch along, which start beside this
     from cluster.splits.stream import Pool
-    from jobs.monitoring.watch_status import Standing
+    from jobs.monitoring.watch_status import WatchStatus
     from jobs.report.profile import Clock
     from jobs.scoring.books import Balance
 
 _BOOKED = {
-    Measure.READ_ROWS: "rows",
-    Measure.SCORED_ROWS: "scored",
-    Measure.FILTERED_ROWS: "filtered",
-    Measure.QUARANTINED_ROWS: "quarantined",
-    Measure.FLAGS: "flagged",
-    Measure.RETRIED_SPLITS: "retried",
-    Measure.RESENT_REQUESTS: "resent",
+    Metric.READ_ROWS: "rows",
+    Metric.SCORED_ROWS: "scored",
+    Metric.FILTERED_ROWS: "filtered",
+    Metric.QUARANTINED_ROWS: "quarantined",
+    Metric.FLAGS: "flagged",
+    Metric.RETRIED_SPLITS: "retried",
+    Metric.RESENT_REQUESTS: "resent",
 }
 # Stages of an actor in which its device computes.
 _COMPUTING = ("score", "reasons")
 
-_Counts = dict[tuple[Measure, tuple[str, ...]], float]
+_Counts = dict[tuple[Metric, tuple[str, ...]], float]
 
 
-class Telemetry:
+class LiveMetrics:
     """The numbers of one run of a verb. The thread that runs it reports; any thread may ask."""
 
-    def __init__(self, watch: str, verb: str, standing: "Standing | None" = None) -> None:
-        """`standing` is what the lake says of the watch; it is looked at when a day has ended."""
-        self.watch, self.verb, self.standing = watch, verb, standing
+    def __init__(self, watch: str, verb: str, status: "WatchStatus | None" = None) -> None:
+        """`status` is what the lake says of the watch; it is looked at when a day has ended."""
+        self.watch, self.verb, self.status = watch, verb, status
         self.failed = False  # whether something that was asked for was not done
         self._began = time.monotonic()
-        self._ended: dict[Measure, float] = {}
+        self._ended: dict[Metric, float] = {}
         self._scoring: _Scoring | None = None
         self._done: _Counts = {}  # of the days before
         self._swap = threading.Lock()  # a day is in `_scoring` or in `_done`, never in both
-        self._training: dict[Measure, float] = {}
+        self._training: dict[Metric, float] = {}
 
     @contextmanager
-    def scoring(self, balance: "Balance", pool: "Pool", clock: "Clock") -> Iterator[None]:
+    def follow_scoring(self, balance: "Balance", pool: "Pool", clock: "Clock") -> Iterator[None]:
         """The block scores a day, and keeps these up to date."""
         self._scoring = _Scoring(balance, pool, clock)
         try:
@@ -57,31 +57,31 @@ class Telemetry:
                 self._done = _sum(self._done, self._scoring.counts())
                 self._scoring = None
 
-    def day_ended(self, committed: bool) -> None:
+    def end_day(self, committed: bool) -> None:
         """A day's card is in the lake, and its flags are, or a gate refused them."""
         self.failed = self.failed or not committed
-        if self.standing:
-            self.standing.look()
+        if self.status:
+            self.status.refresh()
 
-    def epoch_ended(self, epoch: Mapping[str, float], planned: int) -> None:
+    def record_epoch(self, epoch: Mapping[str, float], planned: int) -> None:
         """An entry of a training's history."""
         self._training = {
-            Measure.EPOCHS_PLANNED: planned,
-            Measure.EPOCHS_DONE: epoch["epoch"],
-            Measure.TRAINING_LOSS: epoch["train_loss"],
-            Measure.VALIDATION_LOSS: epoch["validation_loss"],
+            Metric.EPOCHS_PLANNED: planned,
+            Metric.EPOCHS_DONE: epoch["epoch"],
+            Metric.TRAINING_LOSS: epoch["train_loss"],
+            Metric.VALIDATION_LOSS: epoch["validation_loss"],
         }
 
-    def end(self) -> None:
+    def end_run(self) -> None:
         """The verb has ended."""
         self._ended = {
-            Measure.RUN_ACTIVE: 0,
-            Measure.RUN_DURATION: time.monotonic() - self._began,
-            Measure.RUN_END: time.time(),
-            Measure.RUN_SUCCESS: float(not self.failed),
+            Metric.RUN_ACTIVE: 0,
+            Metric.RUN_DURATION: time.monotonic() - self._began,
+            Metric.RUN_END: time.time(),
+            Metric.RUN_SUCCESS: float(not self.failed),
         }
 
-    def samples(self) -> list[Sample]:
+    def collect(self) -> list[Sample]:
         """All that is known now."""
         watch = self.watch
         with self._swap:
@@ -89,15 +89,15 @@ class Telemetry:
             counts = _sum(self._done, scoring.counts() if scoring else {})
         gauges = {**(scoring.gauges() if scoring else {}), **self._training}
         return [
-            *(Sample(measure, (watch, *rest), n) for (measure, rest), n in counts.items()),
-            *(Sample(measure, (watch,), value) for measure, value in gauges.items()),
-            *(Sample(measure, (watch, self.verb), n) for measure, n in self._run().items()),
-            *(self.standing.samples() if self.standing else ()),
+            *(Sample(metric, (watch, *rest), n) for (metric, rest), n in counts.items()),
+            *(Sample(metric, (watch,), value) for metric, value in gauges.items()),
+            *(Sample(metric, (watch, self.verb), n) for metric, n in self._run().items()),
+            *(self.status.collect() if self.status else ()),
         ]
 
-    def _run(self) -> dict[Measure, float]:
+    def _run(self) -> dict[Metric, float]:
         passed = time.monotonic() - self._began
-        return self._ended or {Measure.RUN_ACTIVE: 1, Measure.RUN_DURATION: passed}
+        return self._ended or {Metric.RUN_ACTIVE: 1, Metric.RUN_DURATION: passed}
 
 
 class _Scoring:
@@ -112,22 +112,22 @@ class _Scoring:
 
     def counts(self) -> _Counts:
         found: _Counts = {}
-        for measure, name in _BOOKED.items():
-            found[measure, ()] = getattr(self.balance, name) - self.before[name]
-        found[Measure.READ_BYTES, ()] = round(found[Measure.READ_ROWS, ()] * self.bytes_a_row)
+        for metric, name in _BOOKED.items():
+            found[metric, ()] = getattr(self.balance, name) - self.before[name]
+        found[Metric.READ_BYTES, ()] = round(found[Metric.READ_ROWS, ()] * self.bytes_a_row)
         for stage, seconds in dict(self.clock.actors).items():
-            found[Measure.ACTOR_SECONDS, (stage,)] = seconds
+            found[Metric.ACTOR_SECONDS, (stage,)] = seconds
         return found
 
-    def gauges(self) -> dict[Measure, float]:
+    def gauges(self) -> dict[Metric, float]:
         planned, done = self.balance.planned, len(self.balance.splits)
         return {
-            Measure.SPLITS_PLANNED: planned,
-            Measure.SPLITS_DONE: done,
-            Measure.SPLITS_QUEUED: planned - done,
-            Measure.ACTORS_PLANNED: self.pool.planned,
-            Measure.ACTORS_RUNNING: self.pool.alive,
-            Measure.ACTOR_WAIT: self._waiting(),
+            Metric.SPLITS_PLANNED: planned,
+            Metric.SPLITS_DONE: done,
+            Metric.SPLITS_QUEUED: planned - done,
+            Metric.ACTORS_PLANNED: self.pool.planned,
+            Metric.ACTORS_RUNNING: self.pool.alive,
+            Metric.ACTOR_WAIT: self._waiting(),
         }
 
     def _waiting(self) -> float:

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Literal, NamedTuple
 
 
-class Measure(Enum):
+class Metric(Enum):
     """Name, help, and the labels besides `watch`, which all have.
 
     Counters count what this process did, over all days that it does; they end in `_total`.
@@ -93,18 +93,18 @@ class Measure(Enum):
     )
     THRESHOLD = "anomaray_score_threshold", "The score above which that day's rows were flagged."
 
-    def __init__(self, metric: str, text: str, *labels: str) -> None:
-        self.metric, self.text = metric, text
+    def __init__(self, full_name: str, description: str, *labels: str) -> None:
+        self.full_name, self.description = full_name, description
         self.labels: tuple[str, ...] = ("watch", *labels)
 
     @property
     def kind(self) -> Literal["counter", "gauge"]:
-        return "counter" if self.metric.endswith("_total") else "gauge"
+        return "counter" if self.full_name.endswith("_total") else "gauge"
 
 
 class Sample(NamedTuple):
     """One number of one series."""
 
-    measure: Measure
-    labels: tuple[str, ...]  # in the order of the measure's own
+    metric: Metric
+    labels: tuple[str, ...]  # in the order of the metric's own
     value: float

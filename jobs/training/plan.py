@@ -46,7 +46,7 @@ def plan_training(spec: Spec, days: DayRange | None = None) -> TrainingPlan:
     """Snapshot the training days and hold back a part of them for validation and calibration."""
     uri = spec.training_uri
     chosen = training_days(spec, days)
-    snapshots = input_rows.take(spec, uri, chosen)
+    snapshots = input_rows.take_snapshots(spec, uri, chosen)
     uri = snapshots[0].uri
     for taken in snapshots:
         for file in taken.rejected:

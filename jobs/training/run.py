@@ -18,7 +18,7 @@ from cluster.training import dataset
 from cluster.training import trainer as ddp
 from cluster.training.calibration import calibrate
 from cluster.training.encoder_fit import Rows, fit_encoder
-from jobs.monitoring.live import Telemetry
+from jobs.monitoring.live import LiveMetrics
 from jobs.spec.spec import Spec
 from jobs.terminal.console import Step, say, step
 from jobs.training.auto import choose_detector
@@ -53,10 +53,10 @@ class TrainingRun:
         plan: TrainingPlan,
         workers: int,
         start: Start | None = None,
-        telemetry: Telemetry | None = None,
+        metrics: LiveMetrics | None = None,
     ) -> None:
         self.spec, self.plan, self.start = spec, plan, start
-        self.telemetry = telemetry or Telemetry(spec.name, "train")
+        self.metrics = metrics or LiveMetrics(spec.name, "train")
         self.detector = Candidate(spec.detector.name, spec.detector.options)
         if start:
             self.detector = Candidate(start.bundle.detector_name, start.bundle.options)
@@ -191,7 +191,7 @@ class TrainingRun:
     def _epoch_ended(self, progress: Step, epoch: dict[str, float]) -> None:
         # One that is done again, after a node was lost, counts once.
         progress.advance(int(epoch["epoch"]) - progress.done, _epoch_line(epoch))
-        self.telemetry.epoch_ended(epoch, self.spec.training.epochs)
+        self.metrics.record_epoch(epoch, self.spec.training.epochs)
 
     def _rows_at_once(self, encoder: Encoder, detector: Detector) -> int | None:
         """Rows of the largest step that a CPU worker's share of its node has memory for."""

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cluster.lake.registry.registry import Registry
-from jobs.champion import champion_of
+from jobs.champion import load_champion
 from jobs.spec.spec import Spec
 from models.bundle import Bundle, open_bundle
 from models.detectors.catalog import CATALOG
@@ -42,7 +42,7 @@ def start_of(spec: Spec, registry: Registry, given: str) -> Start:
     bundle's detector stays.
     """
     if given == CHAMPION:
-        bundle = champion_of(spec, registry).bundle
+        bundle = load_champion(spec, registry).bundle
     else:
         bundle = open_bundle(registry.files(given), given)
     name = bundle.id

@@ -87,7 +87,7 @@ def known(data: Path) -> dict[str, set[int]]:
 def derived(spec: Spec, days: list[str]) -> pa.Table:
     """The days' derived rows, with `day`."""
     tables = []
-    for taken in input_rows.take(spec, spec.input.uri, days):
+    for taken in input_rows.take_snapshots(spec, spec.input.uri, days):
         store, names = open_store(taken.uri), taken.schema.names
         for split in splits.cut(taken, SPLIT_ROWS, SPLIT_BYTES):
             rows = reading.read(store, split, names, SPLIT_ROWS)
@@ -190,14 +190,14 @@ def timing(data: Path, folder: Path) -> dict[str, Any]:
     spec = placed(data, folder)
     days = snapshot.days(spec.input.uri, spec.input.partition)
     started = time.monotonic()
-    last = input_rows.take(spec, spec.input.uri, [days[-1]])
+    last = input_rows.take_snapshots(spec, spec.input.uri, [days[-1]])
     night = time.monotonic() - started
     started = time.monotonic()
-    taken = input_rows.take(spec, spec.input.uri, days[:-1])
+    taken = input_rows.take_snapshots(spec, spec.input.uri, days[:-1])
     seconds = time.monotonic() - started
     rows = sum(one.rows for one in taken)
     again = time.monotonic()
-    input_rows.take(spec, spec.input.uri, days)
+    input_rows.take_snapshots(spec, spec.input.uri, days)
     return {
         "days": len(days),
         "rows": rows + last[0].rows,

@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from jobs.__main__ import app
-from jobs.leaderboard import leaderboard, table_of
+from jobs.leaderboard import leaderboard, render_table
 from jobs.spec.spec import DayRange, Spec, load
 from models.refusal import Refusal
 
@@ -130,7 +130,7 @@ def test_a_day_that_is_learned_from_is_not_judged_by(tmp_path: Path) -> None:
 def test_the_verb_prints_a_table(tmp_path: Path) -> None:
     found = leaderboard(spec(tmp_path), detectors=["knn"])
     console = Console(record=True, width=120)
-    console.print(table_of(found))
+    console.print(render_table(found))
     text = console.export_text()
     assert "knn (the spec's)" in text
     assert "760 rows" in text

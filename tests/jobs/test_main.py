@@ -58,18 +58,19 @@ def test_a_program_that_reads_json_does_not_read_what_ray_prints_of_its_nodes() 
     program = """
 import sys
 sys.argv.append("--json")
-from jobs import __main__, command_line
+from jobs import __main__
+from jobs.cli import options
 from cluster.runtime.session import session
 import ray
 from ray._private.utils import publish_error_to_driver
 
 @__main__.app.command()
-def told(as_json: command_line.Json = False) -> None:
+def told(as_json: options.Json = False) -> None:
     with session("local", cpus=1):
         asked = ray._private.worker.global_worker.gcs_client
         publish_error_to_driver("node_died", "a node was marked dead", asked)
         sys.stdin.readline()  # until the line has come
-    command_line.print_document({"told": as_json})
+    options.print_document({"told": as_json})
 
 __main__.main()
 """

@@ -12,7 +12,7 @@ import yaml
 
 from cluster.runtime.session import session
 from jobs.demo import data as demo
-from jobs.monitoring.endpoint import Places, told
+from jobs.monitoring.endpoint import Destinations, publish_run
 from jobs.spec.spec import Spec, load
 from jobs.train import train
 
@@ -58,8 +58,8 @@ def trained(
     are the training's metrics."""
     folder = tmp_path_factory.mktemp("trained")
     spec = load(write_spec(folder, data / "flows", folder / "out"))
-    with told(spec, "train", Places(file=folder / "training.prom")) as telemetry:
-        train(spec, workers=2, telemetry=telemetry)
+    with publish_run(spec, "train", Destinations(file=folder / "training.prom")) as metrics:
+        train(spec, workers=2, metrics=metrics)
     return data / "flows", folder / "out"
 
 

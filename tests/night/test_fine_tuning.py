@@ -11,7 +11,7 @@ from cluster.lake.output.schemas import REGISTRY
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from jobs.spec.spec import Spec, load
-from jobs.threshold import new_threshold
+from jobs.threshold import choose_threshold
 from jobs.train import train
 from jobs.training.warm_start import start_of
 from models.bundle import Bundle, open_bundle
@@ -52,7 +52,7 @@ def champion(data: Path, tmp_path: Path) -> Spec:
     bundle = Bundle(encoder, detector, "autoencoder", Calibration(scores), facts)
     registry = registry_of(spec)
     registry.add(bundle.to_files())
-    threshold = new_threshold(registry, bundle.id, bundle.calibration, spec.policy)
+    threshold = choose_threshold(registry, bundle.id, bundle.calibration, spec.policy)
     registry.promote(bundle.id, threshold.id)
     return spec
 

@@ -20,7 +20,7 @@ from jobs.nightly import backfill, nightly
 from jobs.score import score
 from jobs.spec.sections import Alert
 from jobs.spec.spec import DayRange, Spec, load
-from jobs.threshold import change
+from jobs.threshold import change_threshold
 from models.bundle import open_bundle
 from models.refusal import Refusal
 from models.scores.threshold import Threshold
@@ -247,7 +247,7 @@ def test_a_new_threshold_needs_no_training_and_makes_another_run(watch: Spec) ->
     first = score(watch, DAY)
     fewer = watch.threshold.model_copy(update={"contamination": 0.002})
     changed = watch.model_copy(update={"threshold": fewer})
-    document = change(changed)
+    document = change_threshold(changed)
     second = score(changed, DAY)
     assert document["after"]["value"] > document["before"]["value"]
     assert second.run_id != first.run_id

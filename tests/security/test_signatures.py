@@ -19,7 +19,7 @@ from cluster.lake.registry.signatures import load_key, make_key
 from cluster.lake.storage.opening import open_store
 from jobs import registry, threshold
 from jobs.__main__ import app
-from jobs.champion import champion_of, need_newest, signer_of
+from jobs.champion import load_champion, load_signer, require_newest
 from jobs.spec.sections import QuantileThreshold
 from jobs.spec.source import SpecRefused
 from jobs.spec.spec import Spec, load
@@ -63,7 +63,7 @@ class Watch:
         path.write_text(json.dumps(document))
 
     def open(self, **policy: Any) -> str:
-        return champion_of(self.spec(**policy), self.registry).bundle.id
+        return load_champion(self.spec(**policy), self.registry).bundle.id
 
     def refusal(self, **policy: Any) -> str:
         with pytest.raises(Refusal) as told:
@@ -84,8 +84,8 @@ def test_what_the_right_key_signed_is_let_in(watch: Watch) -> None:
     assert watch.open() == watch.first.id
     looser = QuantileThreshold(policy="quantile", contamination=0.2)
     spec = watch.spec().model_copy(update={"threshold": looser})
-    assert threshold.change(spec, sign_with=watch.key_file)["promoted"]
-    assert champion_of(spec, watch.registry).entry.number == 4
+    assert threshold.change_threshold(spec, sign_with=watch.key_file)["promoted"]
+    assert load_champion(spec, watch.registry).entry.number == 4
 
 
 def test_a_champion_without_a_signature_is_refused_where_one_is_demanded(watch: Watch) -> None:
@@ -109,7 +109,7 @@ def test_another_key_is_refused_before_and_after(watch: Watch) -> None:
 
 def test_no_key_to_sign_with_is_refused_before_any_work(watch: Watch) -> None:
     with pytest.raises(Refusal, match=r"watch\.yaml:\d+: a champion must be signed, .*--sign-with"):
-        signer_of(watch.spec(), None)
+        load_signer(watch.spec(), None)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_the_champion_of_another_watch_is_refused(watch: Watch) -> None:
     watch.promote(watch.first)
     spec = watch.spec().model_copy(update={"name": "another"})
     with pytest.raises(Refusal, match="entry of another watch"):
-        champion_of(spec, watch.registry)
+        load_champion(spec, watch.registry)
 
 
 def test_a_rollback_signs_nothing_that_was_not_signed(watch: Watch) -> None:
@@ -203,14 +203,14 @@ def test_an_earlier_champion_is_refused_once_flags_of_a_later_one_are_committed(
     watch: Watch,
 ) -> None:
     watch.promote(watch.first)
-    entry = champion_of(watch.spec(), watch.registry).entry
+    entry = load_champion(watch.spec(), watch.registry).entry
     table = LakeTable(open_store(str(watch.folder / "flags")), schemas.QUARANTINE_SCHEMA, "flags")
-    need_newest(watch.spec(), entry, table)
+    require_newest(watch.spec(), entry, table)
     table.commit("2026-01-01", "run-1", "digest", [], None, {"champion": "2"})
     table.commit("2026-01-02", "run-2", "digest", [], None, {})
     with pytest.raises(Refusal, match=r"champion 1 is older .* expected 2 or a later one"):
-        need_newest(watch.spec(), entry, table)
-    need_newest(watch.spec(signed="optional"), entry, table)
+        require_newest(watch.spec(), entry, table)
+    require_newest(watch.spec(signed="optional"), entry, table)
 
 
 def test_a_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:

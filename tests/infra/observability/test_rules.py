@@ -10,8 +10,8 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from jobs.monitoring.endpoint import exposition
-from jobs.monitoring.metric_names import Measure, Sample
+from jobs.monitoring.endpoint import collector_registry
+from jobs.monitoring.metric_names import Metric, Sample
 from tests.infra.observability import manifests
 from tests.infra.observability.manifests import OBSERVABILITY, RULES
 from tests.jobs.test_main import ROOT
@@ -79,13 +79,13 @@ def test_the_scrape_config_of_kubernetes_is_one_to_prometheus(tmp_path: Path) ->
 
 
 def test_rules_and_dashboard_name_only_what_is_in_the_catalogue() -> None:
-    assert manifests.named() <= {measure.metric for measure in Measure}
+    assert manifests.named() <= {metric.full_name for metric in Metric}
 
 
 def test_the_dashboard_shows_every_metric() -> None:
     shown = "".join(manifests.queries())
-    untold = {m.metric for m in Measure if not re.search(rf"\b{m.metric}\b", shown)}
-    assert untold <= {Measure.RUN_END.metric, Measure.DAY_END.metric}
+    untold = {m.full_name for m in Metric if not re.search(rf"\b{m.full_name}\b", shown)}
+    assert untold <= {Metric.RUN_END.full_name, Metric.DAY_END.full_name}
 
 
 def test_the_dashboard_asks_in_the_language_of_prometheus(tmp_path: Path) -> None:
@@ -114,5 +114,5 @@ def test_the_panels_have_their_own_ids_and_places() -> None:
 
 
 def test_what_is_exported_is_well_named_to_prometheus() -> None:
-    every = [Sample(measure, tuple("x" for _ in measure.labels), 1.0) for measure in Measure]
-    promtool("check", "metrics", said=generate_latest(exposition([lambda: every])))
+    every = [Sample(metric, tuple("x" for _ in metric.labels), 1.0) for metric in Metric]
+    promtool("check", "metrics", said=generate_latest(collector_registry([lambda: every])))

@@ -16,9 +16,9 @@ from cluster.lake.storage.opening import open_store
 from cluster.runtime.resources import ActorPlan
 from cluster.splits.stream import Pool
 from jobs.__main__ import app
-from jobs.monitoring.endpoint import Places, exposed
-from jobs.monitoring.live import Telemetry
-from jobs.monitoring.metric_names import Measure, Sample
+from jobs.monitoring.endpoint import Destinations, publish
+from jobs.monitoring.live import LiveMetrics
+from jobs.monitoring.metric_names import Metric, Sample
 from jobs.report.profile import Clock
 from jobs.scoring.books import Account, Balance
 from models.refusal import Refusal
@@ -50,13 +50,13 @@ def taken() -> Iterator[int]:
 
 
 def test_every_name_keeps_the_conventions_and_is_there_once() -> None:
-    names = [measure.metric for measure in Measure]
+    names = [metric.full_name for metric in Metric]
     assert len(set(names)) == len(names)
-    for measure in Measure:
-        assert re.fullmatch(r"anomaray(_[a-z]+)+", measure.metric)
-        assert measure.text.endswith(".")
-        assert set(measure.labels) <= {"watch", "verb", "stage"}
-        assert (measure.kind == "counter") == measure.metric.endswith("_total")
+    for metric in Metric:
+        assert re.fullmatch(r"anomaray(_[a-z]+)+", metric.full_name)
+        assert metric.description.endswith(".")
+        assert set(metric.labels) <= {"watch", "verb", "stage"}
+        assert (metric.kind == "counter") == metric.full_name.endswith("_total")
 
 
 def test_what_is_asked_for_is_what_the_sources_say_at_that_moment() -> None:
@@ -64,9 +64,9 @@ def test_what_is_asked_for_is_what_the_sources_say_at_that_moment() -> None:
     port = free_port()
 
     def source() -> Iterator[Sample]:
-        yield Sample(Measure.FLAGS, ("flows",), flags)
+        yield Sample(Metric.FLAGS, ("flows",), flags)
 
-    with exposed([source], Places(port)):
+    with publish([source], Destinations(port)):
         assert scraped(port) == {'anomaray_flags_total{watch="flows"}': 0}
         flags = 7.0
         assert scraped(port) == {'anomaray_flags_total{watch="flows"}': 7}
@@ -78,11 +78,11 @@ def test_a_file_appears_whole_can_be_read_by_others_and_has_the_last_word(tmp_pa
     file, flags = tmp_path / "night.prom", 0.0
 
     def source() -> Iterator[Sample]:
-        yield Sample(Measure.FLAGS, ("flows",), flags)
+        yield Sample(Metric.FLAGS, ("flows",), flags)
 
     before = os.umask(0o077)
     try:
-        with exposed([source], Places(file=file)):
+        with publish([source], Destinations(file=file)):
             assert series(file.read_text()) == {'anomaray_flags_total{watch="flows"}': 0}
             flags = 7.0
     finally:
@@ -97,7 +97,7 @@ def test_a_folder_that_goes_away_does_not_end_the_run(
 ) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    with exposed([list], Places(file=folder / "night.prom")):
+    with publish([list], Destinations(file=folder / "night.prom")):
         (folder / "night.prom").unlink()
         folder.rmdir()
     assert "the metrics were not written" in capsys.readouterr().err
@@ -112,7 +112,7 @@ def test_a_file_that_cannot_be_is_refused_before_the_work(
 ) -> None:
     with (
         pytest.raises(Refusal, match=rf"--metrics-file .*{message}"),
-        exposed([list], Places(file=tmp_path / name)),
+        publish([list], Destinations(file=tmp_path / name)),
     ):
         pytest.fail("the work has begun")
 
@@ -139,55 +139,58 @@ def test_a_port_in_use_is_one_clear_error_before_the_work(
 
 
 def test_an_address_that_is_not_ours_is_refused() -> None:
-    places = Places(0, "203.0.113.9")
-    with pytest.raises(Refusal, match=r"cannot listen on 203\.0\.113\.9"), exposed([list], places):
+    destinations = Destinations(0, "203.0.113.9")
+    with (
+        pytest.raises(Refusal, match=r"cannot listen on 203\.0\.113\.9"),
+        publish([list], destinations),
+    ):
         pytest.fail("the work has begun")
 
 
 def test_counters_go_on_from_day_to_day_and_leave_out_what_was_done_before() -> None:
-    telemetry = Telemetry("flows", "nightly")
-    told: list[float] = []
+    metrics = LiveMetrics("flows", "nightly")
+    seen: list[float] = []
     for first in (0, 10):
         balance, pool, clock = Balance(EMPTY, 4), Pool(ActorPlan(3, 1, 1, 0, 1), 4), Clock()
         balance.merge(Account.of(receipt(first)))  # by a driver that was killed
-        with telemetry.scoring(balance, pool, clock):
+        with metrics.follow_scoring(balance, pool, clock):
             for number in (first + 1, first + 2):
                 balance.merge(Account.of(receipt(number)))
                 clock.actors.update({"score": 1.5, "read": 0.5})
-                told.append(value(telemetry, Measure.FLAGS))
-            assert value(telemetry, Measure.SPLITS_PLANNED) == 4
-            assert value(telemetry, Measure.SPLITS_DONE) == 3
-            assert value(telemetry, Measure.SPLITS_QUEUED) == 1
-            assert value(telemetry, Measure.ACTORS_PLANNED) == 3
-            assert 0 <= value(telemetry, Measure.ACTOR_WAIT) <= 1
-        told.append(value(telemetry, Measure.FLAGS))
-    assert told == [3, 6, 6, 9, 12, 12]
-    assert value(telemetry, Measure.READ_ROWS) == 4 * 50
-    assert value(telemetry, Measure.QUARANTINED_ROWS) == 4 * 2
-    assert value(telemetry, Measure.RETRIED_SPLITS) == 2
-    assert value(telemetry, Measure.ACTOR_SECONDS, "score") == 6.0
-    measures = {sample.measure for sample in telemetry.samples()}
-    assert not measures & {Measure.SPLITS_QUEUED, Measure.ACTORS_RUNNING}  # no day is scored now
+                seen.append(value(metrics, Metric.FLAGS))
+            assert value(metrics, Metric.SPLITS_PLANNED) == 4
+            assert value(metrics, Metric.SPLITS_DONE) == 3
+            assert value(metrics, Metric.SPLITS_QUEUED) == 1
+            assert value(metrics, Metric.ACTORS_PLANNED) == 3
+            assert 0 <= value(metrics, Metric.ACTOR_WAIT) <= 1
+        seen.append(value(metrics, Metric.FLAGS))
+    assert seen == [3, 6, 6, 9, 12, 12]
+    assert value(metrics, Metric.READ_ROWS) == 4 * 50
+    assert value(metrics, Metric.QUARANTINED_ROWS) == 4 * 2
+    assert value(metrics, Metric.RETRIED_SPLITS) == 2
+    assert value(metrics, Metric.ACTOR_SECONDS, "score") == 6.0
+    names = {sample.metric for sample in metrics.collect()}
+    assert not names & {Metric.SPLITS_QUEUED, Metric.ACTORS_RUNNING}  # no day is scored now
 
 
-def value(telemetry: Telemetry, measure: Measure, *more: str) -> float:
+def value(metrics: LiveMetrics, metric: Metric, *more: str) -> float:
     (found,) = (
         sample.value
-        for sample in telemetry.samples()
-        if sample.measure is measure and sample.labels[1:] == more
+        for sample in metrics.collect()
+        if sample.metric is metric and sample.labels[1:] == more
     )
     return found
 
 
 @pytest.mark.parametrize("failed", [False, True])
 def test_a_run_says_how_it_ended(failed: bool) -> None:
-    telemetry = Telemetry("flows", "score")
-    assert value(telemetry, Measure.RUN_ACTIVE, "score") == 1
-    assert Measure.RUN_SUCCESS not in {sample.measure for sample in telemetry.samples()}
-    telemetry.day_ended(committed=not failed)
-    telemetry.end()
-    assert value(telemetry, Measure.RUN_ACTIVE, "score") == 0
-    assert value(telemetry, Measure.RUN_SUCCESS, "score") == float(not failed)
+    metrics = LiveMetrics("flows", "score")
+    assert value(metrics, Metric.RUN_ACTIVE, "score") == 1
+    assert Metric.RUN_SUCCESS not in {sample.metric for sample in metrics.collect()}
+    metrics.end_day(committed=not failed)
+    metrics.end_run()
+    assert value(metrics, Metric.RUN_ACTIVE, "score") == 0
+    assert value(metrics, Metric.RUN_SUCCESS, "score") == float(not failed)
 
 
 def test_the_exporter_needs_neither_ray_nor_torch() -> None:
@@ -202,6 +205,6 @@ def test_a_verb_that_is_refused_leaves_its_failure_in_the_file(tmp_path: Path) -
     open_store(str(tmp_path)).put("flows/day=2026-01-05/part.parquet", b"no Parquet")
     ended = CliRunner().invoke(app, ["train", str(spec), "--metrics-file", str(file)])
     assert isinstance(ended.exception, Refusal)
-    told = series(file.read_text())
-    assert told['anomaray_run_success{verb="train",watch="flows"}'] == 0
-    assert told['anomaray_last_commit_timestamp_seconds{watch="flows"}'] == 0
+    metrics = series(file.read_text())
+    assert metrics['anomaray_run_success{verb="train",watch="flows"}'] == 0
+    assert metrics['anomaray_last_commit_timestamp_seconds{watch="flows"}'] == 0

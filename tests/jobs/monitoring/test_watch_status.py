@@ -16,10 +16,10 @@ import yaml
 
 from cluster.lake.output.table import LakeTable
 from cluster.lake.storage.opening import open_store
-from jobs.monitoring.endpoint import Places
-from jobs.monitoring.exporter import export
-from jobs.monitoring.metric_names import Measure
-from jobs.monitoring.watch_status import Standing
+from jobs.monitoring.endpoint import Destinations
+from jobs.monitoring.exporter import run_exporter
+from jobs.monitoring.metric_names import Metric
+from jobs.monitoring.watch_status import WatchStatus
 from jobs.spec.spec import Spec, load
 from models.refusal import Refusal
 from tests.conftest import free_port
@@ -63,20 +63,20 @@ def commit(spec: Spec, *days: str) -> None:
         table.commit(day, f"run of {day}", f"snapshot of {day}", [], None)
 
 
-def told(spec: Spec) -> dict[Measure, float]:
-    standing = Standing(spec)
-    standing.look()
-    assert {sample.labels for sample in standing.samples()} == {(spec.name,)}
-    return {sample.measure: sample.value for sample in standing.samples()}
+def read_status(spec: Spec) -> dict[Metric, float]:
+    status = WatchStatus(spec)
+    status.refresh()
+    assert {sample.labels for sample in status.collect()} == {(spec.name,)}
+    return {sample.metric: sample.value for sample in status.collect()}
 
 
 def test_a_watch_that_has_nothing_says_so_and_has_its_limits(tmp_path: Path) -> None:
-    assert told(load(spec_at(tmp_path))) == {
-        Measure.LAKE_READABLE: 1,
-        Measure.LAST_COMMIT: 0,
-        Measure.FLAG_RATE_LOWEST: 0,
-        Measure.FLAG_RATE_HIGHEST: 0.05,
-        Measure.QUARANTINE_LIMIT: 0.01,
+    assert read_status(load(spec_at(tmp_path))) == {
+        Metric.LAKE_READABLE: 1,
+        Metric.LAST_COMMIT: 0,
+        Metric.FLAG_RATE_LOWEST: 0,
+        Metric.FLAG_RATE_HIGHEST: 0.05,
+        Metric.QUARANTINE_LIMIT: 0.01,
     }
 
 
@@ -84,17 +84,17 @@ def test_the_newest_day_is_told_whichever_was_committed_last(tmp_path: Path) -> 
     spec = load(spec_at(tmp_path))
     before = time.time() - 1
     commit(spec, "2026-01-04", "2026-01-06", "2026-01-05")
-    found = told(spec)
-    assert found[Measure.LAST_DAY] == datetime(2026, 1, 6, tzinfo=UTC).timestamp()
-    assert before < found[Measure.LAST_COMMIT] <= time.time()
+    found = read_status(spec)
+    assert found[Metric.LAST_DAY] == datetime(2026, 1, 6, tzinfo=UTC).timestamp()
+    assert before < found[Metric.LAST_COMMIT] <= time.time()
 
 
 def test_days_that_are_no_dates_have_a_commit_and_no_newest_day(tmp_path: Path) -> None:
     spec = load(spec_at(tmp_path))
     commit(spec, "all")
-    found = told(spec)
-    assert found[Measure.LAST_COMMIT] > 0
-    assert Measure.LAST_DAY not in found
+    found = read_status(spec)
+    assert found[Metric.LAST_COMMIT] > 0
+    assert Metric.LAST_DAY not in found
 
 
 def test_the_day_that_ended_last_is_told_also_where_it_was_refused(tmp_path: Path) -> None:
@@ -103,14 +103,14 @@ def test_the_day_that_ended_last_is_told_also_where_it_was_refused(tmp_path: Pat
     put_entry(spec, "2026-01-05", status="refused", score_drift=None)
     earlier = tmp_path / "out/reports/day=2026-01-06/entry.json"
     os.utime(earlier, (time.time() - 60, time.time() - 60))
-    found = told(spec)
-    assert found[Measure.DAY_COMMITTED] == 0
-    assert found[Measure.DAY_END] == datetime(2026, 1, 6, 2, tzinfo=UTC).timestamp()
-    assert found[Measure.DAY_DURATION] == 12.5
-    assert found[Measure.FLAG_RATE] == 9 / 900
-    assert found[Measure.QUARANTINE_RATE] == 0.1
-    assert found[Measure.THRESHOLD] == 3.5
-    assert Measure.SCORE_DRIFT not in found
+    found = read_status(spec)
+    assert found[Metric.DAY_COMMITTED] == 0
+    assert found[Metric.DAY_END] == datetime(2026, 1, 6, 2, tzinfo=UTC).timestamp()
+    assert found[Metric.DAY_DURATION] == 12.5
+    assert found[Metric.FLAG_RATE] == 9 / 900
+    assert found[Metric.QUARANTINE_RATE] == 0.1
+    assert found[Metric.THRESHOLD] == 3.5
+    assert Metric.SCORE_DRIFT not in found
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"status": "committed"}', b"\xff"])
@@ -119,14 +119,14 @@ def test_records_that_cannot_be_read_are_told_instead_of_old_numbers(
 ) -> None:
     spec = load(spec_at(tmp_path))
     put_entry(spec, "2026-01-05")
-    standing = Standing(spec)
-    standing.look()
+    status = WatchStatus(spec)
+    status.refresh()
     open_store(spec.output.uri).put("reports/day=2026-01-05/entry.json", data)
-    standing.look()
-    limits = {Measure.FLAG_RATE_LOWEST, Measure.FLAG_RATE_HIGHEST, Measure.QUARANTINE_LIMIT}
-    found = {sample.measure: sample.value for sample in standing.samples()}
-    assert found.keys() - limits == {Measure.LAKE_READABLE}
-    assert found[Measure.LAKE_READABLE] == 0
+    status.refresh()
+    limits = {Metric.FLAG_RATE_LOWEST, Metric.FLAG_RATE_HIGHEST, Metric.QUARANTINE_LIMIT}
+    found = {sample.metric: sample.value for sample in status.collect()}
+    assert found.keys() - limits == {Metric.LAKE_READABLE}
+    assert found[Metric.LAKE_READABLE] == 0
     assert "no metrics of flows from the lake" in capsys.readouterr().err
 
 
@@ -166,4 +166,4 @@ def answer_with(port: int, name: str, value: float) -> Series:
 def test_two_specs_of_one_name_cannot_be_told_apart(tmp_path: Path) -> None:
     spec = load(spec_at(tmp_path))
     with pytest.raises(Refusal, match="two specs have the name flows"):
-        export([spec, spec], Places(0), 60)
+        run_exporter([spec, spec], Destinations(0), 60)

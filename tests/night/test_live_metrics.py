@@ -17,9 +17,9 @@ import yaml
 
 from cluster.lake.output.table import counter
 from cluster.lake.storage.opening import open_store
-from jobs.monitoring.endpoint import Places, exposed, told
-from jobs.monitoring.metric_names import Measure
-from jobs.monitoring.watch_status import Standing
+from jobs.monitoring.endpoint import Destinations, publish, publish_run
+from jobs.monitoring.metric_names import Metric
+from jobs.monitoring.watch_status import WatchStatus
 from jobs.score import Receipt, score
 from jobs.spec.spec import Spec, load
 from tests.conftest import free_port
@@ -61,8 +61,8 @@ def spoilt(trained: tuple[Path, Path], tmp_path: Path, ray_session: None) -> Spe
 
 
 def run(spec: Spec, port: int) -> tuple[Receipt, list[Series]]:
-    with told(spec, "score", Places(port)) as telemetry, Scraper(port) as scraper:
-        receipt = score(spec, DAY, telemetry=telemetry)
+    with publish_run(spec, "score", Destinations(port)) as metrics, Scraper(port) as scraper:
+        receipt = score(spec, DAY, metrics=metrics)
     return receipt, scraper.answers
 
 
@@ -77,44 +77,44 @@ def test_a_run_is_scraped_while_it_runs_and_agrees_with_what_it_committed(
     assert receipt.status == "committed"
     assert receipt.quarantined == 2
 
-    def of(measure: Measure, answer: Series) -> float | None:
-        return answer.get(f'{measure.metric}{{watch="{spoilt.name}"}}')
+    def of(metric: Metric, answer: Series) -> float | None:
+        return answer.get(f'{metric.full_name}{{watch="{spoilt.name}"}}')
 
     last = answers[-1]
     card = json.loads((Path(spoilt.output.uri) / f"reports/day={DAY}/run_card.json").read_text())
     agreed = {
-        Measure.READ_ROWS: receipt.rows,
-        Measure.READ_BYTES: card["books"]["bytes"],
-        Measure.SCORED_ROWS: receipt.scored,
-        Measure.FILTERED_ROWS: receipt.filtered,
-        Measure.QUARANTINED_ROWS: receipt.quarantined,
-        Measure.FLAGS: receipt.flagged,
-        Measure.RETRIED_SPLITS: card["books"]["retried"],
-        Measure.DAY_ROWS: receipt.rows,
-        Measure.DAY_FLAGS: receipt.flagged,
-        Measure.DAY_QUARANTINED: receipt.quarantined,
-        Measure.FLAG_RATE: receipt.flagged / receipt.scored,
-        Measure.QUARANTINE_RATE: receipt.quarantined / receipt.rows,
-        Measure.QUARANTINE_LIMIT: 0.5,
-        Measure.DAY_COMMITTED: 1,
-        Measure.THRESHOLD: card["threshold"]["value"],
+        Metric.READ_ROWS: receipt.rows,
+        Metric.READ_BYTES: card["books"]["bytes"],
+        Metric.SCORED_ROWS: receipt.scored,
+        Metric.FILTERED_ROWS: receipt.filtered,
+        Metric.QUARANTINED_ROWS: receipt.quarantined,
+        Metric.FLAGS: receipt.flagged,
+        Metric.RETRIED_SPLITS: card["books"]["retried"],
+        Metric.DAY_ROWS: receipt.rows,
+        Metric.DAY_FLAGS: receipt.flagged,
+        Metric.DAY_QUARANTINED: receipt.quarantined,
+        Metric.FLAG_RATE: receipt.flagged / receipt.scored,
+        Metric.QUARANTINE_RATE: receipt.quarantined / receipt.rows,
+        Metric.QUARANTINE_LIMIT: 0.5,
+        Metric.DAY_COMMITTED: 1,
+        Metric.THRESHOLD: card["threshold"]["value"],
     }
-    assert {measure: of(measure, last) for measure in agreed} == agreed
+    assert {metric: of(metric, last) for metric in agreed} == agreed
     stages = {f'stage="{stage}"' for stage in ("read", "encode", "score", "reasons")}
     assert all(any(stage in name for name in last) for stage in stages)
 
-    running = [answer for answer in answers if of(Measure.SPLITS_QUEUED, answer)]
+    running = [answer for answer in answers if of(Metric.SPLITS_QUEUED, answer)]
     assert running
-    assert all((of(Measure.READ_ROWS, answer) or 0) < receipt.rows for answer in running)
-    assert all((of(Measure.ACTORS_PLANNED, answer) or 0) >= 1 for answer in running)
-    assert all(of(Measure.LAST_COMMIT, answer) == 0 for answer in running)
-    assert time.time() - 600 < (of(Measure.LAST_COMMIT, last) or 0) <= time.time()
+    assert all((of(Metric.READ_ROWS, answer) or 0) < receipt.rows for answer in running)
+    assert all((of(Metric.ACTORS_PLANNED, answer) or 0) >= 1 for answer in running)
+    assert all(of(Metric.LAST_COMMIT, answer) == 0 for answer in running)
+    assert time.time() - 600 < (of(Metric.LAST_COMMIT, last) or 0) <= time.time()
 
     exported = {name for answer in answers for name in names(answer)}
     training = series((trained[1].parent / "training.prom").read_text())
     assert training[f'anomaray_training_epochs_done{{watch="{spoilt.name}"}}'] == 2
     exported |= names(training)
-    assert exported == {measure.metric for measure in Measure}
+    assert exported == {metric.full_name for metric in Metric}
     assert manifests.named() <= exported
 
 
@@ -122,11 +122,11 @@ def test_prometheus_scrapes_a_run_and_the_lake_and_can_answer_all_panels(
     spoilt: Spec, tmp_path: Path
 ) -> None:
     port, lake = free_port(), free_port()
-    standing = Standing(spoilt)
+    status = WatchStatus(spoilt)
     with prometheus(tmp_path, {"anomaray-runs": port, "anomaray-exporter": lake}) as ask:
         receipt, _ = run(spoilt, port)
-        standing.look()
-        with exposed([standing.samples], Places(lake)):
+        status.refresh()
+        with publish([status.collect], Destinations(lake)):
             found = until(ask, "anomaray_day_flags")
             assert [value for _, value in found] == [receipt.flagged]
         assert ask("max_over_time(anomaray_run_active[5m])")[0][1] == 1
