@@ -1,7 +1,6 @@
 """Encoded rows and their shape: what an encoder makes and a detector takes."""
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from models import canonical_json
 from models.refusal import Refusal
 
 # Rows a chunk: 4,096 of a table fit the cache of a CPU; 8,192 was about 10% slower and 65,536 lost
@@ -138,7 +138,8 @@ class Layout:
 
     def digest(self) -> bytes:
         """SHA-256 of names, kinds and sizes, 32 bytes: two layouts are the same if this is."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).digest()
+        data = canonical_json.encode(asdict(self), ascii_only=True, spaced=True)
+        return hashlib.sha256(data).digest()
 
     def check(self, batch: Batch) -> None:
         """Raise Refusal unless the batch has this layout's columns and types.

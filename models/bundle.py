@@ -17,6 +17,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from models import canonical_json
 from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
 from models.encoding.encoder import Encoder
@@ -329,9 +330,8 @@ def _sha256(data: bytes) -> str:
 
 def _canonical(document: dict[str, Any]) -> bytes:
     try:
-        text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return canonical_json.encode(document, ascii_only=True)
     except (TypeError, ValueError, RecursionError) as error:
         raise Refusal(
             f"expected JSON values in a bundle's metadata and options: {error}"
         ) from error
-    return text.encode()

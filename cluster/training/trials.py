@@ -15,8 +15,8 @@ from ray import tune
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import ASHAScheduler
 
-from cluster.lake import canonical_json
 from cluster.lake.storage.store import Store
+from models import canonical_json
 from models.batch import Batch, Layout
 from models.detectors.catalog import CATALOG
 from models.refusal import Refusal

@@ -6,7 +6,6 @@ job ever ran. Only what the role `reporter` may read is read, and no row of any 
 
 from datetime import UTC, date, datetime, time
 
-from cluster.lake import canonical_json
 from cluster.lake.output.table import commits
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
@@ -15,6 +14,7 @@ from jobs.report.document import REPORTS
 from jobs.spec.spec import Spec
 from jobs.terminal.console import say
 from jobs.terminal.printable import said
+from models import canonical_json
 
 _ENTRY = "/entry.json"
 

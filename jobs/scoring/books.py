@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator, KeysView
 from typing import Any, Self
 
-from cluster.lake import canonical_json
 from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.output.shard import Shard
 from cluster.splits.key_sample import KeySample
+from models import canonical_json
 from models.scores.histogram import ScoreHistogram
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from cluster.lake import canonical_json
 from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.input.splits import plan_tasks
 from cluster.lake.output.journal import Journal
 from jobs.scoring.books import Balance
 from jobs.scoring.segments import Compaction
+from models import canonical_json
 
 
 class Planned(NamedTuple):

@@ -1,7 +1,6 @@
 """The spec of a watch: one YAML file, checked to the last key before anything starts."""
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,6 +34,7 @@ from jobs.spec.sections import (
     Training,
 )
 from jobs.spec.source import Key, Source, SpecRefused
+from models import canonical_json
 from models.columns import FeatureColumn, Roles
 from models.suggestion import join_names, suggest
 
@@ -226,5 +226,4 @@ def _dump(model: Frozen) -> dict[str, Any]:
 
 
 def _digest(document: dict[str, Any]) -> str:
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical_json.encode(document)).hexdigest()

@@ -13,6 +13,7 @@ import numpy as np
 from datasketches import req_floats_sketch
 from numpy.typing import ArrayLike, NDArray
 
+from models import canonical_json
 from models.refusal import Refusal
 
 # Largest scores kept exactly: a contamination of 0.001 is exact up to 4 million rows, for 16 KB.
@@ -192,7 +193,7 @@ class ScoreSketch:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON of `to_document`; about 50 KB when full."""
-        return json.dumps(self.to_document(), sort_keys=True, separators=(",", ":")).encode()
+        return canonical_json.encode(self.to_document(), ascii_only=True)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from models import canonical_json
 from models.refusal import Refusal
 from models.scores.extreme_values import LEAST_EXCESSES, fit_tail
 from models.scores.sketch import ScoreSketch
@@ -313,7 +314,7 @@ def _check(name: str, value: float, below: float = float("inf")) -> None:
 
 
 def _canonical(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return canonical_json.encode(document, ascii_only=True)
 
 
 def _parse(data: bytes, limit: int, what: str, keys: set[str]) -> dict[str, Any]:

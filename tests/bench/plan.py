@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.lake import canonical_json
 from cluster.lake.input import splits as splitting
 from cluster.lake.input.snapshot import InputFile, RowGroup, Snapshot
 from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS
@@ -33,6 +32,7 @@ from cluster.splits.stream import blocks_of
 from jobs.scoring.books import Balance
 from jobs.scoring.plan import Planned, open_books
 from jobs.scoring.segments import SEGMENT, Compaction
+from models import canonical_json
 from models.scores.histogram import ScoreHistogram
 from tests.bench.measure import ROOT
 

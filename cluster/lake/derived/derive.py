@@ -23,7 +23,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.lake import canonical_json
 from cluster.lake.derived.alignment import Stream, beside
 from cluster.lake.derived.derivation import Derivation
 from cluster.lake.derived.history import HistoryTable
@@ -35,6 +34,7 @@ from cluster.lake.input.snapshot import InputFile, RejectedFile, Snapshot
 from cluster.lake.input.splits import Split
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Object, Store
+from models import canonical_json
 from models.refusal import Refusal
 
 _MARKER = "_derived.json"

@@ -8,7 +8,6 @@ there is one a file have slots, and files share what they have in common.
 import base64
 import bisect
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +21,7 @@ from cluster.lake.input import footer
 from cluster.lake.input.arrow_types import plain_schema
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Object, Store, check_key
+from models import canonical_json
 from models.refusal import Refusal
 
 ALL = "all"  # the one day of an input without partitions
@@ -89,12 +89,17 @@ class Snapshot:
         """
         if self.derivation:
             return self.derivation
-        found = hashlib.sha256(json.dumps([self.day, len(self.files)]).encode())
+        digest = hashlib.sha256()
+
+        def add(*entry: str | int) -> None:
+            digest.update(canonical_json.encode(entry, ascii_only=True, spaced=True))
+
+        add(self.day, len(self.files))
         for file in self.files:
-            found.update(json.dumps([file.key, file.size, file.version, file.rows]).encode())
+            add(file.key, file.size, file.version, file.rows)
         for bad in self.rejected:
-            found.update(json.dumps([bad.key, bad.rule]).encode())
-        return found.hexdigest()
+            add(bad.key, bad.rule)
+        return digest.hexdigest()
 
     @property
     def day_digest(self) -> str:

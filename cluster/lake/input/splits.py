@@ -5,7 +5,6 @@ done. A driver holds a million of them.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -13,6 +12,7 @@ from typing import Any
 
 from cluster.lake.input import splits
 from cluster.lake.input.snapshot import InputFile, RowGroup, Snapshot
+from models import canonical_json
 
 # A split is large enough that its fixed cost (two journal records, one shard) is small beside
 # reading it, and small enough that a killed one loses seconds of work. A row group as pyarrow
@@ -165,7 +165,8 @@ def _ranges(
 def _named(split: Split) -> Split:
     """With its id: 80 bits of a digest, so that no two splits of a run ever meet."""
     parts = [split.key, split.version, split.row_groups, split.offset, split.rows]
-    return replace(split, id=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20])
+    data = canonical_json.encode(parts, ascii_only=True, spaced=True)
+    return replace(split, id=hashlib.sha256(data).hexdigest()[:20])
 
 
 def plan_tasks(taken: Snapshot) -> tuple[Task, ...]:

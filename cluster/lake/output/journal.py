@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from cluster.lake import canonical_json
 from cluster.lake.storage.store import Missing, Store
+from models import canonical_json
 from models.refusal import Refusal
 
 # Records are small reads that wait for the network: more threads than CPUs.

@@ -5,16 +5,15 @@ never changed, so that a change of the champion is one create-once write, and it
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from cluster.lake import canonical_json
 from cluster.lake.registry import signatures
 from cluster.lake.registry.signatures import SigningKey
 from cluster.lake.storage.store import Missing, Store, check_key
+from models import canonical_json
 from models.refusal import Refusal
 
 _MANIFEST = "bundle.json"
@@ -247,8 +246,8 @@ class Registry:
             )
 
 
-def _what(entry: Entry) -> tuple[str, str, str]:
-    return entry.bundle, entry.threshold, json.dumps(entry.baselines, sort_keys=True)
+def _what(entry: Entry) -> tuple[str, str, dict[str, str]]:
+    return entry.bundle, entry.threshold, entry.baselines
 
 
 def _bundle_key(bundle: str, name: str) -> str:

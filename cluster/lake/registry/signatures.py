@@ -7,7 +7,6 @@ threshold, in one watch, at one place of its history: no earlier entry can stand
 
 import base64
 import binascii
-import json
 import os
 import stat
 from collections.abc import Iterable, Mapping
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from models import canonical_json
 from models.refusal import Refusal
 
 _SCHEME = "ed25519:"
@@ -121,4 +121,4 @@ def verify(
 
 
 def _message(statement: Mapping[str, Any]) -> bytes:
-    return _DOMAIN + json.dumps(statement, sort_keys=True, separators=(",", ":")).encode()
+    return _DOMAIN + canonical_json.encode(statement, ascii_only=True)

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cluster.lake import canonical_json
 from cluster.lake.output.journal import Journal
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
+from models import canonical_json
 from models.refusal import Refusal
 
 
@@ -90,12 +90,3 @@ def test_a_damaged_record_is_refused_by_name(store: Store) -> None:
     journal.store.put("splits/s/s1.json", b'{"rows": ')
     with pytest.raises(Refusal, match=r"run/splits/s/s1\.json: expected a JSON document"):
         list(journal.records(["s1"]))
-
-
-def test_equal_documents_are_equal_bytes() -> None:
-    assert canonical_json.encode({"b": 1, "a": "ü"}) == canonical_json.encode({"a": "ü", "b": 1})
-    assert canonical_json.encode({"b": 1, "a": "ü"}) == '{"a":"ü","b":1}'.encode()
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        canonical_json.encode({"loss": float("nan")})
-    with pytest.raises(Refusal, match="here: expected a JSON object, found a list"):
-        canonical_json.decode(b"[]", "here")

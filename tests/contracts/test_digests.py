@@ -1,0 +1,170 @@
+"""Digests that lakes already hold: each is computed anew and compared with a fixed one.
+
+A digest that changes here orphans bundles, journals and derived rows that were written before.
+"""
+
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from cluster.lake.derived.derivation import Derivation
+from cluster.lake.derived.derive import Deriver
+from cluster.lake.derived.history import History
+from cluster.lake.derived.windows import Window
+from cluster.lake.input import snapshot, splits
+from cluster.lake.input.snapshot import InputFile, RejectedFile, RowGroup, Snapshot
+from cluster.lake.registry.registry import Entry
+from cluster.lake.registry.signatures import SigningKey
+from jobs.scoring.run import Run
+from jobs.spec.spec import Spec, load
+from models.batch import CategoryInput, Layout, NumericInput, SignalInput, TokenInput
+from models.bundle import _checksum
+from models.scores.sketch import ScoreSketch
+from models.scores.threshold import Calibration, Threshold
+
+SPEC = """\
+name: flows
+input: {uri: data/flows, partition: day, filter: "proto != 'müll'"}
+columns:
+  uid:      {role: id}
+  ts:       {role: [time, timestamp]}
+  größe:    {role: numeric, log1p: true, range: [0, null]}
+  label:    {role: label}
+detector: {name: autoencoder, widths: [64, 32]}
+training: {learning_rate: 1e-3, days: 2026-01-01..2026-01-13}
+threshold: {policy: quantile, contamination: 0.01}
+output: {uri: out/flows}
+"""
+
+DAY = Snapshot(
+    uri="data/flows",
+    day="2026-01-14",
+    files=(
+        InputFile(
+            key="day=2026-01-14/größe.parquet",
+            size=1_234,
+            version="17-1234-5",
+            rows=10,
+            row_groups=(RowGroup(4, 400), RowGroup(6, 600)),
+            columns=(("größe", "double"),),
+        ),
+        InputFile("day=2026-01-14/b.parquet", 99, "etag", 3, (RowGroup(3, 30),), ()),
+    ),
+    rejected=(RejectedFile("day=2026-01-14/c.parquet", "empty_file", "c has zero bytes"),),
+    schema=pa.schema([pa.field("größe", pa.float64())]),
+)
+
+LAYOUT = Layout(
+    numeric=(NumericInput("größe", "real"), NumericInput("internal", "binary")),
+    categories=(CategoryInput("service", 40, embedding=6),),
+    signals=(SignalInput("load", "series", (3, 12), masked=True, channels=("a", "b", "c")),),
+    tokens=(TokenInput("events", 12, 10),),
+)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spec:
+    monkeypatch.chdir(tmp_path)
+    Path("flows.yaml").write_text(SPEC)
+    return load(Path("flows.yaml"))
+
+
+@pytest.fixture
+def calibration() -> Calibration:
+    scores = ScoreSketch()
+    scores.update(np.arange(20, dtype=np.float32) / 7)
+    return Calibration(scores)
+
+
+def test_a_snapshot_its_splits_and_its_tasks_keep_their_ids() -> None:
+    assert DAY.digest == "fb2fb4f39275a7f26bb7153d0392eaf77f133b7ab6f6b27482768eea9f25b89f"
+    cut = splits.cut(DAY, max_rows=4, max_bytes=10_000)
+    assert [split.id for split in cut] == [
+        "4e2a5ca5dd1f9ba39813",
+        "0b470f2800d9cf9a038d",
+        "2773f8a9b4f9cdb4950b",
+        "83d0a293924a3a3f2ab3",
+    ]
+    assert [task.id for task in splits.group(cut, rows=7, size=10_000)] == [
+        "317a85b5ece451bd7d8d",
+        "85a24a2d8636a1e8d0ba",
+    ]
+
+
+def test_derived_rows_keep_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duckdb, "__version__", "2.0.0")
+    monkeypatch.setattr(snapshot, "days", lambda uri, partition: (DAY.day,))
+    monkeypatch.setattr(snapshot, "take", lambda uri, partition, day: DAY)
+    derivation = Derivation(
+        columns=("uid", "größe"),
+        time="ts",
+        history=(History("src", ("1h", "1d"), of="größe"),),
+        window=Window("src", 8, ("größe",)),
+    )
+    with Deriver(derivation, "data/flows", "day", str(tmp_path)) as deriver:
+        assert (
+            deriver.digest(DAY.day)
+            == "c2bffdbe3ac60b669cf88dbff978865966253661feb2f30e296c7f59fcd3f829"
+        )
+
+
+def test_a_spec_and_its_run_keep_their_digests(spec: Spec) -> None:
+    # A new key of the spec changes these three: nights that are half done then begin anew.
+    assert spec.digest == "41fdb01bb1028a0ceaa130aa0166876e2bce3dc2af6fbe138107fae944ba7923"
+    assert spec.scoring_digest == "c6dc0e16c1bb43b3b634eef44d4318fd09df09389b1a8ea3c60819f7a6817f1d"
+    assert (
+        spec.training_digest == "cb136a985f87830d32463c0c9318230c37975f019ab2f6171fa18e36123363bc"
+    )
+    bundle, threshold = SimpleNamespace(digest="b" * 64), SimpleNamespace(id="c" * 16)
+    parts: list[Any] = [None, bundle, threshold, DAY, None]
+    run = Run(spec, DAY.day, *parts)
+    assert run.run_id == "e74115ebe4e69206"
+
+
+def test_a_layout_keeps_its_digest() -> None:
+    assert (
+        LAYOUT.digest().hex() == "992fa9d4b1211e95bb0b54d3b5898326def1037a710b438e9164ec280f9fe43e"
+    )
+
+
+def test_a_bundle_keeps_its_checksum() -> None:
+    document = {"format": 1, "detector": {"name": "pca", "options": {"x": 0.1}}, "größe": [1, None]}
+    assert _checksum(document) == "7ad5275878818199211638f577f1f4490432c8e8cc33c1e9208023713a14e335"
+
+
+def test_a_sketch_a_calibration_and_a_threshold_keep_their_digests(
+    calibration: Calibration,
+) -> None:
+    assert (
+        sha256(calibration.scores.to_bytes())
+        == "fdc04a004be977e9a49a1bdd0a92a19dddd13b3149f6cb3768a4802c2271b201"
+    )
+    assert calibration.digest == "22b7dcff6140ce4bc472249e86e631a5a1842fd515d3a675dc16c17d1a255997"
+    policy = {"policy": "quantile", "contamination": 0.01, "note": "größe"}
+    threshold = Threshold(2.5, policy, "b" * 16, "2026-01-14T03:00:00+00:00", calibration.digest)
+    assert threshold.id == "a78c862c96f3f827"
+    assert (
+        sha256(threshold.to_json())
+        == "865d1b6b050459c9003853a7edd1db4819b62c7df92b46e6ac3ef9bd3d84d590"
+    )
+
+
+def test_an_entry_of_the_registry_keeps_its_signature() -> None:
+    key = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
+    entry = Entry(7, "b" * 16, "c" * 16, "größer", "2026-01-14", {"pca": "d"}, {"b": "e"}, "f")
+    signature = key.sign(entry.statement("flows"))
+    assert signature["key"] == "ed25519:A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="
+    assert signature["value"] == (
+        "FJCEWJAxhbNzqQIcaL+PMPwbOvVwmrcJhjQ8jWqYiwNLsmg5TsfFvjzz0rxK3uGVA3TBj4C/xEJ2A0TYJbK3BQ=="
+    )
