@@ -1,27 +1,27 @@
 """The verbs from a lake to a champion: look, check, plan, train, tune."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from jobs.cli.options import (
-    LOOPBACK,
     Address,
     Days,
     Json,
-    MetricsFile,
-    MetricsHost,
-    MetricsPort,
     SignWith,
     SpecPath,
     day_range,
     print_document,
-    telemetry_of,
+    publishes_metrics,
 )
 from jobs.terminal.console import err, out
 from jobs.terminal.printable import said
 from models.refusal import Refusal
+
+if TYPE_CHECKING:
+    from jobs.monitoring.live import LiveMetrics
+    from jobs.spec.spec import Spec
 
 verbs = typer.Typer()
 
@@ -79,8 +79,10 @@ def plan(
 
 
 @verbs.command()
+@publishes_metrics
 def train(
-    spec: SpecPath,
+    watch: "Spec",
+    metrics: "LiveMetrics",
     workers: Annotated[Optional[int], typer.Option(min=1, help="DDP workers.")] = None,  # noqa: UP045
     days: Days = None,
     promote: Annotated[bool, typer.Option(help="Make the bundle the champion.")] = True,
@@ -89,9 +91,6 @@ def train(
         typer.Option("--from", help="Go on from a bundle's weights: its id, or champion."),
     ] = None,
     sign_with: SignWith = None,
-    metrics_port: MetricsPort = None,
-    metrics_host: MetricsHost = LOOPBACK,
-    metrics_file: MetricsFile = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
@@ -99,20 +98,17 @@ def train(
     from dataclasses import asdict
 
     from jobs import train as job
-    from jobs.spec.spec import load
 
-    watch = load(spec)
-    with telemetry_of(watch, "train", metrics_port, metrics_host, metrics_file) as metrics:
-        made = job.train(
-            watch,
-            days=day_range(days),
-            workers=workers,
-            address=address,
-            promote=promote,
-            start=start,
-            sign_with=sign_with,
-            metrics=metrics,
-        )
+    made = job.train(
+        watch,
+        days=day_range(days),
+        workers=workers,
+        address=address,
+        promote=promote,
+        start=start,
+        sign_with=sign_with,
+        metrics=metrics,
+    )
     if as_json:
         print_document(asdict(made))
         return
@@ -120,7 +116,7 @@ def train(
     out.print(
         f"bundle {made.bundle} from {made.rows:,} rows in {made.seconds:.0f} s: best epoch "
         f"{made.best_epoch} of {made.epochs}{loss}, {made.rows_per_second:,.0f} rows/s; "
-        + ("champion" if made.promoted else f"not promoted (promote {spec} {made.bundle})"),
+        + ("champion" if made.promoted else f"not promoted (promote {watch.path} {made.bundle})"),
         highlight=False,
     )
 

@@ -1,65 +1,60 @@
 """The verbs of a night: score, measure, read, and all that is due."""
 
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from jobs.cli.options import (
-    LOOPBACK,
     Address,
     Days,
     Json,
-    MetricsFile,
-    MetricsHost,
-    MetricsPort,
     SignWith,
     SingleWriter,
     SpecPath,
     day_range,
     print_document,
     print_json,
-    telemetry_of,
+    publishes_metrics,
 )
 from jobs.terminal.console import err, out
 from jobs.terminal.printable import said
+
+if TYPE_CHECKING:
+    from jobs.monitoring.live import LiveMetrics
+    from jobs.spec.spec import Spec
 
 verbs = typer.Typer()
 
 
 @verbs.command()
+@publishes_metrics
 def score(
-    spec: SpecPath,
+    watch: "Spec",
+    metrics: "LiveMetrics",
     day: Annotated[str, typer.Option(help="Partition value; `all` without partitions.")],
     single_writer: SingleWriter = False,
     profile: Annotated[bool, typer.Option("--profile", help="Say where the time went.")] = False,
-    metrics_port: MetricsPort = None,
-    metrics_host: MetricsHost = LOOPBACK,
-    metrics_file: MetricsFile = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Score a day and commit its flags. Exits with 0 only when they are committed."""
-    from jobs.spec.spec import load
-
-    watch = load(spec)
     from cluster.runtime import session
     from jobs.report.profile import Clock
 
     clock = Clock()
-    with telemetry_of(watch, "score", metrics_port, metrics_host, metrics_file) as metrics:
-        with clock("start"):
-            session.start(address, beside="jobs.score")
-        from jobs import score as job
+    with clock("start"):
+        session.start(address, beside="jobs.score")
+    from jobs import score as job
 
-        receipt = job.score(
-            watch,
-            day,
-            address=address,
-            single_writer=single_writer,
-            clock=clock,
-            show_profile=profile,
-            metrics=metrics,
-        )
+    receipt = job.score(
+        watch,
+        day,
+        address=address,
+        single_writer=single_writer,
+        clock=clock,
+        show_profile=profile,
+        metrics=metrics,
+    )
     if as_json:
         print_document(receipt.to_document())
     else:
@@ -157,56 +152,48 @@ def flags(
 
 
 @verbs.command()
+@publishes_metrics
 def nightly(
-    spec: SpecPath,
+    watch: "Spec",
+    metrics: "LiveMetrics",
     single_writer: SingleWriter = False,
     sign_with: SignWith = None,
-    metrics_port: MetricsPort = None,
-    metrics_host: MetricsHost = LOOPBACK,
-    metrics_file: MetricsFile = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
     """What a scheduler calls: trains when due, scores every complete day not yet committed."""
     from jobs import nightly as job
-    from jobs.spec.spec import load
 
-    watch = load(spec)
-    with telemetry_of(watch, "nightly", metrics_port, metrics_host, metrics_file) as metrics:
-        night = job.nightly(
-            watch,
-            address=address,
-            single_writer=single_writer,
-            sign_with=sign_with,
-            metrics=metrics,
-        )
+    night = job.nightly(
+        watch,
+        address=address,
+        single_writer=single_writer,
+        sign_with=sign_with,
+        metrics=metrics,
+    )
     _end_night(night, as_json)
 
 
 @verbs.command()
+@publishes_metrics
 def backfill(
-    spec: SpecPath,
+    watch: "Spec",
+    metrics: "LiveMetrics",
     days: Annotated[str, typer.Option(help="FIRST..LAST, both included, or one day.")],
     single_writer: SingleWriter = False,
-    metrics_port: MetricsPort = None,
-    metrics_host: MetricsHost = LOOPBACK,
-    metrics_file: MetricsFile = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Score the days of a range that are not committed."""
     from jobs import nightly as job
-    from jobs.spec.spec import load
 
-    watch = load(spec)
-    with telemetry_of(watch, "backfill", metrics_port, metrics_host, metrics_file) as metrics:
-        night = job.backfill(
-            watch,
-            day_range(days),
-            address=address,
-            single_writer=single_writer,
-            metrics=metrics,
-        )
+    night = job.backfill(
+        watch,
+        day_range(days),
+        address=address,
+        single_writer=single_writer,
+        metrics=metrics,
+    )
     _end_night(night, as_json)
 
 

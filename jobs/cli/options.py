@@ -1,18 +1,16 @@
 """What the verbs of the command line have in common: their options, and how they give results."""
 
 import json
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from functools import update_wrapper
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from jobs.terminal.console import out
 from models.refusal import Refusal
-
-if TYPE_CHECKING:
-    from jobs.monitoring.live import LiveMetrics
-    from jobs.spec.spec import Spec
 
 LOOPBACK = "127.0.0.1"
 
@@ -57,17 +55,43 @@ def day_range(days: str | None) -> Any:
         raise Refusal(f"--days: {error}, such as 2026-01-01..2026-01-13") from None
 
 
-def telemetry_of(
-    spec: "Spec", verb: str, port: int | None, host: str, file: Path | None
-) -> AbstractContextManager["LiveMetrics"]:
-    """The metrics of a verb, exposed where the command line says; there, before any work."""
-    if port is None and file is None:
+def publishes_metrics(verb: Callable[..., None]) -> Callable[..., None]:
+    """Turn `verb(watch, metrics, …)` into a command that takes a spec and the metrics options.
+
+    `watch` is the loaded spec and `metrics` the run's `LiveMetrics`, which are published while the
+    verb runs where the options say.
+    """
+
+    def command(
+        spec: SpecPath,
+        metrics_port: MetricsPort = None,
+        metrics_host: MetricsHost = LOOPBACK,
+        metrics_file: MetricsFile = None,
+        **options: Any,
+    ) -> None:
         from jobs.monitoring.live import LiveMetrics
+        from jobs.spec.spec import load
 
-        return nullcontext(LiveMetrics(spec.name, verb))
-    from jobs.monitoring.endpoint import Destinations, publish_run
+        watch, name = load(spec), verb.__name__
+        if metrics_port is None and metrics_file is None:
+            return verb(watch, LiveMetrics(watch.name, name), **options)
+        # Not imported before: it takes a second, in which Ray could start.
+        from jobs.monitoring.endpoint import Destinations, publish_run
 
-    return publish_run(spec, verb, Destinations(port, host, file))
+        destinations = Destinations(metrics_port, metrics_host, metrics_file)
+        with publish_run(watch, name, destinations) as metrics:
+            verb(watch, metrics, **options)
+
+    spec, *metrics_options, _ = signature(command).parameters.values()
+    _, _, *options = signature(verb).parameters.values()
+    parameters = [
+        parameter.replace(kind=Parameter.KEYWORD_ONLY)
+        for parameter in (spec, *options, *metrics_options)
+    ]
+    update_wrapper(command, verb)
+    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
 
 
 def print_document(document: Any) -> None:

@@ -166,6 +166,11 @@ class Spec(Frozen):
         made._source = self._source
         return made
 
+    @property
+    def path(self) -> str:
+        """The file that the spec was read from."""
+        return self._source.path
+
     def where(self, *key: str | int) -> str:
         """`file:line` of a key, for messages."""
         return self._source.where(*key)
