@@ -12,8 +12,7 @@ from typing import Annotated, Literal, Optional, TextIO
 import typer
 
 from jobs.cli import learning, nights, upkeep
-from jobs.terminal.console import configure_logs, err, keep_stdout
-from jobs.terminal.printable import said
+from jobs.terminal.console import configure_logs, err, keep_stdout, warn
 from models.refusal import Refusal
 
 app = typer.Typer(
@@ -86,20 +85,16 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except Refusal as error:
-        err.print(f"[bold red]refused[/] {said(str(error))}", highlight=False, soft_wrap=True)
+        warn("refused", error, "bold red")
         sys.exit(2)
     except OSError as error:
         if os.environ.get(_TRACE):
             raise
-        err.print(
-            f"[bold red]failed[/] {said(_cause(error))}. What is done is kept: the same command "
-            f"goes on where this one was ({_TRACE}=1 shows the trace)",
-            highlight=False,
-            soft_wrap=True,
-        )
+        trace = f"{_TRACE}=1 shows the trace"
+        warn("failed", f"{_cause(error)}. Run the same command to resume ({trace}).", "bold red")
         sys.exit(75)
     except KeyboardInterrupt:
-        err.print("stopped; the same command goes on where this one was", highlight=False)
+        err.print("Interrupted. Run the same command to resume.")
         sys.exit(130)
 
 

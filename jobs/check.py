@@ -77,7 +77,7 @@ def run(path: Path | str) -> Report:
     if apart:
         report += _look(spec, spec.training_uri, ("training", "uri"), training=True)
     # Warnings: the URL and the list of hosts are in the environment of the night, not of this.
-    return report + Report(warnings=(*alerts.problems(spec), *_of_sensitive(spec)))
+    return report + Report(warnings=(*alerts.find_problems(spec), *_of_sensitive(spec)))
 
 
 def _of_sensitive(spec: Spec) -> Iterator[str]:

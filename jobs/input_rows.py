@@ -9,8 +9,7 @@ from cluster.lake.input import snapshot
 from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.storage.opening import open_store
 from jobs.spec.spec import Spec
-from jobs.terminal.console import say, step
-from jobs.terminal.printable import said
+from jobs.terminal.console import step, warn
 
 DERIVED = "_derived"
 
@@ -63,7 +62,7 @@ def _say_what_is_left_out(deriver: Deriver, days: Sequence[str]) -> None:
     """Bad files of earlier days: each stopped its own night, and does not stop this one."""
     earlier = dict.fromkeys(one for day in days for one in deriver.earlier(day))
     for file in (file for day in earlier for file in deriver.source(day).rejected):
-        say(f"[yellow]not looked back on[/]: {said(file.message)}")
+        warn("not looked back on", file.message)
 
 
 def _named(days: Sequence[str]) -> str:

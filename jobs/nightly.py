@@ -17,8 +17,7 @@ from jobs.champion import Champion, load_champion
 from jobs.monitoring.live import LiveMetrics
 from jobs.score import Receipt, score
 from jobs.spec.spec import DayRange, Spec
-from jobs.terminal.console import say
-from jobs.terminal.printable import said
+from jobs.terminal.console import say, warn
 from jobs.train import train
 from models.bundle import open_bundle
 from models.refusal import Refusal
@@ -113,11 +112,11 @@ def _train(
     try:
         night.trained = train(spec, sign_with=sign_with, metrics=metrics).bundle
     except Refusal as error:
-        alerts.tell(spec, "failed", f"the training failed: {error}", job="train")
+        alerts.send(spec, "failed", f"the training failed: {error}", job="train")
         if champion is None:
             raise
         night.failed[TRAINING] = str(error)
-        say(f"[red]the training failed[/], the champion stays: {said(str(error))}")
+        warn("the training failed and the champion stays", error, "red")
 
 
 def _score_all(
@@ -128,20 +127,20 @@ def _score_all(
         try:
             receipt = score(spec, day, single_writer=single_writer, metrics=metrics)
         except Refusal as error:
-            say(f"[red]{day} was not scored[/]: {said(str(error))}")
+            warn(f"{day} was not scored", error, "red")
             night.failed[day] = str(error)
-            alerts.tell(spec, "failed", f"{day} was not scored: {error}", job="score", day=day)
+            alerts.send(spec, "failed", f"{day} was not scored: {error}", job="score", day=day)
             continue
         night.receipts.append(receipt)
         if receipt.status != "committed":
             night.failed[day] = "; ".join(receipt.failed_gates)
-            say(f"[red]{day} is not committed[/]: {said(night.failed[day])}")
+            warn(f"{day} is not committed", night.failed[day], "red")
             text = f"{day} is not committed: {night.failed[day]}"
-            alerts.tell(spec, "refused", text, job="score", **receipt.to_document())
+            alerts.send(spec, "refused", text, job="score", **receipt.to_document())
         else:
             text = f"{day}: {receipt.flagged:,} flags of {receipt.scored:,} scored rows, committed"
             say(text)
-            alerts.tell(spec, "committed", text, job="score", **receipt.to_document())
+            alerts.send(spec, "committed", text, job="score", **receipt.to_document())
 
 
 def _training_due(spec: Spec, champion: Champion | None) -> str | None:

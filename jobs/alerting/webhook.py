@@ -1,9 +1,9 @@
-"""One HTTPS POST to a host that the operator allows, and to nothing else.
+"""One HTTPS POST, only to a host that the operator allows.
 
-A spec names a webhook; who may write a spec may not thereby reach what the driver can reach: the
-cloud's metadata service, a database behind the firewall. So the host has to be on the operator's
-list, its name is resolved once, every address is looked at, the connection goes to the very address
-that was looked at, and no redirect is followed.
+Whoever writes a spec names a webhook, but must not reach other services of the driver's network:
+the cloud's metadata service, a database behind the firewall. Therefore the host must be on the
+operator's list. Its name is resolved once and every address is checked; the connection goes to a
+checked address, and redirects are not followed.
 """
 
 import ipaddress
@@ -21,7 +21,7 @@ from models.refusal import Refusal
 
 ALLOWED = "ANOMARAY_WEBHOOK_HOSTS"
 _TIMEOUT = urllib3.Timeout(connect=5.0, read=10.0)
-# Busy or broken for a moment: tried again after 0.5, 1 and 2 s.
+# A busy server is tried again after 0.5, 1 and 2 s.
 _RETRIES = urllib3.Retry(
     total=3,
     redirect=0,
@@ -30,18 +30,18 @@ _RETRIES = urllib3.Retry(
     allowed_methods=("POST",),
     raise_on_status=False,
     raise_on_redirect=False,
-    respect_retry_after_header=False,  # the other side does not decide how long a night lasts
+    respect_retry_after_header=False,  # the server must not prolong the night
 )
 _METADATA_V6 = ipaddress.ip_address("fd00:ec2::254")
 
 
 class Undelivered(Exception):
-    """A message that did not arrive; the text names the host, never the URL, which is a secret."""
+    """A message did not arrive. The text names the host, never the URL, which is a secret."""
 
 
 @dataclass(frozen=True)
 class Webhook:
-    """A URL that may be called: made by `allowed`."""
+    """An allowed URL; made by `parse_webhook`."""
 
     host: str
     port: int
@@ -57,11 +57,11 @@ class Webhook:
                     "POST",
                     self.target,
                     body=json.dumps(document).encode(),
-                    headers={"Content-Type": "application/json", "Host": self._named()},
+                    headers={"Content-Type": "application/json", "Host": self._authority()},
                     redirect=False,
                     retries=_RETRIES,
                     timeout=_TIMEOUT,
-                    preload_content=False,  # what it answers is of no interest, at any length
+                    preload_content=False,  # the answer may be long and is not read
                 )
                 answer.close()
         except urllib3.exceptions.HTTPError as error:
@@ -72,7 +72,7 @@ class Webhook:
             raise Undelivered(f"{self.host} answered {answer.status}")
 
     def _pool(self, address: str) -> urllib3.HTTPConnectionPool:
-        """Connections to the address, held to the certificate of the name."""
+        """Connections to the address that verify the certificate of the host name."""
         if not self.secure:
             return urllib3.HTTPConnectionPool(address, self.port)
         return urllib3.HTTPSConnectionPool(
@@ -83,11 +83,11 @@ class Webhook:
             cert_reqs="CERT_REQUIRED",
         )
 
-    def _named(self) -> str:
+    def _authority(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def _address(self) -> str:
-        """The first address of the host, where all of them may be called."""
+        """The first address of the host. Raises `Refusal` if any of its addresses is forbidden."""
         try:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except OSError as error:
@@ -95,39 +95,37 @@ class Webhook:
         addresses = [str(entry[4][0]) for entry in found]
         for address in addresses:
             if reason := _forbidden(address, self.host):
-                raise Refusal(f"{self.host} is at {address}, {reason}: no webhook is sent there")
+                raise Refusal(f"{self.host} is at {address}, {reason}: webhooks are not sent there")
         return addresses[0]
 
 
-def allowed(url: str, hosts: Sequence[str] | None = None) -> Webhook:
-    """The webhook at the URL; raises `Refusal` where its host is not in `hosts`.
+def parse_webhook(url: str, hosts: Sequence[str] | None = None) -> Webhook:
+    """The webhook at a URL. Raises `Refusal` if its host is not in `hosts`.
 
-    `hosts`: names, `*.domain` for those below a domain, each with `:port` where it is not 443; by
-    default those of ANOMARAY_WEBHOOK_HOSTS, separated by commas. Plain http is for an address of
-    this machine alone, which has to be listed as it is written.
+    `hosts` has names, or `*.domain` for all hosts below a domain, each with `:port` unless the port
+    is 443. The default is the list of ANOMARAY_WEBHOOK_HOSTS, separated by commas. Plain http is
+    allowed only to a loopback address that is in the list.
     """
-    listed = _listed() if hosts is None else tuple(hosts)
+    listed = _allowed_hosts() if hosts is None else tuple(hosts)
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip("."), parts.port
     except ValueError:
         host, port, parts = "", None, urlsplit("")
     if parts.scheme not in ("https", "http") or not host or "@" in parts.netloc:
-        raise Refusal("expected https://host/path, without user and password, as a webhook")
+        raise Refusal("expected a webhook such as https://host/path, without user and password")
     secure = parts.scheme == "https"
     if not secure and not _is_loopback(host):
         raise Refusal(f"the webhook at {host}: expected https://, found http://")
     port = port or (443 if secure else 80)
     if not any(_matches(host, port, entry.strip().lower()) for entry in listed):
         there = ", ".join(listed) or "none"
-        raise Refusal(
-            f"the webhook's host {host}:{port} is not among those that {ALLOWED} allows ({there})"
-        )
+        raise Refusal(f"the webhook's host {host}:{port} is not in the list of {ALLOWED}: {there}")
     target = parts.path or "/"
     return Webhook(host, port, f"{target}?{parts.query}" if parts.query else target, secure)
 
 
-def _listed() -> tuple[str, ...]:
+def _allowed_hosts() -> tuple[str, ...]:
     return tuple(entry for entry in os.environ.get(ALLOWED, "").split(",") if entry.strip())
 
 
@@ -147,14 +145,14 @@ def _is_loopback(host: str) -> bool:
 
 
 def _forbidden(address: str, host: str) -> str | None:
-    """Why nothing is sent to this address; private networks are the operator's own choice."""
+    """Why the address is forbidden; None if it is allowed, as are addresses of private networks."""
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
         found = found.ipv4_mapped
     if found.is_link_local or found == _METADATA_V6:
-        return "which is link-local, where clouds keep their secrets"
+        return "a link-local address, where clouds keep their secrets"
     if found.is_loopback and not _is_loopback(host):
         return "which is this machine"
     if found.is_multicast or found.is_unspecified or found.is_reserved:
-        return "which is no host's address"
+        return "which is not the address of a host"
     return None

@@ -15,8 +15,8 @@ from jobs.cli.options import (
     print_document,
     publishes_metrics,
 )
-from jobs.terminal.console import err, out
-from jobs.terminal.printable import said
+from jobs.terminal.console import err, out, warn
+from jobs.terminal.printable import escape_message
 from models.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def check(spec: SpecPath, as_json: Json = False) -> None:
         print_document({"errors": report.errors, "warnings": report.warnings, "seen": report.seen})
     else:
         for line in report.seen:
-            out.print(said(line), highlight=False)
+            out.print(escape_message(line), highlight=False)
         for line in report.warnings:
-            err.print(f"[yellow]warning[/] {said(line)}", highlight=False)
+            warn("warning", line)
     report.refuse()
     if not as_json:
         out.print(f"{spec}: fits the data", highlight=False)
@@ -75,7 +75,7 @@ def plan(
         return
     out.print(job.render_table(document))
     for rejected in document["rejected"]:
-        err.print(f"[yellow]to the quarantine[/] {said(rejected['message'])}", highlight=False)
+        warn("quarantined", rejected["message"])
 
 
 @verbs.command()

@@ -16,8 +16,7 @@ from jobs.cli.options import (
     print_json,
     publishes_metrics,
 )
-from jobs.terminal.console import err, out
-from jobs.terminal.printable import said
+from jobs.terminal.console import out, warn
 
 if TYPE_CHECKING:
     from jobs.monitoring.live import LiveMetrics
@@ -65,7 +64,7 @@ def score(
 
 def _say_receipt(receipt: Any) -> None:
     for warning in receipt.warnings:
-        err.print(f"[yellow]warning[/] {said(warning)}", highlight=False)
+        warn("warning", warning)
     if receipt.already:
         out.print(f"{receipt.day} was committed before by this very run: nothing to do")
         return
@@ -76,9 +75,9 @@ def _say_receipt(receipt: Any) -> None:
     )
     out.print(line, highlight=False)
     for gate in receipt.failed_gates:
-        err.print(f"[red]gate[/] {said(gate)}", highlight=False)
+        warn("gate", gate, "red")
     if receipt.status != "committed":
-        err.print("[red]not committed[/]: the table is as it was before", highlight=False)
+        warn("not committed", "the table of flags is unchanged", "red")
     out.print(f"run card: {receipt.card}", highlight=False, soft_wrap=True)
 
 

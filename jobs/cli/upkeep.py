@@ -7,7 +7,7 @@ import typer
 
 from jobs.cli.options import LOOPBACK, Json, MetricsHost, SignWith, SpecPath, print_document
 from jobs.terminal.console import err, out
-from jobs.terminal.printable import said
+from jobs.terminal.printable import escape_message
 
 verbs = typer.Typer()
 
@@ -76,7 +76,7 @@ def keys(
     from cluster.lake.registry.signatures import make_key
 
     out.print(make_key(path).public, highlight=False, soft_wrap=True)
-    err.print(f"wrote {said(str(path))}, which only you can read", highlight=False)
+    err.print(f"wrote {escape_message(str(path))}, which only you can read", highlight=False)
 
 
 @verbs.command()
@@ -91,7 +91,7 @@ def vacuum(
 
     removed = job.vacuum(load(spec), hours, dry_run)
     for key in removed:
-        out.print(said(key), highlight=False)
+        out.print(escape_message(key), highlight=False)
     verb = "would be removed (pass --no-dry-run)" if dry_run else "were removed"
     err.print(f"{len(removed):,} files {verb}", highlight=False)
 

@@ -16,8 +16,7 @@ from jobs.monitoring.live import LiveMetrics
 from jobs.monitoring.metric_names import Metric, Sample
 from jobs.monitoring.watch_status import WatchStatus
 from jobs.spec.spec import Spec
-from jobs.terminal.console import say
-from jobs.terminal.printable import said
+from jobs.terminal.console import say, warn
 from models.refusal import Refusal
 
 # node_exporter is scraped every 15 s at most.
@@ -145,7 +144,7 @@ def _write_or_say(registry: CollectorRegistry, path: Path) -> None:
     try:
         _write(registry, path)
     except OSError as error:
-        say(f"[yellow]the metrics were not written[/]: {said(str(error))}")
+        warn("the metrics were not written", error)
 
 
 def _write(registry: CollectorRegistry, path: Path) -> None:

@@ -12,8 +12,7 @@ from cluster.lake.storage.store import Store
 from jobs.monitoring.metric_names import Metric, Sample
 from jobs.report.document import REPORTS
 from jobs.spec.spec import Spec
-from jobs.terminal.console import say
-from jobs.terminal.printable import said
+from jobs.terminal.console import warn
 from models import canonical_json
 
 _ENTRY = "/entry.json"
@@ -32,7 +31,7 @@ class WatchStatus:
         try:
             self._found = {**_committed(output), **_last_day(output), Metric.LAKE_READABLE: 1}
         except Exception as error:  # whatever it is: a run goes on, and an exporter answers
-            say(f"[yellow]no metrics of {self.spec.name} from the lake[/]: {said(str(error))}")
+            warn(f"no metrics of {self.spec.name} from the lake", error)
             self._found = {Metric.LAKE_READABLE: 0}
 
     def collect(self) -> list[Sample]:

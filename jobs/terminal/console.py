@@ -24,6 +24,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from jobs.terminal.printable import escape_message
+
 Fact = int | float | str
 Live = Callable[[], Mapping[str, Fact]]
 
@@ -244,3 +246,9 @@ def step(name: str, total: int, live: Live | None = None) -> Iterator[Step]:
 def say(text: RenderableType) -> None:
     """A line, or a table, for people, on stderr: stdout is for results."""
     err.print(text, highlight=False)
+
+
+def warn(label: str, message: object, colour: str = "yellow") -> None:
+    """`label: message` on stderr. Both may quote untrusted names."""
+    text = f"[{colour}]{escape_message(label)}[/]: {escape_message(str(message))}"
+    err.print(text, highlight=False, soft_wrap=True)

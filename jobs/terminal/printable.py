@@ -45,8 +45,8 @@ def _escaped(character: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def said(text: str) -> str:
-    """Lines of ours that may quote a name out of the lake, for `rich` to print as they are."""
+def escape_message(text: str) -> str:
+    """A message that may quote untrusted names, made safe for `rich` to print."""
     return escape("\n".join(printable(line, _LINE) for line in text.split("\n")))
 
 

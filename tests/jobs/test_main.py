@@ -40,7 +40,7 @@ def test_a_store_that_does_not_answer_is_one_message_and_a_temporary_failure(
     assert (ended.returncode, ended.stdout) == (75, "")
     assert "s3://nobody" in ended.stderr
     assert "Could not connect to the endpoint URL" in ended.stderr
-    assert "the same command goes on where this one was" in ended.stderr
+    assert "Run the same command to resume" in ended.stderr
     assert "Traceback" not in ended.stderr
     traced = run("plan", str(spec), "--day", "2026-01-05", ANOMARAY_TRACE="1", **environment)
     assert (traced.returncode, "Traceback" in traced.stderr) == (1, True)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from jobs.alerting import alerts
-from jobs.alerting.webhook import ALLOWED, Undelivered, allowed
+from jobs.alerting.webhook import ALLOWED, Undelivered, parse_webhook
 from jobs.spec.spec import Spec, SpecRefused, load
 from models.refusal import Refusal
 from tests.receiver import Receiver, receiving
@@ -49,15 +49,15 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spec:
     return load(path)
 
 
-def test_the_events_that_were_asked_for_arrive(
+def test_subscribed_events_arrive(
     spec: Spec, receiver: Callable[..., Receiver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat = receiver()
     monkeypatch.setenv("CARDS_WEBHOOK", f"http://{chat.host}/services/token?x=1")
     monkeypatch.setenv(ALLOWED, f"hooks.example.com, {chat.host}")
     hostile = "2026-01-01: <!channel>\r\n\x1b[31m\u202egnp.exe & more"
-    alerts.tell(spec, "refused", hostile, day="2026-01-01", flagged=7)
-    alerts.tell(spec, "failed", "nobody asked for this one")
+    alerts.send(spec, "refused", hostile, day="2026-01-01", flagged=7)
+    alerts.send(spec, "failed", "nobody asked for this one")
     assert chat.requests == [
         (
             "/services/token?x=1",
@@ -72,18 +72,18 @@ def test_the_events_that_were_asked_for_arrive(
     ]
 
 
-def test_a_busy_receiver_is_asked_again_and_a_redirect_is_not_followed(
+def test_a_busy_receiver_is_retried_and_a_redirect_is_not_followed(
     receiver: Callable[..., Receiver],
 ) -> None:
     busy, other = receiver(), receiver()
     hosts = [busy.host, other.host]
     busy.answers = [(503, {"Retry-After": "86400"})]
-    allowed(f"http://{busy.host}/hook", hosts).post({})
+    parse_webhook(f"http://{busy.host}/hook", hosts).post({})
     assert len(busy.requests) == 2
     for code in (301, 302, 303, 307, 308):
         busy.answers = [(code, {"Location": f"http://{other.host}/secret"})]
         with pytest.raises(Undelivered, match=f"answered {code}: redirects are not followed"):
-            allowed(f"http://{busy.host}/hook", hosts).post({})
+            parse_webhook(f"http://{busy.host}/hook", hosts).post({})
     assert other.requests == []
 
 
@@ -116,7 +116,7 @@ def test_a_certificate_that_nobody_vouches_for_is_not_spoken_to(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     chat = receiver(context)
-    hook = allowed(f"https://{chat.host}/hook", [chat.host])
+    hook = parse_webhook(f"https://{chat.host}/hook", [chat.host])
     with pytest.raises(Undelivered):
         hook.post({"event": "failed"})
     assert chat.requests == []
@@ -140,12 +140,12 @@ def test_a_certificate_that_nobody_vouches_for_is_not_spoken_to(
         "2130706433",  # 127.0.0.1
     ],
 )
-def test_no_name_of_a_forbidden_address_is_called_even_where_it_is_listed(host: str) -> None:
-    with pytest.raises(Refusal, match="no webhook is sent there"):
-        allowed(f"https://{host}/latest/meta-data", [host]).post({})
+def test_a_forbidden_address_is_never_called_even_if_it_is_listed(host: str) -> None:
+    with pytest.raises(Refusal, match="webhooks are not sent there"):
+        parse_webhook(f"https://{host}/latest/meta-data", [host]).post({})
 
 
-def test_a_name_is_resolved_once_and_the_address_that_was_looked_at_is_called(
+def test_a_name_is_resolved_once_and_the_checked_address_is_called(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A DNS server that answers a harmless address first, and the metadata service's next."""
@@ -165,7 +165,7 @@ def test_a_name_is_resolved_once_and_the_address_that_was_looked_at_is_called(
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     monkeypatch.setattr(socket.socket, "connect", connect)
     with pytest.raises(Undelivered, match=r"^rebinding\.example: "):
-        allowed("https://rebinding.example/", ["rebinding.example"]).post({})
+        parse_webhook("https://rebinding.example/", ["rebinding.example"]).post({})
     assert asked.count("rebinding.example") == 1
     assert set(connected) == {"192.0.2.1"}
 
@@ -173,58 +173,61 @@ def test_a_name_is_resolved_once_and_the_address_that_was_looked_at_is_called(
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("https://evil.example/x", "is not among those that ANOMARAY_WEBHOOK_HOSTS allows"),
-        ("https://hooks.example.com.evil.example/x", "is not among those"),
-        ("https://hooks.example.com:8443/x", "hooks.example.com:8443 is not among those"),
-        ("https://notteams.example/x", "is not among those"),
+        ("https://evil.example/x", "is not in the list of ANOMARAY_WEBHOOK_HOSTS"),
+        ("https://hooks.example.com.evil.example/x", "is not in the list"),
+        ("https://hooks.example.com:8443/x", "hooks.example.com:8443 is not in the list"),
+        ("https://notteams.example/x", "is not in the list"),
         ("https://hooks.example.com@evil.example/", "without user and password"),
         ("http://hooks.example.com/x", "expected https://, found http://"),
-        ("file:///etc/passwd", "expected https://host/path"),
-        ("gopher://hooks.example.com/", "expected https://host/path"),
-        ("https://[::1/", "expected https://host/path"),
-        ("hooks.example.com/x", "expected https://host/path"),
+        ("file:///etc/passwd", "such as https://host/path"),
+        ("gopher://hooks.example.com/", "such as https://host/path"),
+        ("https://[::1/", "such as https://host/path"),
+        ("hooks.example.com/x", "such as https://host/path"),
     ],
 )
-def test_what_is_not_listed_is_refused_before_a_name_is_asked_for(url: str, message: str) -> None:
+def test_a_host_that_is_not_listed_is_refused_before_its_name_is_resolved(
+    url: str, message: str
+) -> None:
     with pytest.raises(Refusal) as told:
-        allowed(url, ["hooks.example.com", "*.teams.example"])
+        parse_webhook(url, ["hooks.example.com", "*.teams.example"])
     assert message in str(told.value)
     assert "/x" not in str(told.value).replace("https://host/path", "")
 
 
-def test_a_wildcard_is_for_the_names_below_it() -> None:
-    assert allowed("https://a.b.teams.example/x", ["*.teams.example"]).host == "a.b.teams.example"
+def test_a_wildcard_allows_the_names_below_it() -> None:
+    assert (
+        parse_webhook("https://a.b.teams.example/x", ["*.teams.example"]).host
+        == "a.b.teams.example"
+    )
     with pytest.raises(Refusal):
-        allowed("https://teams.example/x", ["*.teams.example"])
+        parse_webhook("https://teams.example/x", ["*.teams.example"])
 
 
-def test_a_webhook_shows_its_token_nowhere(
+def test_a_webhook_never_shows_its_token(
     spec: Spec, receiver: Callable[..., Receiver], monkeypatch: pytest.MonkeyPatch, capfd: object
 ) -> None:
     chat = receiver()
     chat.answers = [(404, {})]
     monkeypatch.setenv("CARDS_WEBHOOK", f"http://{chat.host}/a-secret-token")
     monkeypatch.setenv(ALLOWED, chat.host)
-    assert "token" not in repr(alerts.webhook(spec.alerts[0]))
-    alerts.tell(spec, "committed", "done")  # which no night fails of
+    assert "token" not in repr(alerts.find_webhook(spec.alerts[0]))
+    alerts.send(spec, "committed", "done")  # does not fail the night
     assert len(chat.requests) == 1
     said = capfd.readouterr()  # type: ignore[attr-defined]
     assert "127.0.0.1 answered 404" in said.err
     assert "token" not in said.err + said.out
 
 
-def test_check_says_what_is_missing_for_an_alert(
-    spec: Spec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (line,) = alerts.problems(spec)
+def test_check_names_what_an_alert_lacks(spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = alerts.find_problems(spec)
     assert line.endswith(
-        "cards.yaml:9: alerts.0.webhook: the environment has no CARDS_WEBHOOK: "
-        "expected the URL of a webhook in it"
+        "cards.yaml:9: alerts.0.webhook: the environment variable CARDS_WEBHOOK is not set; "
+        "expected the URL of a webhook"
     )
     monkeypatch.setenv("CARDS_WEBHOOK", "https://hooks.example.com/x")
-    assert "hooks.example.com:443 is not among those" in alerts.problems(spec)[0]
+    assert "hooks.example.com:443 is not in the list" in alerts.find_problems(spec)[0]
     monkeypatch.setenv(ALLOWED, "hooks.example.com")
-    assert alerts.problems(spec) == ()
+    assert alerts.find_problems(spec) == ()
 
 
 @pytest.mark.parametrize(
