@@ -17,7 +17,7 @@ from jobs.spec.detector import check_detector
 from jobs.spec.spec import Spec, load
 from models.columns import Timestamp
 from models.refusal import Refusal
-from models.schema import USABLE, missing_or_doubled, signature
+from models.schema import USABLE, check_names, find_signature
 from models.suggestion import join_names
 
 
@@ -136,7 +136,7 @@ def _wrong_columns(spec: Spec, schema: pa.Schema) -> list[str]:
     features = {feature.name: feature for feature in spec.features}
     for name in spec.columns:
         where = spec.where("columns", name)
-        if missing := missing_or_doubled([name], schema):
+        if missing := check_names([name], schema):
             errors.append(f"{where}: {missing[0]}")
             continue
         found = schema.field(name).type
@@ -144,9 +144,9 @@ def _wrong_columns(spec: Spec, schema: pa.Schema) -> list[str]:
         if pa.types.is_null(found):
             text = f"column '{name}' has no type: every value is null"
             errors.append(f"{where}: {text}; remove it from the spec, or write it with a type")
-        elif name in features and signature(features[name], found) is None:
+        elif name in features and find_signature(features[name], found) is None:
             wanted = USABLE[type(features[name])]
-        elif name == spec.roles.time and signature(Timestamp(name), found) is None:
+        elif name == spec.roles.time and find_signature(Timestamp(name), found) is None:
             wanted = USABLE[Timestamp]
         elif name == spec.roles.label and not _is_label(found):
             wanted = "0 or 1 as an integer, a boolean or a float"

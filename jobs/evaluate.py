@@ -23,7 +23,7 @@ from jobs.terminal.console import say, step
 from jobs.training.plan import listed
 from models.bundle import Bundle, open_bundle
 from models.refusal import Refusal
-from models.scores.quality import Measure, quality_of
+from models.scores.quality import Measure, evaluate_table
 from models.scores.threshold import choose
 
 
@@ -52,7 +52,7 @@ def evaluate(
     chosen, table = _scores(spec, days, bundle, baselines, address)
     found: dict[str, Any] = {}
     for name, value in thresholds.items():
-        quality = quality_of(table, name, value)
+        quality = evaluate_table(table, name, value)
         if quality is None:
             raise Refusal(f"no row of {listed(chosen)} has a label: evaluation needs labelled days")
         found[name] = quality.to_document()

@@ -24,7 +24,7 @@ from jobs.spec.spec import DayRange, Spec
 from jobs.terminal.console import step
 from jobs.training.options import training_filter, training_options
 from jobs.training.plan import listed, training_days
-from models.batch import Batch, joined
+from models.batch import Batch, join
 from models.detectors.catalog import CATALOG
 from models.encoding.encoder import Encoder
 from models.encoding.fit import EncoderFit
@@ -131,7 +131,7 @@ def _learned(spec: Spec, days: Sequence[str], rows: int) -> tuple[Encoder, Batch
     parts = list(_encoded(spec, uri, row_filter, label, encoder, splits))
     if not parts:
         raise Refusal(f"no row of {listed(days)} passes the filter {row_filter!r}")
-    return encoder, joined(parts)
+    return encoder, join(parts)
 
 
 def _test(
@@ -141,7 +141,7 @@ def _test(
     splits, _ = _pieces(spec, spec.input.uri, days, rows, training=False)
     label, row_filter = spec.roles.label, spec.input.filter
     parts = list(_encoded(spec, spec.input.uri, row_filter, label, encoder, splits))
-    whole = joined(parts) if parts else None
+    whole = join(parts) if parts else None
     known = None if whole is None or whole.label is None else whole.label.isfinite()
     if whole is None or known is None or not known.any():
         raise Refusal(f"no row of {listed(days)} has a label: nothing to rank detectors by")

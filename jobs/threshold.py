@@ -15,7 +15,7 @@ def choose_threshold(
     registry: Registry, bundle: str, calibration: Calibration, policy: Policy
 ) -> Threshold:
     """Choose by the policy, and keep the threshold as an artefact of its own."""
-    threshold = Threshold.chosen(policy, calibration, bundle)
+    threshold = Threshold.choose(policy, calibration, bundle)
     registry.add_threshold(threshold.id, threshold.to_json())
     return threshold
 
@@ -36,7 +36,7 @@ def change_threshold(
         "bundle": champion.bundle,
         "before": {"id": before.id, "value": before.value, "policy": before.policy},
         "after": {"id": after.id, "value": after.value, "policy": after.policy},
-        "calibration_rows_above": calibration.scores.above(after.value),
+        "calibration_rows_above": calibration.scores.count_above(after.value),
         "calibration_rows": calibration.scores.count,
         "promoted": promote and after.id != champion.threshold,
     }

@@ -30,13 +30,13 @@ class Batch(NamedTuple):
     tokens: tuple[Tensor, ...] = ()  # int64 [rows, length] each; 0 is padding, 1 is "other"
 
     def to(self, device: torch.device | str) -> "Batch":
-        return self.each(lambda tensor: tensor.to(device))
+        return self.map(lambda tensor: tensor.to(device))
 
     def take(self, rows: Tensor | slice) -> "Batch":
         """The rows at these places, or where a mask is true."""
-        return self.each(lambda tensor: tensor[rows])
+        return self.map(lambda tensor: tensor[rows])
 
-    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """The batch with every tensor changed in the same way."""
         return Batch(
             change(self.numeric),
@@ -47,7 +47,7 @@ class Batch(NamedTuple):
         )
 
 
-def joined(batches: Sequence[Batch]) -> Batch:
+def join(batches: Sequence[Batch]) -> Batch:
     """The rows of all batches; labels only where every batch has them."""
     labels = [b.label for b in batches if b.label is not None]
     return Batch(
@@ -59,7 +59,7 @@ def joined(batches: Sequence[Batch]) -> Batch:
     )
 
 
-def chunk_rows(bytes_a_row: int) -> int:
+def count_chunk_rows(bytes_a_row: int) -> int:
     """A power of two, at most CHUNK: rows whose signals and tokens of this size fit."""
     fitting = CHUNK_BYTES // max(1, bytes_a_row)
     return min(CHUNK, 1 << max(0, fitting.bit_length() - 1))
@@ -134,7 +134,7 @@ class Layout:
         """Rows to score at once: always the same for a layout, since a score may differ in its
         last bits with their number."""
         signals = sum(4 * signal.width for signal in self.signals)
-        return chunk_rows(signals + sum(8 * tokens.length for tokens in self.tokens))
+        return count_chunk_rows(signals + sum(8 * tokens.length for tokens in self.tokens))
 
     def digest(self) -> bytes:
         """SHA-256 of names, kinds and sizes, 32 bytes: two layouts are the same if this is."""

@@ -89,7 +89,7 @@ def column_from_document(document: dict[str, Any]) -> FeatureColumn:
     return KINDS[kind](**{key: value for key, value in document.items() if key != "kind"})
 
 
-def signature(column: FeatureColumn, data_type: pa.DataType) -> str | None:
+def find_signature(column: FeatureColumn, data_type: pa.DataType) -> str | None:
     """What must stay the same about a column's type from training on; None when unusable."""
     t = pa.types
     value = data_type.value_type if t.is_dictionary(data_type) else data_type
@@ -135,7 +135,7 @@ def _sequence_signature(kind: pa.DataType) -> str | None:
         return f"steps of {step.list_size} numbers" if number and step.list_size else None
     if _is_list(step):  # what Spark writes
         return UNEVEN if _is_number(step.value_type) else None
-    events = signature(Categorical(""), step)
+    events = find_signature(Categorical(""), step)
     return f"events of {events}" if events else "steps of 1 numbers" if _is_number(step) else None
 
 
@@ -149,7 +149,7 @@ def _is_fixed(kind: pa.DataType) -> bool:
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return signature(Numeric(""), kind) is not None and not pa.types.is_boolean(kind)
+    return find_signature(Numeric(""), kind) is not None and not pa.types.is_boolean(kind)
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -175,11 +175,11 @@ def find_sources(columns: tuple[FeatureColumn, ...], schema: pa.Schema) -> tuple
     )
     extra = [IPAddress(name) for name in referred if name not in names]
     wanted: tuple[FeatureColumn, ...] = (*columns, *extra)
-    refuse(missing_or_doubled((column.name for column in wanted), schema))
+    refuse(check_names((column.name for column in wanted), schema))
     sources, messages = [], []
     for column in wanted:
         data_type = schema.field(column.name).type
-        found_signature = signature(column, data_type)
+        found_signature = find_signature(column, data_type)
         if found_signature is None:
             messages.append(
                 f"column '{column.name}': expected {USABLE[type(column)]}, found {data_type}; "
@@ -212,18 +212,18 @@ def _channels(field: pa.Field) -> tuple[str, ...]:
     return ()
 
 
-def compare(sources: tuple[Source, ...], schema: pa.Schema) -> None:
+def check_types(sources: tuple[Source, ...], schema: pa.Schema) -> None:
     """Raises `SchemaMismatch` unless `schema` has each source with the type of training.
 
     Extra and reordered columns are fine; so is another width of the same family of types
     (int32 for int64, large_string for string, dictionary-encoded or not).
     """
-    refuse(missing_or_doubled((source.column.name for source in sources), schema))
+    refuse(check_names((source.column.name for source in sources), schema))
     messages = []
     for source in sources:
         name = source.column.name
         data_type = schema.field(name).type
-        found = signature(source.column, data_type)
+        found = find_signature(source.column, data_type)
         if found != source.signature:
             messages.append(
                 f"column '{name}': expected {source.signature} ({source.type} in training), "
@@ -233,7 +233,7 @@ def compare(sources: tuple[Source, ...], schema: pa.Schema) -> None:
     refuse(messages)
 
 
-def missing_or_doubled(wanted: Iterable[str], schema: pa.Schema) -> list[str]:
+def check_names(wanted: Iterable[str], schema: pa.Schema) -> list[str]:
     """One message for each wanted column that is not in the schema exactly once."""
     counts = Counter(schema.names)
     messages = []

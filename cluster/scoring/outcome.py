@@ -10,7 +10,7 @@ from cluster.lake.input.splits import Split
 from cluster.splits.admission import Admission, Books, Lot, SetAside
 from cluster.splits.key_sample import KeySample
 from models.columns import Roles
-from models.encoding.raw_batch import Extracted
+from models.encoding.raw_batch import RawBatch
 from models.scores.histogram import ScoreHistogram
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -23,7 +23,7 @@ class Found:
     def __init__(self) -> None:
         self._numbers: list[np.ndarray] = []
         self._scores: list[np.ndarray] = []
-        self.extracted: list[Extracted] = []  # of the flagged rows
+        self.extracted: list[RawBatch] = []  # of the flagged rows
         self.all_scores: list[np.ndarray] = []
         self.every: list[pa.Table] = []
         self.labelled: list[pa.Table] = []

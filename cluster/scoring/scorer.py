@@ -29,7 +29,7 @@ from cluster.splits.stages import Stages
 from cluster.splits.stream import Descriptor, SplitWorker, stream
 from models.bundle import open_bundle
 from models.columns import Roles
-from models.encoding.raw_batch import joined
+from models.encoding.raw_batch import join
 
 # What was begun this often and never finished goes to the quarantine: a node may well be lost twice
 # in a night under the same split, four times points to the split.
@@ -212,7 +212,7 @@ class Scorer(SplitWorker):
         if not lots:
             return
         with stages("score"):
-            extracted = joined([lot.extracted for lot, _ in lots])
+            extracted = join([lot.extracted for lot, _ in lots])
             scored = chunks.scores(self.encoder, {"": self.detector}, extracted, self.device)[""]
         with stages("filter"):
             edges = np.cumsum([len(lot.numbers) for lot, _ in lots])[:-1]
@@ -233,7 +233,7 @@ class Scorer(SplitWorker):
         job = self.job
         scores = np.concatenate([found.scores for _, found in parts])
         with stages("reasons"):
-            extracted = joined([one for _, found in parts for one in found.extracted])
+            extracted = join([one for _, found in parts for one in found.extracted])
             explained = chunks.explain(
                 self.encoder,
                 self.detector,

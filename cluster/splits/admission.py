@@ -23,7 +23,7 @@ from cluster.splits.stages import Stages
 from models.batch import CHUNK
 from models.columns import Categorical, Roles
 from models.encoding.encoder import Encoder
-from models.encoding.raw_batch import Extracted
+from models.encoding.raw_batch import RawBatch
 
 # Chunks a batch. Measured in one thread on a table of 22 columns: batches of 32k rows, which is
 # eight chunks, were encoded in 53 ns a row, of 16k in 80, of 8k in 121; 64k was no faster.
@@ -44,7 +44,7 @@ class Lot(NamedTuple):
 
     rows: pa.RecordBatch
     numbers: np.ndarray  # int64 [rows], row numbers in the file
-    extracted: Extracted  # what the encoder made of them; aligned with `rows`
+    extracted: RawBatch  # what the encoder made of them; aligned with `rows`
 
 
 @dataclass
@@ -197,7 +197,7 @@ class Admission:
             unfit.setdefault(int(self.numbers[row]), (name, "duplicate_id"))
         return unfit
 
-    def _bad(self, numbers: np.ndarray, extracted: Extracted) -> dict[int, tuple[str, str]]:
+    def _bad(self, numbers: np.ndarray, extracted: RawBatch) -> dict[int, tuple[str, str]]:
         """Rows of the batch that cannot be used, each with the first rule that it breaks."""
         if not self._unfit and not extracted.problems:
             return {}

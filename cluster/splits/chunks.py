@@ -16,9 +16,9 @@ from models.batch import Batch, Contributions
 from models.columns import Roles
 from models.detectors.detector import Detector
 from models.encoding.encoder import Encoder
-from models.encoding.raw_batch import Extracted
+from models.encoding.raw_batch import RawBatch
 from models.explaining.explainer import REASONS_TYPE, Explainer
-from models.explaining.pictures import Picture, most_to_blame
+from models.explaining.pictures import Picture, draw_largest_share
 
 
 def _padded(tensor: Tensor, rows: int) -> Tensor:
@@ -28,21 +28,21 @@ def _padded(tensor: Tensor, rows: int) -> Tensor:
 
 
 def encoded(
-    encoder: Encoder, extracted: Extracted, device: torch.device
-) -> Iterator[tuple[Extracted, Batch]]:
+    encoder: Encoder, extracted: RawBatch, device: torch.device
+) -> Iterator[tuple[RawBatch, Batch]]:
     """(real rows, encoded batch of `chunk_rows` rows) pairs, one at a time: each is scored while
     it is in the cache."""
     size = encoder.layout.chunk_rows
     for start in range(0, extracted.rows, size):
         chunk = extracted.take(slice(start, start + size))
-        yield chunk, encoder(chunk.each(lambda tensor: _padded(tensor, size)).to(device))
+        yield chunk, encoder(chunk.map(lambda tensor: _padded(tensor, size)).to(device))
 
 
 @torch.inference_mode()
 def scores(
     encoder: Encoder,
     detectors: Mapping[str, Detector],
-    extracted: Extracted,
+    extracted: RawBatch,
     device: torch.device,
 ) -> dict[str, np.ndarray]:
     """Score of every row by every detector: float32 [rows] each."""
@@ -66,7 +66,7 @@ class Explained(NamedTuple):
 def explain(
     encoder: Encoder,
     detector: Detector,
-    extracted: Extracted,
+    extracted: RawBatch,
     roles: Roles,
     top: int,
     pictured: Collection[int],
@@ -91,7 +91,7 @@ def explain(
         if encoder.layout.signals and roles.pictured:
             for row in range(chunk.rows):
                 if first + row in pictured:
-                    pictures[first + row] = most_to_blame(
+                    pictures[first + row] = draw_largest_share(
                         encoder.layout, batch, told, row, roles.pictured
                     )
     return Explained(pa.concat_arrays(reasons), pictures)

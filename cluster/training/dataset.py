@@ -11,7 +11,7 @@ from cluster.runtime.resources import ActorPlan
 from cluster.splits.admission import Books, Intake, Lot
 from cluster.splits.stream import DaySplit, descriptors, over
 from cluster.training.row_tables import from_table, to_table
-from models.batch import Batch, joined
+from models.batch import Batch, join
 from models.encoding.encoder import Encoder
 
 # Of an encoded sample: 80,000 images of 32 x 32 in colour, and 200,000 rows of any usual table.
@@ -32,7 +32,7 @@ class _Extract:
         ]
         if parts:
             return pa.concat_tables(parts)
-        return to_table(self.intake.encoder.nothing(), np.empty(0, np.float32))
+        return to_table(self.intake.encoder.make_empty(), np.empty(0, np.float32))
 
 
 def _table(lot: Lot, label: str | None, all_labelled: bool) -> pa.Table:
@@ -66,7 +66,7 @@ def sample(encoder: Encoder, data: ray.data.Dataset, rows: int, most: int, seed:
             chosen = torch.from_numpy(generator.random(len(label)) < share)
             extracted, label = extracted.take(chosen), label[chosen]
         parts.append(encoder(extracted)._replace(label=label))
-    return joined(parts)
+    return join(parts)
 
 
 def known_anomalies(encoder: Encoder, data: ray.data.Dataset, most: int) -> Batch:
@@ -80,4 +80,4 @@ def known_anomalies(encoder: Encoder, data: ray.data.Dataset, most: int) -> Batc
         parts.append(encoder(extracted.take(chosen))._replace(label=label[chosen]))
         if found == most:
             break
-    return joined(parts)
+    return join(parts)

@@ -5,12 +5,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from models.encoding.raw_batch import Extracted
+from models.encoding.raw_batch import RawBatch
 
 _TYPES = {torch.uint8: pa.uint8(), torch.float32: pa.float32()}
 
 
-def to_table(extracted: Extracted, labels: np.ndarray) -> pa.Table:
+def to_table(extracted: RawBatch, labels: np.ndarray) -> pa.Table:
     """Fixed-size lists `values`, `codes`, `signal 0`, …, `tokens 0`, …, and `label`, float32 with
     NaN where there is none."""
     columns = {
@@ -24,7 +24,7 @@ def to_table(extracted: Extracted, labels: np.ndarray) -> pa.Table:
     return pa.table({**columns, "label": pa.array(labels, pa.float32())})
 
 
-def from_table(table: pa.Table) -> tuple[Extracted, Tensor]:
+def from_table(table: pa.Table) -> tuple[RawBatch, Tensor]:
     """What `to_table` was given, with the labels as float32 [rows]."""
     table = table.combine_chunks()
 
@@ -32,7 +32,7 @@ def from_table(table: pa.Table) -> tuple[Extracted, Tensor]:
         names = [f"{kind} {i}" for i in range(table.num_columns)]
         return tuple(_matrix(table.column(n)) for n in names if n in table.column_names)
 
-    extracted = Extracted(
+    extracted = RawBatch(
         _matrix(table.column("values")),
         _matrix(table.column("codes")).long(),
         (),

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from cluster.training import checkpoint
 from cluster.training.row_tables import from_table
-from models.batch import Batch, joined
+from models.batch import Batch, join
 from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
 from models.encoding.encoder import Encoder
-from models.encoding.raw_batch import Extracted
-from models.encoding.raw_batch import joined as joined_rows
+from models.encoding.raw_batch import RawBatch
+from models.encoding.raw_batch import join as join_rows
 from models.training.memory import fitting_step
 from models.training.options import (
     NonFiniteLoss,
@@ -116,7 +116,7 @@ def _resume(
         return checkpoint.restore(folder, detector, optimizer, schedule)
 
 
-Buffer = tuple[Extracted, Tensor]  # rows and their labels, float32 [rows]
+Buffer = tuple[RawBatch, Tensor]  # rows and their labels, float32 [rows]
 
 
 class _Share:
@@ -154,7 +154,7 @@ class _Share:
             self.kept = None
         elif self.kept:
             rows, labels = zip(*self.kept, strict=True)
-            self.kept = [(joined_rows(rows), torch.cat(labels))]
+            self.kept = [(join_rows(rows), torch.cat(labels))]
 
 
 class _Loop:
@@ -279,7 +279,7 @@ class _Loop:
 
     def _nothing(self) -> Batch:
         """One row of zeros."""
-        rows = self.encoder.nothing().each(lambda tensor: tensor.new_zeros(1, *tensor.shape[1:]))
+        rows = self.encoder.make_empty().map(lambda tensor: tensor.new_zeros(1, *tensor.shape[1:]))
         batch: Batch = self.encoder(rows.to(self.device))
         return batch._replace(label=torch.zeros(1, device=self.device))
 
@@ -293,7 +293,7 @@ class _Loop:
     @torch.no_grad()
     def _explain(self, parts: list[Batch], epoch: int, number: int) -> None:
         """Stop, naming the feature that made the loss non-finite."""
-        batch = joined(parts or [self._nothing()])
+        batch = join(parts or [self._nothing()])
         bad = ~torch.isfinite(batch.numeric)
         if bad.any():
             feature = self.encoder.layout.numeric[int(bad.any(0).nonzero()[0])].name

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from models.columns import Image, Sequence, Vector
-from models.schema import signature
+from models.schema import find_signature
 
 LOOK = 50  # cells that are looked into
 WORDS = 3  # words of a text, on average: below it, the texts are names or codes
@@ -21,18 +21,18 @@ def signal_role(column: pa.ChunkedArray) -> tuple[str, str] | None:
     """(role, why) of a column of lists or bytes; None where no role takes it."""
     kind = column.type
     known = column.drop_null()
-    if signature(Image(""), kind):
+    if find_signature(Image(""), kind):
         formats = {_format(cell) for cell in known.slice(0, LOOK).to_pylist()}
         if None in formats or len({found[0] for found in formats if found}) != 1:
             return None
         (role,) = {found[0] for found in formats if found}
         names = " and ".join(sorted(found[1] for found in formats if found))
         return role, f"{names} files"
-    if pa.types.is_fixed_size_list(kind) and signature(Vector(""), kind):
+    if pa.types.is_fixed_size_list(kind) and find_signature(Vector(""), kind):
         return "vector", f"{kind.list_size} numbers a row"
-    if found := signature(Sequence(""), kind):
+    if found := find_signature(Sequence(""), kind):
         return "sequence", f"lists: {found}"
-    if pa.types.is_list(kind) and signature(Image(""), kind.value_type):
+    if pa.types.is_list(kind) and find_signature(Image(""), kind.value_type):
         frames = [cell for row in known.slice(0, LOOK).to_pylist() for cell in row]
         if frames and all((_format(cell) or ("",))[0] == "image" for cell in frames):
             return "video", "lists of image files"

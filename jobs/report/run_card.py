@@ -20,8 +20,8 @@ from jobs.scoring.books import Balance
 from jobs.scoring.gates import Gate
 from jobs.scoring.run import Run
 from models.bundle import Bundle
-from models.scores.drift import score_drift
-from models.scores.quality import quality_of
+from models.scores.drift import measure_drift
+from models.scores.quality import evaluate_table
 
 _BINS = 60
 
@@ -57,7 +57,7 @@ def write(
         "scored": balance.scored,
         "seconds": card["run"]["seconds"],
         "threshold": run.threshold.value,
-        "score_drift": score_drift(run.bundle.calibration.scores, balance.sketch),
+        "score_drift": measure_drift(run.bundle.calibration.scores, balance.sketch),
     }
     reports.put(f"{folder}/entry.json", _json(entry))
     write_index(reports)
@@ -178,7 +178,7 @@ def _histogram(bundle: Bundle, balance: Balance) -> Any:
     low = min(balance.sketch.minimum, calibration.minimum)
     high = max(balance.sketch.maximum, calibration.maximum)
     edges = np.linspace(low, high if high > low else low + 1.0, _BINS + 1)
-    counts = balance.sketch.between(edges)
+    counts = balance.sketch.count_between(edges)
     before = calibration.histogram(edges)[1]
     return {
         "edges": edges.tolist(),
@@ -210,7 +210,7 @@ def _quality(run: Run, balance: Balance) -> QualityFacts | None:
     parts = [shard.read(store, s) for s in balance.shards("labelled")]
     if not parts:
         return None
-    quality = quality_of(pa.concat_tables(parts), "score", run.threshold.value)
+    quality = evaluate_table(pa.concat_tables(parts), "score", run.threshold.value)
     if quality is None:
         return None
     return {"detector": quality.to_document(), "baselines": {}}

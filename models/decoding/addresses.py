@@ -49,7 +49,7 @@ class Addresses(NamedTuple):
     def take(self, indices: npt.NDArray[np.int32]) -> "Addresses":
         return Addresses(self.version[indices], self.head[indices])
 
-    def within(self, networks: Iterable[str]) -> Bools:
+    def lie_in(self, networks: Iterable[str]) -> Bools:
         """Which addresses lie in one of the networks (prefixes of at most 64 bits)."""
         found = np.zeros(len(self.version), bool)
         for text in networks:
@@ -61,7 +61,7 @@ class Addresses(NamedTuple):
             found |= inside & (self.version == network.version)
         return found
 
-    def same_network(self, other: "Addresses", prefix: int) -> Bools:
+    def share_network(self, other: "Addresses", prefix: int) -> Bools:
         """Which pairs share their first `prefix` bits (IPv4) or 64 bits (IPv6)."""
         difference = self.head ^ other.head
         near = (difference >> np.uint64(32 - prefix)) == 0

@@ -10,7 +10,7 @@ import pyarrow as pa
 import soundfile
 
 from models.columns import Audio
-from models.decoding.scalars import Cells, nulls
+from models.decoding.scalars import Cells, find_nulls
 
 Floats = npt.NDArray[np.float32]
 
@@ -27,7 +27,7 @@ class NotARecording(ValueError):
     """The bytes are no WAV or FLAC file, or a part of one."""
 
 
-def frames_of(column: Audio) -> int:
+def count_frames(column: Audio) -> int:
     """Steps of the spectrogram."""
     window, hop = _steps(column.sample_rate)
     return 1 + max(0, _samples(column) - window) // hop
@@ -35,16 +35,16 @@ def frames_of(column: Audio) -> int:
 
 def decode_audio(array: pa.Array, column: Audio) -> Cells:
     """float32 [rows, mels, frames], the logarithm of the power; rule: unparsable."""
-    spectra = np.zeros((len(array), column.mels, frames_of(column)), np.float32)
+    spectra = np.zeros((len(array), column.mels, count_frames(column)), np.float32)
     wrong = np.zeros(len(array), bool)
     for row, raw in enumerate(array):
         if raw.is_valid:
             try:
-                spectra[row] = log_mel(read_wave(raw.as_py(), column), column)
+                spectra[row] = compute_log_mel(read_wave(raw.as_py(), column), column)
             except NotARecording:
                 wrong[row] = True
     problems = ((wrong, "unparsable"),) if wrong.any() else ()
-    return Cells((), nulls(array), problems, signal=spectra)
+    return Cells((), find_nulls(array), problems, signal=spectra)
 
 
 def read_wave(data: bytes, column: Audio) -> Floats:
@@ -76,7 +76,7 @@ def read_wave(data: bytes, column: Audio) -> Floats:
     return wave
 
 
-def log_mel(wave: Floats, column: Audio) -> Floats:
+def compute_log_mel(wave: Floats, column: Audio) -> Floats:
     """float32 [mels, frames]: the logarithm of the power in each band, 0 for a full-scale sine."""
     window, hop = _steps(column.sample_rate)
     pieces = np.lib.stride_tricks.sliding_window_view(wave, window)[::hop]
@@ -89,7 +89,7 @@ def log_mel(wave: Floats, column: Audio) -> Floats:
     return logs
 
 
-def band_edges(sample_rate: int, mels: int) -> npt.NDArray[np.float64]:
+def compute_band_edges(sample_rate: int, mels: int) -> npt.NDArray[np.float64]:
     """Hz at which the triangular bands begin, peak and end, [mels + 2]; the scale of O'Shaughnessy
     (1987), m = 2595 log10(1 + f / 700)."""
     highest = 2595 * math.log10(1 + sample_rate / 2 / 700)
@@ -124,7 +124,7 @@ def _bands(sample_rate: int, mels: int) -> Floats:
     """[mels, points of the spectrum]: triangles of height 1."""
     window = _steps(sample_rate)[0]
     at = np.fft.rfftfreq(_points(window), 1 / sample_rate)
-    edges = band_edges(sample_rate, mels)
+    edges = compute_band_edges(sample_rate, mels)
     low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising, falling = (at - low) / (middle - low), (high - at) / (high - middle)
     return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)

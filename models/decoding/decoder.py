@@ -79,10 +79,10 @@ class Decoder:
 
     def _decode_address(self, column: IPAddress) -> Cells:
         addresses, null, problems = self._parsed(column.name)
-        inputs = [addresses.within(kind) for kind in (PRIVATE, MULTICAST, RESERVED)]
+        inputs = [addresses.lie_in(kind) for kind in (PRIVATE, MULTICAST, RESERVED)]
         if column.same_network_as:
             other, _, _ = self._parsed(column.same_network_as)
-            inputs.append(addresses.same_network(other, column.prefix))
+            inputs.append(addresses.share_network(other, column.prefix))
         return Cells(tuple(inputs), null, problems)
 
     def _parsed(self, name: str) -> tuple[Addresses, Bools | None, tuple[Any, ...]]:

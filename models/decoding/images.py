@@ -12,8 +12,8 @@ import numpy.typing as npt
 import PIL.Image
 import pyarrow as pa
 
-from models.decoding.lists import lengths_of
-from models.decoding.scalars import Bools, Cells, nulls
+from models.decoding.lists import find_lengths
+from models.decoding.scalars import Bools, Cells, find_nulls
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -44,7 +44,7 @@ def decode_videos(array: pa.Array, frames: int, size: int, channels: int) -> Cel
     """
     pixels = np.zeros((len(array), channels, frames, size, size), np.uint8)
     wrong = np.zeros(len(array), bool)
-    lengths, null = lengths_of(array), nulls(array)
+    lengths, null = find_lengths(array), find_nulls(array)
     flat = array.flatten()
     start = 0
     for row, length in enumerate(lengths.tolist()):
@@ -57,7 +57,7 @@ def decode_videos(array: pa.Array, frames: int, size: int, channels: int) -> Cel
     return _cells(array, pixels, wrong)
 
 
-def grey(pixels: Pixels) -> Pixels:
+def to_grey(pixels: Pixels) -> Pixels:
     """[rows, 3, ...] to [rows, 1, ...]; pixels that are grey stay as they are."""
     parts = _GREY.reshape(1, 3, *[1] * (pixels.ndim - 2))
     mixed = (pixels * parts).sum(1, keepdims=True, dtype=np.uint32)
@@ -90,7 +90,7 @@ def read_image(data: bytes, size: int, channels: int) -> Pixels:
     colours = np.repeat(pixels[None], 3, 0) if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     if channels == 3:
         return colours
-    return np.asarray(grey(colours[None])[0])
+    return np.asarray(to_grey(colours[None])[0])
 
 
 def _plain(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -123,4 +123,4 @@ def _decode_frames(pixels: Pixels, raws: list[pa.Scalar], places: list[int]) -> 
 def _cells(array: pa.Array, pixels: Pixels, wrong: Bools) -> Cells:
     problems: tuple[Any, ...] = ((wrong, "unparsable"),) if wrong.any() else ()
     pixels[wrong] = 0
-    return Cells((), nulls(array), problems, signal=pixels)
+    return Cells((), find_nulls(array), problems, signal=pixels)

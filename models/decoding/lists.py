@@ -16,8 +16,8 @@ from models.decoding.scalars import (
     Cells,
     Values,
     decode_text,
-    first_rules,
-    nulls,
+    find_nulls,
+    keep_first_rules,
 )
 
 # Numbers of one vector: more is a signal that somebody forgot to make smaller, and its statistics
@@ -31,31 +31,31 @@ MOST_NUMBERS = 16_777_216
 def decode_vector(array: pa.Array) -> Cells:
     """Numbers of all rows, [all numbers]; rules: wrong_length (of none, or above WIDEST_VECTOR),
     not_finite (null too), overflow (of float32)."""
-    lengths = lengths_of(array)
+    lengths = find_lengths(array)
     numbers = _numbers(array.flatten())
-    null = nulls(array)
+    null = find_nulls(array)
     odd = (lengths == 0) | (lengths > WIDEST_VECTOR)
     rules = {
         "wrong_length": odd if null is None else odd & ~null,
-        "not_finite": rows_with(~np.isfinite(numbers), lengths),
-        "overflow": rows_with(np.abs(numbers) > FLOAT32_MAX, lengths),
+        "not_finite": find_rows_with(~np.isfinite(numbers), lengths),
+        "overflow": find_rows_with(np.abs(numbers) > FLOAT32_MAX, lengths),
     }
-    return Cells((), null, first_rules(rules), signal=numbers, lengths=lengths)
+    return Cells((), null, keep_first_rules(rules), signal=numbers, lengths=lengths)
 
 
 def decode_steps(array: pa.Array) -> Cells:
     """Steps of all rows, [all steps, channels], NaN where a number is missing; rules: not_finite
     (infinity), overflow. Steps that are lists of any length: see `_decode_ragged`."""
-    lengths = lengths_of(array)
+    lengths = find_lengths(array)
     flat = array.flatten()
     if pa.types.is_list(flat.type) or pa.types.is_large_list(flat.type):
         return _decode_ragged(array, flat)
     steps = _steps(flat) if pa.types.is_fixed_size_list(flat.type) else _numbers(flat)[:, None]
     rules = {
-        "not_finite": rows_with(np.isinf(steps).any(1), lengths),
-        "overflow": rows_with((np.abs(steps) > FLOAT32_MAX).any(1), lengths),
+        "not_finite": find_rows_with(np.isinf(steps).any(1), lengths),
+        "overflow": find_rows_with((np.abs(steps) > FLOAT32_MAX).any(1), lengths),
     }
-    return Cells((), nulls(array), first_rules(rules), signal=steps, lengths=lengths)
+    return Cells((), find_nulls(array), keep_first_rules(rules), signal=steps, lengths=lengths)
 
 
 def _decode_ragged(array: pa.Array, steps: pa.Array) -> Cells:
@@ -65,12 +65,12 @@ def _decode_ragged(array: pa.Array, steps: pa.Array) -> Cells:
     not_finite (infinity), overflow. Rows of another width than training saw are told apart later:
     here nobody knows it.
     """
-    lengths, sizes = lengths_of(array), lengths_of(steps)
+    lengths, sizes = find_lengths(array), find_lengths(steps)
     row = np.repeat(np.arange(len(lengths)), lengths)
     widths = np.zeros(len(lengths), np.int64)
     np.maximum.at(widths, row, sizes)
     missing = np.asarray(steps.is_null())
-    odd = rows_with((sizes != widths[row]) & ~missing, lengths)
+    odd = find_rows_with((sizes != widths[row]) & ~missing, lengths)
     odd |= (lengths > 0) & (widths == 0) | (lengths * widths > MOST_NUMBERS)
     widths[odd] = 0
     whole = ~missing & ~odd[row]
@@ -79,14 +79,14 @@ def _decode_ragged(array: pa.Array, steps: pa.Array) -> Cells:
     numbers[np.repeat(whole, widths[row])] = found[np.repeat(whole, sizes)]
     rules = {
         "wrong_length": odd,
-        "not_finite": rows_with(np.isinf(numbers), lengths * widths),
-        "overflow": rows_with(np.abs(numbers) > FLOAT32_MAX, lengths * widths),
+        "not_finite": find_rows_with(np.isinf(numbers), lengths * widths),
+        "overflow": find_rows_with(np.abs(numbers) > FLOAT32_MAX, lengths * widths),
     }
-    problems = first_rules(rules)
-    return Cells((), nulls(array), problems, signal=numbers, lengths=lengths, widths=widths)
+    problems = keep_first_rules(rules)
+    return Cells((), find_nulls(array), problems, signal=numbers, lengths=lengths, widths=widths)
 
 
-def steps_as(channels: int, cells: Cells) -> tuple[Values, npt.NDArray[np.int64], Bools]:
+def select_steps(channels: int, cells: Cells) -> tuple[Values, npt.NDArray[np.int64], Bools]:
     """Steps [steps, channels] of the rows that have such, how many of each row, and which do."""
     assert cells.signal is not None
     assert cells.lengths is not None
@@ -99,19 +99,19 @@ def steps_as(channels: int, cells: Cells) -> tuple[Values, npt.NDArray[np.int64]
 
 def decode_events(array: pa.Array) -> Cells:
     """The texts of all events, in order; rule: invalid_utf8."""
-    lengths = lengths_of(array)
+    lengths = find_lengths(array)
     texts, _, problems = decode_text(array.flatten())
-    rules = {rule: rows_with(events, lengths) for events, rule in problems}
-    return Cells((), nulls(array), first_rules(rules), texts, lengths=lengths)
+    rules = {rule: find_rows_with(events, lengths) for events, rule in problems}
+    return Cells((), find_nulls(array), keep_first_rules(rules), texts, lengths=lengths)
 
 
-def lengths_of(array: pa.Array) -> npt.NDArray[np.int64]:
+def find_lengths(array: pa.Array) -> npt.NDArray[np.int64]:
     """How many values each row has in `array.flatten()`: none where it is null."""
     counted = pc.list_value_length(array).fill_null(0)
     return np.asarray(counted).astype(np.int64)
 
 
-def rows_with(values: Any, lengths: npt.NDArray[np.int64]) -> Bools:
+def find_rows_with(values: Any, lengths: npt.NDArray[np.int64]) -> Bools:
     """Rows [rows] that have one of these values [all values]."""
     if not values.any():
         return np.zeros(len(lengths), bool)

@@ -61,7 +61,7 @@ class Cells(NamedTuple):
     tokens: npt.NDArray[np.int32] | None = None  # [rows, length], where no vocabulary is learned
 
 
-def nulls(array: pa.Array) -> Bools | None:
+def find_nulls(array: pa.Array) -> Bools | None:
     """Rows [rows] without a value; None where all have one."""
     return np.asarray(array.is_null()) if array.null_count else None
 
@@ -70,14 +70,14 @@ def _settle(values: Values, null: Bools | None, rules: dict[str, Bools]) -> Cell
     """Cells of one input, with zeros where a rule is broken; the first broken rule counts."""
     if null is not None:
         rules = {rule: rows & ~null for rule, rows in rules.items()}
-    problems = first_rules(rules)
+    problems = keep_first_rules(rules)
     broken = [rows for rows, _ in problems] + ([] if null is None else [null])
     if broken:
         values = np.where(np.logical_or.reduce(broken), 0, values)
     return Cells((values,), null, problems)
 
 
-def first_rules(rules: dict[str, Bools]) -> tuple[tuple[Bools, str], ...]:
+def keep_first_rules(rules: dict[str, Bools]) -> tuple[tuple[Bools, str], ...]:
     """The rules that are broken, each with the rows that break no earlier one."""
     problems: list[tuple[Bools, str]] = []
     for rule, rows in rules.items():
@@ -90,7 +90,7 @@ def first_rules(rules: dict[str, Bools]) -> tuple[tuple[Bools, str], ...]:
 
 def decode_number(array: pa.Array, column: Numeric) -> Cells:
     """Values as they are, or float64; rules: not_finite, overflow (of float32), out_of_range."""
-    null = nulls(array)
+    null = find_nulls(array)
     low = -FLOAT32_MAX if column.low is None else column.low
     high = FLOAT32_MAX if column.high is None else column.high
     if pa.types.is_float32(array.type) and null is None:
@@ -122,7 +122,7 @@ def _within(values: Values, low: float, high: float) -> bool:
 
 def decode_boolean(array: pa.Array) -> Cells:
     """Zeros and ones; other integers are unparsable."""
-    null = nulls(array)
+    null = find_nulls(array)
     if pa.types.is_boolean(array.type):
         return Cells((np.asarray(array.fill_null(False)),), null, ())
     values = array.fill_null(0).to_numpy(zero_copy_only=False)
@@ -132,7 +132,7 @@ def decode_boolean(array: pa.Array) -> Cells:
 def decode_port(array: pa.Array) -> Cells:
     """One flag a class of ports, and the port as text; rules: not_finite, unparsable (a fraction),
     out_of_range."""
-    null = nulls(array)
+    null = find_nulls(array)
     values = array.fill_null(0).to_numpy(zero_copy_only=False)
     rules: dict[str, Bools] = {}
     if values.dtype.kind == "f":
@@ -151,7 +151,7 @@ def decode_timestamp(array: pa.Array) -> Cells:
 
     Arrow keeps a timestamp with a zone as its instant in UTC, so no conversion is needed.
     """
-    null = nulls(array)
+    null = find_nulls(array)
     if pa.types.is_date32(array.type):
         days = np.asarray(array.cast(pa.int32()).fill_null(0)).astype(np.int64)
         return Cells(_weekday(days), null, ())
@@ -181,7 +181,7 @@ def decode_text(array: pa.Array) -> tuple[Texts, Bools | None, tuple[tuple[Bools
         array = array.dictionary_decode()
     encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
     indices, texts = _text(encoded)
-    wrong = invalid_utf8(texts)
+    wrong = find_invalid_utf8(texts)
     problems: tuple[tuple[Bools, str], ...] = ()
     if wrong is not None:
         texts = pc.if_else(pa.array(~wrong), texts, pa.scalar(None, texts.type))
@@ -203,7 +203,7 @@ def _text(encoded: pa.DictionaryArray) -> Texts:
     return Texts(indices.astype(np.int32, copy=False), texts)
 
 
-def invalid_utf8(texts: pa.Array) -> Bools | None:
+def find_invalid_utf8(texts: pa.Array) -> Bools | None:
     """Rows [rows] of a string or large_string array that are no UTF-8; None for none."""
     try:
         texts.validate(full=True)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.columns import Text
-from models.decoding.scalars import Cells, invalid_utf8, nulls
+from models.decoding.scalars import Cells, find_invalid_utf8, find_nulls
 
 Codes = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
@@ -38,19 +38,21 @@ def decode_texts(array: pa.Array, column: Text) -> Cells:
     """Tokens int32 [rows, length]; signal float32 [rows, ngrams]; rule: invalid_utf8."""
     if pa.types.is_string_view(array.type):
         array = array.cast(pa.large_string())
-    wrong = invalid_utf8(array)
+    wrong = find_invalid_utf8(array)
     if wrong is not None:
         array = pc.if_else(pa.array(~wrong), array, pa.scalar("", array.type))
     signal = None
     if column.ngrams:
-        signal = bag(array.fill_null("").to_pylist(), column.ngrams)
+        signal = weigh_grams(array.fill_null("").to_pylist(), column.ngrams)
     problems = () if wrong is None else ((wrong, "invalid_utf8"),)
-    return Cells((), nulls(array), problems, signal=signal, tokens=_tokens(array, column.length))
+    return Cells(
+        (), find_nulls(array), problems, signal=signal, tokens=_tokens(array, column.length)
+    )
 
 
-def bag(texts: list[str], bins: int) -> npt.NDArray[np.float32]:
+def weigh_grams(texts: list[str], bins: int) -> npt.NDArray[np.float32]:
     """float32 [rows, bins]: log(1 + count) of each bin, of Euclidean norm 1, or 0 for no grams."""
-    found = grams(texts, bins)
+    found = find_grams(texts, bins)
     counts = np.bincount(found.row * bins + found.bin, minlength=len(texts) * bins)
     weights = np.log1p(counts.reshape(len(texts), bins))
     norm = np.sqrt(np.square(weights).sum(1, keepdims=True))
@@ -58,7 +60,7 @@ def bag(texts: list[str], bins: int) -> npt.NDArray[np.float32]:
     return whole
 
 
-def grams(texts: list[str], bins: int) -> Grams:
+def find_grams(texts: list[str], bins: int) -> Grams:
     """Words (runs of letters and digits) and 3-grams (of any characters), in lower case."""
     lower = [text[:MOST_CHARACTERS].lower() for text in texts]
     lengths = np.array([len(text) for text in lower], np.int64)
@@ -117,7 +119,7 @@ def _tokens(array: pa.Array, length: int) -> npt.NDArray[np.int32]:
     return tokens
 
 
-def text_of(tokens: Codes) -> str:
+def tokens_to_text(tokens: Codes) -> str:
     """The text that tokens [length] are the bytes of; what is cut off in the middle is left out."""
     raw = bytes((tokens[tokens >= FIRST_BYTE] - FIRST_BYTE).astype(np.uint8))
     return raw.decode(errors="ignore")

@@ -22,7 +22,7 @@ VOCABULARY_LG = 14
 LONGEST_TEXT = 256  # bytes; a longer value is never frequent enough to be worth its memory
 
 
-def vocabulary_size(source: Source) -> int:
+def choose_vocabulary_size(source: Source) -> int:
     """How many values get a code of their own; 0 for columns without a vocabulary."""
     match column := source.column:
         case Categorical():
@@ -52,8 +52,8 @@ class Statistics:
             statistics.quantiles = datasketches.kll_doubles_sketch(KLL_K)
         if isinstance(column, SignalColumn):
             statistics.signal = SignalStatistics.for_column(column)
-        if vocabulary_size(source):
-            slots = max(VOCABULARY_LG, math.ceil(math.log2(vocabulary_size(source))) + 2)
+        if choose_vocabulary_size(source):
+            slots = max(VOCABULARY_LG, math.ceil(math.log2(choose_vocabulary_size(source))) + 2)
             statistics.texts = datasketches.frequent_strings_sketch(slots)
         return statistics
 

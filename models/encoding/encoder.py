@@ -18,12 +18,12 @@ from models.batch import Batch
 from models.columns import Categorical, SignalColumn
 from models.decoding.decoder import Decoder
 from models.decoding.scalars import FLOAT32_MAX, Bools, Cells, Problem, Texts
-from models.encoding.layout import SPECIAL, in_order, layout_of, pixels_of
-from models.encoding.raw_batch import Extracted
+from models.encoding.layout import SPECIAL, find_pixels, make_layout, sort_by_source
+from models.encoding.raw_batch import RawBatch
 from models.encoding.scaling import NumberRange, Scaling
-from models.encoding.signals import Fixed, Learned, SignalScaling, fix
+from models.encoding.signals import LearnedInputs, ShapedCells, SignalScaling, shape_cells
 from models.refusal import Refusal
-from models.schema import Source, compare
+from models.schema import Source, check_types
 
 NULL_CODE = 1
 
@@ -42,7 +42,7 @@ class Encoder(nn.Module):
         vocabularies: dict[str, tuple[str, ...]],
         ranges: dict[str, NumberRange],
         scaling: Scaling,
-        learned: dict[str, Learned] | None = None,
+        learned: dict[str, LearnedInputs] | None = None,
         signals: list[SignalScaling] | None = None,
     ) -> None:
         super().__init__()
@@ -53,15 +53,15 @@ class Encoder(nn.Module):
         self.ranges = ranges
         self.scaling = scaling
         # In the order of the columns: JSON that sorts its keys has lost it.
-        self.learned = in_order(sources, learned or {})
+        self.learned = sort_by_source(sources, learned or {})
         self.signals = nn.ModuleList(signals or [])  # one an entry of `layout.signals`
-        self.raw, self.layout = layout_of(sources, vocabularies, self.learned)
+        self.raw, self.layout = make_layout(sources, vocabularies, self.learned)
         if len(scaling.centre) != len(self.raw):
             raise Refusal(
                 f"expected scales for {len(self.raw)} inputs, found {len(scaling.centre)}; "
                 "the encoder's tensors belong to another document"
             )
-        self._pixels = pixels_of(sources, self.raw, self.learned)
+        self._pixels = find_pixels(sources, self.raw, self.learned)
         self._lookups = {name: pa.array(texts, pa.string()) for name, texts in vocabularies.items()}
         self._checked: pa.Schema | None = None
 
@@ -85,9 +85,9 @@ class Encoder(nn.Module):
 
     def check_schema(self, schema: pa.Schema) -> None:
         """Raises `SchemaMismatch` where a column is missing, doubled, or of another type."""
-        compare(self.sources, schema)
+        check_types(self.sources, schema)
 
-    def extract(self, batch: pa.RecordBatch) -> Extracted:
+    def extract(self, batch: pa.RecordBatch) -> RawBatch:
         """Decode and look up the columns of a batch, on the CPU.
 
         Raises `SchemaMismatch` as `check_schema` does; cells that cannot be used are problems.
@@ -100,13 +100,13 @@ class Encoder(nn.Module):
         decoder = Decoder(batch)
         for source in self.sources:
             name = source.column.name
-            learned = self.learned.get(name, Learned())
+            learned = self.learned.get(name, LearnedInputs())
             cells = decoder.decode(source, learned.signal.shape[0] if learned.signal else 3)
             codes = None
             if name in self._lookups and cells.text is not None:
                 codes = self._look_up(name, cells.text)
-            fixed = fix(source, learned, cells, codes)
-            broken = [*_problems_of(source, cells), *fixed.broken]
+            fixed = shape_cells(source, learned, cells, codes)
+            broken = [*_find_problems(source, cells), *fixed.broken]
             problems.extend(
                 Problem(int(row), name, rule) for at, rule in broken for row in np.flatnonzero(at)
             )
@@ -114,11 +114,11 @@ class Encoder(nn.Module):
                 filling.add(source, cells, codes, fixed, [at for at, _ in broken])
         order = {name: i for i, name in enumerate(self.required)}
         problems.sort(key=lambda problem: (problem.row, order[problem.column]))
-        return filling.extracted(tuple(problems))
+        return filling.finish(tuple(problems))
 
-    def nothing(self) -> Extracted:
+    def make_empty(self) -> RawBatch:
         """No rows, in the shape of those that `extract` gives."""
-        return Extracted(
+        return RawBatch(
             torch.empty(0, len(self.raw)),
             torch.empty(0, len(self.layout.categories), dtype=torch.int64),
             (),
@@ -129,7 +129,7 @@ class Encoder(nn.Module):
             tuple(torch.empty(0, t.length, dtype=torch.int32) for t in self.layout.tokens),
         )
 
-    def forward(self, extracted: Extracted) -> Batch:
+    def forward(self, extracted: RawBatch) -> Batch:
         """Scale what `extract` gave, on the device where it lies."""
         values = extracted.values
         signals = tuple(
@@ -154,8 +154,10 @@ class Encoder(nn.Module):
     def from_document(cls, document: dict[str, Any], tensors: dict[str, Tensor]) -> "Encoder":
         """The encoder of `to_document()` and `state_dict()`. Raises `Refusal` where they differ."""
         sources = tuple(Source.from_document(source) for source in document["sources"])
-        found = {name: Learned.from_document(one) for name, one in document["learned"].items()}
-        learned = in_order(sources, found)
+        found = {
+            name: LearnedInputs.from_document(one) for name, one in document["learned"].items()
+        }
+        learned = sort_by_source(sources, found)
         given = [one.signal for one in learned.values() if one.signal]
         parts = ["scaling", *(f"signals.{i}" for i in range(len(given)))]
         wanted = {f"scaling.{name}" for name in Scaling.__annotations__}
@@ -179,7 +181,7 @@ class Encoder(nn.Module):
             [SignalScaling(one, **own) for one, own in zip(given, signals, strict=True)],
         )
 
-    def shifted(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def subtract_offset(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Numbers of a column less its offset, which float32 could not hold."""
         seen = self.ranges.get(name)
         if seen is None or not seen.offset:
@@ -211,14 +213,14 @@ class _Filling:
         source: Source,
         cells: Cells,
         codes: np.ndarray[Any, Any] | None,
-        fixed: Fixed,
+        fixed: ShapedCells,
         broken: list[Bools],
     ) -> None:
         """The cells of a feature; zeros where a rule is broken."""
         first = self.number
         signal = isinstance(source.column, SignalColumn)
         for column in self._inputs(source, cells):
-            self.values[self.number] = self.encoder.shifted(source.column.name, column)
+            self.values[self.number] = self.encoder.subtract_offset(source.column.name, column)
             self.number += 1
         if cells.null is not None and not signal:
             self.values[first : self.number, cells.null] = np.nan
@@ -235,8 +237,8 @@ class _Filling:
                     wide[at] = 0
                 kept.append(torch.from_numpy(wide))
 
-    def extracted(self, problems: tuple[Problem, ...]) -> Extracted:
-        return Extracted(
+    def finish(self, problems: tuple[Problem, ...]) -> RawBatch:
+        return RawBatch(
             torch.from_numpy(self.values).T,
             torch.from_numpy(self.codes).T,
             problems,
@@ -253,7 +255,7 @@ class _Filling:
         return (np.zeros(self.rows, bool) if cells.null is None else cells.null,)
 
 
-def _problems_of(source: Source, cells: Cells) -> list[tuple[Bools, str]]:
+def _find_problems(source: Source, cells: Cells) -> list[tuple[Bools, str]]:
     """The broken rules, and nulls where training had none.
 
     A null that was never seen would be imputed, and so pass as normal; it is set aside instead. A

@@ -8,17 +8,17 @@ from statistics import NormalDist
 import numpy as np
 import pyarrow as pa
 
-from models.batch import chunk_rows
+from models.batch import count_chunk_rows
 from models.columns import FeatureColumn, Numeric, SignalColumn, Timestamp
 from models.decoding.decoder import Decoder
 from models.decoding.scalars import Bools
-from models.encoding.column_statistics import Statistics, vocabulary_size
+from models.encoding.column_statistics import Statistics, choose_vocabulary_size
 from models.encoding.encoder import Encoder
-from models.encoding.layout import SPECIAL, raw_inputs
+from models.encoding.layout import SPECIAL, list_raw_inputs
 from models.encoding.scaling import SMALLEST, WIDEST_SCORE, NumberRange, Scale, Scaling
-from models.encoding.signals import Learned, SignalScaling, learn, most_bytes
+from models.encoding.signals import LearnedInputs, SignalScaling, bound_bytes, learn_inputs
 from models.refusal import Refusal
-from models.schema import Source, compare, find_sources
+from models.schema import Source, check_types, find_sources
 
 FORMAT = 2  # of `EncoderFit.to_bytes`
 KNOTS = 121  # a knot every 0.05 normal scores
@@ -53,7 +53,7 @@ class EncoderFit:
     @property
     def chunk_rows(self) -> int:
         """Rows whose signals and tokens fit the cache, however wide they turn out to be."""
-        return chunk_rows(sum(most_bytes(source) for source in self.sources))
+        return count_chunk_rows(sum(bound_bytes(source) for source in self.sources))
 
     def update(self, batch: pa.RecordBatch) -> None:
         """Count the rows of a batch, but for those with problems: they will not be scored either.
@@ -61,7 +61,7 @@ class EncoderFit:
         Raises `SchemaMismatch` when the batch's columns have other types than the schema's.
         """
         if self._checked is None or not batch.schema.equals(self._checked):
-            compare(self.sources, batch.schema)
+            check_types(self.sources, batch.schema)
             self._checked = batch.schema
         decoder = Decoder(batch)
         decoded = [decoder.decode(source) for source in self.sources]
@@ -127,20 +127,22 @@ class EncoderFit:
         nulls: list[int] = []
         ranges: dict[str, NumberRange] = {}
         vocabularies: dict[str, tuple[str, ...]] = {}
-        learned: dict[str, Learned] = {}
+        learned: dict[str, LearnedInputs] = {}
         signals: list[SignalScaling] = []
         for source, statistics in zip(sources, self._statistics, strict=True):
             column = source.column
             if not source.feature:
                 continue
             if statistics.texts is not None:
-                kept = statistics.vocabulary[: vocabulary_size(source)]
+                kept = statistics.vocabulary[: choose_vocabulary_size(source)]
                 vocabularies[column.name] = tuple(text for text, _ in kept)
             if statistics.signal is not None:
                 size = len(vocabularies.get(column.name, ())) + SPECIAL
-                found = learned[column.name] = learn(source, statistics.signal, size)
+                found = learned[column.name] = learn_inputs(source, statistics.signal, size)
                 if found.signal:
-                    signals.append(SignalScaling.of(column, found.signal, statistics.signal))
+                    signals.append(
+                        SignalScaling.from_statistics(column, found.signal, statistics.signal)
+                    )
             first = len(scales)
             if isinstance(column, Numeric):
                 scale, ranges[column.name] = scale_number(column, statistics)
@@ -149,7 +151,7 @@ class EncoderFit:
                 scales.extend(_fixed_scales(source))
             if statistics.nulls and len(scales) > first and statistics.signal is None:
                 nulls.append(first)
-        scaling = Scaling.of(scales, nulls)
+        scaling = Scaling.from_scales(scales, nulls)
         return Encoder(tuple(sources), vocabularies, ranges, scaling, learned, signals)
 
 
@@ -158,7 +160,7 @@ def _fixed_scales(source: Source) -> list[Scale]:
     if isinstance(source.column, SignalColumn):
         return [Scale()] if source.nullable else []
     width = math.sqrt(0.5) if isinstance(source.column, Timestamp) else 1.0
-    return [Scale(width=width) for _ in raw_inputs(source.column, source.signature)]
+    return [Scale(width=width) for _ in list_raw_inputs(source.column, source.signature)]
 
 
 def scale_number(column: Numeric, statistics: Statistics) -> tuple[Scale, NumberRange]:

@@ -16,28 +16,30 @@ from models.columns import (
     Video,
 )
 from models.decoding.scalars import PORT_CLASSES
-from models.encoding.signals import Learned
+from models.encoding.signals import LearnedInputs
 from models.schema import Source
 
 SPECIAL = 2  # codes before the vocabulary: 0 is "other", 1 is null
 PIXELS = (Image, Video)  # columns whose raw form is uint8
 
 
-def embedding_width(size: int) -> int:
+def choose_embedding_width(size: int) -> int:
     """fast.ai's rule of thumb, 1.6 size^0.56 (Howard & Gugger 2020), at most 16: vocabularies of
     logs are small, and a wider table outweighs the numbers beside it."""
     return min(16, round(1.6 * math.pow(size, 0.56)))
 
 
-def in_order(sources: tuple[Source, ...], learned: dict[str, Learned]) -> dict[str, Learned]:
+def sort_by_source(
+    sources: tuple[Source, ...], learned: dict[str, LearnedInputs]
+) -> dict[str, LearnedInputs]:
     names = [source.column.name for source in sources]
     return {name: learned[name] for name in names if name in learned}
 
 
-def layout_of(
+def make_layout(
     sources: tuple[Source, ...],
     vocabularies: dict[str, tuple[str, ...]],
-    learned: dict[str, Learned],
+    learned: dict[str, LearnedInputs],
 ) -> tuple[tuple[NumericInput, ...], Layout]:
     """The raw inputs, and what the encoder makes of them."""
     raw: list[NumericInput] = []
@@ -51,22 +53,22 @@ def layout_of(
             if source.nullable:
                 raw.append(NumericInput(f"{column.name} is null", "binary"))
             continue
-        inputs = raw_inputs(column, source.signature)
+        inputs = list_raw_inputs(column, source.signature)
         raw.extend(inputs)
         if inputs and source.nullable:
             nulls.append(NumericInput(f"{column.name} is null", "binary"))
         if column.name in vocabularies:
             size = len(vocabularies[column.name]) + SPECIAL
             embedded = isinstance(column, Categorical) and column.encoding == "embedding"
-            width = embedding_width(size) if embedded else 0
+            width = choose_embedding_width(size) if embedded else 0
             categories.append(CategoryInput(column.name, size, width))
     signals = tuple(found.signal for found in learned.values() if found.signal)
     tokens = tuple(found.tokens for found in learned.values() if found.tokens)
     return tuple(raw), Layout((*raw, *nulls), tuple(categories), signals, tokens)
 
 
-def pixels_of(
-    sources: tuple[Source, ...], raw: tuple[NumericInput, ...], learned: dict[str, Learned]
+def find_pixels(
+    sources: tuple[Source, ...], raw: tuple[NumericInput, ...], learned: dict[str, LearnedInputs]
 ) -> list[tuple[bool, int | None]]:
     """Of each signal: is it pixels, which have no NaN; and which raw input says that it is null."""
     places = {given.name: i for i, given in enumerate(raw)}
@@ -78,7 +80,7 @@ def pixels_of(
     ]
 
 
-def raw_inputs(column: FeatureColumn, signature: str) -> tuple[NumericInput, ...]:
+def list_raw_inputs(column: FeatureColumn, signature: str) -> tuple[NumericInput, ...]:
     """Names and kinds of `Cells.inputs`, in their order."""
     name = column.name
     match column:

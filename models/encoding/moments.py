@@ -66,7 +66,7 @@ class ArrayMoments:
     high: Floats
 
     @classmethod
-    def of(cls, values: npt.NDArray[Any]) -> "ArrayMoments":
+    def from_values(cls, values: npt.NDArray[Any]) -> "ArrayMoments":
         """Of each place of axis 1 of [n, places, …], over all other axes."""
         flat = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1).astype(np.float64)
         known = ~np.isnan(flat)
@@ -77,7 +77,7 @@ class ArrayMoments:
         high = np.where(known, flat, -np.inf).max(1, initial=-np.inf)
         return cls(count, mean, squares, low, high)
 
-    def merged(self, other: "ArrayMoments") -> "ArrayMoments":
+    def combine(self, other: "ArrayMoments") -> "ArrayMoments":
         """Both together, as `Moments.merge`."""
         count = self.count + other.count
         share = other.count / np.maximum(count, 1)

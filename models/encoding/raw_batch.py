@@ -9,7 +9,7 @@ from torch import Tensor
 from models.decoding.scalars import Problem
 
 
-class Extracted(NamedTuple):
+class RawBatch(NamedTuple):
     """A batch of rows before scaling. Rows with problems are still there, with zeros for them."""
 
     values: Tensor  # float32 [rows, raw inputs]; NaN is null
@@ -27,16 +27,16 @@ class Extracted(NamedTuple):
         """Bytes of memory."""
         return sum(t.nbytes for t in (self.values, self.codes, *self.signals, *self.tokens))
 
-    def take(self, rows: Tensor | slice) -> "Extracted":
+    def take(self, rows: Tensor | slice) -> "RawBatch":
         """The rows at these places, or where a mask is true, without their problems."""
-        return self.each(lambda tensor: tensor[rows])
+        return self.map(lambda tensor: tensor[rows])
 
-    def to(self, device: torch.device | str) -> "Extracted":
-        return self.each(lambda tensor: tensor.to(device))
+    def to(self, device: torch.device | str) -> "RawBatch":
+        return self.map(lambda tensor: tensor.to(device))
 
-    def each(self, change: Callable[[Tensor], Tensor]) -> "Extracted":
+    def map(self, change: Callable[[Tensor], Tensor]) -> "RawBatch":
         """Every tensor changed in the same way, without the problems."""
-        return Extracted(
+        return RawBatch(
             change(self.values),
             change(self.codes),
             (),
@@ -45,11 +45,11 @@ class Extracted(NamedTuple):
         )
 
 
-def joined(parts: Sequence[Extracted]) -> Extracted:
+def join(parts: Sequence[RawBatch]) -> RawBatch:
     """The rows of all parts, without their problems; each column in one piece of memory."""
     if len(parts) == 1:
         return parts[0]._replace(problems=())
-    return Extracted(
+    return RawBatch(
         torch.cat([part.values.T for part in parts], 1).T,
         torch.cat([part.codes.T for part in parts], 1).T,
         (),

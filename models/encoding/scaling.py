@@ -81,7 +81,7 @@ class Scaling(nn.Module):
             self.register_buffer(name, tensor)
 
     @classmethod
-    def of(cls, scales: list[Scale], nulls: list[int]) -> "Scaling":
+    def from_scales(cls, scales: list[Scale], nulls: list[int]) -> "Scaling":
         """From one `Scale` a raw input and the raw inputs that get a null indicator."""
         ranked = [j for j, scale in enumerate(scales) if scale.knots]
         tables = [_table(scales[j]) for j in ranked]

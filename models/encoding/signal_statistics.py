@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.columns import FeatureColumn, Image, Sequence, Vector, Video
-from models.decoding.images import grey, is_coloured
-from models.decoding.lists import steps_as
+from models.decoding.images import is_coloured, to_grey
+from models.decoding.lists import select_steps
 from models.decoding.scalars import Bools, Cells
 from models.encoding.moments import KLL_K, ArrayMoments
 
@@ -53,7 +53,7 @@ class SignalStatistics:
             if isinstance(column, Image | Video):
                 self._add_images(signal)
             else:
-                self._count(0, ArrayMoments.of(signal), len(signal))
+                self._count(0, ArrayMoments.from_values(signal), len(signal))
 
     def merge(self, other: "SignalStatistics") -> None:
         for shape, moments in other.moments.items():
@@ -113,7 +113,7 @@ class SignalStatistics:
             of_row = np.repeat(counted, counted)
             for width, rows in zip(*np.unique(counted, return_counts=True), strict=True):
                 numbers = signal[of_row == width].reshape(-1, width)
-                self._count(int(width), ArrayMoments.of(numbers), int(rows))
+                self._count(int(width), ArrayMoments.from_values(numbers), int(rows))
             return
         self.lengths.update(counted.astype(np.float64))
         if signal is not None:
@@ -124,11 +124,11 @@ class SignalStatistics:
 
     def _add_steps(self, channels: int, cells: Cells, present: Bools | None) -> None:
         """Series of so many channels, in the rows that are present."""
-        steps, lengths, counted = steps_as(channels, cells)
+        steps, lengths, counted = select_steps(channels, cells)
         if present is not None:
             steps, lengths = steps[np.repeat(present, lengths)], np.where(present, lengths, 0)
             counted = counted & present
-        self._count(channels, ArrayMoments.of(steps), int(counted.sum()))
+        self._count(channels, ArrayMoments.from_values(steps), int(counted.sum()))
         rows = np.repeat(np.arange(len(lengths)), lengths)
         self.padded += len(np.unique(rows[np.isnan(steps).all(1)]))
 
@@ -136,13 +136,13 @@ class SignalStatistics:
         """Colours, and greys as they would be: which of the two is not known before the end."""
         if pixels.shape[1] == 3:
             self.coloured += int(is_coloured(pixels).sum())
-            self._count(3, ArrayMoments.of(pixels), len(pixels))
-            pixels = grey(pixels)
-        self._count(1, ArrayMoments.of(pixels), len(pixels))
+            self._count(3, ArrayMoments.from_values(pixels), len(pixels))
+            pixels = to_grey(pixels)
+        self._count(1, ArrayMoments.from_values(pixels), len(pixels))
 
     def _count(self, shape: int, moments: ArrayMoments, rows: int) -> None:
         seen = self.moments.get(shape)
-        self.moments[shape] = moments if seen is None else seen.merged(moments)
+        self.moments[shape] = moments if seen is None else seen.combine(moments)
         self.rows[shape] = self.rows.get(shape, 0) + rows
         if len(self.rows) > MOST_WIDTHS:
             rarest = max(self.rows, key=lambda width: (-self.rows[width], width))

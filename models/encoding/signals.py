@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from models.batch import SignalInput, TokenInput
 from models.columns import Audio, FeatureColumn, Image, Sequence, Text, Vector, Video
-from models.decoding.audio import frames_of
-from models.decoding.lists import steps_as
-from models.decoding.scalars import Bools, Cells, Values, first_rules
+from models.decoding.audio import count_frames
+from models.decoding.lists import select_steps
+from models.decoding.scalars import Bools, Cells, Values, keep_first_rules
 from models.decoding.texts import TOKENS
 from models.encoding.signal_statistics import LONGEST, SignalStatistics
 from models.refusal import Refusal
@@ -29,7 +29,7 @@ from models.schema import UNEVEN, Source
 CLIP, VECTOR_CLIP = 10.0, 100.0
 
 
-class Learned(NamedTuple):
+class LearnedInputs(NamedTuple):
     """What became of one column."""
 
     signal: SignalInput | None = None
@@ -43,7 +43,7 @@ class Learned(NamedTuple):
         }
 
     @classmethod
-    def from_document(cls, document: dict[str, Any]) -> "Learned":
+    def from_document(cls, document: dict[str, Any]) -> "LearnedInputs":
         signal, tokens = document["signal"], document["tokens"]
         if signal:
             shape, channels = tuple(signal["shape"]), tuple(signal["channels"])
@@ -51,7 +51,7 @@ class Learned(NamedTuple):
         return cls(signal, tokens and TokenInput(**tokens))
 
 
-class Fixed(NamedTuple):
+class ShapedCells(NamedTuple):
     """The cells of a column in the shape that was learned."""
 
     signal: Values | None  # uint8 or float32 [rows, raw width]
@@ -59,29 +59,33 @@ class Fixed(NamedTuple):
     broken: tuple[tuple[Bools, str], ...]  # rows that do not have that shape
 
 
-def learn(source: Source, statistics: SignalStatistics, vocabulary: int) -> Learned:
+def learn_inputs(source: Source, statistics: SignalStatistics, vocabulary: int) -> LearnedInputs:
     """The inputs that a column becomes, given what training saw of it and its vocabulary."""
     column, name = source.column, source.column.name
     match column:
         case Vector():
-            return Learned(SignalInput(name, "vector", (max(1, statistics.usual),)))
+            return LearnedInputs(SignalInput(name, "vector", (max(1, statistics.usual),)))
         case Sequence():
             length = column.length or source.list_size or statistics.length
             if source.has_events:
-                return Learned(tokens=TokenInput(name, vocabulary, length))
-            return Learned(_series(source, statistics, length))
+                return LearnedInputs(tokens=TokenInput(name, vocabulary, length))
+            return LearnedInputs(_series(source, statistics, length))
         case Image():
             channels = column.channels or (3 if statistics.coloured else 1)
-            return Learned(SignalInput(name, "image", (channels, column.size, column.size)))
+            return LearnedInputs(SignalInput(name, "image", (channels, column.size, column.size)))
         case Video():
             shape = (3 if statistics.coloured else 1, column.frames, column.size, column.size)
-            return Learned(SignalInput(name, "video", shape))
+            return LearnedInputs(SignalInput(name, "video", shape))
         case Audio():
-            return Learned(SignalInput(name, "spectrogram", (1, column.mels, frames_of(column))))
+            return LearnedInputs(
+                SignalInput(name, "spectrogram", (1, column.mels, count_frames(column)))
+            )
         case Text():
             bag = SignalInput(f"{name} n-grams", "vector", (column.ngrams,), restates=name)
-            return Learned(bag if column.ngrams else None, TokenInput(name, TOKENS, column.length))
-    return Learned()
+            return LearnedInputs(
+                bag if column.ngrams else None, TokenInput(name, TOKENS, column.length)
+            )
+    return LearnedInputs()
 
 
 def _series(source: Source, statistics: SignalStatistics, length: int) -> SignalInput:
@@ -94,7 +98,7 @@ def _series(source: Source, statistics: SignalStatistics, length: int) -> Signal
     return SignalInput(source.column.name, "series", shape, not whole, named)
 
 
-def most_bytes(source: Source) -> int:
+def bound_bytes(source: Source) -> int:
     """Memory of a row's signals and tokens before it is known what they will be."""
     match column := source.column:
         case Image():
@@ -102,7 +106,7 @@ def most_bytes(source: Source) -> int:
         case Video():
             return 12 * column.frames * column.size**2
         case Audio():
-            return 4 * column.mels * frames_of(column)
+            return 4 * column.mels * count_frames(column)
         case Text():
             return 4 * column.ngrams + 8 * column.length
         case Sequence():
@@ -112,7 +116,9 @@ def most_bytes(source: Source) -> int:
     return 0
 
 
-def fix(source: Source, learned: Learned, cells: Cells, codes: Values | None) -> Fixed:
+def shape_cells(
+    source: Source, learned: LearnedInputs, cells: Cells, codes: Values | None
+) -> ShapedCells:
     """The cells in the shape that was learned; `codes` are those of all events."""
     signal, tokens = cells.signal, cells.tokens
     broken: dict[str, Bools] = {}
@@ -139,7 +145,7 @@ def fix(source: Source, learned: Learned, cells: Cells, codes: Values | None) ->
         [] if cells.null is None else [cells.null]
     ):
         broken = {rule: rows & ~other for rule, rows in broken.items()}
-    return Fixed(signal, tokens, first_rules(broken))
+    return ShapedCells(signal, tokens, keep_first_rules(broken))
 
 
 def _vectors(cells: Cells, width: int) -> tuple[Values, dict[str, Bools]]:
@@ -156,7 +162,7 @@ def _vectors(cells: Cells, width: int) -> tuple[Values, dict[str, Bools]]:
 def _windows(cells: Cells, given: SignalInput, column: Sequence) -> tuple[Values, dict[str, Bools]]:
     """float32 [rows, channels, length]; NaN where there is no step."""
     channels, length = given.shape[0] - given.masked, given.shape[1]
-    steps, lengths, fits = steps_as(channels, cells)
+    steps, lengths, fits = select_steps(channels, cells)
     windows: Values = np.full((len(lengths), channels, length), np.nan, np.float32)
     row, place, kept = _places(lengths, length, column)
     windows[row, :, place] = steps[kept]
@@ -203,7 +209,7 @@ class SignalScaling(nn.Module):
 
     def __init__(self, given: SignalInput, centre: Tensor, width: Tensor) -> None:
         super().__init__()
-        self.given = given
+        self.signal = given
         channels = given.shape[0] - given.masked
         self.raw_shape = (channels, *given.shape[1:])
         self.clip = VECTOR_CLIP if _is_vector(given) else CLIP
@@ -217,7 +223,7 @@ class SignalScaling(nn.Module):
         self.register_buffer("width", width)
 
     @classmethod
-    def of(
+    def from_statistics(
         cls, column: FeatureColumn, given: SignalInput, statistics: SignalStatistics
     ) -> "SignalScaling":
         """From the moments of training; zeros and ones where there are none."""
@@ -244,7 +250,7 @@ class SignalScaling(nn.Module):
         scaled = scaled.nan_to_num_(0.0)
         if null is not None:
             scaled[null != 0] = 0.0
-        if self.given.masked:
+        if self.signal.masked:
             there = ~values.isnan().all(1, keepdim=True)
             scaled = torch.cat([scaled, there.to(scaled.dtype)], 1)
         return scaled

@@ -10,9 +10,9 @@ import pyarrow as pa
 from models.batch import Contributions, Layout, NumericInput
 from models.columns import Boolean, IPAddress, Numeric, Port, SignalColumn, Timestamp
 from models.encoding.encoder import Encoder
-from models.encoding.layout import raw_inputs
-from models.encoding.raw_batch import Extracted
-from models.explaining.numbers import readable
+from models.encoding.layout import list_raw_inputs
+from models.encoding.raw_batch import RawBatch
+from models.explaining.numbers import format_numbers
 from models.explaining.places import Words
 from models.explaining.signals import SignalWords
 from models.schema import Source
@@ -50,7 +50,7 @@ class Feature:
     position: int  # of the raw input, the code, the signal or the tokens
 
 
-def features_of(sources: tuple[Source, ...], layout: Layout) -> tuple[Feature, ...]:
+def list_features(sources: tuple[Source, ...], layout: Layout) -> tuple[Feature, ...]:
     """The features of a layout, with the sine and cosine of a time as one."""
     places = {name: i for i, name in enumerate(layout.features[: len(layout.numeric)])}
     codes = {category.name: i for i, category in enumerate(layout.categories)}
@@ -60,7 +60,7 @@ def features_of(sources: tuple[Source, ...], layout: Layout) -> tuple[Feature, .
         if not source.feature:
             continue
         name, own = column.name, frozenset({column.name})
-        inputs = raw_inputs(column, source.signature)
+        inputs = list_raw_inputs(column, source.signature)
         match column:
             case Numeric():
                 features.append(Feature(name, "number", own, (places[name],), places[name]))
@@ -123,7 +123,7 @@ class Explainer:
     that name it. 25 microseconds a row when it went row by row, about 5 since."""
 
     def __init__(self, encoder: Encoder) -> None:
-        self.features = features_of(encoder.sources, encoder.layout)
+        self.features = list_features(encoder.sources, encoder.layout)
         self.layout = encoder.layout
         self.vocabularies = encoder.vocabularies
         self.ranges = encoder.ranges
@@ -133,7 +133,7 @@ class Explainer:
 
     def explain(
         self,
-        extracted: Extracted,
+        extracted: RawBatch,
         contributions: Contributions,
         top: int,
         sensitive: frozenset[str] = frozenset(),
@@ -172,7 +172,7 @@ class Explainer:
         self,
         rows: npt.NDArray[np.int64],
         feature: npt.NDArray[np.int64],
-        seen: Extracted,
+        seen: RawBatch,
         told: Contributions,
         sensitive: frozenset[str],
     ) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
@@ -197,11 +197,11 @@ class Explainer:
         return observed, expected
 
     def _wide(
-        self, feature: Feature, rows: Codes, seen: Extracted, told: Contributions
+        self, feature: Feature, rows: Codes, seen: RawBatch, told: Contributions
     ) -> list[Words]:
         (name,) = feature.columns
         describe = self.signals.of_signal if feature.kind == "signal" else self.signals.of_tokens
-        expected = told.expected.each(lambda tensor: tensor.detach())
+        expected = told.expected.map(lambda tensor: tensor.detach())
         maps = tuple(each.detach() for each in told.maps)
         return describe(name, feature.position, rows, seen, expected, maps)
 
@@ -214,7 +214,7 @@ class Explainer:
             case "null":
                 return [_yes(none) for none in missing]
             case "number":
-                words = readable(column + self.ranges[feature.name].offset)
+                words = format_numbers(column + self.ranges[feature.name].offset)
             case "flag":
                 words = [_yes(value) for value in (column >= 0.5).tolist()]
             case _:
@@ -229,7 +229,9 @@ class Explainer:
             case "number":
                 seen, scale = self.ranges[feature.name], self.scales[feature.position]
                 # A detector may expect -3 bytes: keep to what training saw.
-                return readable(np.clip(scale.invert(scaled[0]) + seen.offset, seen.low, seen.high))
+                return format_numbers(
+                    np.clip(scale.invert(scaled[0]) + seen.offset, seen.low, seen.high)
+                )
             case "flag" | "null":
                 return [_yes(value) for value in (scaled[0] >= 0.5).tolist()]
             case _:

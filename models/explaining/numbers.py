@@ -8,7 +8,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 
-def readable(numbers: Floats) -> list[str]:
+def format_numbers(numbers: Floats) -> list[str]:
     """Four significant digits, with thousands separators: 1,234,000; 0.001235; 1.235e+18."""
     sizes = np.abs(numbers)
     usual = (sizes > 1e-4) & (sizes < 999)

@@ -30,7 +30,7 @@ class Picture(TypedDict):
     png: bytes
 
 
-def most_to_blame(
+def draw_largest_share(
     layout: Layout, batch: Batch, told: Contributions, row: int, allowed: Collection[str]
 ) -> Picture | None:
     """A picture of the row's signal with the largest share, out of those that may be shown; None
@@ -45,7 +45,7 @@ def most_to_blame(
         return None
     place = max(places, key=lambda one: float(told.shares[row, first + one]))
     values, shares = batch.signals[place][row], told.maps[place][row]
-    png = picture(
+    png = draw(
         layout.signals[place],
         values.detach().float().cpu().numpy(),
         shares.detach().float().cpu().numpy(),
@@ -53,7 +53,7 @@ def most_to_blame(
     return {"feature": layout.signals[place].name, "png": png}
 
 
-def picture(signal: SignalInput, values: Floats, shares: Floats) -> bytes:
+def draw(signal: SignalInput, values: Floats, shares: Floats) -> bytes:
     """PNG of two panels: the signal, and where in it the score came from.
 
     Args:

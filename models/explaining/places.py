@@ -8,9 +8,9 @@ import numpy.typing as npt
 
 from models.batch import SignalInput, TokenInput
 from models.columns import Audio, FeatureColumn, Text
-from models.decoding.audio import HOP_S, WINDOW_S, band_edges
-from models.decoding.texts import grams, text_of
-from models.explaining.numbers import readable
+from models.decoding.audio import HOP_S, WINDOW_S, compute_band_edges
+from models.decoding.texts import find_grams, tokens_to_text
+from models.explaining.numbers import format_numbers
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
@@ -44,11 +44,11 @@ def describe_signal(
     match given.kind:
         case "vector":
             place = int(shares.argmax())
-            seen, wanted = readable(np.array([observed[place], expected[place]]))
+            seen, wanted = format_numbers(np.array([observed[place], expected[place]]))
             if text is None:
                 return Words(f"{seen} in element {place}", wanted)
             # A detector may expect less than none.
-            (wanted,) = readable(np.maximum(expected[place : place + 1], 0))
+            (wanted,) = format_numbers(np.maximum(expected[place : place + 1], 0))
             return Words(f"{_grams(text, given.width, place)}: weight {seen}", f"weight {wanted}")
         case "series":
             return _in_series(given, shares, observed, expected)
@@ -75,23 +75,25 @@ def describe_tokens(
     if isinstance(column, Text):
         near = slice(max(0, span.start - AROUND_BYTES), span.start)
         after = slice(span.stop, span.stop + AROUND_BYTES)
-        before, at, behind = (escaped(text_of(observed[part])) for part in (near, span, after))
-        wanted = escaped(text_of(expected[span]))
+        before, at, behind = (
+            escape(tokens_to_text(observed[part])) for part in (near, span, after)
+        )
+        wanted = escape(tokens_to_text(expected[span]))
         return Words(f"{before}[{at}]{behind}", wanted or ELSEWHERE)
     names = (OTHER_EVENT, *vocabulary)
     first, last = max(0, span.start - AROUND), min(given.length, span.stop + AROUND)
     shown = []
     for place in range(first, last):
         if code := int(observed[place]):
-            event = escaped(names[code - 1])
+            event = escape(names[code - 1])
             shown.append(f"[{event}]" if span.start <= place < span.stop else event)
     code = int(expected[span.start])
-    wanted = escaped(names[code - 1]) if code else ELSEWHERE
+    wanted = escape(names[code - 1]) if code else ELSEWHERE
     steps = _span(span, "step")
     return Words(f"{', '.join(shown) or 'no events'} at {steps}", wanted)
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """Without characters that do not print: they could rewrite a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
@@ -105,11 +107,11 @@ def _in_series(given: SignalInput, shares: Floats, observed: Floats, expected: F
         return Words(f"{'data' if there else 'no data'} at {where}", "no data" if there else "data")
     known = observed[channel, span]
     known = known[~np.isnan(known)]
-    seen = readable(known.mean(keepdims=True))[0] if len(known) else "nothing"
-    wanted = readable(expected[channel, span].mean(keepdims=True))[0]
+    seen = format_numbers(known.mean(keepdims=True))[0] if len(known) else "nothing"
+    wanted = format_numbers(expected[channel, span].mean(keepdims=True))[0]
     if len(observed) > 1:
         name = given.channels[channel] if given.channels else f"channel {channel}"
-        where = f"{where} of {escaped(name)}"
+        where = f"{where} of {escape(name)}"
     return Words(f"{seen} at {where}", wanted)
 
 
@@ -121,7 +123,7 @@ def _in_picture(given: SignalInput, box: tuple[slice, ...]) -> str:
 
 def _in_spectrum(column: Audio, box: tuple[slice, ...]) -> str:
     bands, steps = box
-    edges = band_edges(column.sample_rate, column.mels)
+    edges = compute_band_edges(column.sample_rate, column.mels)
     low, high = edges[bands.start], edges[bands.stop + 1]
     first, last = steps.start * HOP_S, (steps.stop - 1) * HOP_S + WINDOW_S
     return f"{first:.2f}–{last:.2f} s, {low:,.0f}–{high:,.0f} Hz"
@@ -137,12 +139,12 @@ def _brightness(value: float) -> str:
 
 def _grams(text: str, bins: int, place: int) -> str:
     """The words and 3-grams of the text that were hashed to this bin."""
-    found = grams([text], bins)
+    found = find_grams([text], bins)
     lower = text.lower()
     here = np.flatnonzero(found.bin == place)
     shown = {lower[found.start[i] : found.start[i] + found.length[i]]: None for i in here}
     words = sorted(shown, key=len, reverse=True)[:MOST_GRAMS]
-    return ", ".join(f"'{escaped(word)}'" for word in words) or f"words of group {place}"
+    return ", ".join(f"'{escape(word)}'" for word in words) or f"words of group {place}"
 
 
 def _box(shares: Floats) -> tuple[slice, ...]:

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from models.batch import Batch, Layout
 from models.columns import FeatureColumn, Text
-from models.decoding.texts import text_of
-from models.encoding.raw_batch import Extracted
+from models.decoding.texts import tokens_to_text
+from models.encoding.raw_batch import RawBatch
 from models.encoding.signals import SignalScaling
 from models.explaining.places import Words, describe_signal, describe_tokens
 
@@ -34,7 +34,7 @@ class SignalWords:
         name: str,
         place: int,
         rows: Places,
-        seen: Extracted,
+        seen: RawBatch,
         expected: Batch,
         maps: tuple[Tensor, ...],
     ) -> list[Words]:
@@ -50,7 +50,7 @@ class SignalWords:
         texts: list[str | None] = [None] * len(rows)
         if isinstance(column, Text):
             tokens = seen.tokens[self._tokens(name)][rows].numpy()
-            texts = [text_of(row) for row in tokens]
+            texts = [tokens_to_text(row) for row in tokens]
         parts = zip(
             shares.double().numpy(),
             unscaled,
@@ -65,7 +65,7 @@ class SignalWords:
         name: str,
         place: int,
         rows: Places,
-        seen: Extracted,
+        seen: RawBatch,
         expected: Batch,
         maps: tuple[Tensor, ...],
     ) -> list[Words]:

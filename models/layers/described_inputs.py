@@ -61,11 +61,11 @@ class DescribedInputs(Inputs):
         raw, described = [], []
         for start in range(0, len(sample.numeric), _ROWS):
             columns = super().forward(sample.take(slice(start, start + _ROWS)))
-            raw.append(ArrayMoments.of(columns.cpu().numpy()))
+            raw.append(ArrayMoments.from_values(columns.cpu().numpy()))
             blocks = [block for _, block in self._described(columns)]
-            described.append(ArrayMoments.of(torch.cat(blocks, 1).cpu().numpy()))
-        self.usual.copy_(torch.from_numpy(reduce(ArrayMoments.merged, raw).mean))
-        moments = reduce(ArrayMoments.merged, described)
+            described.append(ArrayMoments.from_values(torch.cat(blocks, 1).cpu().numpy()))
+        self.usual.copy_(torch.from_numpy(reduce(ArrayMoments.combine, raw).mean))
+        moments = reduce(ArrayMoments.combine, described)
         self.centre.copy_(torch.from_numpy(moments.mean))
         deviation = np.sqrt(moments.squares / np.maximum(moments.count, 1))
         widths = [description.width for description in self._each()]

@@ -6,7 +6,7 @@ from models.scores.histogram import ScoreHistogram
 from models.scores.sketch import ScoreSketch
 
 
-def score_drift(calibration: ScoreSketch, scores: ScoreHistogram) -> float | None:
+def measure_drift(calibration: ScoreSketch, scores: ScoreHistogram) -> float | None:
     """The Kolmogorov-Smirnov distance of two sets of scores; None where one of them is empty.
 
     The largest difference of the shares at or below any score (Smirnov, "Table for Estimating the
@@ -16,6 +16,6 @@ def score_drift(calibration: ScoreSketch, scores: ScoreHistogram) -> float | Non
     """
     if not calibration.count or not scores.count:
         return None
-    edges, below = scores.cumulated()
-    known = 1.0 - calibration.at_least(edges) / calibration.count
+    edges, below = scores.accumulate()
+    known = 1.0 - calibration.count_at_least(edges) / calibration.count
     return float(np.abs(below / scores.count - known).max())

@@ -44,14 +44,14 @@ class ScoreHistogram:
         self.minimum = min(self.minimum, other.minimum)
         self.maximum = max(self.maximum, other.maximum)
 
-    def cumulated(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def accumulate(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Edges of the bins that hold scores, ascending, and the scores below each, exactly."""
         filled = np.flatnonzero(self._bins)
         edges = np.stack([_values(filled), _values(filled + 1)], 1).reshape(-1)
         below = np.concatenate([[0], np.cumsum(self._bins[filled])])
         return edges, np.repeat(below, 2)[1:-1]
 
-    def between(self, edges: ArrayLike) -> NDArray[np.int64]:
+    def count_between(self, edges: ArrayLike) -> NDArray[np.int64]:
         """About how many scores lie between neighbouring edges, ascending; their sum is exact where
         the edges enclose all scores."""
         filled = np.flatnonzero(self._bins)

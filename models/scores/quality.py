@@ -280,7 +280,7 @@ def _by_kind(
     return tuple(sorted(result, key=lambda k: (-k.rows, k.kind)))
 
 
-def quality_of(table: pa.Table, column: str, threshold: float) -> Quality | None:
+def evaluate_table(table: pa.Table, column: str, threshold: float) -> Quality | None:
     """Measure a column of scores against `label` and `kind`; None without a labelled row."""
     known = table.filter(pc.is_valid(table.column("label")))
     if known.num_rows == 0:

@@ -61,7 +61,7 @@ class Severity:
         rows = np.geomspace(scores.count, tail[0].fraction * scores.count, KNOTS)
         knots = {scores.minimum, *(scores.cut(count) for count in rows)}
         ordered = np.array(sorted(k for k in knots if k < tail[0].start))
-        logs = np.log(scores.at_least(ordered) / scores.count)
+        logs = np.log(scores.count_at_least(ordered) / scores.count)
         return cls(
             (*ordered.tolist(), tail[0].start),
             (*logs.tolist(), float(np.log(tail[0].fraction))),
@@ -126,7 +126,7 @@ def _tail(scores: ScoreSketch) -> tuple[Pareto, ...]:
     wanted = max(int(TAIL_FRACTION * scores.count), min(TAIL_ROWS, scores.count // 10), 1)
     law = fit_tail(scores, wanted)
     top = scores.maximum
-    top_share = int(scores.at_least(top)) / scores.count
+    top_share = int(scores.count_at_least(top)) / scores.count
     if law is None:  # the largest score is a tie, or the only one
         spread = top - scores.quantile(0.5)
         # Scores that are all equal carry no unit but their size.

@@ -93,7 +93,7 @@ class ScoreSketch:
         self.count += other.count
         self._grid_cache = None
 
-    def above(self, value: ArrayLike) -> NDArray[np.int64]:
+    def count_above(self, value: ArrayLike) -> NDArray[np.int64]:
         """Number of scores strictly above each value, int64 of the shape of `value`.
 
         Exact from the smallest score of the tail upwards, and below the minimum.
@@ -103,7 +103,7 @@ class ScoreSketch:
         place = np.searchsorted(values, np.asarray(value, dtype=np.float64), side="right")
         return np.concatenate(([self.count], rows))[place]
 
-    def at_least(self, value: ArrayLike) -> NDArray[np.int64]:
+    def count_at_least(self, value: ArrayLike) -> NDArray[np.int64]:
         """Number of scores at or above each value, int64 of the shape of `value`."""
         self._need_rows()
         values, rows = self._grid
@@ -112,7 +112,7 @@ class ScoreSketch:
 
     def fraction_above(self, value: float) -> float:
         """Share of the scores that are strictly above `value`."""
-        return int(self.above(value)) / self.count
+        return int(self.count_above(value)) / self.count
 
     def cut(self, rows: float) -> float:
         """The smallest known score with at most `rows` scores strictly above it.
@@ -154,8 +154,8 @@ class ScoreSketch:
             edges = np.linspace(low, high, bins + 1)
         else:
             edges = np.asarray(bins, dtype=np.float64)
-        rows = self.above(edges)
-        rows[0] = self.at_least(edges[0])
+        rows = self.count_above(edges)
+        rows[0] = self.count_at_least(edges[0])
         return edges, rows[:-1] - rows[1:]
 
     def to_document(self) -> dict[str, Any]:

@@ -192,7 +192,7 @@ class Threshold:
             )
 
     @classmethod
-    def chosen(cls, policy: Policy, calibration: Calibration, bundle: str) -> Self:
+    def choose(cls, policy: Policy, calibration: Calibration, bundle: str) -> Self:
         """The threshold that a policy asks for, made now, for the bundle of that id."""
         value = choose(policy, calibration)
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -268,7 +268,10 @@ def _by_labels(calibration: Calibration, merit: Callable[[_Rows, _Rows, _Rows], 
     middle = ((low.astype(np.float64) + high) / 2).astype(np.float32)
     candidates = np.where(middle < high, middle, low)
     candidates = candidates[np.isfinite(candidates)]
-    hits, false = anomalous.above(candidates).astype(float), normal.above(candidates).astype(float)
+    hits, false = (
+        anomalous.count_above(candidates).astype(float),
+        normal.count_above(candidates).astype(float),
+    )
     merits = merit(hits, false, anomalous.count - hits)
     return float(candidates[len(merits) - 1 - int(np.argmax(merits[::-1]))])
 

@@ -163,7 +163,7 @@ def _batch(encoder: Encoder, rows: int, device: torch.device) -> Batch:
     def zeros(tensor: Tensor) -> Tensor:
         return tensor.new_zeros(rows, *tensor.shape[1:])
 
-    batch: Batch = encoder(encoder.nothing().each(zeros).to(device))
+    batch: Batch = encoder(encoder.make_empty().map(zeros).to(device))
     return batch._replace(label=torch.zeros(rows, device=device))
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from sklearn.metrics import precision_recall_curve
 
-from models.batch import Batch, Layout, joined
+from models.batch import Batch, Layout, join
 from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
 from models.detectors.options import check_options
@@ -148,7 +148,7 @@ def encoded(encoder: Encoder, rows: pa.Table) -> tuple[Batch, np.ndarray[Any, An
         parts.append(whole.take(torch.from_numpy(kept)) if bad else whole)
     if not parts:
         raise Refusal("expected rows to encode, found none")
-    return joined(parts), good
+    return join(parts), good
 
 
 def _chosen(

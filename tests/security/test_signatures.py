@@ -89,7 +89,7 @@ def test_what_the_right_key_signed_is_let_in(watch: Watch) -> None:
 
 
 def test_a_champion_without_a_signature_is_refused_where_one_is_demanded(watch: Watch) -> None:
-    chosen = Threshold.chosen(Quantile(0.1), watch.first.calibration, watch.first.id)
+    chosen = Threshold.choose(Quantile(0.1), watch.first.calibration, watch.first.id)
     watch.registry.add_threshold(chosen.id, chosen.to_json())
     watch.registry.promote(watch.first.id, chosen.id)
     assert "champion 1 is not signed; the spec demands one that is" in watch.refusal()

@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 
 from models.bundle import open_bundle, read_directory
-from models.encoding.raw_batch import Extracted
+from models.encoding.raw_batch import RawBatch
 from tests.bench.contenders.fused import CHUNK, Floats, codes, numbers
 
 
@@ -32,7 +32,7 @@ class EagerScorer:
         for start in range(0, len(result), CHUNK):
             part = slice(start, start + CHUNK)
             batch = self.encoder(
-                Extracted(torch.from_numpy(values[part]), torch.from_numpy(encoded[part]))
+                RawBatch(torch.from_numpy(values[part]), torch.from_numpy(encoded[part]))
             )
             result[part] = self.detector.score(batch).numpy()
         return result

@@ -11,7 +11,7 @@ import torch
 from ray.data.expressions import col
 
 from models.bundle import open_bundle, read_directory
-from models.encoding.raw_batch import Extracted
+from models.encoding.raw_batch import RawBatch
 from tests.bench.contenders import ray_start
 from tests.bench.contenders.task import OUTPUT, parse, report
 
@@ -35,7 +35,7 @@ class Detector:
         values = torch.as_tensor(batch[self.numbers].to_numpy(np.float32))
         codes = np.stack([batch[c].map(known).to_numpy() for c, known in self.codes.items()], 1)
         with torch.inference_mode():
-            rows = self.encoder(Extracted(values, torch.as_tensor(codes.astype(np.int64))))
+            rows = self.encoder(RawBatch(values, torch.as_tensor(codes.astype(np.int64))))
             batch["score"] = self.detector.score(rows).numpy()
         return batch[list(OUTPUT)]
 

@@ -15,7 +15,7 @@ from cluster.splits.admission import Admission, Books, Intake, Lot
 from cluster.splits.stages import Stages
 from models.columns import Roles
 from models.encoding.encoder import Encoder
-from models.encoding.raw_batch import joined
+from models.encoding.raw_batch import join
 
 REPEATS = 20  # of the 2,000 rows of the fixture: more than one batch
 ROLES = Roles(id=("id",), keep=("host",))
@@ -59,7 +59,7 @@ def test_rows_are_the_same_however_a_file_is_cut(
     parts = [admitted(lake, encoder, piece, filter_text) for piece in pieces]
     assert all(admission.whole for _, _, admission, _ in parts)
     lots = [lot for found, _, _, _ in parts for lot in found]
-    ours, theirs = (joined([lot.extracted for lot in some]) for some in (lots, streamed))
+    ours, theirs = (join([lot.extracted for lot in some]) for some in (lots, streamed))
     assert torch.equal(ours.values, theirs.values)
     assert torch.equal(ours.codes, theirs.codes)
     for some in (lots, streamed):

@@ -16,7 +16,7 @@ from cluster.training.row_tables import from_table, to_table
 from models.columns import FeatureColumn, Image, Numeric, Roles, Sequence, Text, Vector, Video
 from models.detectors.catalog import CATALOG
 from models.encoding.encoder import Encoder
-from models.encoding.raw_batch import Extracted, joined
+from models.encoding.raw_batch import RawBatch, join
 from tests.models.flows import batch_of, fit
 from tests.models.media import mixed
 
@@ -41,7 +41,7 @@ def encoder(table: pa.Table) -> Encoder:
     return fit(table, COLUMNS)
 
 
-def same(left: Extracted, right: Extracted) -> bool:
+def same(left: RawBatch, right: RawBatch) -> bool:
     pairs = zip(
         (left.values, left.codes, *left.signals, *left.tokens),
         (right.values, right.codes, *right.signals, *right.tokens),
@@ -61,7 +61,7 @@ def test_rows_come_back_from_a_table_as_they_were(encoder: Encoder, table: pa.Ta
     back, label = from_table(parts)
     assert same(back, extracted)
     assert label.tolist() == labels.tolist()
-    assert same(from_table(to_table(encoder.nothing(), labels[:0]))[0], encoder.nothing())
+    assert same(from_table(to_table(encoder.make_empty(), labels[:0]))[0], encoder.make_empty())
 
 
 def test_a_table_carries_more_than_ten_signals_in_their_order() -> None:
@@ -83,7 +83,7 @@ def test_rows_are_read_in_batches_that_suit_their_width(table: pa.Table, tmp_pat
     lots = list(intake.lots(split, books))
     assert [lot.extracted.rows for lot in lots] == [CHUNKS * 4, 40 - CHUNKS * 4]
     assert books.good == 40
-    assert same(joined([lot.extracted for lot in lots]), encoder.extract(batch_of(table)))
+    assert same(join([lot.extracted for lot in lots]), encoder.extract(batch_of(table)))
 
 
 def test_scores_do_not_depend_on_how_rows_were_batched(encoder: Encoder, table: pa.Table) -> None:

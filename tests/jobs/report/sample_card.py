@@ -9,7 +9,7 @@ import numpy as np
 from jobs.report.document import Card, DayEntry, Picture, ProfileFacts, TopFlag
 from jobs.report.profile import ACTOR_STAGES, Profile
 from models.batch import SignalInput
-from models.explaining.pictures import picture
+from models.explaining.pictures import draw
 from models.scores.quality import evaluate
 
 HOSTS = ("10.12.4.31", "10.12.9.200", "10.12.7.18", "10.12.3.77", "10.12.44.2", "10.12.0.9")
@@ -206,7 +206,7 @@ def _picture(rng: np.random.Generator) -> Picture:
     shares = (values**2 * (np.arange(60) > 50)).astype(np.float32)
     return {
         "feature": signal.name,
-        "png": base64.b64encode(picture(signal, values, shares)).decode(),
+        "png": base64.b64encode(draw(signal, values, shares)).decode(),
     }
 
 

@@ -66,7 +66,7 @@ def test_an_address_is_of_the_kind_that_iana_lists(
     text: str, private: bool, multicast: bool, reserved: bool
 ) -> None:
     address = parse(pa.array([text]))
-    kinds = [bool(address.within(kind)[0]) for kind in (PRIVATE, MULTICAST, RESERVED)]
+    kinds = [bool(address.lie_in(kind)[0]) for kind in (PRIVATE, MULTICAST, RESERVED)]
     assert kinds == [private, multicast, reserved]
 
 
@@ -77,6 +77,6 @@ def test_two_addresses_share_a_network_by_their_prefix() -> None:
             ["10.1.2.99", "10.1.3.3", "2001:db9::ffff:1", "2001:db9:0:1::1", "no", "::a01:203"]
         )
     )
-    assert left.same_network(right, 24).tolist() == [True, False, True, False, False, False]
-    assert left.same_network(right, 16).tolist()[:2] == [True, True]
-    assert np.all(left.same_network(left, 32) == (left.version != 0))
+    assert left.share_network(right, 24).tolist() == [True, False, True, False, False, False]
+    assert left.share_network(right, 16).tolist()[:2] == [True, True]
+    assert np.all(left.share_network(left, 32) == (left.version != 0))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.columns import Audio
-from models.decoding.audio import band_edges, frames_of, log_mel, read_wave
+from models.decoding.audio import compute_band_edges, compute_log_mel, count_frames, read_wave
 from models.encoding.fit import EncoderFit
 from tests.models.flows import batch_of, fit, one_column
 from tests.models.media import tone
@@ -20,10 +20,10 @@ COLUMN = Audio("a", sample_rate=8000, seconds=0.4, mels=20)
 @pytest.mark.parametrize("form", ["WAV", "FLAC"])
 @pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
 def test_a_tone_lies_in_its_band_whatever_format_and_rate(form: str, rate: int) -> None:
-    spectrum = log_mel(read_wave(tone(1000, rate=rate, form=form), COLUMN), COLUMN)
-    assert spectrum.shape == (20, frames_of(COLUMN)) == (20, 38)
+    spectrum = compute_log_mel(read_wave(tone(1000, rate=rate, form=form), COLUMN), COLUMN)
+    assert spectrum.shape == (20, count_frames(COLUMN)) == (20, 38)
     band = int(spectrum[:, 10].argmax())
-    edges = band_edges(8000, 20)
+    edges = compute_band_edges(8000, 20)
     assert edges[band] < 1000 < edges[band + 2]
 
 
@@ -33,7 +33,7 @@ def test_a_short_recording_is_padded_with_silence_and_a_long_one_is_cut() -> Non
     assert wave[:800].any()
     assert not wave[800:].any()
     assert len(read_wave(tone(500, seconds=3), COLUMN)) == 3200
-    assert log_mel(wave, COLUMN)[:, -1].max() == pytest.approx(math.log(1e-10))
+    assert compute_log_mel(wave, COLUMN)[:, -1].max() == pytest.approx(math.log(1e-10))
 
 
 def test_a_spectrogram_is_scaled_band_by_band() -> None:

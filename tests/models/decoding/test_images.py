@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.columns import Image, Video
-from models.decoding.images import MOST_PIXELS, grey, read_image
+from models.decoding.images import MOST_PIXELS, read_image, to_grey
 from models.encoding.encoder import Encoder
 from models.encoding.fit import EncoderFit
 from tests.models.flows import batch_of, fit, one_column
@@ -56,7 +56,7 @@ def test_the_channels_are_learned_from_all_images_of_training() -> None:
     assert encoder.layout.signals[0].shape == (3, 4, 4)
     forced = one_column([colour_image(255, 0, 0)], Image("i", 4, channels=1))
     assert extract(forced, [colour_image(255, 0, 0)]).signals[0][0, 0] == 76  # 0.299 of 255
-    assert grey(np.array([[[7]], [[7]], [[7]]], np.uint8)[None, :, :, 0]).item() == 7
+    assert to_grey(np.array([[[7]], [[7]], [[7]]], np.uint8)[None, :, :, 0]).item() == 7
 
 
 def test_images_are_scaled_by_channel_on_the_device() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.columns import Text
-from models.decoding.texts import MOST_CHARACTERS, bag, grams, text_of
+from models.decoding.texts import MOST_CHARACTERS, find_grams, tokens_to_text, weigh_grams
 from tests.models.flows import batch_of, one_column
 
 
@@ -39,26 +39,26 @@ def test_tokens_are_the_first_bytes_and_then_padding(cast: Any) -> None:
         [0, 0, 0, 0],
         [99, 100, 101, 102],
     ]
-    assert text_of(found.tokens[0][1].numpy()) == "é"
+    assert tokens_to_text(found.tokens[0][1].numpy()) == "é"
 
 
 def test_words_and_3_grams_are_hashed_to_the_same_bins_for_ever() -> None:
     """Hashes are part of a bundle: another hash would read old bundles wrongly."""
-    assert np.flatnonzero(bag(["disk full"], 32)).tolist() == [4, 17, 19, 23, 26, 28, 30]
+    assert np.flatnonzero(weigh_grams(["disk full"], 32)).tolist() == [4, 17, 19, 23, 26, 28, 30]
 
 
 def test_a_bag_has_norm_one_and_does_not_depend_on_other_texts_or_case() -> None:
     texts = ["disk full on host a", "", "ß ünïcode 😀 text", "DISK FULL on host A", "x"]
-    whole = bag(texts, 64)
+    whole = weigh_grams(texts, 64)
     np.testing.assert_allclose((whole**2).sum(1), [1, 0, 1, 1, 1], rtol=1e-6)
     for row, text in enumerate(texts):
-        np.testing.assert_array_equal(bag([text], 64)[0], whole[row])
+        np.testing.assert_array_equal(weigh_grams([text], 64)[0], whole[row])
     np.testing.assert_array_equal(whole[0], whole[3])
 
 
 def test_words_and_3_grams_are_those_of_the_text() -> None:
     text = "to be, or"
-    found = grams([text], 97)
+    found = find_grams([text], 97)
     parts = sorted(text[s : s + n] for s, n in zip(found.start, found.length, strict=True))
     threes = [text[i : i + 3] for i in range(len(text) - 2)]
     assert parts == sorted([*threes, "to", "be", "or"])
@@ -66,13 +66,15 @@ def test_words_and_3_grams_are_those_of_the_text() -> None:
 
 
 def test_a_word_has_another_bin_than_the_same_3_gram() -> None:
-    found = grams(["the"], 1 << 30)
+    found = find_grams(["the"], 1 << 30)
     assert len(set(found.bin.tolist())) == 2
 
 
 def test_a_very_long_text_costs_no_more_than_the_part_that_is_read() -> None:
     long = "a b" * MOST_CHARACTERS
-    np.testing.assert_array_equal(bag([long], 16), bag([long[:MOST_CHARACTERS]], 16))
+    np.testing.assert_array_equal(
+        weigh_grams([long], 16), weigh_grams([long[:MOST_CHARACTERS]], 16)
+    )
 
 
 def test_ngrams_are_a_vector_that_is_scaled_and_may_be_left_out() -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import Tensor
 
-from models.batch import Batch, Layout, NumericInput, joined
+from models.batch import Batch, Layout, NumericInput, join
 from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
 from models.detectors.isolation_forest import IsolationForest
@@ -107,14 +107,14 @@ def trained(given_name: str, name: str) -> Detector:
     detector = CATALOG.build(name, given.layout, OPTIONS.get(name, {}))
     rows = given.normal(given.rows, 1)
     if detector.labels != "none":
-        rows = joined([rows, given.far(100, 2)])
+        rows = join([rows, given.far(100, 2)])
     return train(detector, rows, given, given.epochs)
 
 
 @cache
 def test_rows(given_name: str) -> Batch:
     given = GIVEN[given_name]
-    return joined([given.normal(given.rows // 4, 3), given.far(50, 4)])
+    return join([given.normal(given.rows // 4, 3), given.far(50, 4)])
 
 
 test_rows.__test__ = False  # type: ignore[attr-defined]
@@ -131,8 +131,8 @@ def padded_scores(detector: Detector, batch: Batch, padded: int) -> Tensor:
     for start in range(0, len(batch.numeric), padded):
         piece = batch.take(slice(start, start + padded))._replace(label=None)
         rows = len(piece.numeric)
-        zeros = piece.each(lambda t: torch.zeros(padded, *t.shape[1:], dtype=t.dtype))
-        filled = joined([piece, zeros]).take(slice(0, padded))
+        zeros = piece.map(lambda t: torch.zeros(padded, *t.shape[1:], dtype=t.dtype))
+        filled = join([piece, zeros]).take(slice(0, padded))
         out.append(scores(detector, filled)[:rows])
     return torch.cat(out)
 
@@ -268,7 +268,7 @@ def test_contributions_are_the_same_in_inference_mode(case: Case) -> None:
 
 def test_the_expected_row_has_the_shape_and_types_of_a_batch(case: Case) -> None:
     expected = case.detector.contributions(case.rows).expected
-    case.given.layout.check(expected.each(lambda tensor: tensor.contiguous()))
+    case.given.layout.check(expected.map(lambda tensor: tensor.contiguous()))
     assert len(expected.numeric) == len(case.rows.numeric)
     for numbers in (expected.numeric, *expected.signals):
         assert torch.isfinite(numbers).all()
@@ -305,7 +305,7 @@ def test_anomalies_planted_far_away_score_above_normal_rows(case: Case) -> None:
 
 
 def test_training_twice_with_the_same_seed_gives_the_same_scores(case: Case) -> None:
-    rows = joined([case.given.normal(256, 1), case.given.far(16, 2)])
+    rows = join([case.given.normal(256, 1), case.given.far(16, 2)])
     found = []
     for _ in range(2):
         torch.manual_seed(0)
@@ -378,7 +378,7 @@ def test_a_state_that_lacks_a_tensor_or_is_of_another_detector_is_refused() -> N
 def test_a_table_of_numbers_or_of_categories_alone_will_do(name: str, layout: Layout) -> None:
     if lacking := CATALOG[name].unfit(layout):
         pytest.skip(lacking)
-    rows = joined([table_rows(300, 1), far_table_rows(20, 2)])
+    rows = join([table_rows(300, 1), far_table_rows(20, 2)])
     n, c = len(layout.numeric), len(layout.categories)
     rows = Batch(rows.numeric[:, :n], rows.codes[:, 2 - c :], rows.label)
     detector = CATALOG.build(name, layout, OPTIONS.get(name, {}))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.batch import joined
+from models.batch import join
 from models.detectors.catalog import CATALOG
 from models.detectors.stacked_devnet import StackedDevNet
 from models.refusal import Refusal
@@ -17,7 +17,7 @@ MEMBERS = [{"name": "ecod"}, {"name": "knn", "sample_rows": 500}, {"name": "pca"
 def learned() -> StackedDevNet:
     detector = CATALOG.build("stacked_devnet", TABLE, {"members": MEMBERS})
     assert isinstance(detector, StackedDevNet)
-    rows = joined([table_rows(600, seed=1), far_table_rows(10, seed=2)])
+    rows = join([table_rows(600, seed=1), far_table_rows(10, seed=2)])
     learn(detector, rows, table_rows(200, seed=3), TrainingOptions(epochs=2))
     return detector
 
@@ -40,7 +40,7 @@ def test_members_keep_what_they_were_fitted_to_while_the_network_learns() -> Non
     detector = learned()
     other = CATALOG.build("stacked_devnet", TABLE, {"members": MEMBERS})
     assert isinstance(other, StackedDevNet)
-    rows = joined([table_rows(600, seed=1), far_table_rows(10, seed=2)])
+    rows = join([table_rows(600, seed=1), far_table_rows(10, seed=2)])
     other.fit(rows, seed=0)
     ours, theirs = (d.inputs.members.rarities(table_rows(50, 8)) for d in (detector, other))
     assert torch.equal(ours, theirs)

@@ -18,7 +18,7 @@ from models.batch import Batch
 from models.columns import Boolean, Categorical, FeatureColumn, IPAddress, Numeric, Port, Timestamp
 from models.decoding.scalars import Problem
 from models.encoding.encoder import Encoder
-from models.encoding.raw_batch import Extracted
+from models.encoding.raw_batch import RawBatch
 from models.refusal import Refusal, SchemaMismatch
 from tests.models.flows import COLUMNS, batch_of, fit, flows, one_column
 
@@ -35,7 +35,7 @@ def column_of(encoder: Encoder, table: pa.Table, name: str) -> list[float]:
     return values
 
 
-def extract_one(encoder: Encoder, values: Any) -> Extracted:
+def extract_one(encoder: Encoder, values: Any) -> RawBatch:
     return encoder.extract(batch_of(pa.table({encoder.required[0]: values})))
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from models.batch import CHUNK, Layout, SignalInput, TokenInput, chunk_rows
+from models.batch import CHUNK, Layout, SignalInput, TokenInput, count_chunk_rows
 from models.bundle import Bundle, open_bundle
 from models.columns import Audio, FeatureColumn, Image, Sequence, Text, Vector, Video
 from models.detectors.catalog import CATALOG
@@ -67,7 +67,7 @@ def test_a_batch_has_the_shapes_and_types_of_the_layout(encoder: Encoder, table:
     assert all(signal.isfinite().all() for signal in encoded.signals)
     assert all(not signal[0].any() for signal in encoded.signals)
     assert encoded.numeric[0].all()
-    nothing = encoder(encoder.nothing())
+    nothing = encoder(encoder.make_empty())
     encoder.layout.check(nothing)
     assert len(nothing.numeric) == 0
 
@@ -138,5 +138,5 @@ def test_a_chunk_is_a_power_of_two_that_fits_the_widest_rows() -> None:
     picture = SignalInput("p", "image", (3, 32, 32))
     assert Layout((), (), (picture,)).chunk_rows == 256
     assert Layout((), (), (), (TokenInput("t", 258, 256),)).chunk_rows == 2048
-    assert chunk_rows(1 << 40) == 1
-    assert np.log2(chunk_rows(12_345)) % 1 == 0
+    assert count_chunk_rows(1 << 40) == 1
+    assert np.log2(count_chunk_rows(12_345)) % 1 == 0

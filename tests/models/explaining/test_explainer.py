@@ -14,7 +14,7 @@ from models.batch import Contributions
 from models.columns import Boolean, Categorical, FeatureColumn, IPAddress, Numeric, Port, Timestamp
 from models.encoding.encoder import Encoder
 from models.explaining.explainer import REASONS_TYPE, Explainer
-from models.explaining.numbers import readable
+from models.explaining.numbers import format_numbers
 from tests.models.flows import batch_of, fit, flows
 
 NIGHT = datetime(2026, 11, 22, 3, 12)  # a Sunday
@@ -185,13 +185,13 @@ def test_no_rows_have_no_reasons() -> None:
     ],
 )
 def test_a_number_is_readable(number: float, text: str) -> None:
-    assert readable(np.array([number]))[0] == text
+    assert format_numbers(np.array([number]))[0] == text
 
 
 @given(st.floats(min_value=1e-5, max_value=20_000), st.booleans())
 def test_common_numbers_are_shown_as_all_others(number: float, negative: bool) -> None:
     number = -number if negative else number
     rounded = float(f"{number:.3e}")
-    shown = readable(np.array([number]))[0]
+    shown = format_numbers(np.array([number]))[0]
     assert float(shown.replace(",", "")) == rounded
     assert ("," in shown) == (abs(rounded) >= 1000)

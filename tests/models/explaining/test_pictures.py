@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from models.batch import SignalInput
-from models.explaining.pictures import picture
+from models.explaining.pictures import draw
 
 SIGNALS = {
     "grey": SignalInput("photo", "image", (1, 28, 28)),
@@ -26,7 +26,7 @@ def test_a_picture_is_a_small_png(name: str) -> None:
     signal = SIGNALS[name]
     rng = np.random.default_rng(0)
     values = rng.normal(size=signal.shape).astype(np.float32)
-    made = picture(signal, values, np.abs(values))
+    made = draw(signal, values, np.abs(values))
     assert made.startswith(b"\x89PNG")
     assert min(opened(made).shape[:2]) >= 64
     assert len(made) < 40_000
@@ -36,7 +36,7 @@ def test_the_second_panel_is_bright_where_the_share_is() -> None:
     signal = SIGNALS["grey"]
     shares = np.zeros(signal.shape, np.float32)
     shares[0, 5, 20] = 3.0
-    made = opened(picture(signal, np.zeros(signal.shape, np.float32), shares))
+    made = opened(draw(signal, np.zeros(signal.shape, np.float32), shares))
     panel = made[:, (made.shape[1] + 4) // 2 :].sum(axis=2)
     row, column = np.unravel_index(panel.argmax(), panel.shape)
     assert (int(row) * 28 // panel.shape[0], int(column) * 28 // panel.shape[1]) == (5, 20)
@@ -46,7 +46,7 @@ def test_the_second_panel_is_bright_where_the_share_is() -> None:
 @pytest.mark.parametrize("name", SIGNALS)
 def test_a_constant_signal_without_shares_is_no_error(name: str) -> None:
     zeros = np.zeros(SIGNALS[name].shape, np.float32)
-    assert opened(picture(SIGNALS[name], zeros, zeros - 1)).size > 0
+    assert opened(draw(SIGNALS[name], zeros, zeros - 1)).size > 0
 
 
 def test_the_mask_of_a_series_is_no_line_of_it() -> None:
@@ -54,6 +54,6 @@ def test_the_mask_of_a_series_is_no_line_of_it() -> None:
     values = np.zeros(signal.shape, np.float32)
     shares = values.copy()
     shares[-1] = 5.0  # of the mask
-    made = opened(picture(signal, values, shares))
+    made = opened(draw(signal, values, shares))
     heat = made[made.shape[0] // 2 + 4 :]
     assert (heat == heat[0, 0]).all()

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from models.batch import Contributions
 from models.columns import Audio, FeatureColumn, Image, Sequence, Text, Vector, Video
-from models.decoding.texts import grams
+from models.decoding.texts import find_grams
 from models.explaining.explainer import Explainer
-from models.explaining.places import escaped
+from models.explaining.places import escape
 from tests.models.flows import batch_of, fit
 from tests.models.media import image_bytes, plain_image, tone
 
@@ -125,7 +125,7 @@ def test_a_text_is_shown_around_the_place_without_what_does_not_print() -> None:
 
 
 def test_a_bin_of_words_shows_the_words_that_fell_into_it() -> None:
-    place = int(grams(["prize"], 64).bin[-1])
+    place = int(find_grams(["prize"], 64).bin[-1])
     found = reason(
         Text("x", 32, 64), ["meet me", "prize"], "win a prize", "meet me", box((64,), place)
     )
@@ -141,4 +141,4 @@ def test_nothing_is_shown_of_a_sensitive_signal() -> None:
 
 
 def test_what_does_not_print_is_escaped() -> None:
-    assert escaped("a\u202eb\nc") == "a\\u202eb\\nc"
+    assert escape("a\u202eb\nc") == "a\\u202eb\\nc"

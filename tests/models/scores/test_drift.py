@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from models.scores.drift import score_drift
+from models.scores.drift import measure_drift
 from models.scores.histogram import ScoreHistogram
 from models.scores.sketch import ScoreSketch
 
@@ -16,7 +16,7 @@ def drift(calibration: np.ndarray, day: np.ndarray) -> float | None:
     if len(calibration):
         sketch.update(calibration.astype(np.float32))
     histogram.update(day.astype(np.float32))
-    return score_drift(sketch, histogram)
+    return measure_drift(sketch, histogram)
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.05, 1.5, 4.0])

@@ -24,7 +24,7 @@ def test_counts_are_close_to_those_of_the_scores_themselves() -> None:
     scores[::3] *= -1
     edges = np.array([scores.min(), -5, -1, -0.1, 0, 0.1, 1, 5, 20, scores.max()])
     exact = np.histogram(scores, edges)[0]
-    assert np.abs(histogram(scores).between(edges) - exact).max() < 0.005 * len(scores)
+    assert np.abs(histogram(scores).count_between(edges) - exact).max() < 0.005 * len(scores)
 
 
 @given(st.lists(finite, min_size=1, max_size=60), st.integers(0, 60))
@@ -42,8 +42,8 @@ def test_edges_around_all_scores_count_all(scores: list[float]) -> None:
     counted = histogram(np.array(scores, np.float32))
     low, high = counted.minimum, counted.maximum
     middle = low / 2 + high / 2
-    assert counted.between([low, middle, high]).sum() == (len(scores) if low < high else 0)
-    assert (counted.between(np.linspace(low - 1, high + 1, 9)) >= 0).all()
+    assert counted.count_between([low, middle, high]).sum() == (len(scores) if low < high else 0)
+    assert (counted.count_between(np.linspace(low - 1, high + 1, 9)) >= 0).all()
 
 
 def test_it_travels_as_json() -> None:

@@ -48,8 +48,8 @@ def test_everything_is_exact_while_the_scores_fit_the_tail(scores: Scores, q: fl
     assert (sketch.minimum, sketch.maximum) == (scores.min(), scores.max())
     assert np.array_equal(sketch.tail, np.sort(scores)[::-1])
     for value in (*scores[:5], 0.5, -2e30, 2e30):
-        assert sketch.above(value) == (scores > value).sum()
-        assert sketch.at_least(value) == (scores >= value).sum()
+        assert sketch.count_above(value) == (scores > value).sum()
+        assert sketch.count_at_least(value) == (scores >= value).sum()
     value = sketch.quantile(q)
     assert value in scores
     assert (scores <= value).mean() >= q - 1e-6
@@ -72,7 +72,7 @@ def test_the_tail_of_a_million_scores_in_many_parts_is_exact(
     assert merged.count == million.size
     assert np.array_equal(merged.tail, descending[:TAIL])
     assert merged.quantile(0.999) == descending[1000]
-    assert merged.above(descending[TAIL - 1]) == (million > descending[TAIL - 1]).sum()
+    assert merged.count_above(descending[TAIL - 1]) == (million > descending[TAIL - 1]).sum()
     assert merged.fraction_above(descending[1000]) == 0.001
 
 
@@ -88,10 +88,10 @@ def test_below_the_tail_the_rows_above_are_within_three_percent(
 
 def test_the_rows_above_never_rise_with_the_value(merged: ScoreSketch) -> None:
     values = np.linspace(-1, merged.maximum + 1, 20_000)
-    rows = merged.above(values)
+    rows = merged.count_above(values)
     assert (np.diff(rows) <= 0).all()
     assert (rows[0], rows[-1]) == (merged.count, 0)
-    assert (merged.at_least(values) >= rows).all()
+    assert (merged.count_at_least(values) >= rows).all()
 
 
 @settings(max_examples=30)
@@ -124,9 +124,9 @@ def test_merging_leaves_the_other_sketch_as_it_was() -> None:
 def test_ties_over_the_end_of_the_tail_are_counted_once() -> None:
     sketch = sketch_of(np.repeat([0.0, 1.0, 2.0], [10_000, 10_000, 100]))
     # 1.0 reaches into the tail, so all from it upwards is exact; 0.0 is estimated.
-    assert sketch.above([-1, 1, 1.5, 2]).tolist() == [20_100, 100, 100, 0]
-    assert sketch.at_least(2.0) == 100
-    assert sketch.above([0, 0.5]) == pytest.approx(10_100, rel=0.03)
+    assert sketch.count_above([-1, 1, 1.5, 2]).tolist() == [20_100, 100, 100, 0]
+    assert sketch.count_at_least(2.0) == 100
+    assert sketch.count_above([0, 0.5]) == pytest.approx(10_100, rel=0.03)
     assert sketch.cut(5_000) == 1.0
     assert sketch.cut(100) == 1.0
     assert sketch.cut(99) == 2.0
@@ -162,7 +162,11 @@ def test_an_empty_sketch_has_no_answers() -> None:
     empty = ScoreSketch()
     empty.update([])
     assert empty.count == 0
-    for question in (lambda: empty.minimum, lambda: empty.quantile(0.5), lambda: empty.above(0)):
+    for question in (
+        lambda: empty.minimum,
+        lambda: empty.quantile(0.5),
+        lambda: empty.count_above(0),
+    ):
         with pytest.raises(Refusal, match="at least one score; found none"):
             question()
 

@@ -207,7 +207,7 @@ def test_a_policy_refuses_values_that_make_no_sense(make: type, message: str) ->
 def test_every_threshold_is_held_by_float32_and_comes_back_from_its_json(policy: Policy) -> None:
     rng = np.random.default_rng(15)
     calibration = labelled(rng.gamma(2.0, size=20_000), rng.gamma(9.0, size=50))
-    threshold = Threshold.chosen(policy, calibration, "0123456789abcdef")
+    threshold = Threshold.choose(policy, calibration, "0123456789abcdef")
     assert threshold.calibration == calibration.digest
     assert Threshold.from_json(threshold.to_json()) == threshold
     name = threshold.policy["policy"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.batch import joined
+from models.batch import join
 from models.refusal import Refusal
 from models.selection.auto import AutoConfig, Scores, choose, list_candidates, pick_beyond_doubt
 from models.selection.ranking import auroc, measure_agreement
@@ -25,8 +25,8 @@ def test_labels_decide_which_candidates_there_are() -> None:
 
 
 def test_the_best_by_held_back_labels_wins() -> None:
-    rows = joined([table_rows(400, seed=1), far_table_rows(20, seed=2)])
-    held_back = joined([table_rows(200, seed=3), far_table_rows(10, seed=4)])
+    rows = join([table_rows(400, seed=1), far_table_rows(20, seed=2)])
+    held_back = join([table_rows(200, seed=3), far_table_rows(10, seed=4)])
     seen: list[str] = []
     choice = choose(
         TABLE, rows, held_back, HURRIED, BRIEFLY, lambda tried: seen.append(tried.candidate)
@@ -48,7 +48,7 @@ def test_of_a_table_that_may_hold_anomalies_robust_candidates_agree_or_not() -> 
 
 
 def test_a_few_labels_that_cannot_judge_are_learned_from() -> None:
-    rows = joined([table_rows(300, seed=1), far_table_rows(8, seed=2)])
+    rows = join([table_rows(300, seed=1), far_table_rows(8, seed=2)])
     assert rows.label is not None
     unknown = rows.label.where(rows.label > 0.5, torch.nan)
     held_back = table_rows(100, seed=3)._replace(label=torch.full((100,), torch.nan))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.batch import Batch, joined
+from models.batch import Batch, join
 from models.detectors.autoencoder import Autoencoder
 from models.detectors.catalog import CATALOG
 from models.training.loop import held_back_loss, learn, scored
@@ -47,7 +47,7 @@ def test_it_stops_when_the_held_back_loss_has_not_fallen_for_the_patience() -> N
 
 @pytest.mark.parametrize("name", ["autoencoder", "classifier", "isolation_forest"])
 def test_the_same_seed_gives_the_same_scores_and_another_does_not(name: str) -> None:
-    rows = joined([table_rows(400, seed=1), far_table_rows(40, seed=2)])
+    rows = join([table_rows(400, seed=1), far_table_rows(40, seed=2)])
     found = []
     for seed in (0, 0, 1):
         detector = built(name)
@@ -94,7 +94,7 @@ def scattered_rows(rows: int, seed: int) -> Batch:
 
 
 def test_trimmed_training_knows_anomalies_among_its_rows_better() -> None:
-    rows = joined([table_rows(600, seed=1), scattered_rows(60, seed=2)])
+    rows = join([table_rows(600, seed=1), scattered_rows(60, seed=2)])
     auroc = []
     for trim in (0.0, 0.2):
         detector = built("autoencoder", widths=[32])
