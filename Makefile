@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-slow lint infra bench bench-more bench-growth bench-s3 bench-night bench-plan quality chaos nodes audit clean
+.PHONY: help demo test test-slow lint docs infra bench bench-more bench-growth bench-s3 bench-night bench-plan quality chaos nodes audit clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ lint: .venv/.done ## ruff, mypy strict, import layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/.done ## the pictures and pages that are made from the code
+	$(BIN)/python -m tests.house draw docs/house.svg
 
 # checkov pins a hundred packages, many against requirements.lock: it has an environment of its own.
 .venv-infra/.done: infra/requirements.lock
