@@ -27,7 +27,7 @@ MEMORY = 200 * MB
 # Looks at a day within a limit of address space, and prints what was set aside, and the memory.
 _LOOK = """
 import json, resource, sys
-from cluster.lake import snapshot
+from cluster.lake.input import snapshot
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 now = int(status["VmSize"].split()[0]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (now + 1024**3, now + 1024**3))

@@ -128,7 +128,7 @@ from cluster.lake.storage.store import Store
 from cluster.lake.output.table import DayTakenMeanwhile
 from tests.conftest import S3Server
 from tests.faults.proxy import KINDS, FaultProxy, Rule
-from tests.lake.flag_rows import flags, shards
+from tests.cluster.lake.flag_rows import flags, shards
 uri, day, run, first = sys.argv[1:]
 table = flags(open_store(uri))
 made = shards(table, day, run, int(first), 2)
@@ -193,7 +193,7 @@ from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from tests.conftest import S3Server
 from tests.faults.proxy import KINDS, FaultProxy, Rule
-from tests.lake.flag_rows import flags, shards
+from tests.cluster.lake.flag_rows import flags, shards
 table = flags(open_store(sys.argv[1]))
 shards(table, "d1", "dead", 50, 3, 3)
 os.kill(os.getpid(), signal.SIGKILL)
