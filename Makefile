@@ -7,12 +7,12 @@ BIN := .venv/bin
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-# torch first and by exact pin: a range, or another package's wish, brings another build.
-.venv/.done: requirements.lock
+LOCKS := requirements.lock requirements-cuda.lock requirements-dev.lock
+INSTALL := pip install --quiet --disable-pip-version-check --require-hashes --requirement
+
+.venv/.done: $(LOCKS) infra/install.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Anomaray needs Python 3.11 or newer: make PYTHON=python3.11 …")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(PYTHON) infra/install.py .venv --tools
 	touch $@
 
 demo: .venv/.done ## two weeks of data, two detectors, one scored night, with the flags explained
@@ -42,13 +42,13 @@ docs: .venv/.done ## the pictures and pages that are made from the code
 # checkov pins a hundred packages, many against requirements.lock: it has an environment of its own.
 .venv-infra/.done: infra/requirements.lock
 	$(PYTHON) -m venv .venv-infra
-	.venv-infra/bin/pip install --quiet --requirement infra/requirements.lock
+	.venv-infra/bin/$(INSTALL) infra/requirements.lock
 	touch $@
 
 # 130 packages, 291 MB: what imports the DAG as Airflow's scheduler does.
 .venv-airflow/.done: infra/airflow/requirements.lock
 	$(PYTHON) -m venv .venv-airflow
-	.venv-airflow/bin/pip install --quiet --requirement infra/airflow/requirements.lock
+	.venv-airflow/bin/$(INSTALL) infra/airflow/requirements.lock
 	touch $@
 
 # What leaves no page and asks nobody: checkov otherwise looks up its guidelines.
@@ -65,11 +65,9 @@ infra: .venv/.done .venv-infra/.done .venv-airflow/.done ## tests of infra/, the
 
 # The contenders are never installed into .venv; without their dependencies, since all of them are
 # measured on the versions of requirements.lock.
-.venv-bench/.done: requirements.lock tests/bench/requirements.lock
-	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/pip install --quiet torch==2.13.0
-	.venv-bench/bin/pip install --quiet --requirement requirements.lock
-	.venv-bench/bin/pip install --quiet --no-deps --requirement tests/bench/requirements.lock
+.venv-bench/.done: $(LOCKS) tests/bench/requirements.lock
+	$(PYTHON) infra/install.py .venv-bench --tools
+	.venv-bench/bin/$(INSTALL) tests/bench/requirements.lock --no-deps
 	touch $@
 
 # $(1): options of the run. The page is written whatever became of single contenders.
@@ -117,8 +115,11 @@ nodes: .venv/.done ## nodes killed, cut off and added, three trials of each; doc
 
 .venv-audit/.done: tests/security/requirements.lock
 	$(PYTHON) -m venv .venv-audit
-	.venv-audit/bin/pip install --quiet --requirement tests/security/requirements.lock
+	.venv-audit/bin/$(INSTALL) tests/security/requirements.lock
 	touch $@
+
+lock: .venv/.done ## write every lock file anew, with hashes, after a change of pyproject.toml
+	$(BIN)/python infra/lock.py
 
 AUDIT := $(or $(FOLDER),demo/audit)
 # The last step asks pypi.org about every pinned package: where it cannot, the audit is not whole,
@@ -131,5 +132,5 @@ audit: .venv-audit/.done ## bandit, SBOM (CycloneDX), known vulnerabilities (FOL
 	$(if $(OFFLINE),@echo "offline: no package was looked up in the database of vulnerabilities", \
 		.venv-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict)
 
-clean: ## remove the environment and the demo
-	rm -rf .venv .venv-bench .venv-infra .venv-airflow .venv-audit demo
+clean: ## remove the environments and the demo
+	rm -rf .venv .venv-* demo

@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 PACKAGES = ("models", "cluster", "jobs")
+LOCK = "requirements.lock"
 _UNSHIPPED = ("__pycache__", "*.pyc")
 
 

@@ -20,10 +20,9 @@ import aiohttp
 from ray.job_submission import JobDetails
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from cluster.runtime import lock_file
+from cluster.runtime import shipping
 from cluster.runtime.dashboard import Head
 from cluster.runtime.session import MALLOC
-from cluster.runtime.shipping import digest
 from models.refusal import Refusal
 
 Environment = Literal["lock", "image"]
@@ -36,6 +35,8 @@ GONE_S = 120.0
 _LOOKED_EVERY_S = 1.0
 # Ray ends a job's processes politely, and after 3 s by force.
 _ENDED_S = 60.0
+# Ray sets it to the folder of the shipped checkout while it makes an environment.
+_WORKING_DIR = "RAY_RUNTIME_ENV_CREATE_WORKING_DIR"
 # Seconds for `pip install` of the lock on a node that has none of it: torch alone is 2 GB.
 _INSTALLED_S = 1800
 
@@ -86,7 +87,7 @@ class Work:
     @property
     def fingerprint(self) -> str:
         packed = json.dumps([self.environment, sorted(self.variables.items())])
-        whole = f"{digest(self.folder)}{packed}"
+        whole = f"{shipping.digest(self.folder)}{packed}"
         return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
     def runtime_env(self) -> dict[str, Any]:
@@ -98,7 +99,8 @@ class Work:
             "config": {"setup_timeout_seconds": _INSTALLED_S},
         }
         if self.environment == "lock":
-            made["pip"] = {"packages": lock_file.pins()}
+            # A lock with hashes: pip then refuses any package that the lock does not name.
+            made["pip"] = {"packages": [f"-r ${{{_WORKING_DIR}}}/{shipping.LOCK}"]}
         return made
 
 

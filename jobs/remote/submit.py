@@ -42,7 +42,8 @@ def submit(
     command, files = travelling(arguments, verbs)
     jobs = Jobs(address)
     with TemporaryDirectory() as folder:
-        shipping.stage(Path(folder), files)
+        lock = {shipping.LOCK: shipping.ROOT / shipping.LOCK} if environment == "lock" else {}
+        shipping.stage(Path(folder), {**files, **lock})
         entrypoint = shlex.join(["python", "-m", "jobs.submitted", *command])
         work = Work(command[0], entrypoint, Path(folder), environment, variables)
         job, new = jobs.submit(work)

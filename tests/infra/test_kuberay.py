@@ -7,6 +7,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
+from infra.install import pins
 from tests.infra import crds
 from tests.infra.rendering import (
     KUBERAY,
@@ -286,9 +287,8 @@ def test_a_schedule_runs_what_its_job_says(overlay: str) -> None:
 
 
 def test_ray_is_of_the_version_that_the_lock_has(overlay: str) -> None:
-    lock = (ROOT / "requirements.lock").read_text().splitlines()
     version = of_kind(overlay, "RayCluster")["anomaray"]["spec"]["rayVersion"]
-    assert f"ray=={version}" in lock
+    assert version == pins(ROOT / "requirements.lock")["ray"]
 
 
 def test_a_digest_in_an_overlay_pins_the_image_of_every_pod(tmp_path: Path) -> None:
