@@ -18,7 +18,7 @@ from cluster.lake.input import reading, snapshot
 from cluster.lake.input import splits as splitting
 from cluster.lake.input.splits import SPLIT_BYTES, Split
 from cluster.lake.storage.opening import open_store
-from cluster.splits.admission import CHUNKS, Books, Intake
+from cluster.splits.admission import CHUNKS, Intake
 from jobs import check
 from jobs.spec.spec import DayRange, Spec
 from jobs.terminal.console import step
@@ -179,10 +179,10 @@ def _encoded(
     roles = replace(spec.roles, label=label, kind=None)
     intake = Intake(uri, encoder, roles, row_filter, (label,) if label else ())
     for split in splits:
-        for lot in intake.lots(split, Books()):
-            encoded = encoder(lot.extracted)
+        for admitted in intake.admit(split):
+            encoded = encoder(admitted.extracted)
             if label:
-                values = lot.rows.column(label).cast(pa.float32()).fill_null(np.nan)
+                values = admitted.rows.column(label).cast(pa.float32()).fill_null(np.nan)
                 encoded = encoded._replace(label=torch.from_numpy(np.array(values)))
             yield encoded
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from cluster.runtime.resources import ActorPlan
 from cluster.splits import chunks
-from cluster.splits.admission import Books, Intake, Lot
+from cluster.splits.admission import AdmittedRows, Intake
 from cluster.splits.stream import DaySplit, OnSplit, descriptors, over
 from models.columns import Roles
 from models.detectors.detector import Detector
@@ -27,9 +27,9 @@ class _Evaluator:
     def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
         parts = []
         for day, split in descriptors(batch):
-            for lot in self.intake.lots(split, Books()):
-                found = chunks.scores(self.encoder, self.detectors, lot.extracted, self.device)
-                table = labelled_scores(lot, found, self.intake.roles)
+            for admitted in self.intake.admit(split):
+                found = chunks.scores(self.encoder, self.detectors, admitted.extracted, self.device)
+                table = labelled_scores(admitted, found, self.intake.roles)
                 parts.append(table.append_column("day", pa.array([day] * table.num_rows)))
         return pa.concat_tables(parts) if parts else self._nothing()
 
@@ -61,11 +61,13 @@ def evaluate(
     return pa.concat_tables(tables)
 
 
-def labelled_scores(lot: Lot, scores: Mapping[str, np.ndarray], roles: Roles) -> pa.Table:
+def labelled_scores(
+    admitted: AdmittedRows, scores: Mapping[str, np.ndarray], roles: Roles
+) -> pa.Table:
     """Scores beside the label (int8, null where there is none) and the kind of anomaly."""
     columns = {name: pa.array(values, pa.float32()) for name, values in scores.items()}
     if roles.label:
-        columns["label"] = lot.rows.column(roles.label).cast(pa.int8())
+        columns["label"] = admitted.rows.column(roles.label).cast(pa.int8())
     if roles.kind:
-        columns["kind"] = lot.rows.column(roles.kind).cast(pa.string())
+        columns["kind"] = admitted.rows.column(roles.kind).cast(pa.string())
     return pa.table(columns)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 
 from cluster.lake.input.splits import Split
-from cluster.splits.admission import Admission, Books, Lot, SetAside
+from cluster.splits.admission import Admission, AdmittedRows, Quarantined
 from cluster.splits.key_sample import KeySample
 from models.columns import Roles
 from models.encoding.raw_batch import RawBatch
@@ -18,7 +18,7 @@ _MOST_HOURS = 100_000  # of a table that counts each hour
 
 
 class Found:
-    """What the lots of one split leave behind."""
+    """The results of one split."""
 
     def __init__(self) -> None:
         self._numbers: list[np.ndarray] = []
@@ -29,12 +29,12 @@ class Found:
         self.labelled: list[pa.Table] = []
         self.rows = pa.table({})  # columns of the flagged rows that a flag carries
 
-    def add(self, lot: Lot, scores: np.ndarray, flagged: np.ndarray) -> None:
+    def add(self, admitted: AdmittedRows, scores: np.ndarray, flagged: np.ndarray) -> None:
         self.all_scores.append(scores)
         if len(flagged):
-            self._numbers.append(lot.numbers[flagged])
+            self._numbers.append(admitted.numbers[flagged])
             self._scores.append(scores[flagged])
-            self.extracted.append(lot.extracted.take(torch.from_numpy(flagged)))
+            self.extracted.append(admitted.extracted.take(torch.from_numpy(flagged)))
 
     @property
     def numbers(self) -> np.ndarray:
@@ -48,12 +48,11 @@ class Found:
 
 
 class ReadSplit(NamedTuple):
-    """A split that was read; the lots of a small one wait to be judged with its neighbours'."""
+    """A split that was read; a small one waits to be scored together with its neighbours."""
 
     split: Split
-    books: Books
     admission: Admission
-    lots: list[Lot]  # none of a large split: they were judged one by one
+    admitted: list[AdmittedRows]  # empty for a large split, which is scored batch by batch
     found: Found
 
 
@@ -62,7 +61,7 @@ class Outcome:
 
     def __init__(self) -> None:
         self.rows = self.filtered = self.scored = self.quarantined = 0
-        self.aside: list[tuple[str, SetAside]] = []
+        self.aside: list[tuple[str, Quarantined]] = []
         self.rules: list[dict[str, Any]] = []
         self.unreadable: list[dict[str, Any]] = []
         self.keys = KeySample()
@@ -72,14 +71,14 @@ class Outcome:
 
     def add(self, read: ReadSplit, roles: Roles) -> None:
         """A split that was read, and judged, to its end."""
-        key, books = read.split.key, read.books
-        self.rows += books.rows
-        self.filtered += books.filtered
-        self.scored += books.good
-        self.quarantined += len(books.set_aside)
-        self.aside += [(key, item) for item in books.set_aside]
-        self.rules += _rules(key, books.set_aside)
-        self.keys.merge(books.keys)
+        key, counts = read.split.key, read.admission.counts
+        self.rows += counts.rows
+        self.filtered += counts.filtered
+        self.scored += counts.scored
+        self.quarantined += counts.quarantined
+        self.aside += [(key, item) for item in read.admission.quarantined]
+        self.rules += _rules(key, read.admission.quarantined)
+        self.keys.merge(read.admission.keys)
         self.tally.add(read.found, read.admission, roles)
         self.found.append((key, read.found))
 
@@ -87,7 +86,7 @@ class Outcome:
         """A split that could not be read: all its rows are set aside."""
         self.rows += split.rows
         self.quarantined += split.rows
-        self.aside.append((split.key, SetAside(None, "", rule, message)))
+        self.aside.append((split.key, Quarantined(None, "", rule, message)))
         self.unreadable.append(
             {"file": split.key, "rows": split.rows, "rule": rule, "message": message}
         )
@@ -153,7 +152,7 @@ class Tally:
         }
 
 
-def _rules(file: str, aside: list[SetAside]) -> list[dict[str, Any]]:
+def _rules(file: str, aside: list[Quarantined]) -> list[dict[str, Any]]:
     """Rows set aside by column and rule, each with a few row numbers as examples."""
     grouped: dict[tuple[str, str], list[int]] = {}
     for item in aside:

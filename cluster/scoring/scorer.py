@@ -24,7 +24,7 @@ from cluster.scoring.disguise import Disguise
 from cluster.scoring.labelled import labelled_scores
 from cluster.scoring.outcome import Found, Outcome, ReadSplit
 from cluster.splits import chunks
-from cluster.splits.admission import Books, Intake, Lot, SetAside
+from cluster.splits.admission import AdmittedRows, Intake, Quarantined
 from cluster.splits.stages import Stages
 from cluster.splits.stream import Descriptor, SplitWorker, stream
 from models.bundle import open_bundle
@@ -141,16 +141,15 @@ class Scorer(SplitWorker):
         small = self.intake.reads_at_once(split)
         if not small:
             self._judge_waiting(outcome, stages)
-        books = Books()
         try:
-            with self.intake.open(split, books, stages) as admission:
-                one = ReadSplit(split, books, admission, [], Found())
+            with self.intake.open(split, stages) as admission:
+                one = ReadSplit(split, admission, [], Found())
                 with self.turn:
-                    for lot in admission.lots():
+                    for admitted in admission.admit():
                         if small:
-                            one.lots.append(lot)
+                            one.admitted.append(admitted)
                         else:
-                            self._judge([(lot, one.found)], stages)
+                            self._judge([(admitted, one.found)], stages)
                 if len(one.found.numbers):
                     with stages("read"):
                         one.found.rows = self._flagged(one)
@@ -170,7 +169,7 @@ class Scorer(SplitWorker):
         of 4,000 rows took half the time."""
         waiting, outcome.waiting = outcome.waiting, []
         with self.turn:
-            self._judge([(lot, one.found) for one in waiting for lot in one.lots], stages)
+            self._judge([(rows, one.found) for one in waiting for rows in one.admitted], stages)
         with stages("filter"):
             for one in waiting:
                 if len(one.found.numbers):
@@ -179,7 +178,9 @@ class Scorer(SplitWorker):
 
     def _flagged(self, one: ReadSplit) -> pa.Table:
         """What flags carry of their rows, sensitive values disguised."""
-        return self.disguise.table(one.admission.take(self.job.roles.flagged, one.found.numbers))
+        return self.disguise.table(
+            one.admission.read_columns(self.job.roles.flagged, one.found.numbers)
+        )
 
     def _receipt(
         self, day: str, task: Task, attempt: int, outcome: Outcome, stages: Stages
@@ -207,22 +208,24 @@ class Scorer(SplitWorker):
         receipt["seconds"] = round(sum(stages.seconds.values()), 3)
         return receipt
 
-    def _judge(self, lots: Sequence[tuple[Lot, Found]], stages: Stages) -> None:
-        """Score lots, as if they were one, and keep what is to be kept of each."""
-        if not lots:
+    def _judge(self, parts: Sequence[tuple[AdmittedRows, Found]], stages: Stages) -> None:
+        """Score all parts at once, and keep the results of each."""
+        if not parts:
             return
         with stages("score"):
-            extracted = join([lot.extracted for lot, _ in lots])
+            extracted = join([admitted.extracted for admitted, _ in parts])
             scored = chunks.scores(self.encoder, {"": self.detector}, extracted, self.device)[""]
         with stages("filter"):
-            edges = np.cumsum([len(lot.numbers) for lot, _ in lots])[:-1]
-            for (lot, found), scores in zip(lots, np.split(scored, edges), strict=True):
+            edges = np.cumsum([len(admitted.numbers) for admitted, _ in parts])[:-1]
+            for (admitted, found), scores in zip(parts, np.split(scored, edges), strict=True):
                 flagged = np.flatnonzero(scores > self.job.threshold)
-                found.add(lot, scores, flagged)
+                found.add(admitted, scores, flagged)
                 if self.job.all_scores:
-                    found.every.append(self._scores(lot, scores))
+                    found.every.append(self._scores(admitted, scores))
                 if self.job.roles.label:
-                    found.labelled.append(labelled_scores(lot, {"score": scores}, self.job.roles))
+                    found.labelled.append(
+                        labelled_scores(admitted, {"score": scores}, self.job.roles)
+                    )
 
     def _flags(self, parts: list[tuple[str, Found]], stages: Stages) -> list[pa.Table]:
         """The flagged rows, with the columns that only they need, and their reasons, which are
@@ -272,10 +275,10 @@ class Scorer(SplitWorker):
             hashlib.sha256(repr((self.job.bundle, *key)).encode()).hexdigest()[:20] for key in keys
         ]
 
-    def _scores(self, lot: Lot, scores: np.ndarray) -> pa.Table:
+    def _scores(self, admitted: AdmittedRows, scores: np.ndarray) -> pa.Table:
         schema = schemas.scores(self.job.schema, self.job.roles)
         names = tuple(n for n in schema.names if n not in ("score", "run_id"))
-        rows = self.disguise.table(pa.Table.from_batches([lot.rows.select(names)]))
+        rows = self.disguise.table(pa.Table.from_batches([admitted.rows.select(names)]))
         columns = [
             *schemas.conform(rows, schema, names),
             pa.array(scores, pa.float32()),
@@ -290,7 +293,7 @@ class Scorer(SplitWorker):
         key = shard.key(day, name)
         return [shard.write(self.output.child(table), key, whole).to_document()]
 
-    def _quarantine(self, day: str, name: str, aside: list[tuple[str, SetAside]]) -> list[Any]:
+    def _quarantine(self, day: str, name: str, aside: list[tuple[str, Quarantined]]) -> list[Any]:
         if not aside:
             return []
         columns = {

@@ -1,12 +1,12 @@
-"""Rows of a split, fit to be used: read, filtered, checked, encoded; the rest set aside by name.
+"""Admission of a split's rows: they are read, filtered, checked and encoded; bad ones set aside.
 
-Training, calibration, scoring and evaluation all take their rows from here, so that they cannot
-differ in what they accept.
+Training, calibration, scoring and evaluation all read rows through here, so that they cannot differ
+in what they accept.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from cluster.lake.input import reading
 from cluster.lake.input.reading import OpenSplit
 from cluster.lake.input.splits import Split
 from cluster.lake.storage.opening import open_store
+from cluster.splits.counts import Counts
 from cluster.splits.key_sample import KeySample, hashes, smallest
 from cluster.splits.stages import Stages
 from models.batch import CHUNK
@@ -25,89 +26,93 @@ from models.columns import Categorical, Roles
 from models.encoding.encoder import Encoder
 from models.encoding.raw_batch import RawBatch
 
-# Chunks a batch. Measured in one thread on a table of 22 columns: batches of 32k rows, which is
-# eight chunks, were encoded in 53 ns a row, of 16k in 80, of 8k in 121; 64k was no faster.
+# Chunks in a batch. Measured in one thread on a table of 22 columns: a row took 53 ns to encode in
+# batches of 32k rows (eight chunks), 80 ns in 16k, 121 ns in 8k; 64k was no faster.
 CHUNKS = 8
 
 
-class SetAside(NamedTuple):
-    """A row, or the whole split, that goes to the quarantine."""
+class Quarantined(NamedTuple):
+    """A row, or a whole split, that goes to the quarantine."""
 
-    row: int | None  # row number in the file; None for a file that cannot be read
+    row: int | None  # row number in the file; None for a split that cannot be read
     column: str
     rule: str
     message: str = ""
 
 
-class Lot(NamedTuple):
-    """Good rows of one batch."""
+class AdmittedRows(NamedTuple):
+    """The good rows of one batch."""
 
     rows: pa.RecordBatch
     numbers: np.ndarray  # int64 [rows], row numbers in the file
-    extracted: RawBatch  # what the encoder made of them; aligned with `rows`
+    extracted: RawBatch  # raw values of the encoder; aligned with `rows`
 
-
-@dataclass
-class Books:
-    """What became of the rows of a split; `rows = filtered + set aside + good`."""
-
-    rows: int = 0
-    filtered: int = 0
-    good: int = 0
-    set_aside: list[SetAside] = field(default_factory=list)
-    keys: KeySample = field(default_factory=KeySample)
+    def select(self, places: np.ndarray) -> "AdmittedRows":
+        """The rows at these places: int64 [rows]."""
+        return AdmittedRows(
+            self.rows.take(pa.array(places)),
+            self.numbers[places],
+            self.extracted.take(torch.from_numpy(places)),
+        )
 
 
 @dataclass(frozen=True)
 class Intake:
-    """How the rows of a watch are read. Holds no state of a split: threads may share it."""
+    """How the rows of a watch are read. It holds no state of a split, so threads may share it."""
 
     input_uri: str
     encoder: Encoder
     roles: Roles
     filter: str | None = None
-    carried: tuple[str, ...] = ()  # columns that each lot has beside the features
-    ahead: tuple[str, ...] = ()  # columns that are wanted of the whole split, before its lots
-    afterwards: tuple[str, ...] = ()  # columns that `Admission.take` may be asked for
-    hash_key: str | None = field(default=None, repr=False)  # of ids that are secret
+    carried: tuple[str, ...] = ()  # columns that admitted rows have beside the features
+    ahead: tuple[str, ...] = ()  # columns that are read of the whole split before its features
+    afterwards: tuple[str, ...] = ()  # columns that `Admission.read_columns` may be asked for
+    hash_key: str | None = field(default=None, repr=False)  # where ids are secret
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What each lot's rows hold."""
+        """Columns of `AdmittedRows.rows`."""
         return tuple(dict.fromkeys((*self.encoder.required, *self.carried)))
 
     @property
     def batch_rows(self) -> int:
-        """Rows that are read and decoded at once."""
+        """Rows of a batch."""
         return CHUNKS * self.encoder.layout.chunk_rows
 
     def reads_at_once(self, split: Split) -> bool:
-        """Whether the split is one batch."""
+        """Whether the split fits one batch."""
         return split.rows <= self.batch_rows
 
-    def lots(self, split: Split, books: Books) -> Iterator[Lot]:
-        """Good rows of the split in order; `books` is filled along the way."""
-        with self.open(split, books, Stages()) as admission:
-            yield from admission.lots()
+    def admit(self, split: Split) -> Iterator[AdmittedRows]:
+        """The good rows of the split in order, one batch at a time."""
+        with self.open(split, Stages()) as admission:
+            yield from admission.admit()
 
     @contextmanager
-    def open(self, split: Split, books: Books, stages: Stages) -> Iterator["Admission"]:
-        """The split's file, opened, its keys read and checked."""
+    def open(self, split: Split, stages: Stages) -> Iterator["Admission"]:
+        """Open the split's file, and read and check its ids."""
         with reading.open_split(open_store(self.input_uri), split, self.filter) as source:
-            yield Admission(self, source, books, stages)
+            yield Admission(self, source, stages)
 
 
 class Admission:
-    """One split on its way in. Ids first, as one column tells all repeated ids of a split; then
-    the features, in lots; other columns only of the rows that turn out to be wanted.
+    """The rows of one split on their way in.
 
-    A split of one batch is read at once, whole, and needs its file no more: its columns cost less
-    than coming back for some of them.
+    Ids come first, because a repeated id shows only in the whole column. Then come the features,
+    in batches, and last the other columns, only of the rows that are wanted.
+
+    A split of one batch is read whole, at once, and needs its file no more: reading all its columns
+    costs less than coming back for some of them.
     """
 
-    def __init__(self, intake: Intake, source: OpenSplit, books: Books, stages: Stages) -> None:
-        self.intake, self.source, self.books, self.stages = intake, source, books, stages
-        books.rows = source.split.rows
+    counts: Counts  # complete when all rows are admitted
+    quarantined: list[Quarantined]
+    keys: KeySample  # ids of the admitted rows
+
+    def __init__(self, intake: Intake, source: OpenSplit, stages: Stages) -> None:
+        self.intake, self.source, self.stages = intake, source, stages
+        self.counts = Counts(splits=1, rows=source.split.rows)
+        self.quarantined, self.keys = [], KeySample()
         ahead = (*intake.roles.id, *intake.ahead)
         self.whole = intake.reads_at_once(source.split)
         if self.whole:
@@ -118,30 +123,30 @@ class Admission:
         with stages("read"):
             self.numbers, self.ahead = self._whole(ahead)
         with stages("filter"):
-            self.keys = self._hashes()
-            self._unfit = self._unfit_keys()
+            self._hashes = self._hash_ids()
+            self._unfit = self._find_unfit_ids()
         self.used = np.ones(len(self.numbers), bool)
 
-    def lots(self) -> Iterator[Lot]:
-        """Good rows in order, in lots of one batch each; the books are filled along the way."""
+    def admit(self) -> Iterator[AdmittedRows]:
+        """The good rows in order, one batch at a time; `counts` is complete at the end."""
         intake, stages = self.intake, self.stages
         batches = self._batches()
-        while (found := _next(batches, stages)) is not None:
-            batch, numbers = found
+        good = 0
+        while (read := _next(batches, stages)) is not None:
+            batch, numbers = read
             with stages("encode"):
                 extracted = intake.encoder.extract(batch)
             with stages("filter"):
-                bad = self._bad(numbers, extracted)
-                lot = Lot(batch, numbers, extracted)
-                if bad:
-                    lot = self._without(lot, bad)
-                self.books.good += len(lot.numbers)
-            if len(lot.numbers):
-                yield lot
-        self._close_books()
+                admitted = AdmittedRows(batch, numbers, extracted)
+                if bad := self._find_bad(numbers, extracted):
+                    admitted = self._without(admitted, bad)
+                good += len(admitted.numbers)
+            if len(admitted.numbers):
+                yield admitted
+        self._finish(good)
 
-    def take(self, columns: Sequence[str], numbers: np.ndarray) -> pa.Table:
-        """These columns of the rows with these numbers, ascending; what is at hand is not read
+    def read_columns(self, columns: Sequence[str], numbers: np.ndarray) -> pa.Table:
+        """These columns of the rows with these numbers (ascending); columns in memory are not read
         again."""
         here = set(self.ahead.schema.names) if self.ahead is not None else set()
         missing = [name for name in columns if name not in here]
@@ -166,7 +171,7 @@ class Admission:
                 place += batch.num_rows
 
     def _whole(self, columns: tuple[str, ...]) -> tuple[np.ndarray, pa.Table | None]:
-        """Row numbers of the split that pass the filter, and these columns of them."""
+        """Row numbers that pass the filter, and these columns of those rows."""
         if not columns:
             return np.empty(0, np.int64), None
         parts = list(self.source.rows(columns, CHUNKS * CHUNK))
@@ -175,16 +180,16 @@ class Admission:
         numbers = np.concatenate([part.numbers for part in parts])
         return numbers, pa.Table.from_batches([part.batch for part in parts]).combine_chunks()
 
-    def _hashes(self) -> np.ndarray | None:
+    def _hash_ids(self) -> np.ndarray | None:
         if not self.intake.roles.id or self.ahead is None:
             return None
         columns = [self.ahead.column(name) for name in self.intake.roles.id]
         return hashes([column.combine_chunks() for column in columns], self.intake.hash_key)
 
-    def _unfit_keys(self) -> dict[int, tuple[str, str]]:
-        """Row numbers whose id is null, or came before in the split. Two different ids share a
-        64-bit hash with probability below 1e-7 in a split of a million rows."""
-        if self.keys is None or self.ahead is None:
+    def _find_unfit_ids(self) -> dict[int, tuple[str, str]]:
+        """Row numbers with a null id, or an id that came before in the split. Two different ids
+        share a 64-bit hash with probability below 1e-7 in a split of a million rows."""
+        if self._hashes is None or self.ahead is None:
             return {}
         unfit: dict[int, tuple[str, str]] = {}
         for name in self.intake.roles.id:
@@ -193,11 +198,11 @@ class Admission:
                 nulls = pc.is_null(column).to_numpy(zero_copy_only=False)
                 unfit.update({int(n): (name, "null_key") for n in self.numbers[nulls]})
         name = "+".join(self.intake.roles.id)
-        for row in _repeated(self.keys):
+        for row in _find_repeated(self._hashes):
             unfit.setdefault(int(self.numbers[row]), (name, "duplicate_id"))
         return unfit
 
-    def _bad(self, numbers: np.ndarray, extracted: RawBatch) -> dict[int, tuple[str, str]]:
+    def _find_bad(self, numbers: np.ndarray, extracted: RawBatch) -> dict[int, tuple[str, str]]:
         """Rows of the batch that cannot be used, each with the first rule that it breaks."""
         if not self._unfit and not extracted.problems:
             return {}
@@ -206,28 +211,29 @@ class Admission:
         if self._unfit:
             for row, number in enumerate(numbers.tolist()):
                 if number in self._unfit:
-                    found = self._unfit[number]
-                    (repeated if found[1] == "duplicate_id" else bad)[row] = found
+                    reason = self._unfit[number]
+                    (repeated if reason[1] == "duplicate_id" else bad)[row] = reason
         for problem in extracted.problems:
             bad.setdefault(problem.row, (problem.column, problem.rule))
         return {**repeated, **bad}
 
-    def _without(self, lot: Lot, bad: dict[int, tuple[str, str]]) -> Lot:
+    def _without(self, admitted: AdmittedRows, bad: dict[int, tuple[str, str]]) -> AdmittedRows:
         for row, (column, rule) in sorted(bad.items()):
-            self.books.set_aside.append(SetAside(int(lot.numbers[row]), column, rule))
+            self.quarantined.append(Quarantined(int(admitted.numbers[row]), column, rule))
         places = np.fromiter(bad, np.int64, len(bad))
         if len(self.numbers):
-            self.used[np.searchsorted(self.numbers, lot.numbers[places])] = False
-        keep = np.setdiff1d(np.arange(len(lot.numbers)), places, assume_unique=True)
-        return take(lot, keep)
+            self.used[np.searchsorted(self.numbers, admitted.numbers[places])] = False
+        everything = np.arange(len(admitted.numbers))
+        return admitted.select(np.setdiff1d(everything, places, assume_unique=True))
 
-    def _close_books(self) -> None:
-        books = self.books
+    def _finish(self, good: int) -> None:
         with self.stages("filter"):
-            if self.keys is not None:
-                # Each id is used once in a split, so the smallest hashes are all that count.
-                books.keys.update(smallest(self.keys[self.used]))
-            books.filtered = books.rows - books.good - len(books.set_aside)
+            if self._hashes is not None:
+                # No id repeats within a split, so a sample needs only the smallest hashes.
+                self.keys.update(smallest(self._hashes[self.used]))
+            bad = len(self.quarantined)
+            filtered = self.counts.rows - good - bad
+            self.counts = replace(self.counts, filtered=filtered, scored=good, quarantined=bad)
 
 
 def _next(batches: Iterator[reading.Rows], stages: Stages) -> reading.Rows | None:
@@ -235,7 +241,7 @@ def _next(batches: Iterator[reading.Rows], stages: Stages) -> reading.Rows | Non
         return next(batches, None)
 
 
-def _repeated(keys: np.ndarray) -> list[int]:
+def _find_repeated(keys: np.ndarray) -> list[int]:
     """Places of the keys that came before."""
     in_order = np.sort(keys)
     if not (in_order[1:] == in_order[:-1]).any():
@@ -245,12 +251,3 @@ def _repeated(keys: np.ndarray) -> list[int]:
     repeated[first] = False
     places: list[int] = np.flatnonzero(repeated).tolist()
     return places
-
-
-def take(lot: Lot, rows: np.ndarray) -> Lot:
-    """The lot's rows at these places."""
-    return Lot(
-        lot.rows.take(pa.array(rows)),
-        lot.numbers[rows],
-        lot.extracted.take(torch.from_numpy(rows)),
-    )

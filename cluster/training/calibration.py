@@ -9,7 +9,7 @@ import pyarrow as pa
 from cluster.lake.input.splits import Split
 from cluster.runtime.resources import ActorPlan
 from cluster.splits import chunks
-from cluster.splits.admission import Books, Intake
+from cluster.splits.admission import Intake
 from cluster.splits.key_sample import KeySample, hashes
 from cluster.splits.stream import DaySplit, OnSplit, SplitWorker, stream
 from models.detectors.detector import Detector
@@ -30,14 +30,14 @@ class _Calibrator(SplitWorker):
         sketches = {name: [ScoreSketch(), ScoreSketch(), ScoreSketch()] for name in self.detectors}
         entities = KeySample()
         roles = self.intake.roles
-        for lot in self.intake.lots(split, Books()):
+        for admitted in self.intake.admit(split):
             labels = None
             if roles.label:
-                column = lot.rows.column(roles.label).cast(pa.float32())
+                column = admitted.rows.column(roles.label).cast(pa.float32())
                 labels = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
             if roles.entity:
-                entities.update(hashes([lot.rows.column(name) for name in roles.entity[:1]]))
-            found = chunks.scores(self.encoder, self.detectors, lot.extracted, self.device)
+                entities.update(hashes([admitted.rows.column(name) for name in roles.entity[:1]]))
+            found = chunks.scores(self.encoder, self.detectors, admitted.extracted, self.device)
             for name, scores in found.items():
                 everything, normal, anomalous = sketches[name]
                 everything.update(scores)

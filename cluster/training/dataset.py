@@ -8,7 +8,7 @@ import ray.data
 import torch
 
 from cluster.runtime.resources import ActorPlan
-from cluster.splits.admission import Books, Intake, Lot
+from cluster.splits.admission import AdmittedRows, Intake
 from cluster.splits.stream import DaySplit, descriptors, over
 from cluster.training.row_tables import from_table, to_table
 from models.batch import Batch, join
@@ -26,24 +26,24 @@ class _Extract:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
         parts = [
-            _table(lot, self.intake.roles.label, self.all_labelled)
+            _table(admitted, self.intake.roles.label, self.all_labelled)
             for _, split in descriptors(batch)
-            for lot in self.intake.lots(split, Books())
+            for admitted in self.intake.admit(split)
         ]
         if parts:
             return pa.concat_tables(parts)
         return to_table(self.intake.encoder.make_empty(), np.empty(0, np.float32))
 
 
-def _table(lot: Lot, label: str | None, all_labelled: bool) -> pa.Table:
-    labels = np.full(lot.rows.num_rows, np.nan, np.float32)
+def _table(admitted: AdmittedRows, label: str | None, all_labelled: bool) -> pa.Table:
+    labels = np.full(admitted.rows.num_rows, np.nan, np.float32)
     if label is not None:
-        column = lot.rows.column(label).cast(pa.float32())
+        column = admitted.rows.column(label).cast(pa.float32())
         labels = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
     if not all_labelled:
-        return to_table(lot.extracted, labels)
+        return to_table(admitted.extracted, labels)
     known = np.isfinite(labels)
-    return to_table(lot.extracted.take(torch.from_numpy(known)), labels[known])
+    return to_table(admitted.extracted.take(torch.from_numpy(known)), labels[known])
 
 
 def dataset(

@@ -1,5 +1,6 @@
 """A split that fits one batch is read at once, a larger one in batches: both give the same."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from cluster.lake.input import snapshot, splits
 from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.input.splits import Split
-from cluster.splits.admission import Admission, Books, Intake, Lot
+from cluster.splits.admission import Admission, AdmittedRows, Intake
+from cluster.splits.counts import Counts
 from cluster.splits.stages import Stages
 from models.columns import Roles
 from models.encoding.encoder import Encoder
@@ -38,14 +40,13 @@ def lake(tmp_path: Path, rows: pa.RecordBatch) -> Snapshot:
 
 def admitted(
     lake: Snapshot, encoder: Encoder, split: Split, filter_text: str | None = None
-) -> tuple[list[Lot], Books, Admission, pa.Table]:
-    """The lots of a split, its books, and the flag columns of every hundredth good row."""
+) -> tuple[list[AdmittedRows], Admission, pa.Table]:
+    """The admitted rows of a split, and the flag columns of every hundredth of them."""
     intake = Intake(lake.uri, encoder, ROLES, filter_text, afterwards=ROLES.flagged)
-    books = Books()
-    with intake.open(split, books, Stages()) as admission:
-        lots = list(admission.lots())
-        numbers = np.concatenate([lot.numbers for lot in lots])[::100]
-        return lots, books, admission, admission.take(ROLES.flagged, numbers)
+    with intake.open(split, Stages()) as admission:
+        batches = list(admission.admit())
+        numbers = np.concatenate([batch.numbers for batch in batches])[::100]
+        return batches, admission, admission.read_columns(ROLES.flagged, numbers)
 
 
 @pytest.mark.parametrize("filter_text", [None, "host != 'host 3'"])
@@ -54,39 +55,42 @@ def test_rows_are_the_same_however_a_file_is_cut(
 ) -> None:
     (whole,) = splits.cut(lake, 1_000_000, 1 << 30)
     pieces = splits.cut(lake, 10_000, 1 << 30)
-    streamed, books, admission, _ = admitted(lake, encoder, whole, filter_text)
+    streamed, admission, _ = admitted(lake, encoder, whole, filter_text)
     assert not admission.whole
     parts = [admitted(lake, encoder, piece, filter_text) for piece in pieces]
-    assert all(admission.whole for _, _, admission, _ in parts)
-    lots = [lot for found, _, _, _ in parts for lot in found]
-    ours, theirs = (join([lot.extracted for lot in some]) for some in (lots, streamed))
+    assert all(admission.whole for _, admission, _ in parts)
+    batches = [batch for found, _, _ in parts for batch in found]
+    ours, theirs = (join([one.extracted for one in some]) for some in (batches, streamed))
     assert torch.equal(ours.values, theirs.values)
     assert torch.equal(ours.codes, theirs.codes)
-    for some in (lots, streamed):
-        assert sum(len(lot.numbers) for lot in some) == books.good
+    for some in (batches, streamed):
+        assert sum(len(batch.numbers) for batch in some) == admission.counts.scored
     assert np.array_equal(
-        np.concatenate([lot.numbers for lot in lots]),
-        np.concatenate([lot.numbers for lot in streamed]),
+        np.concatenate([batch.numbers for batch in batches]),
+        np.concatenate([batch.numbers for batch in streamed]),
     )
-    assert [aside for _, part, _, _ in parts for aside in part.set_aside] == books.set_aside
-    assert {aside.rule for aside in books.set_aside} == {"null_key", "duplicate_id", "not_finite"}
-    assert sum(part.filtered for _, part, _, _ in parts) == books.filtered
+    bad = [row for _, part, _ in parts for row in part.quarantined]
+    assert bad == admission.quarantined
+    assert {row.rule for row in bad} == {"null_key", "duplicate_id", "not_finite"}
+    summed = sum((part.counts for _, part, _ in parts), Counts())
+    assert replace(summed, splits=1) == admission.counts
+    assert summed.unaccounted == 0
 
 
 def test_a_split_that_was_read_at_once_needs_its_file_no_more(
     lake: Snapshot, encoder: Encoder
 ) -> None:
     piece = splits.cut(lake, 10_000, 1 << 30)[1]
-    lots, _, admission, before = admitted(lake, encoder, piece)
+    batches, admission, before = admitted(lake, encoder, piece)
     (Path(lake.uri) / "flows.parquet").unlink()
-    numbers = np.concatenate([lot.numbers for lot in lots])[::100]
-    assert admission.take(ROLES.flagged, numbers).equals(before)
+    numbers = np.concatenate([batch.numbers for batch in batches])[::100]
+    assert admission.read_columns(ROLES.flagged, numbers).equals(before)
     assert before.column("id").to_pylist() == numbers.tolist()
 
 
-def test_a_filter_that_keeps_no_row_leaves_no_lots(lake: Snapshot, encoder: Encoder) -> None:
+def test_a_filter_that_keeps_no_row_admits_none(lake: Snapshot, encoder: Encoder) -> None:
     intake = Intake(lake.uri, encoder, ROLES, "host == 'nowhere'", afterwards=ROLES.flagged)
-    books = Books()
     (split, *_) = splits.cut(lake, 10_000, 1 << 30)
-    assert not list(intake.lots(split, books))
-    assert (books.rows, books.filtered, books.good) == (10_000, 10_000, 0)
+    with intake.open(split, Stages()) as admission:
+        assert not list(admission.admit())
+    assert admission.counts == Counts(splits=1, rows=10_000, filtered=10_000)

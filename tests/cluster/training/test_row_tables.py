@@ -11,7 +11,7 @@ import torch
 
 from cluster.lake.input import snapshot, splits
 from cluster.splits import chunks
-from cluster.splits.admission import CHUNKS, Books, Intake
+from cluster.splits.admission import CHUNKS, Intake
 from cluster.training.row_tables import from_table, to_table
 from models.columns import FeatureColumn, Image, Numeric, Roles, Sequence, Text, Vector, Video
 from models.detectors.catalog import CATALOG
@@ -79,11 +79,9 @@ def test_rows_are_read_in_batches_that_suit_their_width(table: pa.Table, tmp_pat
     intake = Intake(str(tmp_path), encoder, Roles())
     assert encoder.layout.chunk_rows == 4  # 8 grey frames of 128 x 128 in 4 bytes are 512 KiB
     assert intake.batch_rows == CHUNKS * 4
-    books = Books()
-    lots = list(intake.lots(split, books))
-    assert [lot.extracted.rows for lot in lots] == [CHUNKS * 4, 40 - CHUNKS * 4]
-    assert books.good == 40
-    assert same(join([lot.extracted for lot in lots]), encoder.extract(batch_of(table)))
+    batches = list(intake.admit(split))
+    assert [batch.extracted.rows for batch in batches] == [CHUNKS * 4, 40 - CHUNKS * 4]
+    assert same(join([batch.extracted for batch in batches]), encoder.extract(batch_of(table)))
 
 
 def test_scores_do_not_depend_on_how_rows_were_batched(encoder: Encoder, table: pa.Table) -> None:
