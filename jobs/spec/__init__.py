@@ -1,1 +1,4 @@
-"""The YAML file that describes a watch: its sections, its checks, its errors with line numbers."""
+"""The spec of a watch: reading the YAML file, checking every key, errors with line numbers.
+
+Checks against data belong to `jobs/check.py`.
+"""

@@ -8,47 +8,59 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from cluster.lake.derived.derivation import Derivation
 from cluster.lake.derived.history import Derived, History, columns, span
 from cluster.lake.derived.windows import SHORT, WINDOW, Window
-from jobs.spec.columns import ANSWERS, Column, Frozen, as_tuple, roles
-from jobs.spec.errors import expected, problems
+from jobs.spec.columns import ANSWERS, Column, Frozen, as_tuple, collect_roles
+from jobs.spec.errors import key_errors, value_error
 from jobs.spec.source import Key
 from models.columns import Boolean, FeatureColumn, Numeric, Roles, Sequence
 from models.suggestion import join_names, suggest
 
 
-def _span(text: str) -> str:
+def _check_span(text: str) -> str:
     try:
         span(text)
     except ValueError:
-        raise expected("minutes, hours or days, such as 30m, 12h or 7d") from None
+        raise value_error("minutes, hours or days, such as 30m, 12h or 7d") from None
     return text
 
 
-Span = Annotated[str, AfterValidator(_span)]
+Span = Annotated[str, AfterValidator(_check_span)]
 Spans = Annotated[tuple[Span, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 
 
 class HistoryEntry(Frozen):
-    """Aggregates over the earlier rows of an entity: see `cluster.lake.derived.history`."""
+    """Features from the earlier rows of the same entity.
+
+    Every entry counts the rows of each horizon. Without a delay it also adds the seconds since the
+    entity's last row. Earlier means an earlier time, or an earlier place in the input at the same
+    time. The features are computed once a day and stored under `output.uri`/_derived; `plan` lists
+    them.
+    """
 
     entity: str
+    """A column with the role entity."""
     horizons: Spans = ("1d", "7d", "30d")
-    of: str | None = None  # a number: its sum and mean, beside the count
-    distinct: str | None = None  # a column: how many values of it
-    delay: Span | None = None  # rows younger than this are not looked at
-    labels: bool = False  # the share of anomalies among labelled rows, instead
+    """How far to look back: minutes, hours or days such as 30m, 12h or 7d."""
+    of: str | None = None
+    """A numeric column. Adds its sum and mean."""
+    distinct: str | None = None
+    """A column. Adds the number of its distinct values."""
+    delay: Span | None = None
+    """Ignores rows that are younger than this."""
+    labels: bool = False
+    """Adds the share of anomalies among the labelled rows. Needs a delay: labels arrive late."""
 
     @model_validator(mode="after")
-    def _fits(self) -> "HistoryEntry":
+    def _check(self) -> "HistoryEntry":
         found: list[tuple[Key, str]] = []
         if self.labels and self.delay is None:
             text = "labels arrive late; expected a delay after which they are known, such as 7d"
             found.append((("delay",), f"{text}, found none"))
         for key in ("of", "distinct"):
             if self.labels and getattr(self, key) is not None:
-                text = "belongs to a history without labels; write a second entry for it"
+                text = "expected no labels beside it; write a second entry for the labels"
                 found.append(((key,), text))
         if found:
-            raise problems(found)
+            raise key_errors(found)
         return self
 
     @property
@@ -57,13 +69,16 @@ class HistoryEntry(Frozen):
 
 
 class WindowSection(Frozen):
-    """For each row the last rows of its entity: see `cluster.lake.derived.windows`."""
+    """A series for each row: the numeric columns of the last rows of its entity."""
 
     entity: str
-    length: Annotated[int, Field(ge=2, le=10_000)]  # rows, with the row itself
-    horizon: Span = "1d"  # a window begins this long before its row at the earliest
-    # Its channels are no features beside it: for detectors that know nothing but series.
+    """A column with the role entity."""
+    length: Annotated[int, Field(ge=2, le=10_000)]
+    """Rows of the series, including the row itself."""
+    horizon: Span = "1d"
+    """Oldest row of the series, as time before the row itself."""
     alone: bool = False
+    """Takes the numeric columns out of the other features. For detectors of series only."""
 
     def window(self, channels: tuple[str, ...]) -> Window:
         return Window(self.entity, self.length, channels, self.horizon)
@@ -72,34 +87,34 @@ class WindowSection(Frozen):
 Histories = Annotated[tuple[HistoryEntry, ...], BeforeValidator(as_tuple)]
 
 
-def derivation(
-    given: dict[str, Column],
+def build_derivation(
+    inputs: dict[str, Column],
     histories: tuple[HistoryEntry, ...],
     window: WindowSection | None,
     row_filter: str | None,
     training_filter: str | None,
 ) -> Derivation | None:
-    """What a spec derives; None where it has neither a history nor a window."""
+    """The columns that a spec derives from other rows; None without a history or window."""
     if not histories and window is None:
         return None
-    about = roles(given)
-    assert about.time is not None  # see `wrong_derived`
+    roles = collect_roles(inputs)
+    assert roles.time is not None  # see `check_derived`
     return Derivation(
-        columns=tuple(given),
-        time=about.time,
-        label=about.label,
+        columns=tuple(inputs),
+        time=roles.time,
+        label=roles.label,
         filter=row_filter,
         also=training_filter,
         history=tuple(entry.history for entry in histories),
-        window=window.window(_numeric(given)) if window else None,
+        window=window.window(_numeric_columns(inputs)) if window else None,
     )
 
 
-def features(
-    given: tuple[FeatureColumn, ...], derivation: Derivation, window: WindowSection | None
+def add_features(
+    features: tuple[FeatureColumn, ...], derivation: Derivation, window: WindowSection | None
 ) -> tuple[FeatureColumn, ...]:
-    """The features of the columns, then the derived ones."""
-    made = [*given, *(_feature(column) for column in derivation.derived)]
+    """The features of the columns and those derived from other rows."""
+    made = [*features, *(_make_feature(column) for column in derivation.derived)]
     if window is None or derivation.window is None:
         return tuple(made)
     series = Sequence(WINDOW, length=window.length)
@@ -108,74 +123,74 @@ def features(
     return (*(f for f in made if f.name not in derivation.window.channels), series)
 
 
-def with_derived(given: Roles, derivation: Derivation) -> Roles:
-    """The roles, with derived columns as sensitive as what they are derived from."""
-    hidden = {c.name for c in derivation.derived if c.of in given.sensitive}
-    pictured = given.pictured
+def add_roles(roles: Roles, derivation: Derivation) -> Roles:
+    """The roles with derived columns, which are sensitive if their source is."""
+    hidden = {c.name for c in derivation.derived if c.of in roles.sensitive}
+    pictured = roles.pictured
     if derivation.window:
-        if given.sensitive & set(derivation.window.channels):
+        if roles.sensitive & set(derivation.window.channels):
             hidden.add(WINDOW)
         else:
             pictured = (*pictured, WINDOW)
-    return replace(given, sensitive=given.sensitive | hidden, pictured=pictured)
+    return replace(roles, sensitive=roles.sensitive | hidden, pictured=pictured)
 
 
-def _feature(column: Derived) -> Numeric:
-    # All but shares have a long tail: one customer pays once a month, another all day.
+def _make_feature(column: Derived) -> Numeric:
+    # All but shares have long tails: one customer pays once a month, another all day.
     return Numeric(column.name, log1p=column.kind != "rate")
 
 
-def wrong_derived(
-    given: dict[str, Column], histories: tuple[HistoryEntry, ...], window: WindowSection | None
+def check_derived(
+    inputs: dict[str, Column], histories: tuple[HistoryEntry, ...], window: WindowSection | None
 ) -> list[tuple[Key, str]]:
-    """What is wrong between the derived columns and the columns of the spec."""
+    """Problems between the derived columns and the columns of the spec."""
     if not histories and window is None:
         return []
-    about = roles(given)
+    roles = collect_roles(inputs)
     section = "history" if histories else "window"
-    if about.time is None:
-        text = "looking back needs a column with the role time, found none"
+    if roles.time is None:
+        text = "expected a column with the role time, by which to look back, found none"
         return [((section,), text)]
     found: list[tuple[Key, str]] = []
-    answers = {about.label, about.kind}
+    answers = {roles.label, roles.kind}
     for index, entry in enumerate(histories):
         for key in ("entity", "of", "distinct"):
             name = getattr(entry, key)
             role = {"entity": "entity", "of": "numeric"}.get(key)
-            usable = [n for n, c in given.items() if n not in answers and role in (None, *c.role)]
-            found += _unknown(("history", index, key), name, usable, role)
-        if entry.labels and about.label is None:
-            text = "a history of labels needs a column with the role label, found none"
+            usable = [n for n, c in inputs.items() if n not in answers and role in (None, *c.role)]
+            found += _check_column(("history", index, key), name, usable, role)
+        if entry.labels and roles.label is None:
+            text = "expected a column with the role label, found none"
             found.append((("history", index, "labels"), text))
     if window is not None:
-        found += _unknown(("window", "entity"), window.entity, about.entity, "entity")
-        if not _numeric(given):
-            text = "a window is of the columns with the role numeric, found none"
+        found += _check_column(("window", "entity"), window.entity, roles.entity, "entity")
+        if not _numeric_columns(inputs):
+            text = "expected columns with the role numeric, found none"
             found.append((("window",), text))
-    return found + _taken_names(given, histories, window)
+    return found + _check_names(inputs, histories, window)
 
 
-def _unknown(
+def _check_column(
     key: Key, name: str | None, usable: list[str] | tuple[str, ...], role: str | None
 ) -> list[tuple[Key, str]]:
     if name is None or name in usable:
         return []
-    what = f"with the role {role}" if role else f"that is no {' or '.join(ANSWERS)}"
-    text = f"expected a column {what} ({join_names(usable) or 'none'}), found {name!r}"
+    kind = f"with the role {role}" if role else f"without the role {' or '.join(ANSWERS)}"
+    text = f"expected a column {kind} ({join_names(usable) or 'none'}), found {name!r}"
     return [(key, text + suggest(name, usable))]
 
 
-def _taken_names(
-    given: dict[str, Column], histories: tuple[HistoryEntry, ...], window: WindowSection | None
+def _check_names(
+    inputs: dict[str, Column], histories: tuple[HistoryEntry, ...], window: WindowSection | None
 ) -> list[tuple[Key, str]]:
     names = {c.name: "history" for c in columns([entry.history for entry in histories])}
     names |= dict.fromkeys((WINDOW, SHORT), "window") if window else {}
     return [
-        (("columns", name), f"{names[name]} makes a column of this name; rename it in the input")
-        for name in given
+        (("columns", name), f"{names[name]} adds a column of this name; rename it in the input")
+        for name in inputs
         if name in names
     ]
 
 
-def _numeric(given: dict[str, Column]) -> tuple[str, ...]:
-    return tuple(name for name, column in given.items() if "numeric" in column.role)
+def _numeric_columns(inputs: dict[str, Column]) -> tuple[str, ...]:
+    return tuple(name for name, column in inputs.items() if "numeric" in column.role)

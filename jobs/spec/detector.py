@@ -1,9 +1,9 @@
-"""The part of a spec that needs the catalogue of detectors, and with it torch."""
+"""The checks of a spec that need the catalogue of detectors, and so torch."""
 
 from typing import Any
 
 from jobs.spec.errors import one_of
-from jobs.spec.source import Key, SpecRefused, dotted
+from jobs.spec.source import Key, SpecRefused, join_key
 from jobs.spec.spec import Spec
 from models.detectors.catalog import CATALOG
 from models.detectors.options import check_options
@@ -14,21 +14,21 @@ from models.selection.auto import AUTO, AutoConfig
 def check_detector(spec: Spec) -> None:
     """Check the detector, its options and the baselines against the catalogue.
 
-    It is apart from `load`, because the catalogue imports torch. Raises SpecRefused with every
-    problem, each with its line.
+    Raises SpecRefused with every problem and its line. `load` does not call it, because the
+    catalogue imports torch.
     """
-    if found := _problems(spec):
-        raise SpecRefused([f"{spec.where(*k)}: {dotted(k)}: {m}" for k, m in found])
+    if found := _find_problems(spec):
+        raise SpecRefused([f"{spec.where(*k)}: {join_key(k)}: {m}" for k, m in found])
 
 
-def _problems(spec: Spec) -> list[tuple[Key, str]]:
+def _find_problems(spec: Spec) -> list[tuple[Key, str]]:
     found: list[tuple[Key, str]] = []
     for index, name in enumerate(spec.training.baselines):
         if name not in CATALOG:
             found.append((("training", "baselines", index), one_of(list(CATALOG), name)))
     name = spec.detector.name
     if name == AUTO:
-        return [*_wrong_options(spec), *found, *_sees_labels(spec, name)]
+        return [*_check_options(spec), *found, *_check_earlier_labels(spec, name)]
     if name not in CATALOG:
         return [(("detector", "name"), one_of([*CATALOG, AUTO], name)), *found]
     labelled = spec.roles.label is not None
@@ -38,21 +38,21 @@ def _problems(spec: Spec) -> list[tuple[Key, str]]:
             text = f"{named} learns from labels; expected a column with the role label, found none"
             found.append((key, text))
         if CATALOG[named].labels == "none":
-            found += _sees_labels(spec, named)
+            found += _check_earlier_labels(spec, named)
     if spec.training.trim and CATALOG[name].labels != "none":
-        # The rows of highest loss are the labelled anomalies, which it is to learn from.
+        # The rows of highest loss are the labelled anomalies that it should learn from.
         text = f"expected 0 for {name}, which learns from labels, found {spec.training.trim:g}"
         found.append((("training", "trim"), text))
-    return [*_wrong_options(spec), *found]
+    return [*_check_options(spec), *found]
 
 
-def _sees_labels(spec: Spec, named: str) -> list[tuple[Key, str]]:
-    """Labels reach no detector that does without: not as a rate of earlier ones either, unless the
-    spec says that these are facts of the past to it, as the cards known as stolen are to a bank."""
+def _check_earlier_labels(spec: Spec, named: str) -> list[tuple[Key, str]]:
+    """A detector that learns without labels must not see a history of labels either, unless the
+    spec allows it: to a bank, the cards that were reported stolen are facts of the past."""
     if spec.training.earlier_labels:
         return []
     learner = "auto may choose a detector that learns" if named == AUTO else f"{named} learns"
-    text = f"{learner} without labels and must not see any, not even earlier ones"
+    text = f"{learner} without labels and must not see earlier labels"
     if named == spec.detector.name:
         advice = "choose a detector that learns from labels"
     else:
@@ -60,32 +60,32 @@ def _sees_labels(spec: Spec, named: str) -> list[tuple[Key, str]]:
     return [
         (
             ("history", index, "labels"),
-            f"{text}; {advice}, remove the entry, or say training.earlier_labels: true",
+            f"{text}; {advice}, remove the entry, or write training.earlier_labels: true",
         )
         for index, entry in enumerate(spec.history)
         if entry.labels
     ]
 
 
-def _wrong_options(spec: Spec) -> list[tuple[Key, str]]:
-    """Each option by itself, so that all wrong ones are told; then all of them together."""
+def _check_options(spec: Spec) -> list[tuple[Key, str]]:
+    """Problems of each option; if there are none, of all options together."""
     name, options = spec.detector.name, spec.detector.options
     found: list[tuple[Key, str]] = []
     for option, value in options.items():
         try:
-            _configured(name, {option: value})
+            _configure(name, {option: value})
         except Refusal as refusal:
             found.append((("detector", option), str(refusal)))
     if found:
         return found
     try:
-        _configured(name, options)
+        _configure(name, options)
     except Refusal as refusal:
         return [(("detector",), str(refusal))]
     return []
 
 
-def _configured(name: str, options: dict[str, Any]) -> None:
+def _configure(name: str, options: dict[str, Any]) -> None:
     if name == AUTO:
         check_options(AutoConfig, name, options)
     else:

@@ -1,4 +1,4 @@
-"""What is wrong with a spec, told so that it can be put right without the manual."""
+"""The error messages of a spec: file, line and key, what was expected and what was found."""
 
 import re
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from jobs.spec.source import Key, Source, SpecRefused, dotted
+from jobs.spec.source import Key, Source, SpecRefused, join_key
 from models.suggestion import join_names, suggest
 
-LONGEST = 80  # characters of a found value that a message shows
-_CREDENTIALS = re.compile(r"://[^/@\s]*@")  # in a URI: never shown, as messages end up in logs
+MOST_CHARACTERS = 80  # of a found value in a message
+_CREDENTIALS = re.compile(r"://[^/@\s]*@")  # in a URI; hidden because messages go to logs
 
 EXPECTED = {
     "string_type": "text",
@@ -34,36 +34,36 @@ EXPECTED = {
 }
 
 
-def expected(text: str) -> PydanticCustomError:
-    """The error of a validator that says what it expected; what was found is added later."""
-    return PydanticCustomError("expected", "expected {expected}", {"expected": text})
+def value_error(expected: str) -> PydanticCustomError:
+    """An error for a validator to raise. `translate` adds the value that was found."""
+    return PydanticCustomError("expected", "expected {expected}", {"expected": expected})
 
 
-def problems(found: list[tuple[Key, str]]) -> PydanticCustomError:
-    """The error of a validator that found several things wrong, each under a key of its own."""
-    text = "; ".join(f"{dotted(key)}: {message}" for key, message in found)
+def key_errors(found: list[tuple[Key, str]]) -> PydanticCustomError:
+    """An error for a validator to raise that found several problems, each under its own key."""
+    text = "; ".join(f"{join_key(key)}: {message}" for key, message in found)
     return PydanticCustomError("problems", "{text}", {"text": text, "problems": found})
 
 
-def refused(
+def translate(
     error: ValidationError, source: Source, keys: dict[str, tuple[str, ...]]
 ) -> SpecRefused:
     """All problems of a document as `file:line: key: …`, in the order of the file.
 
-    `keys` holds the valid keys of each place: `""` for the top, `"columns.*"` for any column.
+    `keys` has the valid keys of each place: `""` for the top, `"columns.*"` for any column.
     """
-    told: list[tuple[int, str]] = []
+    lines: list[tuple[int, str]] = []
     for one in error.errors(include_url=False):
         place = _place(one["loc"], source)
         for key, message in _messages(one, place, keys):
-            key = source.known(key)
+            key = source.strip_positions(key)
             line = source.line(key)
-            told.append((line, f"{source.path}:{line}: {dotted(key)}: {message}"))
-    return SpecRefused([text for _, text in sorted(told, key=lambda pair: pair[0])])
+            lines.append((line, f"{source.path}:{line}: {join_key(key)}: {message}"))
+    return SpecRefused([text for _, text in sorted(lines, key=lambda pair: pair[0])])
 
 
 def _place(loc: Key, source: Source) -> Key:
-    """pydantic puts the tag of a union into the location; the file has no such key."""
+    """The key in the file: without the union tag that pydantic adds to the location."""
     if loc[:1] == ("threshold",) and len(loc) > 2:
         return ("threshold", *loc[2:])
     return loc
@@ -88,13 +88,13 @@ def _messages(error: Any, key: Key, keys: dict[str, tuple[str, ...]]) -> list[tu
     text = EXPECTED.get(kind)
     if text is None:
         return [(key, str(error["msg"]))]
-    return [(key, f"expected {text.format(**context)}, found {_shown(value)}")]
+    return [(key, f"expected {text.format(**context)}, found {_show(value)}")]
 
 
 def one_of(choices: list[str], value: object) -> str:
     """`expected one of a, b, found 'c'; did you mean 'b'?`"""
     near = suggest(value, choices) if isinstance(value, str) else ""
-    return f"expected one of {join_names(choices)}, found {_shown(value)}{near}"
+    return f"expected one of {join_names(choices)}, found {_show(value)}{near}"
 
 
 def _unknown_key(key: Key, value: object, keys: dict[str, tuple[str, ...]]) -> str:
@@ -106,11 +106,11 @@ def _unknown_key(key: Key, value: object, keys: dict[str, tuple[str, ...]]) -> s
     return f"expected one of {join_names(valid)}, found the unknown key {str(key[-1])!r}{near}"
 
 
-def _shown(value: object) -> str:
+def _show(value: object) -> str:
     if value is None:
         return "nothing (null)"
     if isinstance(value, bool):
         return "true" if value else "false"
     text = repr(list(value)) if isinstance(value, tuple) else repr(value)
     text = _CREDENTIALS.sub("://…@", text)
-    return text if len(text) <= LONGEST else text[:LONGEST] + "…"
+    return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + "…"

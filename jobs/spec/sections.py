@@ -1,4 +1,4 @@
-"""The sections of a spec besides its columns, with their defaults and bounds."""
+"""The sections of a spec other than its columns, with their defaults and bounds."""
 
 import ast
 from dataclasses import dataclass
@@ -8,12 +8,16 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from jobs.spec.columns import Frozen, as_tuple
-from jobs.spec.errors import expected, problems
+from jobs.spec.errors import key_errors, value_error
 
 
 @dataclass(frozen=True)
 class DayRange:
-    """Days from first to last, both included; days are compared as text."""
+    """Days from first to last, both included. Days are compared as text.
+
+    >>> "2026-01-05" in DayRange.parse("2026-01-01..2026-01-13")
+    True
+    """
 
     first: str
     last: str
@@ -31,58 +35,58 @@ class DayRange:
         return isinstance(day, str) and self.first <= day <= self.last
 
 
-def _uri(text: str) -> str:
+def _check_uri(text: str) -> str:
     if not text.strip() or not text.isprintable():
-        raise expected("a path, file://… or s3://bucket/prefix")
+        raise value_error("a path, file://… or s3://bucket/prefix")
     if "://" not in text:
         return text
     parts = urlsplit(text)
     if parts.scheme not in ("file", "s3"):
-        raise expected("a path, file://… or s3://bucket/prefix")
+        raise value_error("a path, file://… or s3://bucket/prefix")
     if parts.scheme == "s3" and ("@" in parts.netloc or not parts.netloc):
-        raise expected("s3://bucket/prefix, with the credentials in the AWS environment or profile")
+        raise value_error("s3://bucket/prefix, with credentials in the AWS environment or profile")
     return text
 
 
-def _filter(text: str) -> str:
+def _check_filter(text: str) -> str:
     try:
         ast.parse(text, mode="eval")
     except (SyntaxError, ValueError) as error:
-        raise expected(
+        raise value_error(
             "a comparison of columns such as `label == 0 and proto != 'icmp'`"
         ) from error
     return text
 
 
-def _days(text: str) -> str:
+def _check_days(text: str) -> str:
     try:
         DayRange.parse(text)
     except ValueError as error:
-        raise expected("FIRST..LAST or one day, such as 2026-01-01..2026-01-13") from error
+        raise value_error("FIRST..LAST or one day, such as 2026-01-01..2026-01-13") from error
     return text
 
 
-def _partition(text: str) -> str:
+def _check_partition(text: str) -> str:
     if not text or not text.isprintable() or set(text) & set("/\\=") or text.startswith((".", "_")):
-        raise expected("the key of the folders `key=value`, such as day")
+        raise value_error("the key of the folders `key=value`, such as day")
     return text
 
 
-def _name(text: str) -> str:
+def _check_name(text: str) -> str:
     if not text.replace("-", "_").isidentifier():
-        raise expected("letters, digits, _ and -, starting with a letter")
+        raise value_error("letters, digits, _ and -, starting with a letter")
     return text
 
 
-def _band(band: tuple[float, float]) -> tuple[float, float]:
+def _check_band(band: tuple[float, float]) -> tuple[float, float]:
     if band[0] > band[1]:
-        raise expected("[lowest, highest] with lowest <= highest")
+        raise value_error("[lowest, highest] with lowest <= highest")
     return band
 
 
-Name = Annotated[str, AfterValidator(_name)]
-URI = Annotated[str, AfterValidator(_uri)]
-Filter = Annotated[str, AfterValidator(_filter)]
+Name = Annotated[str, AfterValidator(_check_name)]
+URI = Annotated[str, AfterValidator(_check_uri)]
+Filter = Annotated[str, AfterValidator(_check_filter)]
 Share = Annotated[float, Field(ge=0, le=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -90,56 +94,83 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Input(Frozen):
-    """Where the rows are. A relative path is taken from the current folder."""
+    """Where the rows are."""
 
     uri: URI
-    partition: Annotated[str, AfterValidator(_partition)] | None = None  # None: one day, `all`
-    filter: Filter | None = None  # rows that are not in it are no input at all
+    """A Parquet file, or a folder of them: a path, file://… or s3://bucket/prefix. A relative path
+    starts at the current folder."""
+    partition: Annotated[str, AfterValidator(_check_partition)] | None = None
+    """The key of the folders `key=value` that hold a day each; null for one day named `all`."""
+    filter: Filter | None = None
+    """A comparison of columns, such as `label == 0 and proto != 'icmp'`. Other rows are ignored."""
 
 
 class DetectorChoice(Frozen):
-    """A name of `models.detectors.catalog` and options of that detector's `Config`; or auto, and
-    options of `models.selection.auto.AutoConfig`."""
+    """The detector and its options. docs/detectors.md compares the detectors.
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+    `detector: knn` is short for `detector: {name: knn}`. `auto` tries a few detectors on a sample
+    of the training rows and keeps the best.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     name: str
+    """A detector, or `auto`."""
 
     @property
     def options(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
 
 
-def _named(value: Any) -> Any:
-    """`detector: auto` is short for `detector: {name: auto}`."""
+def _as_choice(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-NamedDetector = Annotated[DetectorChoice, BeforeValidator(_named)]
+NamedDetector = Annotated[
+    DetectorChoice, BeforeValidator(_as_choice, json_schema_input_type=str | DetectorChoice)
+]
 
 
 class Training(Frozen):
-    """What is learned from, and how the training loop goes about it."""
+    """Which rows the detector learns from, and how it is trained."""
 
-    uri: URI | None = None  # None: the input's
-    filter: Filter | None = None  # beside the input's; `label == 0` for one-class training
-    days: Annotated[str, AfterValidator(_days)] | None = None  # None: all but the newest
-    validation: Annotated[float, Field(gt=0, le=0.5)] = 0.1  # share of the days held back
-    workers: Count = 1  # DDP workers, at most
-    min_workers: Count = 1  # a cluster that loses nodes goes on with so many
+    uri: URI | None = None
+    """Where the training rows are; null for `input.uri`."""
+    filter: Filter | None = None
+    """Rows to learn from, beside `input.filter`. `label == 0` learns from normal rows only."""
+    days: Annotated[str, AfterValidator(_check_days)] | None = None
+    """FIRST..LAST, both included, or one day; null for all days but the newest."""
+    validation: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Share of the days that is held back for validation and the threshold."""
+    workers: Count = 1
+    """Most workers that train together (DDP)."""
+    min_workers: Count = 1
+    """Fewest workers that a cluster that lost nodes continues with."""
     epochs: Count = 30
-    batch_rows: Count = 1024  # rows a step, all workers together
+    """Most passes over the training rows."""
+    batch_rows: Count = 1024
+    """Rows of a step over all workers, at most. Small data gets smaller batches."""
     learning_rate: Positive = 1e-3
+    """Highest learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05  # share of the steps
-    patience: Count = 5  # epochs without a better validation loss
-    clip_gradient: Positive | None = 1.0  # L2 norm
-    trim: Annotated[float, Field(ge=0, le=0.5)] = 0.0  # share of a batch, of highest loss, left out
-    accumulate: Count = 1  # parts that a batch is computed in, to save memory
+    """Weight decay of the optimiser."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the steps over which the learning rate rises."""
+    patience: Count = 5
+    """Epochs without a lower validation loss before the training stops."""
+    clip_gradient: Positive | None = 1.0
+    """Largest L2 norm of a gradient; null for no limit."""
+    trim: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of each batch, the rows of highest loss, that is not learned from. For training rows
+    that hold anomalies: about twice their share."""
+    accumulate: Count = 1
+    """Parts in which a batch is computed one after another, to save memory."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Seed of all random numbers."""
     baselines: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ("isolation_forest", "pca")
-    # Whether a history of labels, late as they were, may be an input of those that learn without.
+    """Detectors that are trained beside, for comparison by `evaluate`."""
     earlier_labels: bool = False
+    """Allows a history of labels as a feature of detectors that learn without labels."""
 
     @property
     def day_range(self) -> DayRange | None:
@@ -147,31 +178,49 @@ class Training(Frozen):
 
 
 class QuantileThreshold(Frozen):
+    """Flags at most a share of the held-back rows."""
+
     policy: Literal["quantile"]
     contamination: OpenShare = 0.001
+    """Share of the rows to flag: 0.001 is 1 flag in 1,000 rows."""
 
 
 class BudgetThreshold(Frozen):
+    """Flags at most a number of rows a day, on average."""
+
     policy: Literal["budget"]
     flags: Positive
+    """Number of flags."""
     per: Literal["day", "day_and_entity"] = "day"
+    """Whether the number is for the day or for each entity of the day."""
 
 
 class FBetaThreshold(Frozen):
+    """Takes the threshold with the best F-beta on labelled held-back rows."""
+
     policy: Literal["f_beta"]
     beta: Positive = 1.0
+    """How many times as much recall counts as precision."""
 
 
 class CostThreshold(Frozen):
+    """Takes the threshold with the lowest cost on labelled held-back rows."""
+
     policy: Literal["cost"]
     false_positive: Positive
+    """Cost of a false alarm, in any unit."""
     false_negative: Positive
+    """Cost of a missed anomaly, in the same unit."""
 
 
 class ExtremeValueThreshold(Frozen):
+    """Extrapolates the upper tail of the scores (a generalised Pareto distribution)."""
+
     policy: Literal["extreme_value"]
     probability: OpenShare = 1e-4
+    """Chance that a normal row is flagged."""
     tail_fraction: OpenShare = 0.02
+    """Share of the held-back scores that are the tail."""
 
 
 THRESHOLDS = (
@@ -188,77 +237,93 @@ ThresholdChoice = Annotated[
 
 
 class Output(Frozen):
-    """Where the tables of the watch are written, and how much of them."""
+    """Where the tables of the watch are written."""
 
     uri: URI
-    scores: Literal["flags", "all"] = "flags"  # all: every row's score in a second table
-    reasons: Annotated[int, Field(ge=0, le=100)] = 5  # features named in a flag
+    """A folder or s3://bucket/prefix outside of the input."""
+    scores: Literal["flags", "all"] = "flags"
+    """`all` also writes the score of every row, to a second table."""
+    reasons: Annotated[int, Field(ge=0, le=100)] = 5
+    """Most reasons of a flag."""
 
 
-def _public_key(text: str) -> str:
-    from cluster.lake.registry.signatures import public_key  # cryptography, which few specs need
+def _check_key(text: str) -> str:
+    from cluster.lake.registry.signatures import public_key  # imports cryptography
 
     try:
         public_key(text)
     except ValueError as error:
-        raise expected("ed25519:… as `python -m jobs keys` prints it") from error
+        raise value_error("ed25519:… as `python -m jobs keys` prints it") from error
     return text
 
 
 class BundlePolicy(Frozen):
-    """Which champions are let in."""
+    """Which champions may score."""
 
     signed: Literal["required", "optional"] = "optional"
-    # Public keys of those who may promote.
+    """`required` accepts only champions that are signed with one of `keys`."""
     keys: Annotated[
-        tuple[Annotated[str, AfterValidator(_public_key)], ...], BeforeValidator(as_tuple)
+        tuple[Annotated[str, AfterValidator(_check_key)], ...], BeforeValidator(as_tuple)
     ] = ()
-    # The lowest number of a champion: raised after a key was lost, or a registry was rebuilt.
+    """Public keys of those who may promote, as `python -m jobs keys` prints them."""
     at_least: Count = 1
+    """Lowest accepted number of a champion. Raise it after a key was lost or a registry rebuilt."""
 
     @model_validator(mode="after")
-    def _fits(self) -> "BundlePolicy":
+    def _check(self) -> "BundlePolicy":
         if self.signed == "required" and not self.keys:
-            raise problems([(("keys",), "expected the public keys of those who may sign")])
+            raise key_errors([(("keys",), "expected the public keys of those who may sign")])
         return self
 
 
-Band = Annotated[tuple[float, float], BeforeValidator(as_tuple), AfterValidator(_band)]
+Band = Annotated[tuple[float, float], BeforeValidator(as_tuple), AfterValidator(_check_band)]
 
 
 class Gates(Frozen):
-    """Limits that stop a commit."""
+    """Checks of a scored day. If one fails, nothing is committed."""
 
-    flag_rate: Annotated[tuple[Share, Share], BeforeValidator(as_tuple), AfterValidator(_band)] = (
-        0.0,
-        0.05,
-    )
+    flag_rate: Annotated[
+        tuple[Share, Share], BeforeValidator(as_tuple), AfterValidator(_check_band)
+    ] = (0.0, 0.05)
+    """Lowest and highest share of flagged rows."""
     quarantine_rate: Share = 0.01
+    """Highest share of rows in the quarantine."""
     quarantined_files: Annotated[int, Field(ge=0)] = 0
-    volume: Band | None = (0.5, 2.0)  # rows, as a multiple of the median of recent days
+    """Most files in the quarantine."""
+    volume: Band | None = (0.5, 2.0)
+    """Lowest and highest number of rows, as a multiple of the median of recent days; null for
+    any."""
 
 
 class Nightly(Frozen):
-    """What `python -m jobs nightly` does by itself."""
+    """What `python -m jobs nightly` does on its own."""
 
     max_champion_age_days: Positive = 30.0
-    first_day: Annotated[str, Field(min_length=1)] | None = None  # earlier days are left alone
+    """Days after which a new champion is trained."""
+    first_day: Annotated[str, Field(min_length=1)] | None = None
+    """First day to score; null for all days."""
 
 
 Event = Literal["committed", "refused", "failed"]
 
 
-def _variable(text: str) -> str:
+def _check_variable(text: str) -> str:
     if not (text.isidentifier() and text.isupper()):
-        raise expected("the name of an environment variable that holds the URL, such as WEBHOOK")
+        raise value_error("the name of an environment variable with the URL, such as WEBHOOK")
     return text
 
 
 class Alert(Frozen):
-    """A message to a webhook. Its URL is a secret, and stands in the environment."""
+    """A webhook that `nightly` and `backfill` send messages to.
 
-    webhook: Annotated[str, AfterValidator(_variable)]
+    The URL is a secret, so it is in an environment variable. The operator lists the allowed hosts
+    in ANOMARAY_WEBHOOK_HOSTS, such as `hooks.slack.com, *.bank.example`.
+    """
+
+    webhook: Annotated[str, AfterValidator(_check_variable)]
+    """Name of the environment variable that holds the URL."""
     when: Annotated[tuple[Event, ...], BeforeValidator(as_tuple)] = ("refused", "failed")
+    """Events to send: a day was committed, was refused by a gate, or failed."""
 
 
 Alerts = Annotated[tuple[Alert, ...], BeforeValidator(as_tuple)]

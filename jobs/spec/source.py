@@ -1,4 +1,4 @@
-"""A spec's text as plain values, and the line on which every key stands."""
+"""Reads the YAML of a spec: plain values, and the line of every key."""
 
 import re
 from collections.abc import Iterator
@@ -10,17 +10,17 @@ import yaml
 
 from models.refusal import Refusal
 
-Key = tuple[str | int, ...]  # where a value stands: ("columns", "duration", "role")
+Key = tuple[str | int, ...]  # the path to a value: ("columns", "duration", "role")
 
 MOST_BYTES = 1 << 20  # a spec of 5,000 columns has about 300 kB
-MOST_NODES = 200_000  # bounds what aliases can multiply ("billion laughs")
+MOST_NODES = 200_000  # bounds the growth by aliases ("billion laughs")
 PLAIN = ("str", "int", "float", "bool", "null", "map", "seq", "merge")
-SURROGATE = re.compile("[\ud800-\udfff]")  # cannot be encoded, so not printed either
+SURROGATE = re.compile("[\ud800-\udfff]")  # cannot be encoded, and so not be printed
 PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in PLAIN)
 
 
 class SpecRefused(Refusal):
-    """A spec with problems, each told on its own line as `file:line: key: what is wrong`."""
+    """A spec with problems, one a line: `file:line: key: problem`."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -30,8 +30,8 @@ class SpecRefused(Refusal):
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with the scalars of YAML 1.2.
 
-    PyYAML keeps YAML 1.1, where `1e-3` is text, a column named `no` is False and `2026-01-01` is
-    a date object. Here these are a number, a name and a day.
+    In PyYAML's YAML 1.1, `1e-3` is text, a column named `no` is False and `2026-01-01` is a date
+    object. Here they are a number, a name and a day.
     """
 
     yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}  # type: ignore[misc]
@@ -53,13 +53,13 @@ for _name, _pattern, _first in (
 
 @dataclass(frozen=True)
 class Source:
-    """Where a spec came from: its path as the user wrote it, and the line of every key."""
+    """The path of a spec as the user wrote it, and the line of every key."""
 
     path: str
     lines: dict[Key, int] = field(default_factory=dict)
 
     def line(self, key: Key) -> int:
-        """The line of the key, or of the nearest thing around it that has one."""
+        """The line of the key, or of the nearest key around it that has one."""
         return next(
             (self.lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.lines), 1
         )
@@ -68,18 +68,18 @@ class Source:
         """`file:line` of a key."""
         return f"{self.path}:{self.line(key)}"
 
-    def known(self, key: Key) -> Key:
-        """The key without the list positions that stand nowhere in the file."""
+    def strip_positions(self, key: Key) -> Key:
+        """The key without trailing list positions that are not in the file."""
         while key and isinstance(key[-1], int) and key not in self.lines:
             key = key[:-1]
         return key
 
 
 def read(path: Path) -> tuple[dict[str, Any], Source]:
-    """Read a spec file; refuses what is not one plain YAML mapping.
+    """Read a spec file, which must be one plain YAML mapping.
 
-    Duplicate keys, keys that are not text, tags that make objects (`!!python/object`), several
-    documents, bytes that are not UTF-8 and files above `MOST_BYTES` raise `SpecRefused`.
+    Raises `SpecRefused` for duplicate keys, keys that are not text, tags that create objects
+    (`!!python/object`), several documents, bytes that are not UTF-8, and files above `MOST_BYTES`.
     """
     source = Source(str(path))
     try:
@@ -99,7 +99,7 @@ def read(path: Path) -> tuple[dict[str, Any], Source]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        message = error.problem or error.context or "it does not parse"
+        message = error.problem or error.context or "it cannot be parsed"
         raise SpecRefused([f"{path}:{line}: expected YAML, but {message}"]) from error
     except yaml.YAMLError as error:
         raise SpecRefused([f"{path}: expected YAML, but {error}".replace("\n", " ")]) from error
@@ -127,7 +127,7 @@ def _compose(text: str, source: Source) -> Any:
 
 @dataclass
 class _Walk:
-    """One pass over the nodes: notes the lines, finds what must not be constructed."""
+    """One pass over the nodes: records the lines and finds nodes that must not be constructed."""
 
     loader: _Loader
     source: Source
@@ -137,7 +137,7 @@ class _Walk:
         self.nodes += 1
         line = node.start_mark.line + 1
         if self.nodes > MOST_NODES or id(node) in above:
-            text = f"expected at most {MOST_NODES} values, found aliases that make more of them"
+            text = f"expected at most {MOST_NODES} values, found aliases that expand to more"
             raise SpecRefused([f"{self.source.path}:{line}: {text}"])
         if node.tag not in PLAIN_TAGS:
             shown = node.tag.replace("tag:yaml.org,2002:", "!!")
@@ -164,20 +164,20 @@ class _Walk:
             elif SURROGATE.search(name.value):
                 yield f"{at}expected a name as key, found half of a character (a surrogate)"
             elif name.value in first:
-                text = f"the key {name.value!r} is there twice, first in line {first[name.value]}"
+                text = f"duplicate key {name.value!r}, first in line {first[name.value]}"
                 yield f"{at}{text}; remove one"
             first.setdefault(name.value, line)
-        self.loader.flatten_mapping(node)  # `<<: *alias`; own keys come last, and win
+        self.loader.flatten_mapping(node)  # `<<: *alias`; the mapping's own keys come last and win
         for name, value in node.value:
             self.source.lines[(*key, name.value)] = name.start_mark.line + 1
             yield from self.problems(value, (*key, name.value), above)
 
 
-def dotted(key: Key) -> str:
-    """`columns.duration.role`; parts that do not print are quoted."""
+def join_key(key: Key) -> str:
+    """`columns.duration.role`; parts that cannot be printed are quoted."""
     parts = [str(part) for part in key]
     return ".".join(part if part.isprintable() else ascii(part) for part in parts)
 
 
 def _prefix(key: Key) -> str:
-    return f"{dotted(key)}: " if key else ""
+    return f"{join_key(key)}: " if key else ""

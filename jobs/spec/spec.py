@@ -1,4 +1,4 @@
-"""The spec of a watch: one YAML file, checked to the last key before anything starts."""
+"""Loads the spec of a watch and checks every key before anything starts."""
 
 import hashlib
 from collections.abc import Iterable
@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, PrivateAttr, ValidationError, model_validator
 
 from cluster.lake.derived.derivation import Derivation
-from jobs.spec import columns as spec_columns
-from jobs.spec import derived as spec_derived
-from jobs.spec import source as spec_yaml
-from jobs.spec.columns import Column, Frozen
+from jobs.spec import derived
+from jobs.spec import source as yaml_source
+from jobs.spec.columns import Column, Frozen, check_columns, collect_roles
 from jobs.spec.derived import Histories, HistoryEntry, WindowSection
-from jobs.spec.errors import problems, refused
+from jobs.spec.errors import key_errors, translate
 from jobs.spec.sections import (
     THRESHOLDS,
     Alerts,
@@ -40,69 +39,86 @@ from models.suggestion import join_names, suggest
 
 __all__ = ["DayRange", "Spec", "SpecRefused", "load"]
 
-if TYPE_CHECKING:  # the threshold policies bring scipy along: imported when they are asked for
+if TYPE_CHECKING:  # imports scipy, so only `policy` imports it at run time
     from models.scores.threshold import Policy
 
 
 class Spec(Frozen):
-    """One watch. Made by `load`; equal specs have equal digests."""
+    """One watch: its input, detector and output. `load` makes it; equal specs have equal digests.
+
+    >>> load("specs/demo_flows.yaml").detector.name
+    'autoencoder'
+    """
 
     name: Name
+    """Name of the watch in messages, metrics and run cards: letters, digits, _ and -."""
     input: Input
-    columns: Annotated[dict[str, Column], AfterValidator(spec_columns.column_names)]
+    """Where the rows are."""
+    columns: Annotated[dict[str, Column], AfterValidator(check_columns)]
+    """The columns of the input by name. Other columns of the input are not read."""
     history: Histories = ()
+    """Features from the earlier rows of the same entity."""
     window: WindowSection | None = None
+    """A series for each row, from the last rows of its entity."""
     detector: NamedDetector
+    """The detector and its options."""
     training: Training = Training()
+    """Which rows the detector learns from, and how it is trained."""
     threshold: ThresholdChoice
+    """How the threshold on the scores is chosen."""
     output: Output
+    """Where the tables of the watch are written."""
     gates: Gates = Gates()
+    """Checks that stop a commit."""
     nightly: Nightly = Nightly()
+    """What the verb `nightly` does on its own."""
     bundle: BundlePolicy = BundlePolicy()
+    """Which champions may score."""
     alerts: Alerts = ()
+    """Webhooks that are told about a night."""
 
     _source: Source = PrivateAttr(default=Source("spec"))
 
     @model_validator(mode="after")
-    def _fits(self) -> "Spec":
+    def _check(self) -> "Spec":
         found: list[tuple[Key, str]] = []
-        roles = spec_columns.roles(self.columns)
+        roles = collect_roles(self.columns)
         policy = self.threshold.policy
         if policy in ("f_beta", "cost") and roles.label is None:
-            text = f"the policy {policy} needs a column with the role label, found none"
+            text = f"{policy} needs a column with the role label, found none"
             found.append((("threshold", "policy"), text))
         by_entity = getattr(self.threshold, "per", None) == "day_and_entity"
         if by_entity and not roles.entity:
-            text = "a budget a day and entity needs a column with the role entity, found none"
+            text = "day_and_entity needs a column with the role entity, found none"
             found.append((("threshold", "per"), text))
         for key, uri in (("input", self.input.uri), ("training", self.training.uri)):
             if uri is not None and _inside(self.output.uri, uri):
-                text = f"expected a place outside of {key}.uri, found {self.output.uri!r} in it"
+                text = f"expected a folder outside of {key}.uri, found {self.output.uri!r} in it"
                 found.append((("output", "uri"), f"{text}: it would be read as input"))
-        found += spec_derived.wrong_derived(self.columns, self.history, self.window)
+        found += derived.check_derived(self.columns, self.history, self.window)
         if found:
-            raise problems(found)
+            raise key_errors(found)
         return self
 
     @property
     def features(self) -> tuple[FeatureColumn, ...]:
-        """The features in the order of the spec, then those that are derived."""
+        """The features in the order of the spec, then the derived ones."""
         columns = (column.feature(name) for name, column in self.columns.items())
         given = tuple(feature for feature in columns if feature is not None)
         derivation = self.derivation
-        return spec_derived.features(given, derivation, self.window) if derivation else given
+        return derived.add_features(given, derivation, self.window) if derivation else given
 
     @property
     def derivation(self) -> Derivation | None:
-        """What is derived from other rows before anything else; None where nothing is."""
-        return spec_derived.derivation(
+        """The columns that are derived from other rows; None if there are none."""
+        return derived.build_derivation(
             self.columns, self.history, self.window, self.input.filter, self.training.filter
         )
 
     @property
     def roles(self) -> Roles:
-        roles, derivation = spec_columns.roles(self.columns), self.derivation
-        return spec_derived.with_derived(roles, derivation) if derivation else roles
+        roles, derivation = collect_roles(self.columns), self.derivation
+        return derived.add_roles(roles, derivation) if derivation else roles
 
     @property
     def training_uri(self) -> str:
@@ -127,11 +143,12 @@ class Spec(Frozen):
 
     @property
     def scoring_digest(self) -> str:
-        """SHA-256 of what decides the scores, reasons and rows of a run, given bundle and data.
+        """SHA-256 of all keys that decide the scores, reasons and rows of a run for a given bundle
+        and data.
 
-        Left out: the URIs (the snapshot's digest says what was read, wherever it lies), the
-        detector, training and threshold (the run has the digests of the bundle and the threshold
-        that came of them), and gates and nights (they stop or start a run, and change none).
+        Left out: the URIs (the digest of the snapshot identifies the data), the detector, training
+        and threshold (the run has the digests of the bundle and of the threshold), and the gates
+        and nights (they stop or start a run but do not change its result).
         """
         given = {"filter": self.input.filter, "columns": self._columns(), **_dump(self.output)}
         del given["uri"]
@@ -139,32 +156,31 @@ class Spec(Frozen):
 
     @property
     def training_digest(self) -> str:
-        """SHA-256 of what decides the bundle, given the data: columns (those that are
-        derived too), detector and training.
+        """SHA-256 of all keys that decide the bundle for given data: columns, derived columns,
+        detector and training.
 
-        Left out: the URI (as in `scoring_digest`) and the baselines, which stand beside.
+        Left out: the URI (as in `scoring_digest`) and the baselines.
         """
         training = _dump(self.training)
         del training["uri"], training["baselines"]
         detector = {"name": self.detector.name, "options": self.detector.options}
         given = {"filter": self.input.filter, "columns": self._columns(), "training": training}
-        derived = {key: _dump(self)[key] for key in ("history", "window")}
-        return _digest({**given, **derived, "detector": detector})
+        others = {key: _dump(self)[key] for key in ("history", "window")}
+        return _digest({**given, **others, "detector": detector})
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the whole spec; comments and layout of the file do not count."""
+        """SHA-256 of the whole spec, without the comments and layout of the file."""
         return _digest({**_dump(self), "columns": self._columns()})
 
     def without_answers(self, names: Iterable[str]) -> "Spec":
-        """The spec for data that has only the columns `names`: a night has no labels yet, so a
-        label or kind that is missing is left out. Other columns stay, missing or not."""
-        there = set(names)
-        answers = {self.roles.label, self.roles.kind} - there - {None}
-        kept = {name: c for name, c in self.columns.items() if name not in answers}
-        made = self.model_copy(update={"columns": kept})
-        made._source = self._source
-        return made
+        """The spec without the label and kind that are not in `names`, the columns of the data: a
+        night has no labels yet. Other columns stay."""
+        missing = {self.roles.label, self.roles.kind} - set(names)
+        columns = {name: c for name, c in self.columns.items() if name not in missing}
+        spec = self.model_copy(update={"columns": columns})
+        spec._source = self._source
+        return spec
 
     @property
     def path(self) -> str:
@@ -176,30 +192,30 @@ class Spec(Frozen):
         return self._source.where(*key)
 
     def _columns(self) -> list[list[Any]]:
-        """As a list: the order of the columns is the order of the features."""
+        """A list, because the order of the columns is the order of the features."""
         return [[name, _dump(column)] for name, column in self.columns.items()]
 
 
 def load(path: Path | str) -> Spec:
-    """Read and check a spec file; raises `SpecRefused` with every problem, each with its line."""
+    """Read and check a spec file. Raises `SpecRefused` with every problem and its line."""
     path = Path(path)
     if not path.exists():
-        there = sorted(str(file) for file in path.parent.glob("*.y*ml"))
-        more = f" (there is: {join_names(there)})" if there else ""
+        files = sorted(str(file) for file in path.parent.glob("*.y*ml"))
+        more = f" (the folder has {join_names(files)})" if files else ""
         raise SpecRefused(
-            [f"{path}: expected a spec, found no such file{suggest(str(path), there)}{more}"]
+            [f"{path}: expected a spec, found no such file{suggest(str(path), files)}{more}"]
         )
-    document, source = spec_yaml.read(path)
+    document, source = yaml_source.read(path)
     try:
         spec = Spec.model_validate(document)
     except ValidationError as error:
-        raise refused(error, source, _keys(document)) from None
+        raise translate(error, source, _list_keys(document)) from None
     spec._source = source
     return spec
 
 
-def _keys(document: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """The valid keys of every place of this document."""
+def _list_keys(document: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The valid keys of every section of this document."""
     places: dict[str, type[Frozen]] = {
         "": Spec,
         "columns.*": Column,

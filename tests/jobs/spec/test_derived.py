@@ -76,7 +76,7 @@ def test_a_window_alone_is_a_feature_without_its_channels(spec: Callable[..., Sp
     assert made.scoring_digest == beside.scoring_digest
 
 
-def test_a_spec_without_either_derives_nothing(spec: Callable[..., Spec]) -> None:
+def test_a_spec_without_history_and_window_derives_nothing(spec: Callable[..., Spec]) -> None:
     made = spec()
     assert made.model_copy(update={"history": (), "window": None}).derivation is None
 
@@ -88,17 +88,25 @@ def test_a_spec_without_either_derives_nothing(spec: Callable[..., Spec]) -> Non
         ("[7d]", "[7x]", "11: history.1.horizons.0: expected minutes, hours or days"),
         ("of: amount", "of: ammount", "10: history.0.of: expected a column with the role numeric"),
         ("of: amount", "of: label", "10: history.0.of: expected a column with the role numeric"),
-        ("distinct: terminal", "distinct: label", "10: history.0.distinct: expected a column that"),
+        (
+            "distinct: terminal",
+            "distinct: label",
+            "10: history.0.distinct: expected a column",
+        ),
         ("entity: terminal", "entity: amount", "11: history.1.entity: expected a column with the"),
         ("labels: true", "label: true", "11: history.1.label: expected one of entity, horizons"),
-        ("{role: label}", "{role: keep}", "11: history.1.labels: a history of labels needs"),
-        ("{role: time}", "{role: keep}", "9: history: looking back needs a column with the role"),
+        (
+            "{role: label}",
+            "{role: keep}",
+            "11: history.1.labels: expected a column with the",
+        ),
+        ("{role: time}", "{role: keep}", "9: history: expected a column with the role time"),
         ("length: 8", "length: 1", "12: window.length: expected 2 or more, found 1"),
         ("customer, length", "ts, length", "12: window.entity: expected a column with the role"),
-        ("  label: ", "  window: {role: keep}\n  label: ", "8: columns.window: window makes a col"),
+        ("  label: ", "  window: {role: keep}\n  label: ", "8: columns.window: window adds a col"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(
+def test_a_problem_is_named_with_its_line(
     spec: Callable[..., Spec], old: str, new: str, message: str
 ) -> None:
     with pytest.raises(SpecRefused) as caught:
@@ -121,13 +129,13 @@ def test_labels_reach_no_detector_that_learns_without_them(
     assert advice in str(told.value)
 
 
-def test_earlier_labels_are_an_input_where_the_spec_says_so(spec: Callable[..., Spec]) -> None:
+def test_earlier_labels_are_a_feature_if_the_spec_allows_it(spec: Callable[..., Spec]) -> None:
     made = spec("baselines: []", "baselines: [pca], earlier_labels: true")
     check_detector(made)
     assert Numeric("terminal_anomaly_rate_7d_after_7d") in made.features
 
 
-def test_check_says_that_days_which_are_no_dates_cannot_be_looked_back_on(
+def test_check_refuses_to_look_back_over_days_that_are_not_dates(
     spec: Callable[..., Spec],
 ) -> None:
     spec()

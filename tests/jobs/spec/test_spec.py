@@ -1,4 +1,4 @@
-"""A spec is checked to the last key, and every message leads to the line that is wrong."""
+"""Every key of a spec is checked, and every message names the line of the problem."""
 
 import subprocess
 import sys
@@ -99,26 +99,30 @@ ONE_WRONG = [
     ("{role: id}", "{role: id, log1p: true}", "4: columns.uid.log1p: log1p belongs to the role"),
     ("{role: id}", "{}", "flows.yaml:4: columns.uid.role: is missing"),
     ("{role: id}", "id", "flows.yaml:4: columns.uid: expected keys and values, found 'id'"),
-    ("{role: id}", "{role: [id, id]}", "columns.uid.role: the role id is there twice"),
+    ("{role: id}", "{role: [id, id]}", "columns.uid.role: the role id is listed twice"),
     (
         "role: keep, sensitive: mask",
         "role: label",
         "columns.label.role: expected one column with the role label",
     ),
-    ("role: label", "role: [label, boolean]", "a label is the answer, for evaluation only"),
-    ("[entity, ip]", "[port, ip]", "expected at most one kind of feature, found port, ip"),
+    (
+        "role: label",
+        "role: [label, boolean]",
+        "a label is for evaluation only; expected no other",
+    ),
+    ("[entity, ip]", "[port, ip]", "expected at most one feature role, found port, ip"),
     ("as: dst_ip", "as: dst_pi", "6: columns.src_ip.same_network_as: expected another column"),
     ("as: dst_ip", "as: dst_pi", "found 'dst_pi'; did you mean 'dst_ip'?"),
-    ("note: ", "score:", "columns.score.role: the table of flags has a column 'score'"),
+    ("note: ", "score:", "columns.score.role: the table of flags has its own column 'score'"),
     ("quantile", "quantil", "14: threshold.policy: expected one of quantile, budget, f_beta,"),
     ("contamination", "contamnation", "threshold.contamnation: expected one of policy, contam"),
     ("policy: quantile, contamination: 0.01", "flags: 3", "14: threshold.policy: is missing"),
     ("0.01}", "1.5}", "threshold.contamination: expected less than 1.0, found 1.5"),
     ("0.01}", ".inf}", "threshold.contamination: expected a number, found '.inf'"),
     ("2026-01-13}", "2025-01-13}", "13: training.days: expected FIRST..LAST or one day"),
-    ("out/flows", "data/flows/out", "15: output.uri: expected a place outside of input.uri"),
+    ("out/flows", "data/flows/out", "15: output.uri: expected a folder outside of input.uri"),
     ("uri: data/flows", "uri: gs://b/flows", "2: input.uri: expected a path, file://… or s3://"),
-    ("uri: data/flows", "uri: s3://k:s@b/flows", "with the credentials in the AWS environment"),
+    ("uri: data/flows", "uri: s3://k:s@b/flows", "with credentials in the AWS environment"),
     ("partition: day", "partition: ../day", "2: input.partition: expected the key of the folders"),
     ("partition: day", "filter: 'a =='", "2: input.filter: expected a comparison of columns"),
     ("name: flows", "name: ../flows", "flows.yaml:1: name: expected letters, digits, _ and -"),
@@ -143,11 +147,11 @@ BAD_YAML = [
     ("name: !!python/object/apply:os.system [ls]\n", "flows.yaml:1: name: expected plain text"),
     ("name: !!python/object/apply:os.system [ls]\n", "!!python/object/apply:os.system"),
     ("name: !mine 3\n", "found the tag '!mine'; remove the tag"),
-    ("name: a\nname: b\n", "flows.yaml:2: the key 'name' is there twice, first in line 1"),
+    ("name: a\nname: b\n", "flows.yaml:2: duplicate key 'name', first in line 1"),
     ("name: a\n3: b\n", "flows.yaml:2: expected a name as key, found '3'; put it in quotes"),
     ("name: {a: b\n", "flows.yaml:2: expected YAML, but"),
     ("name: a\n---\nname: b\n", "flows.yaml:2: expected YAML, but"),
-    ("a: &a [*a]\n", "aliases that make more of them"),
+    ("a: &a [*a]\n", "found aliases that expand to more"),
     ('name: "\\ud83c"\n', "flows.yaml:1: name: expected text, found half of a character"),
     ('"a\\nb": 1\n', "flows.yaml:1: 'a\\nb': expected one of name, input,"),
     ("", "flows.yaml:1: expected a spec, found an empty file"),
@@ -158,7 +162,7 @@ BAD_YAML = [
 
 
 @pytest.mark.parametrize(("text", "message"), BAD_YAML)
-def test_yaml_that_is_no_plain_mapping_is_refused_with_its_line(
+def test_yaml_other_than_a_plain_mapping_is_refused_with_its_line(
     write: Callable[[str], Path], text: str, message: str
 ) -> None:
     assert message in refusal(write(text))
@@ -216,12 +220,12 @@ def test_a_policy_that_needs_labels_or_entities_is_refused_without_them(
     quantile = "{policy: quantile, contamination: 0.01}"
     text = GOOD.replace("role: label", "role: keep").replace("[entity, ip]", "ip")
     by_label = text.replace(quantile, "{policy: f_beta}")
-    assert "14: threshold.policy: the policy f_beta needs a column" in refusal(write(by_label))
+    assert "14: threshold.policy: f_beta needs a column with the role" in refusal(write(by_label))
     by_entity = text.replace(quantile, "{policy: budget, flags: 2, per: day_and_entity}")
-    assert "14: threshold.per: a budget a day and entity needs" in refusal(write(by_entity))
+    assert "14: threshold.per: day_and_entity needs a column" in refusal(write(by_entity))
 
 
-def test_digests_change_with_what_they_stand_for_and_with_nothing_else(
+def test_a_digest_changes_only_with_the_keys_it_covers(
     write: Callable[[str], Path],
 ) -> None:
     def digests(text: str) -> tuple[str, str, str]:
@@ -262,8 +266,8 @@ def test_a_broken_range_of_days_is_refused(text: str) -> None:
         DayRange.parse(text)
 
 
-def test_loading_a_spec_brings_neither_torch_nor_ray_along() -> None:
-    """`jobs check` and shell completion stay quick."""
+def test_loading_a_spec_imports_neither_torch_nor_ray() -> None:
+    """`jobs check` stays quick."""
     code = f"from jobs.spec.spec import load; load({str(SPECS[0])!r}); import sys; "
     code += "print([m for m in ('torch', 'ray', 'scipy') if m in sys.modules])"
     root = Path(__file__).parents[3]
@@ -273,17 +277,17 @@ def test_loading_a_spec_brings_neither_torch_nor_ray_along() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_spec_made_in_python_is_checked_alike() -> None:
+def test_a_spec_made_in_python_is_checked_too() -> None:
     with pytest.raises(ValueError, match="threshold"):
         Spec.model_validate({"name": "a"})
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
-def test_the_specs_of_the_repository_name_detectors_that_are_there(path: Path) -> None:
+def test_the_specs_of_the_repository_name_known_detectors(path: Path) -> None:
     check_detector(load(path))
 
 
-def test_a_detector_that_is_not_there_is_refused_with_line_and_nearest_name(
+def test_an_unknown_detector_is_refused_with_line_and_nearest_name(
     write: Callable[[str], Path],
 ) -> None:
     text = GOOD.replace("name: autoencoder", "name: autoencodr")
@@ -299,7 +303,7 @@ def test_a_detector_that_is_not_there_is_refused_with_line_and_nearest_name(
     assert second.endswith("did you mean 'isolation_forest'?")
 
 
-def test_all_wrong_options_of_a_detector_are_told(write: Callable[[str], Path]) -> None:
+def test_all_wrong_options_of_a_detector_are_listed(write: Callable[[str], Path]) -> None:
     text = GOOD.replace("widths: [64, 32]", "wdths: [64], latent: many")
     with pytest.raises(SpecRefused) as caught:
         check_detector(load(write(text)))
@@ -320,7 +324,7 @@ def test_a_detector_that_learns_from_labels_needs_them(write: Callable[[str], Pa
         check_detector(load(write(text)))
 
 
-def test_a_detector_may_be_named_alone_and_auto_has_options_of_its_own(
+def test_a_detector_may_be_a_name_alone_and_auto_has_its_own_options(
     write: Callable[[str], Path],
 ) -> None:
     named = "{name: autoencoder, widths: [64, 32]}"
