@@ -28,10 +28,10 @@ def load_champion(spec: Spec, registry: Registry) -> Champion:
     Raises `Refusal` where there is none, where bundle or threshold are not the ones that were
     promoted, and where the spec demands a signature that is missing or wrong.
     """
-    entry = registry.champion_or_refuse()
+    entry = registry.require_champion()
     trusted_signers(spec).check(entry)
     expected = entry.digests.get(entry.bundle, entry.bundle)
-    bundle = open_bundle(registry.files(entry.bundle), expected)
+    bundle = open_bundle(registry.read_bundle(entry.bundle), expected)
     return Champion(entry, bundle, _threshold(entry, registry))
 
 
@@ -73,7 +73,7 @@ def load_signer(spec: Spec, key_file: Path | None) -> Signer | None:
 
 
 def _threshold(entry: Entry, registry: Registry) -> Threshold:
-    data = registry.threshold(entry.threshold)
+    data = registry.read_threshold(entry.threshold)
     threshold = Threshold.from_json(data)
     digest = hashlib.sha256(data).hexdigest()
     if threshold.id != entry.threshold or entry.threshold_sha256 not in ("", digest):

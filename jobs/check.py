@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cluster.lake.input import snapshot
 from cluster.lake.input.filters import parse_filter
-from cluster.lake.output import schemas
+from cluster.lake.input.snapshot import find_drift, list_days, take_snapshot
+from cluster.lake.output.schemas import flag_schema
 from cluster.scoring.disguise import Disguise
 from jobs import input_rows
 from jobs.alerting import alerts
@@ -98,12 +98,12 @@ def _of_sensitive(spec: Spec) -> Iterator[str]:
 def _look(spec: Spec, uri: str, key: tuple[str, str], *, training: bool) -> Report:
     where = spec.where(*key)
     try:
-        days = snapshot.days(uri, spec.input.partition)
+        days = list_days(uri, spec.input.partition)
         if not days:
             folders = f"{spec.input.partition}=… folders with " if spec.input.partition else ""
             text = f"expected {folders}Parquet files in {uri!r}, found none"
             return Report(errors=(f"{where}: {'.'.join(key)}: {text}",))
-        taken = snapshot.take(uri, spec.input.partition, days[-1])
+        taken = take_snapshot(uri, spec.input.partition, days[-1])
         input_rows.preview(spec, uri, days[-1])
     except Refusal as refusal:
         return Report(errors=(f"{where}: {'.'.join(key)}: {refusal}",))
@@ -115,7 +115,7 @@ def _look(spec: Spec, uri: str, key: tuple[str, str], *, training: bool) -> Repo
         return report + Report(errors=(f"{where}: {'.'.join(key)}: {text}",))
     drifted = tuple(
         f"{spec.where('columns', one.column)}: {one}"
-        for one in snapshot.drift(taken, tuple(spec.columns))
+        for one in find_drift(taken, tuple(spec.columns))
     )
     report += _wrong_days(spec, days, training) + Report(errors=drifted)
     return report + check(spec, taken.schema, training=training)
@@ -184,7 +184,7 @@ def _wrong_filters(spec: Spec, schema: pa.Schema, training: bool) -> list[str]:
 def _wrong_flags(spec: Spec, schema: pa.Schema) -> list[str]:
     """Columns that the table of flags cannot carry."""
     try:
-        schemas.flags(schema, spec.roles)
+        flag_schema(schema, spec.roles)
     except Refusal as refusal:
         return [f"{spec.where('columns')}: columns: {refusal}"]
     return []

@@ -5,9 +5,8 @@ from typing import Any
 import pyarrow as pa
 from rich.table import Table
 
-from cluster.lake.input import snapshot
-from cluster.lake.input import splits as splitting
-from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS
+from cluster.lake.input.snapshot import list_days
+from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, cut_splits
 from cluster.lake.output.schemas import REGISTRY
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
@@ -44,7 +43,7 @@ def evaluate(
     champion = load_champion(spec, registry)
     bundle, entry = champion.bundle, champion.entry
     baselines = {
-        name: open_bundle(registry.files(one), entry.digests.get(one, one))
+        name: open_bundle(registry.read_bundle(one), entry.digests.get(one, one))
         for name, one in entry.baselines.items()
     }
     thresholds = {bundle.detector_name: champion.threshold.value}
@@ -74,15 +73,15 @@ def _scores(
     address: str | None,
 ) -> tuple[tuple[str, ...], pa.Table]:
     uri, partition = spec.input.uri, spec.input.partition
-    chosen = tuple(d for d in snapshot.days(uri, partition) if days is None or d in days)
+    chosen = tuple(d for d in list_days(uri, partition) if days is None or d in days)
     if not chosen:
-        raise Refusal(f"no day of {uri} is in {days}: it has {snapshot.days(uri, partition)}")
+        raise Refusal(f"no day of {uri} is in {days}: it has {list_days(uri, partition)}")
     splits = []
     snapshots = input_rows.take_snapshots(spec, uri, chosen)
     for taken in snapshots:
         check.check(spec, taken.schema).refuse()
         bundle.encoder.check_schema(taken.schema)
-        splits += [(taken.day, s) for s in splitting.cut(taken, SPLIT_ROWS, SPLIT_BYTES)]
+        splits += [(taken.day, s) for s in cut_splits(taken, SPLIT_ROWS, SPLIT_BYTES)]
     roles = spec.roles
     carried = tuple(filter(None, [roles.label, roles.kind]))
     # The baselines were fitted on the same encoder: one reading serves all.

@@ -5,8 +5,9 @@ import re
 
 import pyarrow as pa
 
-from cluster.lake.input import limits, snapshot
-from cluster.lake.input.arrow_types import stored_array
+from cluster.lake.input import limits
+from cluster.lake.input.arrow_types import to_storage_array
+from cluster.lake.input.snapshot import list_days, take_snapshot
 from cluster.lake.storage.opening import open_store
 from jobs.inference.roles import Inferred, infer
 from jobs.spec.columns import FEATURES
@@ -27,7 +28,7 @@ def init(uri: str, name: str | None = None, partition: str | None = None) -> str
     where there is no Parquet file, or no column that a detector could use.
     """
     partition = partition or _partition(uri)
-    days = snapshot.days(uri, partition)
+    days = list_days(uri, partition)
     if not days:
         raise Refusal(f"expected Parquet files in {uri!r}, found none; check the address")
     table = _sample(uri, partition, days[-1])
@@ -124,7 +125,7 @@ def _partition(uri: str) -> str | None:
 
 def _sample(uri: str, partition: str | None, day: str) -> pa.Table:
     """Rows of the day's first files, at most `MOST_ROWS`, spread evenly over the files."""
-    taken = snapshot.take(uri, partition, day)
+    taken = take_snapshot(uri, partition, day)
     if not taken.files:
         reasons = "; ".join(f"{file.key}: {file.message}" for file in taken.rejected[:5])
         raise Refusal(f"expected a readable Parquet file in {day} of {uri!r}: {reasons or 'none'}")
@@ -137,7 +138,7 @@ def _sample(uri: str, partition: str | None, day: str) -> pa.Table:
         batch_rows = limits.batch_rows(SAMPLE_BATCH, file.rows, size)
         with limits.open_parquet(store.open_parquet(file.key, file.version)) as parquet:
             for batch in parquet.iter_batches(batch_rows):
-                arrays = [stored_array(column) for column in batch.slice(0, left).columns]
+                arrays = [to_storage_array(column) for column in batch.slice(0, left).columns]
                 batches.append(pa.record_batch(arrays, batch.schema.names))
                 left -= len(batches[-1])
                 if left <= 0:

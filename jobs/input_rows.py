@@ -5,8 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from cluster.lake.derived.derive import Deriver
-from cluster.lake.input import snapshot
-from cluster.lake.input.snapshot import Snapshot
+from cluster.lake.input.snapshot import Snapshot, take_snapshot
 from cluster.lake.storage.opening import open_store
 from jobs.spec.spec import Spec
 from jobs.terminal.console import step, warn
@@ -23,14 +22,14 @@ def take_snapshots(spec: Spec, uri: str, days: Sequence[str]) -> tuple[Snapshot,
     """
     with _deriver(spec, uri) as deriver:
         if deriver is None:
-            return tuple(snapshot.take(uri, spec.input.partition, day) for day in days)
+            return tuple(take_snapshot(uri, spec.input.partition, day) for day in days)
         missing = sorted(day for day in days if not deriver.is_derived(day))
         if missing:
             _say_what_is_left_out(deriver, missing)
-            with step(f"derive {_named(missing)}", deriver.to_read(missing)) as progress:
+            with step(f"derive {_named(missing)}", deriver.count_rows_to_read(missing)) as progress:
                 for day in missing:
                     deriver.derive(day, progress.advance)
-        return tuple(deriver.take(day) for day in days)
+        return tuple(deriver.take_snapshot(day) for day in days)
 
 
 def preview(spec: Spec, uri: str, day: str) -> dict[str, Any] | None:
@@ -44,8 +43,8 @@ def preview(spec: Spec, uri: str, day: str) -> dict[str, Any] | None:
         done = deriver.is_derived(day)
         return {
             "columns": list(deriver.derivation.names),
-            "looks_back_on": list(deriver.earlier(day)),
-            "rows_to_read": 0 if done else deriver.to_read([day]),
+            "looks_back_on": list(deriver.earlier_days(day)),
+            "rows_to_read": 0 if done else deriver.count_rows_to_read([day]),
             "done": done,
         }
 
@@ -60,8 +59,8 @@ def _deriver(spec: Spec, uri: str) -> AbstractContextManager[Deriver | None]:
 
 def _say_what_is_left_out(deriver: Deriver, days: Sequence[str]) -> None:
     """Bad files of earlier days: each stopped its own night, and does not stop this one."""
-    earlier = dict.fromkeys(one for day in days for one in deriver.earlier(day))
-    for file in (file for day in earlier for file in deriver.source(day).rejected):
+    earlier = dict.fromkeys(one for day in days for one in deriver.earlier_days(day))
+    for file in (file for day in earlier for file in deriver.input_snapshot(day).rejected):
         warn("not looked back on", file.message)
 
 

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
-from cluster.lake.input import reading, snapshot
-from cluster.lake.input import splits as splitting
-from cluster.lake.input.splits import SPLIT_BYTES, Split
+from cluster.lake.input.reading import read_rows
+from cluster.lake.input.snapshot import list_days, take_snapshot
+from cluster.lake.input.splits import SPLIT_BYTES, Split, cut_splits
 from cluster.lake.storage.opening import open_store
 from cluster.splits.admission import CHUNKS, Intake
 from jobs import check
@@ -99,7 +99,7 @@ def leaderboard(
 
 def _judged_days(spec: Spec, days: DayRange | None, trained: Sequence[str]) -> tuple[str, ...]:
     """The days to judge by; a day that is learned from says nothing."""
-    there = snapshot.days(spec.input.uri, spec.input.partition)
+    there = list_days(spec.input.uri, spec.input.partition)
     seen = set(trained) if spec.training.uri is None else set()
     chosen = tuple(d for d in there if (d not in seen if days is None else d in days))
     if seen & set(chosen):
@@ -124,7 +124,7 @@ def _learned(spec: Spec, days: Sequence[str], rows: int) -> tuple[Encoder, Batch
     store = open_store(uri)
     for split in splits:
         rows_at_once = CHUNKS * fit.chunk_rows
-        for batch, _ in reading.read(store, split, required, rows_at_once, filter_text=row_filter):
+        for batch, _ in read_rows(store, split, required, rows_at_once, filter_text=row_filter):
             fit.update(batch)
     encoder = fit.finish()
     label = spec.roles.label if spec.roles.label in schema.names else None
@@ -154,10 +154,10 @@ def _pieces(
     spec: Spec, uri: str, days: Sequence[str], rows: int, *, training: bool
 ) -> tuple[list[Split], pa.Schema]:
     """Splits from all over the days that hold about so many rows, and the schema."""
-    taken = [snapshot.take(uri, spec.input.partition, day) for day in days]
+    taken = [take_snapshot(uri, spec.input.partition, day) for day in days]
     check.check(spec, taken[0].schema, training=training).refuse()
     size = max(1, rows // _PIECES)
-    pieces = [s for day in taken for s in splitting.cut(day, size, SPLIT_BYTES)]
+    pieces = [s for day in taken for s in cut_splits(day, size, SPLIT_BYTES)]
     chosen, held = [], 0
     for place in np.random.default_rng(spec.training.seed).permutation(len(pieces)):
         if held >= rows:

@@ -5,9 +5,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cluster.lake.input import snapshot
-from cluster.lake.output import schemas
-from cluster.lake.output.schemas import FLAGS, REGISTRY
+from cluster.lake.input.snapshot import list_days, take_snapshot
+from cluster.lake.output.schemas import FLAGS, REGISTRY, flag_schema
 from cluster.lake.output.table import LakeTable
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
@@ -61,7 +60,7 @@ def nightly(
     night = Night()
     metrics = metrics or LiveMetrics(spec.name, "nightly")
     registry = Registry(open_store(spec.output.uri).child(REGISTRY))
-    champion = load_champion(spec, registry) if registry.history() else None
+    champion = load_champion(spec, registry) if registry.list_entries() else None
     reason = _training_due(spec, champion)
     with session(address):
         if reason:
@@ -85,8 +84,8 @@ def backfill(
     metrics: LiveMetrics | None = None,
 ) -> Night:
     """Score the days of a range that are not committed, with the champion as it is."""
-    Registry(open_store(spec.output.uri).child(REGISTRY)).champion_or_refuse()
-    there = [d for d in snapshot.days(spec.input.uri, spec.input.partition) if d in days]
+    Registry(open_store(spec.output.uri).child(REGISTRY)).require_champion()
+    there = [d for d in list_days(spec.input.uri, spec.input.partition) if d in days]
     if not there:
         raise Refusal(f"no day of {spec.input.uri} is from {days.first} to {days.last}")
     due = [day for day in there if not is_committed(spec, day)]
@@ -160,8 +159,8 @@ def _first_day(spec: Spec, registry: Registry) -> str:
         return spec.nightly.first_day
     if spec.training.uri is not None:
         return ""  # trained on other data: every day of the input is news
-    first = registry.history()[0]
-    bundle = open_bundle(registry.files(first.bundle), first.bundle)
+    first = registry.list_entries()[0]
+    bundle = open_bundle(registry.read_bundle(first.bundle), first.bundle)
     days: list[str] = bundle.metadata["training"]["days"]
     return max(days) + "\0"  # the first text after the last training day
 
@@ -169,7 +168,7 @@ def _first_day(spec: Spec, registry: Registry) -> str:
 def complete_days(spec: Spec) -> list[str]:
     """Days that get no more rows: a date before today (UTC), or any value that is no date."""
     today = datetime.now(UTC).date()
-    there = snapshot.days(spec.input.uri, spec.input.partition)
+    there = list_days(spec.input.uri, spec.input.partition)
     return [day for day in there if (_date(day) or date.min) < today]
 
 
@@ -186,10 +185,10 @@ def is_committed(spec: Spec, day: str) -> bool:
     Those of the day itself: a night does not go back to days whose history has changed, or whose
     oldest days were deleted since; `score` does when it is asked to.
     """
-    taken = snapshot.take(spec.input.uri, spec.input.partition, day)
+    taken = take_snapshot(spec.input.uri, spec.input.partition, day)
     missing = set(spec.roles.flagged) - set(taken.schema.names)
     if not taken.files or missing:
         return False  # scoring it says what is wrong, without keeping the other days waiting
-    schema = schemas.flags(taken.schema, spec.roles)
+    schema = flag_schema(taken.schema, spec.roles)
     table = LakeTable(open_store(spec.output.uri).child(FLAGS), schema, FLAGS)
     return table.is_committed(day, taken.day_digest)

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
-from cluster.lake.input import snapshot
+from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.input.splits import plan_tasks
 from cluster.lake.output.schemas import REGISTRY, RUNS
 from cluster.lake.registry.registry import Registry
@@ -20,7 +20,7 @@ def plan(spec: Spec, day: str) -> dict[str, Any]:
     if derived and derived["done"]:
         (taken,) = input_rows.take_snapshots(spec, spec.input.uri, [day])
     else:
-        taken = snapshot.take(spec.input.uri, spec.input.partition, day)
+        taken = take_snapshot(spec.input.uri, spec.input.partition, day)
     splits = [split for task in plan_tasks(taken) for split in task.splits]
     largest = max((s.bytes for s in splits), default=0)
     rate, source = _rate(spec)
@@ -54,7 +54,7 @@ def _rate(spec: Spec) -> tuple[float | None, str]:
         document = json.loads(runs.read(found.key))
         if document.get("rows_per_second"):
             return float(document["rows_per_second"]), f"run {document['run_id']}"
-    champion = Registry(open_store(spec.output.uri).child(REGISTRY)).champion()
+    champion = Registry(open_store(spec.output.uri).child(REGISTRY)).read_champion()
     if champion is None:
         return None, "no bundle yet: run `train` first"
     return None, "no run yet: the first one measures the rate"

@@ -7,9 +7,16 @@ from typing import Any
 from rich.table import Table
 
 from cluster.lake.derived.derive import remove_before
-from cluster.lake.input import snapshot
-from cluster.lake.output import schemas
-from cluster.lake.output.schemas import FLAGS, QUARANTINE, REGISTRY, SCORES
+from cluster.lake.input.snapshot import list_days, take_snapshot
+from cluster.lake.output.schemas import (
+    FLAGS,
+    QUARANTINE,
+    QUARANTINE_SCHEMA,
+    REGISTRY,
+    SCORES,
+    flag_schema,
+    score_schema,
+)
 from cluster.lake.output.table import LakeTable
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
@@ -28,10 +35,10 @@ def _registry(spec: Spec) -> Registry:
 def list_bundles(spec: Spec) -> dict[str, Any]:
     """Bundles with their facts, and the champions in order."""
     registry = _registry(spec)
-    champion = registry.champion()
+    champion = registry.read_champion()
     found = []
-    for bundle_id in registry.bundles():
-        bundle = open_bundle(registry.files(bundle_id), bundle_id)
+    for bundle_id in registry.list_bundles():
+        bundle = open_bundle(registry.read_bundle(bundle_id), bundle_id)
         facts = bundle.metadata
         found.append(
             {
@@ -47,7 +54,7 @@ def list_bundles(spec: Spec) -> dict[str, Any]:
     found.sort(key=lambda entry: str(entry["created"]), reverse=True)
     history = [
         {"bundle": e.bundle, "threshold": e.threshold, "note": e.note, "created": e.created}
-        for e in registry.history()
+        for e in registry.list_entries()
     ]
     return {"watch": spec.name, "bundles": found, "champions": history}
 
@@ -75,10 +82,10 @@ def render_table(document: dict[str, Any]) -> Table:
 def promote(spec: Spec, bundle_id: str, *, sign_with: Path | None = None) -> str:
     """Make a bundle the champion, with a threshold by the spec's policy."""
     registry, signer = _registry(spec), load_signer(spec, sign_with)
-    bundle = open_bundle(registry.files(bundle_id), bundle_id)
+    bundle = open_bundle(registry.read_bundle(bundle_id), bundle_id)
     threshold = choose_threshold(registry, bundle_id, bundle.calibration, spec.policy)
-    before = registry.champion()
-    earlier = (e.baselines for e in reversed(registry.history()) if e.bundle == bundle_id)
+    before = registry.read_champion()
+    earlier = (e.baselines for e in reversed(registry.list_entries()) if e.bundle == bundle_id)
     baselines = next(earlier, {})
     digests = {bundle_id: bundle.digest}
     registry.promote(bundle_id, threshold.id, "promoted by hand", baselines, signer, digests)
@@ -98,14 +105,14 @@ def vacuum(spec: Spec, hours: int, dry_run: bool) -> list[str]:
     """Files of all tables of the watch that no commit names and that are older than `hours`; and
     derived rows of that age, which are derived anew where they are needed."""
     output = open_store(spec.output.uri)
-    newest = snapshot.days(spec.input.uri, spec.input.partition)[-1:]
+    newest = list_days(spec.input.uri, spec.input.partition)[-1:]
     if not newest:
         raise Refusal(f"no data in {spec.input.uri}: it says what the tables of flags look like")
-    schema = snapshot.take(spec.input.uri, spec.input.partition, newest[0]).schema
+    schema = take_snapshot(spec.input.uri, spec.input.partition, newest[0]).schema
     tables = {
-        FLAGS: schemas.flags(schema, spec.roles),
-        SCORES: schemas.scores(schema, spec.roles),
-        QUARANTINE: schemas.QUARANTINE_SCHEMA,
+        FLAGS: flag_schema(schema, spec.roles),
+        SCORES: score_schema(schema, spec.roles),
+        QUARANTINE: QUARANTINE_SCHEMA,
     }
     removed = [
         f"{name}/{key}"

@@ -7,11 +7,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.lake.input import snapshot
-from cluster.lake.output import schemas, shard
+from cluster.lake.input.snapshot import find_drift
 from cluster.lake.output.journal import Journal
-from cluster.lake.output.schemas import FLAGS, QUARANTINE, REGISTRY, RUNS, SCORES
-from cluster.lake.output.table import LakeTable, counter
+from cluster.lake.output.schemas import (
+    FLAGS,
+    QUARANTINE,
+    QUARANTINE_SCHEMA,
+    REGISTRY,
+    RUNS,
+    SCORES,
+    flag_schema,
+    score_schema,
+)
+from cluster.lake.output.shard import shard_key, write_shard
+from cluster.lake.output.table import LakeTable, read_commit_counter
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
@@ -143,14 +152,14 @@ def open_run(spec: Spec, day: str, output: Store) -> Run:
     encoder = champion.bundle.encoder
     encoder.check_schema(taken.schema)
     needed = (*encoder.required, *spec.roles.flagged)
-    if drifts := snapshot.drift(taken, needed):
+    if drifts := find_drift(taken, needed):
         raise Refusal("\n".join(map(str, drifts)))
     entry, bundle, threshold = champion.entry, champion.bundle, champion.threshold
     return Run(spec, day, entry, bundle, threshold, taken, output)
 
 
 def flag_table(run: Run) -> LakeTable:
-    schema = schemas.flags(run.snapshot.schema, run.spec.roles)
+    schema = flag_schema(run.snapshot.schema, run.spec.roles)
     return LakeTable(run.output.child(FLAGS), schema, FLAGS)
 
 
@@ -202,7 +211,7 @@ def _finish(
 def _commits_so_far(spec: Spec, output: Store, day: str) -> dict[str, int]:
     """How often the day was committed, of each table that the run will commit."""
     names = [QUARANTINE, FLAGS, *([SCORES] if spec.output.scores == "all" else [])]
-    return {name: counter(output.child(name), day) for name in names}
+    return {name: read_commit_counter(output.child(name), day) for name in names}
 
 
 def _commit(run: Run, balance: Balance, table: LakeTable, seen: dict[str, int]) -> int:
@@ -212,9 +221,9 @@ def _commit(run: Run, balance: Balance, table: LakeTable, seen: dict[str, int]) 
     facts["champion"] = str(run.champion.number)
     if run.key_id:
         facts["hmac_key"] = run.key_id
-    sides = [(QUARANTINE, schemas.QUARANTINE_SCHEMA, balance.shards("quarantine_shards"))]
+    sides = [(QUARANTINE, QUARANTINE_SCHEMA, balance.shards("quarantine_shards"))]
     if run.spec.output.scores == "all":
-        schema = schemas.scores(run.snapshot.schema, run.spec.roles)
+        schema = score_schema(run.snapshot.schema, run.spec.roles)
         sides.append((SCORES, schema, balance.shards("score_shards")))
     for name, schema, shards in sides:
         side = LakeTable(run.output.child(name), schema, name)
@@ -239,9 +248,9 @@ def _rejected(run: Run, table: str) -> list[Any]:
         }
         for file in run.snapshot.rejected
     ]
-    whole = pa.Table.from_pylist(rows, schema=schemas.QUARANTINE_SCHEMA)
-    key = shard.key(run.day, f"{run.run_id}-files-0")
-    return [shard.write(run.output.child(QUARANTINE), key, whole)]
+    whole = pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA)
+    key = shard_key(run.day, f"{run.run_id}-files-0")
+    return [write_shard(run.output.child(QUARANTINE), key, whole)]
 
 
 def _receipt(

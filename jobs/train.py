@@ -70,7 +70,7 @@ def train(
     with session(address) as where:
         say(where)
         made = TrainingRun(spec, plan, workers or spec.training.workers, given, metrics).run()
-    ids = {name: registry.add(made_bundle.to_files()) for name, made_bundle in made.items()}
+    ids = {name: registry.add_bundle(made_bundle.to_files()) for name, made_bundle in made.items()}
     champion = made[""]
     threshold = choose_threshold(registry, champion.id, champion.calibration, spec.policy)
     baselines = {name: ids[name] for name in ids if name}

@@ -12,12 +12,23 @@ import pyarrow as pa
 
 from cluster.lake.input.reading import UnreadableFile
 from cluster.lake.input.splits import Split, Task
-from cluster.lake.output import schemas, shard
 from cluster.lake.output.journal import Journal
-from cluster.lake.output.schemas import FLAGS, QUARANTINE, REGISTRY, RUNS, SCORES
+from cluster.lake.output.schemas import (
+    FLAGS,
+    PICTURE,
+    QUARANTINE,
+    QUARANTINE_SCHEMA,
+    REGISTRY,
+    RUNS,
+    SCORES,
+    conform_columns,
+    flag_schema,
+    score_schema,
+)
+from cluster.lake.output.shard import shard_key, write_shard
 from cluster.lake.registry.registry import Registry
-from cluster.lake.storage import retries
 from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.retries import thread_retries
 from cluster.lake.storage.store import ChangedSinceSnapshot
 from cluster.runtime.resources import ActorPlan
 from cluster.scoring.disguise import Disguise
@@ -71,7 +82,7 @@ class Scorer(SplitWorker):
     def __init__(self, plan: ActorPlan, job: ScoringJob) -> None:
         super().__init__(plan)
         output = open_store(job.output_uri)
-        bundle = open_bundle(Registry(output.child(REGISTRY)).files(job.bundle), job.digest)
+        bundle = open_bundle(Registry(output.child(REGISTRY)).read_bundle(job.bundle), job.digest)
         self.job, self.output = job, output
         self.encoder = bundle.encoder.to(self.device).eval()
         self.detector = bundle.detector.to(self.device).eval()
@@ -102,7 +113,7 @@ class Scorer(SplitWorker):
         )
 
     def answer(self, day: str, task: Task) -> dict[str, Any]:
-        resent = retries.mine().value
+        resent = thread_retries().value
         limit = ATTEMPTS + (len(task.splits) if len(task.splits) > 1 else 0)
         attempt = self.journal.begin_attempt(task.id, limit)
         stoppers = self._stoppers(task, attempt)
@@ -120,7 +131,7 @@ class Scorer(SplitWorker):
                 self._judge_waiting(outcome, stages)
         self._judge_waiting(outcome, stages)
         receipt = self._receipt(day, task, attempt, outcome, stages)
-        receipt["resent"] = retries.mine().value - resent
+        receipt["resent"] = thread_retries().value - resent
         return self.journal.record(task.id, receipt)
 
     def _stoppers(self, task: Task, attempt: int | None) -> Collection[int]:
@@ -246,7 +257,7 @@ class Scorer(SplitWorker):
                 set(np.argsort(-scores, kind="stable")[:PICTURES].tolist()),
                 self.device,
             )
-        schema = schemas.flags(job.schema, job.roles)
+        schema = flag_schema(job.schema, job.roles)
         with stages("write"):
             carried = pa.concat_tables([_conformed(found, schema, job.roles) for _, found in parts])
             ids = [name for key, found in parts for name in self._anomaly_ids(key, found)]
@@ -261,7 +272,7 @@ class Scorer(SplitWorker):
                 pa.repeat(job.run_id, len(scores)),
             ]
             if job.roles.pictured:
-                columns.append(pa.array(explained.pictures, schemas.PICTURE))
+                columns.append(pa.array(explained.pictures, PICTURE))
             return [pa.table(columns, schema=schema)]
 
     def _anomaly_ids(self, key: str, found: Found) -> list[str]:
@@ -276,11 +287,11 @@ class Scorer(SplitWorker):
         ]
 
     def _scores(self, admitted: AdmittedRows, scores: np.ndarray) -> pa.Table:
-        schema = schemas.scores(self.job.schema, self.job.roles)
+        schema = score_schema(self.job.schema, self.job.roles)
         names = tuple(n for n in schema.names if n not in ("score", "run_id"))
         rows = self.disguise.table(pa.Table.from_batches([admitted.rows.select(names)]))
         columns = [
-            *schemas.conform(rows, schema, names),
+            *conform_columns(rows, schema, names),
             pa.array(scores, pa.float32()),
             pa.array([self.job.run_id] * len(scores)),
         ]
@@ -290,8 +301,8 @@ class Scorer(SplitWorker):
         if not parts:
             return []
         whole = pa.concat_tables(parts)
-        key = shard.key(day, name)
-        return [shard.write(self.output.child(table), key, whole).to_document()]
+        key = shard_key(day, name)
+        return [write_shard(self.output.child(table), key, whole).to_document()]
 
     def _quarantine(self, day: str, name: str, aside: list[tuple[str, Quarantined]]) -> list[Any]:
         if not aside:
@@ -304,9 +315,9 @@ class Scorer(SplitWorker):
             "message": [a.message for _, a in aside],
             "run_id": [self.job.run_id] * len(aside),
         }
-        table = pa.table(columns, schema=schemas.QUARANTINE_SCHEMA)
+        table = pa.table(columns, schema=QUARANTINE_SCHEMA)
         return self._write(QUARANTINE, day, name, [table])
 
 
 def _conformed(found: Found, schema: pa.Schema, roles: Roles) -> pa.Table:
-    return pa.table(schemas.conform(found.rows, schema, roles.flagged), names=list(roles.flagged))
+    return pa.table(conform_columns(found.rows, schema, roles.flagged), names=list(roles.flagged))

@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from cluster.lake.input import reading
-from cluster.lake.input.reading import OpenSplit
+from cluster.lake.input.reading import OpenSplit, Rows, open_split
 from cluster.lake.input.splits import Split
 from cluster.lake.storage.opening import open_store
 from cluster.splits.counts import Counts
@@ -91,7 +90,7 @@ class Intake:
     @contextmanager
     def open(self, split: Split, stages: Stages) -> Iterator["Admission"]:
         """Open the split's file, and read and check its ids."""
-        with reading.open_split(open_store(self.input_uri), split, self.filter) as source:
+        with open_split(open_store(self.input_uri), split, self.filter) as source:
             yield Admission(self, source, stages)
 
 
@@ -119,7 +118,7 @@ class Admission:
             ahead = (*ahead, *intake.columns, *intake.afterwards)
         ahead = tuple(dict.fromkeys(ahead))
         with stages("open"):
-            source.fetch(tuple(dict.fromkeys((*ahead, *intake.columns))))
+            source.prefetch(tuple(dict.fromkeys((*ahead, *intake.columns))))
         with stages("read"):
             self.numbers, self.ahead = self._whole(ahead)
         with stages("filter"):
@@ -155,26 +154,26 @@ class Admission:
             rows = pa.array(np.searchsorted(self.numbers, numbers))
             arrays |= {n: self.ahead.column(n).take(rows) for n in columns if n in here}
         if missing:
-            taken = self.source.take(missing, numbers, self.intake.batch_rows)
+            taken = self.source.select_rows(missing, numbers, self.intake.batch_rows)
             arrays |= dict(zip(missing, taken.columns, strict=True))
         return pa.table([arrays[name] for name in columns], names=list(columns))
 
-    def _batches(self) -> Iterator[reading.Rows]:
+    def _batches(self) -> Iterator[Rows]:
         intake = self.intake
         if not self.whole:
             texts = [c.name for c in intake.encoder.columns if isinstance(c, Categorical)]
-            yield from self.source.rows(intake.columns, intake.batch_rows, texts)
+            yield from self.source.read_rows(intake.columns, intake.batch_rows, texts)
         elif self.ahead is not None:
             place = 0
             for batch in self.ahead.select(intake.columns).to_batches():
-                yield reading.Rows(batch, self.numbers[place : place + batch.num_rows])
+                yield Rows(batch, self.numbers[place : place + batch.num_rows])
                 place += batch.num_rows
 
     def _whole(self, columns: tuple[str, ...]) -> tuple[np.ndarray, pa.Table | None]:
         """Row numbers that pass the filter, and these columns of those rows."""
         if not columns:
             return np.empty(0, np.int64), None
-        parts = list(self.source.rows(columns, CHUNKS * CHUNK))
+        parts = list(self.source.read_rows(columns, CHUNKS * CHUNK))
         if not parts:
             return np.empty(0, np.int64), None
         numbers = np.concatenate([part.numbers for part in parts])
@@ -236,7 +235,7 @@ class Admission:
             self.counts = replace(self.counts, filtered=filtered, scored=good, quarantined=bad)
 
 
-def _next(batches: Iterator[reading.Rows], stages: Stages) -> reading.Rows | None:
+def _next(batches: Iterator[Rows], stages: Stages) -> Rows | None:
     with stages("read"):
         return next(batches, None)
 

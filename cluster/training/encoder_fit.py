@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.lake.input import reading
+from cluster.lake.input.reading import read_rows
 from cluster.lake.input.splits import Split
 from cluster.lake.storage.opening import open_store
 from cluster.runtime.resources import ActorPlan
@@ -38,7 +38,7 @@ class _FitWorker(SplitWorker):
         fit = EncoderFit(self.rows.columns, self.rows.schema)
         required = tuple(source.column.name for source in fit.sources)
         store = open_store(self.rows.input_uri)
-        for batch, _ in reading.read(
+        for batch, _ in read_rows(
             store, split, required, CHUNKS * fit.chunk_rows, filter_text=self.rows.filter
         ):
             fit.update(batch)

@@ -6,7 +6,7 @@ job ever ran. Only what the role `reporter` may read is read, and no row of any 
 
 from datetime import UTC, date, datetime, time
 
-from cluster.lake.output.table import commits
+from cluster.lake.output.table import read_commits
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from jobs.monitoring.metric_names import Metric, Sample
@@ -47,7 +47,7 @@ class WatchStatus:
 
 
 def _committed(output: Store) -> dict[Metric, float]:
-    logged = commits(output.child("flags"))
+    logged = read_commits(output.child("flags"))
     found = {Metric.LAST_COMMIT: max((one["timestamp"] for one in logged), default=0) / 1000}
     if days := [midnight for one in logged if (midnight := _midnight(one["day"])) is not None]:
         found[Metric.LAST_DAY] = max(days)

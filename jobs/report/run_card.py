@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.lake.output import shard
 from cluster.lake.output.schemas import FLAGS, RUNS
+from cluster.lake.output.shard import day_folder, read_shard
 from cluster.lake.storage.store import Store
 from cluster.splits.stream import Pool
 from jobs.report.document import REPORTS, Card, DayEntry, QualityFacts
@@ -41,7 +41,7 @@ def write(
     URI. Written after the commit: a run card that fails to appear loses nothing."""
     card = assemble(run, balance, verdicts, version, times, profile, pool)
     reports = run.output.child(REPORTS)
-    folder = shard.folder(run.day)
+    folder = day_folder(run.day)
     reports.put(f"{folder}/run_card.html", render_card(card).encode())
     reports.put(f"{folder}/run_card.json", _json(card))
     entry: DayEntry = {
@@ -138,7 +138,7 @@ def _flagged(run: Run, balance: Balance) -> Flagged:
     """The flags of the run, read back from its shards and verified."""
     store, flagged = run.output.child(FLAGS), Flagged(run.spec.roles)
     for one in balance.shards("shards"):
-        flagged.add(shard.read(store, one))
+        flagged.add(read_shard(store, one))
     return flagged
 
 
@@ -207,7 +207,7 @@ def _quality(run: Run, balance: Balance) -> QualityFacts | None:
     if not run.spec.roles.label:
         return None
     store = run.output.child(f"{RUNS}/{run.run_id}/labelled")
-    parts = [shard.read(store, s) for s in balance.shards("labelled")]
+    parts = [read_shard(store, s) for s in balance.shards("labelled")]
     if not parts:
         return None
     quality = evaluate_table(pa.concat_tables(parts), "score", run.threshold.value)

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cluster.lake.derived.derivation import Derivation
-from cluster.lake.derived.history import Derived, History, columns, span
+from cluster.lake.derived.history import DerivedColumn, History, list_columns, parse_span
 from cluster.lake.derived.windows import SHORT, WINDOW, Window
 from jobs.spec.columns import ANSWERS, Column, Frozen, as_tuple, collect_roles
 from jobs.spec.errors import key_errors, value_error
@@ -17,7 +17,7 @@ from models.suggestion import join_names, suggest
 
 def _check_span(text: str) -> str:
     try:
-        span(text)
+        parse_span(text)
     except ValueError:
         raise value_error("minutes, hours or days, such as 30m, 12h or 7d") from None
     return text
@@ -135,7 +135,7 @@ def add_roles(roles: Roles, derivation: Derivation) -> Roles:
     return replace(roles, sensitive=roles.sensitive | hidden, pictured=pictured)
 
 
-def _make_feature(column: Derived) -> Numeric:
+def _make_feature(column: DerivedColumn) -> Numeric:
     # All but shares have long tails: one customer pays once a month, another all day.
     return Numeric(column.name, log1p=column.kind != "rate")
 
@@ -183,7 +183,7 @@ def _check_column(
 def _check_names(
     inputs: dict[str, Column], histories: tuple[HistoryEntry, ...], window: WindowSection | None
 ) -> list[tuple[Key, str]]:
-    names = {c.name: "history" for c in columns([entry.history for entry in histories])}
+    names = {c.name: "history" for c in list_columns([entry.history for entry in histories])}
     names |= dict.fromkeys((WINDOW, SHORT), "window") if window else {}
     return [
         (("columns", name), f"{names[name]} adds a column of this name; rename it in the input")

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.lake.input import snapshot, splits
-from cluster.lake.input.snapshot import Snapshot
-from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, Split
+from cluster.lake.input.snapshot import Snapshot, list_days
+from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, Split, cut_splits
 from jobs import input_rows
 from jobs.spec.spec import DayRange, Spec
 from models.refusal import Refusal
@@ -64,7 +63,7 @@ def plan_training(spec: Spec, days: DayRange | None = None) -> TrainingPlan:
 def training_days(spec: Spec, days: DayRange | None) -> tuple[str, ...]:
     """The days to learn from: as asked, else as the spec says, else all but the newest."""
     uri = spec.training_uri
-    there = snapshot.days(uri, spec.input.partition)
+    there = list_days(uri, spec.input.partition)
     if not there:
         raise Refusal(f"no data in {uri}: expected Parquet files, found none")
     wanted = days or spec.training.day_range
@@ -92,7 +91,7 @@ def _hold_back_splits(uri: str, snapshots: tuple[Snapshot, ...], share: float) -
     held: list[tuple[str, Split]] = []
     for taken in snapshots:
         rows = max(1, min(SPLIT_ROWS, taken.rows // (_HELD_BACK_SPLITS * every)))
-        for index, split in enumerate(splits.cut(taken, rows, SPLIT_BYTES)):
+        for index, split in enumerate(cut_splits(taken, rows, SPLIT_BYTES)):
             (held if index % every == every - 1 else learned).append((taken.day, split))
     if not held or not learned:
         raise Refusal(
@@ -108,7 +107,7 @@ def _splits(snapshots: Sequence[Snapshot]) -> tuple[tuple[str, Split], ...]:
     return tuple(
         (taken.day, split)
         for taken in snapshots
-        for split in splits.cut(taken, SPLIT_ROWS, SPLIT_BYTES)
+        for split in cut_splits(taken, SPLIT_ROWS, SPLIT_BYTES)
     )
 
 

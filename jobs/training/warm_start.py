@@ -44,7 +44,7 @@ def start_of(spec: Spec, registry: Registry, given: str) -> Start:
     if given == CHAMPION:
         bundle = load_champion(spec, registry).bundle
     else:
-        bundle = open_bundle(registry.files(given), given)
+        bundle = open_bundle(registry.read_bundle(given), given)
     name = bundle.id
     if bundle.encoder.columns != spec.features:
         raise Refusal(

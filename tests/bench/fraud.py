@@ -29,8 +29,9 @@ import torch
 import yaml
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from cluster.lake.input import reading, snapshot, splits
-from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS
+from cluster.lake.input.reading import read_rows
+from cluster.lake.input.snapshot import list_days
+from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, cut_splits
 from cluster.lake.storage.opening import open_store
 from jobs import input_rows
 from jobs.spec.spec import Spec, load
@@ -89,8 +90,8 @@ def derived(spec: Spec, days: list[str]) -> pa.Table:
     tables = []
     for taken in input_rows.take_snapshots(spec, spec.input.uri, days):
         store, names = open_store(taken.uri), taken.schema.names
-        for split in splits.cut(taken, SPLIT_ROWS, SPLIT_BYTES):
-            rows = reading.read(store, split, names, SPLIT_ROWS)
+        for split in cut_splits(taken, SPLIT_ROWS, SPLIT_BYTES):
+            rows = read_rows(store, split, names, SPLIT_ROWS)
             table = pa.Table.from_batches([batch for batch, _ in rows])
             tables.append(table.append_column("day", pa.repeat(taken.day, table.num_rows)))
     return pa.concat_tables(tables)
@@ -188,7 +189,7 @@ def quality(data: Path, folder: Path, what: str) -> dict[str, Any]:
 def timing(data: Path, folder: Path) -> dict[str, Any]:
     """Rows a second over all days, then the seconds of one night by itself."""
     spec = placed(data, folder)
-    days = snapshot.days(spec.input.uri, spec.input.partition)
+    days = list_days(spec.input.uri, spec.input.partition)
     started = time.monotonic()
     last = input_rows.take_snapshots(spec, spec.input.uri, [days[-1]])
     night = time.monotonic() - started

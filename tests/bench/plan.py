@@ -21,9 +21,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.lake.input import splits as splitting
 from cluster.lake.input.snapshot import InputFile, RowGroup, Snapshot
-from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS
+from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, cut_splits
 from cluster.lake.output.journal import Journal, record_key
 from cluster.lake.output.table import LakeTable
 from cluster.lake.storage.opening import open_store
@@ -167,7 +166,7 @@ class Night:
         return (self.splits - TAIL) // SEGMENT * SEGMENT
 
     def _ids(self) -> list[str]:
-        return [split.id for split in splitting.cut(self.taken, SPLIT_ROWS, SPLIT_BYTES)]
+        return [split.id for split in cut_splits(self.taken, SPLIT_ROWS, SPLIT_BYTES)]
 
     def _open(self) -> tuple[Balance, list[Planned]]:
         facts = {"day": DAY, "snapshot": self.taken.digest}

@@ -62,11 +62,11 @@ def _trained(folder: Path, model: Model) -> Trained:
     spec = folder / "specs" / f"{name}.yaml"
     _write_spec(spec, str(lake), lake, out, model)
     registry = Registry(open_store(f"{out}/registry"))
-    if registry.champion() is None:
+    if registry.read_champion() is None:
         command = [sys.executable, "-m", "jobs", "train", str(spec), "--json"]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    champion = registry.champion_or_refuse()
-    threshold = json.loads(registry.threshold(champion.threshold))["value"]
+    champion = registry.require_champion()
+    threshold = json.loads(registry.read_threshold(champion.threshold))["value"]
     return Trained(out, lake, out / "registry" / "bundles" / champion.bundle, threshold)
 
 

@@ -14,12 +14,13 @@ import pyarrow as pa
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cluster.lake.derived import derive
 from cluster.lake.derived.derivation import Derivation
 from cluster.lake.derived.derive import Deriver
 from cluster.lake.derived.history import History
 from cluster.lake.derived.windows import Window
-from cluster.lake.input import snapshot, splits
 from cluster.lake.input.snapshot import InputFile, RejectedFile, RowGroup, Snapshot
+from cluster.lake.input.splits import cut_splits, group_tasks
 from cluster.lake.registry.registry import Entry
 from cluster.lake.registry.signatures import SigningKey
 from jobs.scoring.run import Run
@@ -89,14 +90,14 @@ def calibration() -> Calibration:
 
 def test_a_snapshot_its_splits_and_its_tasks_keep_their_ids() -> None:
     assert DAY.digest == "fb2fb4f39275a7f26bb7153d0392eaf77f133b7ab6f6b27482768eea9f25b89f"
-    cut = splits.cut(DAY, max_rows=4, max_bytes=10_000)
+    cut = cut_splits(DAY, max_rows=4, max_bytes=10_000)
     assert [split.id for split in cut] == [
         "4e2a5ca5dd1f9ba39813",
         "0b470f2800d9cf9a038d",
         "2773f8a9b4f9cdb4950b",
         "83d0a293924a3a3f2ab3",
     ]
-    assert [task.id for task in splits.group(cut, rows=7, size=10_000)] == [
+    assert [task.id for task in group_tasks(cut, rows=7, size=10_000)] == [
         "317a85b5ece451bd7d8d",
         "85a24a2d8636a1e8d0ba",
     ]
@@ -104,8 +105,8 @@ def test_a_snapshot_its_splits_and_its_tasks_keep_their_ids() -> None:
 
 def test_derived_rows_keep_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duckdb, "__version__", "2.0.0")
-    monkeypatch.setattr(snapshot, "days", lambda uri, partition: (DAY.day,))
-    monkeypatch.setattr(snapshot, "take", lambda uri, partition, day: DAY)
+    monkeypatch.setattr(derive, "list_days", lambda uri, partition: (DAY.day,))
+    monkeypatch.setattr(derive, "take_snapshot", lambda uri, partition, day: DAY)
     derivation = Derivation(
         columns=("uid", "größe"),
         time="ts",

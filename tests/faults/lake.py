@@ -127,10 +127,10 @@ def plain_environment() -> dict[str, str]:
 def _add_bundles(output: Path) -> dict[str, str]:
     """Another detector, and a broken one, beside the trained champion."""
     registry = Registry(open_store(str(output)).child(REGISTRY))
-    champion = registry.champion_or_refuse().bundle
-    bundle = open_bundle(registry.files(champion), champion)
-    other = registry.add(_with_weights(bundle, lambda w: w * 1.05).to_files())
-    broken = registry.add(_with_weights(bundle, lambda w: w * float("nan")).to_files())
+    champion = registry.require_champion().bundle
+    bundle = open_bundle(registry.read_bundle(champion), champion)
+    other = registry.add_bundle(_with_weights(bundle, lambda w: w * 1.05).to_files())
+    broken = registry.add_bundle(_with_weights(bundle, lambda w: w * float("nan")).to_files())
     return {"champion": champion, "other": other, "broken": broken}
 
 
@@ -153,9 +153,9 @@ def _undisturbed(folder: Path, spec: Path, days: str) -> dict[str, Flags]:
     shutil.rmtree(folder / "out" / FLAGS, ignore_errors=True)
     _run(folder, "backfill", str(spec), "--days", days)
     registry = Registry(open_store(str(folder / "out")).child(REGISTRY))
-    entry = registry.champion_or_refuse()
-    bundle = open_bundle(registry.files(entry.bundle), entry.bundle)
-    threshold = Threshold.from_json(registry.threshold(entry.threshold)).value
+    entry = registry.require_champion()
+    bundle = open_bundle(registry.read_bundle(entry.bundle), entry.bundle)
+    threshold = Threshold.from_json(registry.read_threshold(entry.threshold)).value
     found = {}
     for day in (OTHER_DAY, DAY):
         rows = read_flags(DeltaTable(str(folder / "out" / FLAGS)), day)

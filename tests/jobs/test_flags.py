@@ -15,7 +15,7 @@ import pytest
 from deltalake import write_deltalake
 from rich.console import Console
 
-from cluster.lake.output import schemas
+from cluster.lake.output.schemas import flag_schema
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from jobs.flags import export, query, read, show
@@ -31,7 +31,7 @@ INPUT = pa.schema(
         ("proto", pa.string()),
     ]
 )
-SCHEMA = schemas.flags(INPUT, ROLES).append(pa.field("day", pa.string()))
+SCHEMA = flag_schema(INPUT, ROLES).append(pa.field("day", pa.string()))
 DAYS = ("2026-11-21", "2026-11-22", "a b/c=%20")
 
 

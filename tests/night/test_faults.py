@@ -13,11 +13,9 @@ from typing import Any
 
 import pytest
 
-from cluster.lake.input import splits as splitting
-from cluster.lake.input.splits import Split, Task
-from cluster.lake.output import schemas
+from cluster.lake.input.splits import Split, Task, cut_splits, group_tasks
 from cluster.lake.output.journal import Journal
-from cluster.lake.output.schemas import QUARANTINE, RUNS
+from cluster.lake.output.schemas import QUARANTINE, QUARANTINE_SCHEMA, RUNS
 from cluster.lake.output.table import LakeTable
 from cluster.lake.storage.opening import open_store
 from cluster.runtime.resources import ActorPlan
@@ -101,8 +99,8 @@ def test_a_file_that_kills_its_actor_takes_no_other_file_of_its_task_along(
     files = cut_into_files(Path(spec.input.uri) / f"day={DAY}", 8)
     output = open_store(spec.output.uri)
     run = open_run(spec, DAY, output)
-    splits = splitting.cut(run.snapshot, 10**6, 2**30)
-    (task,) = splitting.group(splits, 10**6, 2**30)
+    splits = cut_splits(run.snapshot, 10**6, 2**30)
+    (task,) = group_tasks(splits, 10**6, 2**30)
     assert len(task.splits) == len(files)
     monkeypatch.setenv("POISON", files[3].name)
     ended: list[int | None] = []
@@ -150,7 +148,7 @@ def test_a_run_that_finds_its_day_taken_leaves_all_tables_to_the_winner(
     while not list(Path(output.uri).glob("_runs/*/plan.json")):
         with pytest.raises(subprocess.TimeoutExpired):  # it has not ended yet
             driver.wait(timeout=0.005)
-    winner = LakeTable(output.child(QUARANTINE), schemas.QUARANTINE_SCHEMA, QUARANTINE)
+    winner = LakeTable(output.child(QUARANTINE), QUARANTINE_SCHEMA, QUARANTINE)
     winner.commit(DAY, "winner", "other files", [], 0)
     _, errors = driver.communicate(timeout=280)
     assert driver.returncode == 2

@@ -51,7 +51,7 @@ def champion(data: Path, tmp_path: Path) -> Spec:
     }
     bundle = Bundle(encoder, detector, "autoencoder", Calibration(scores), facts)
     registry = registry_of(spec)
-    registry.add(bundle.to_files())
+    registry.add_bundle(bundle.to_files())
     threshold = choose_threshold(registry, bundle.id, bundle.calibration, spec.policy)
     registry.promote(bundle.id, threshold.id)
     return spec
@@ -66,7 +66,7 @@ def test_a_training_from_the_champion_starts_at_its_weights_and_keeps_encoder_an
     still = {"epochs": 1, "learning_rate": 1e-12, "baselines": ()}
     briefly = champion.training.model_copy(update=still)
     made = train(champion.model_copy(update={"training": briefly}), start="champion", workers=1)
-    bundle = open_bundle(registry.files(made.bundle))
+    bundle = open_bundle(registry.read_bundle(made.bundle))
     told = bundle.metadata["from"]
     assert told["bundle"] == before.id
     assert told["history"] == before.bundle.metadata["history"]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from cluster.lake.input import snapshot
+from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.input.splits import plan_tasks
 from cluster.lake.output.schemas import QUARANTINE, REGISTRY, SCORES
 from cluster.lake.registry.registry import Registry
@@ -37,9 +37,9 @@ def day_folder(spec: Spec, day: str = DAY) -> Path:
 
 def oracle(spec: Spec, day: str = DAY) -> dict[str, float]:
     registry = Registry(open_store(spec.output.uri).child(REGISTRY))
-    entry = registry.champion_or_refuse()
-    threshold = Threshold.from_json(registry.threshold(entry.threshold)).value
-    bundle = open_bundle(registry.files(entry.bundle))
+    entry = registry.require_champion()
+    threshold = Threshold.from_json(registry.read_threshold(entry.threshold)).value
+    bundle = open_bundle(registry.read_bundle(entry.bundle))
     return flagged_ids(bundle, threshold, day_folder(spec, day), "uid")
 
 
@@ -168,7 +168,7 @@ def test_a_flipped_bit_in_a_page_is_seen(watch: Spec) -> None:
 def test_many_small_files_are_scored_together_and_a_bad_one_alone_is_set_aside(watch: Spec) -> None:
     expected = oracle(watch).keys()
     paths = cut_into_files(day_folder(watch), 300)
-    assert len(plan_tasks(snapshot.take(watch.input.uri, "day", DAY))) < 100
+    assert len(plan_tasks(take_snapshot(watch.input.uri, "day", DAY))) < 100
     receipt = score(watch, DAY)
     assert receipt.status == "committed"
     assert committed(watch).keys() == oracle(watch).keys() == expected
@@ -239,8 +239,8 @@ def test_every_row_has_a_score_where_the_spec_asks_for_all(
 
 def _threshold(spec: Spec) -> float:
     registry = Registry(open_store(spec.output.uri).child(REGISTRY))
-    entry = registry.champion_or_refuse()
-    return Threshold.from_json(registry.threshold(entry.threshold)).value
+    entry = registry.require_champion()
+    return Threshold.from_json(registry.read_threshold(entry.threshold)).value
 
 
 def test_a_new_threshold_needs_no_training_and_makes_another_run(watch: Spec) -> None:

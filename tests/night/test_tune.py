@@ -56,7 +56,7 @@ def test_auto_trains_the_winner_and_the_bundle_says_why(
     spec = load(write_spec(tmp_path, data / "flows", tmp_path / "out", detector=auto))
     made = train(spec, workers=1)
     registry = Registry(open_store(spec.output.uri).child(REGISTRY))
-    bundle = open_bundle(registry.files(made.bundle))
+    bundle = open_bundle(registry.read_bundle(made.bundle))
     chosen = bundle.metadata["chosen"]
     assert chosen["winner"] == bundle.detector_name
     assert chosen["tried"][0]["figure"] is not None

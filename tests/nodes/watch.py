@@ -165,8 +165,8 @@ class Trial:
     def learned(self) -> Bundle:
         """The champion."""
         registry = Registry(self.output.child(REGISTRY))
-        champion = registry.champion_or_refuse().bundle
-        return open_bundle(registry.files(champion), champion)
+        champion = registry.require_champion().bundle
+        return open_bundle(registry.read_bundle(champion), champion)
 
     def finish(self, command: Command) -> int | None:
         """The exit status; None where the command hangs."""

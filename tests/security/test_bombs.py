@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.lake.input import limits, reading, snapshot, splits
-from cluster.lake.input.reading import UnreadableFile
+from cluster.lake.input import limits
+from cluster.lake.input.reading import UnreadableFile, read_rows
+from cluster.lake.input.snapshot import take_snapshot
+from cluster.lake.input.splits import cut_splits
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from tests.cluster.lake.parquet_files import encoded, numbered
@@ -27,12 +29,12 @@ MEMORY = 200 * MB
 # Looks at a day within a limit of address space, and prints what was set aside, and the memory.
 _LOOK = """
 import json, resource, sys
-from cluster.lake.input import snapshot
+from cluster.lake.input.snapshot import take_snapshot
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 now = int(status["VmSize"].split()[0]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (now + 1024**3, now + 1024**3))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-taken = snapshot.take(sys.argv[1], None, "all")
+taken = take_snapshot(sys.argv[1], None, "all")
 rejected = {file.key: [file.rule, file.message] for file in taken.rejected}
 grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 print(json.dumps([rejected, len(taken.files), grown]))
@@ -131,14 +133,14 @@ def test_a_footer_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         file.truncate(limits.FOOTER_BYTES + 4096)
         file.seek(0, 2)
         file.write(struct.pack("<I", limits.FOOTER_BYTES + 1) + b"PAR1")
-    (rejected,) = snapshot.take(str(tmp_path), None, "all").rejected
+    (rejected,) = take_snapshot(str(tmp_path), None, "all").rejected
     assert (rejected.rule, "footer has 67,108,865 bytes" in rejected.message) == ("oversized", True)
 
 
 @pytest.mark.parametrize("dictionary", [True, False])
 def test_a_column_of_one_value_is_no_bomb(dictionary: bool, tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(zeros(4, MB, dictionary))
-    assert not snapshot.take(str(tmp_path), None, "all").rejected
+    assert not take_snapshot(str(tmp_path), None, "all").rejected
 
 
 @pytest.fixture
@@ -153,20 +155,20 @@ def large_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def test_rows_of_a_megabyte_come_in_batches_of_few(large_rows: Store) -> None:
-    (split,) = splits.cut(snapshot.take(large_rows.uri, None, "all"), 1000, 10**9)
-    found = list(reading.read(large_rows, split, ("n", "text"), 64))
+    (split,) = cut_splits(take_snapshot(large_rows.uri, None, "all"), 1000, 10**9)
+    found = list(read_rows(large_rows, split, ("n", "text"), 64))
     assert max(rows.batch.num_rows for rows in found) <= 4
     assert [n for rows in found for n in rows.batch.column("n").to_pylist()] == list(range(40))
-    small = list(reading.read(large_rows, split, ("n",), 64))
+    small = list(read_rows(large_rows, split, ("n",), 64))
     assert [rows.batch.num_rows for rows in small] == [40]
 
 
 def test_a_bomb_put_in_place_of_a_file_after_the_snapshot_is_not_read(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     store.put("a.parquet", encoded(numbered(10)))
-    (split,) = splits.cut(snapshot.take(store.uri, None, "all"), 1000, 10**9)
+    (split,) = cut_splits(take_snapshot(store.uri, None, "all"), 1000, 10**9)
     store.put("a.parquet", footers.wide(100_000))
     now = store.stat("a.parquet").version
     with pytest.raises(UnreadableFile, match="longer list") as told:
-        list(reading.read(store, replace(split, version=now), ("n",), 64))
+        list(read_rows(store, replace(split, version=now), ("n",), 64))
     assert told.value.rule == "oversized"

@@ -12,7 +12,9 @@ import pytest
 import ray.data  # registers the Arrow types that unpickle, as it does in every actor
 import torch
 
-from cluster.lake.input import reading, snapshot, splits
+from cluster.lake.input.reading import read_rows
+from cluster.lake.input.snapshot import take_snapshot
+from cluster.lake.input.splits import cut_splits
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from jobs import init
@@ -50,9 +52,9 @@ def column(name: str, kind: pa.DataType, values: list[Any], said: bytes) -> pa.T
 
 
 def read(store: Store, names: list[str]) -> pa.Table:
-    taken = snapshot.take(store.uri, None, "all")
-    (split,) = splits.cut(taken, 10**6, 10**9)
-    return pa.Table.from_batches([rows.batch for rows in reading.read(store, split, names, 64)])
+    taken = take_snapshot(store.uri, None, "all")
+    (split,) = cut_splits(taken, 10**6, 10**9)
+    return pa.Table.from_batches([rows.batch for rows in read_rows(store, split, names, 64)])
 
 
 def pickled_objects(marker: Path) -> pa.Table:
@@ -72,7 +74,7 @@ def test_pickled_objects_in_a_column_are_read_as_bytes(tmp_path: Path, marker: P
     store = open_store(str(tmp_path / "lake"))
     table = pickled_objects(marker)
     store.put("a.parquet", encoded(table.append_column("n", [[1.5, 2.5, 3.5]])))
-    assert snapshot.take(store.uri, None, "all").schema.field("x").type == pa.binary()
+    assert take_snapshot(store.uri, None, "all").schema.field("x").type == pa.binary()
     found = read(store, ["x", "n"])
     assert found.schema.field("x").type == pa.binary()
     assert found.to_pylist()[0]["x"] == pickle.dumps(Payload(marker))
@@ -118,7 +120,7 @@ def test_a_tensor_type_is_told_nothing_that_it_unpickles(
     kind, value = kinds[name]
     store = open_store(str(tmp_path / "lake"))
     store.put("a.parquet", encoded(column(f"ray.data.{name}", kind, [value], said)))
-    taken = snapshot.take(store.uri, None, "all")
+    taken = take_snapshot(store.uri, None, "all")
     assert [file.rule for file in taken.rejected] in (["unreadable"], [])
     if taken.files:
         assert read(store, ["x"]).to_pylist() == [{"x": value}]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster.lake.input import snapshot
+from cluster.lake.input.snapshot import list_days, take_snapshot
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Missing
@@ -58,27 +58,27 @@ def test_no_key_leads_out_of_a_store(key: str, lake: Path) -> None:
 @pytest.mark.parametrize("day", WAYS_OUT)
 def test_no_day_leads_out_of_the_input(day: str, lake: Path) -> None:
     with pytest.raises(Refusal):
-        snapshot.take(str(lake), "day", day)
+        take_snapshot(str(lake), "day", day)
 
 
 @pytest.mark.parametrize("name", ["day=..", "day=%2e%2e", "day=..%2F..%2Fother", "day=a%00b"])
 def test_no_encoded_day_leads_out_of_the_input(name: str, lake: Path) -> None:
     (lake / name).mkdir()
     with pytest.raises(Refusal, match="is not allowed"):
-        snapshot.days(str(lake), "day")
+        list_days(str(lake), "day")
 
 
 @pytest.mark.parametrize("target", ["other/a.parquet", "other"])
 def test_a_link_that_leads_out_of_the_input_is_not_followed(target: str, lake: Path) -> None:
     (lake / "day=1" / "link.parquet").symlink_to(lake.parent / target)
     with pytest.raises(Refusal, match="a link that leads out of"):
-        snapshot.take(str(lake), "day", "1")
+        take_snapshot(str(lake), "day", "1")
 
 
 def test_a_day_that_is_a_link_out_of_the_input_is_not_followed(lake: Path) -> None:
     (lake / "day=2").symlink_to(lake.parent / "other")
     with pytest.raises(Refusal, match="a link that leads out of"):
-        snapshot.take(str(lake), "day", "2")
+        take_snapshot(str(lake), "day", "2")
 
 
 def test_nothing_is_written_or_read_through_a_link_out_of_the_output(lake: Path) -> None:
@@ -101,7 +101,7 @@ def test_nothing_is_written_or_read_through_a_link_out_of_the_output(lake: Path)
 @pytest.mark.timeout(20)
 def test_a_pipe_in_a_lake_is_set_aside_and_not_waited_for(lake: Path) -> None:
     os.mkfifo(lake / "day=1" / "pipe.parquet")
-    taken = snapshot.take(str(lake), "day", "1")
+    taken = take_snapshot(str(lake), "day", "1")
     found = [(file.key, file.rule) for file in taken.rejected]
     assert found == [("day=1/pipe.parquet", "empty_file")]
     store = open_store(str(lake))
@@ -113,14 +113,18 @@ def test_a_pipe_in_a_lake_is_set_aside_and_not_waited_for(lake: Path) -> None:
 def test_a_store_that_is_itself_a_link_is_used_and_links_inside_are_followed(lake: Path) -> None:
     (lake.parent / "link").symlink_to(lake)
     (lake / "day=2").symlink_to(lake / "day=1")
-    assert snapshot.days(str(lake.parent / "link"), "day") == ("1", "2")
-    assert snapshot.take(str(lake.parent / "link"), "day", "2").rows == 3
+    assert list_days(str(lake.parent / "link"), "day") == ("1", "2")
+    assert take_snapshot(str(lake.parent / "link"), "day", "2").rows == 3
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", "a\\b", "a\nb"])
 def test_no_id_leads_out_of_a_registry(name: str, lake: Path) -> None:
     registry = Registry(open_store(str(lake)))
-    for use in (registry.files, registry.threshold, lambda name: registry.promote(name, "t")):
+    for use in (
+        registry.read_bundle,
+        registry.read_threshold,
+        lambda name: registry.promote(name, "t"),
+    ):
         with pytest.raises(Refusal):
             use(name)
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from typer.testing import CliRunner
 
-from cluster.lake.output import schemas
+from cluster.lake.output.schemas import QUARANTINE_SCHEMA
 from cluster.lake.output.table import LakeTable
 from cluster.lake.registry.registry import Registry
 from cluster.lake.registry.signatures import load_key, make_key
@@ -42,7 +42,7 @@ class Watch:
 
     def add(self, detector: str) -> Bundle:
         bundle = trained(detector)
-        self.registry.add(bundle.to_files())
+        self.registry.add_bundle(bundle.to_files())
         return bundle
 
     def spec(self, **policy: Any) -> Spec:
@@ -204,7 +204,7 @@ def test_an_earlier_champion_is_refused_once_flags_of_a_later_one_are_committed(
 ) -> None:
     watch.promote(watch.first)
     entry = load_champion(watch.spec(), watch.registry).entry
-    table = LakeTable(open_store(str(watch.folder / "flags")), schemas.QUARANTINE_SCHEMA, "flags")
+    table = LakeTable(open_store(str(watch.folder / "flags")), QUARANTINE_SCHEMA, "flags")
     require_newest(watch.spec(), entry, table)
     table.commit("2026-01-01", "run-1", "digest", [], None, {"champion": "2"})
     table.commit("2026-01-02", "run-2", "digest", [], None, {})

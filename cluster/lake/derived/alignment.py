@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 
-class Stream:
+class RowStream:
     """Record batches, taken in pieces of any size."""
 
     def __init__(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
         self._batches = batches
         self._rest = schema.empty_table()
 
-    def take(self, rows: int) -> pa.Table:
+    def next_rows(self, rows: int) -> pa.Table:
         """The next `rows` rows; of a schema without columns none."""
         parts, there = [self._rest], self._rest.num_rows
         while there < rows and (batch := next(self._batches, None)) is not None:
@@ -23,7 +23,7 @@ class Stream:
         return whole.slice(0, rows)
 
 
-def beside(parts: Sequence[pa.Table]) -> pa.Table:
+def join_columns(parts: Sequence[pa.Table]) -> pa.Table:
     """Tables of the same rows as one."""
     fields = [field for part in parts for field in part.schema]
     columns = [column for part in parts for column in part.columns]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cluster.lake.derived.history import DAY, Derived, History, columns
+from cluster.lake.derived.history import DAY, DerivedColumn, History, list_columns
 from cluster.lake.derived.windows import SHORT, WINDOW, Window
 
 
@@ -19,9 +19,9 @@ class Derivation:
     window: Window | None = None
 
     @property
-    def derived(self) -> tuple[Derived, ...]:
+    def derived(self) -> tuple[DerivedColumn, ...]:
         """The columns of the histories."""
-        return columns(self.history)
+        return list_columns(self.history)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -23,15 +23,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.lake.derived.alignment import Stream, beside
+from cluster.lake.derived.alignment import RowStream, join_columns
 from cluster.lake.derived.derivation import Derivation
 from cluster.lake.derived.history import HistoryTable
 from cluster.lake.derived.windows import Windows
-from cluster.lake.input import reading, snapshot, splits
-from cluster.lake.input.arrow_types import decoded
+from cluster.lake.input.arrow_types import decode_dictionaries
 from cluster.lake.input.filters import RowFilter, parse_filter
-from cluster.lake.input.snapshot import InputFile, RejectedFile, Snapshot
-from cluster.lake.input.splits import Split
+from cluster.lake.input.reading import UnreadableFile, read_rows
+from cluster.lake.input.snapshot import (
+    InputFile,
+    RejectedFile,
+    Snapshot,
+    find_drift,
+    inspect_files,
+    list_days,
+    take_snapshot,
+)
+from cluster.lake.input.splits import Split, cut_splits
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Object, Store
 from models import canonical_json
@@ -60,7 +68,7 @@ class Deriver:
     ) -> None:
         self.derivation, self.uri, self.partition = derivation, uri, partition
         self.store = open_store(target)
-        self._there = snapshot.days(uri, partition)
+        self._there = list_days(uri, partition)
         self._taken: dict[str, Snapshot] = {}
         self._digests: dict[str, str] = {}
         self._resources = ExitStack()
@@ -77,13 +85,13 @@ class Deriver:
     ) -> None:
         self._resources.close()
 
-    def source(self, day: str) -> Snapshot:
+    def input_snapshot(self, day: str) -> Snapshot:
         """The day's snapshot in the input; the same at every call."""
         if day not in self._taken:
-            self._taken[day] = snapshot.take(self.uri, self.partition, day)
+            self._taken[day] = take_snapshot(self.uri, self.partition, day)
         return self._taken[day]
 
-    def earlier(self, day: str) -> tuple[str, ...]:
+    def earlier_days(self, day: str) -> tuple[str, ...]:
         """The days there are that the rows of `day` look back on, in order."""
         return self._before(day, max(self.derivation.history_days, self.derivation.window_days))
 
@@ -94,7 +102,7 @@ class Deriver:
         document = {
             "format": [_FORMAT, duckdb.__version__],
             "derivation": asdict(self.derivation),
-            "snapshots": [self.source(d).digest for d in (*self.earlier(day), day)],
+            "snapshots": [self.input_snapshot(d).digest for d in (*self.earlier_days(day), day)],
         }
         found = hashlib.sha256(canonical_json.encode(document)).hexdigest()
         self._digests[day] = found
@@ -102,25 +110,25 @@ class Deriver:
 
     def is_derived(self, day: str) -> bool:
         """Whether there is nothing to do; so too for a day without readable files."""
-        return not self.source(day).files or self.store.exists(self._key(day, _MARKER))
+        return not self.input_snapshot(day).files or self.store.exists(self._key(day, _MARKER))
 
-    def to_read(self, days: Sequence[str]) -> int:
+    def count_rows_to_read(self, days: Sequence[str]) -> int:
         """Rows that `derive` reads for these days, the ones it looks back on with them."""
         past = {d for day in days for d in self._before(day, self.derivation.history_days)}
         read = [*days, *(past | set(days) if self.derivation.history else ())]
         if self.derivation.window:
             read += [d for day in days for d in self._before(day, self.derivation.window_days)]
             read += days
-        return sum(self.source(day).rows for day in read)
+        return sum(self.input_snapshot(day).rows for day in read)
 
-    def take(self, day: str) -> Snapshot:
+    def take_snapshot(self, day: str) -> Snapshot:
         """The derived day, frozen; of a day without readable files its own snapshot."""
-        source = self.source(day)
+        source = self.input_snapshot(day)
         if not source.files:
             return replace(source, uri=self.store.uri)
         marker = self._key(day, _MARKER)
         keys: list[str] = canonical_json.decode(self.store.read(marker), marker)["files"]
-        files, schema = snapshot.look(self.store.uri, keys)
+        files, schema = inspect_files(self.store.uri, keys)
         _balance(source, files)
         uri, digest = self.store.uri, self.digest(day)
         return Snapshot(uri, day, files, source.rejected, schema, source.digest, digest)
@@ -129,19 +137,19 @@ class Deriver:
         """Write the day's derived rows, then the marker; `advance` hears of the rows read.
 
         A file that turns out to be unreadable is set aside as those are whose footer is: the day is
-        derived anew without it, under another digest. Raises as `reading.read` does otherwise, and
+        derived anew without it, under another digest. Raises as `read_rows` does otherwise, and
         `Refusal` for columns that days have in other types.
         """
         while True:
             try:
                 return self._derive(day, advance)
-            except reading.UnreadableFile as found:
+            except UnreadableFile as found:
                 self._set_aside(day, found)
 
-    def _set_aside(self, day: str, found: reading.UnreadableFile) -> None:
+    def _set_aside(self, day: str, found: UnreadableFile) -> None:
         """The snapshot of the day that the file belongs to, without it; raises what there is."""
-        for one in (*self.earlier(day), day):
-            source = self.source(one)
+        for one in (*self.earlier_days(day), day):
+            source = self.input_snapshot(one)
             files = tuple(file for file in source.files if file.key != found.key)
             if len(files) < len(source.files):
                 rejected = (*source.rejected, RejectedFile(found.key, found.rule, str(found)))
@@ -157,24 +165,24 @@ class Deriver:
         self._table = None
 
     def _derive(self, day: str, advance: Advance) -> None:
-        source = self.source(day)
+        source = self.input_snapshot(day)
         if not source.files:
             return
         self._check(day)
         histories = self._histories(day, advance) if self.derivation.history and source.rows else ()
-        added = Stream(self._history_schema, iter(histories))
+        added = RowStream(self._history_schema, iter(histories))
         windows = self._windows(day, advance) if self.derivation.window else None
         place, keys = 0, []
         for split in self._pieces(source):
             rows = self._carried(source, split)
             stop = place + rows.num_rows
-            parts = [rows, added.take(rows.num_rows)]
+            parts = [rows, added.next_rows(rows.num_rows)]
             if windows is not None:
-                parts.append(windows.take(place, stop))
-            keys.append(self._write(day, split, beside(parts)))
+                parts.append(windows.build(place, stop))
+            keys.append(self._write(day, split, join_columns(parts)))
             place = stop
             advance(rows.num_rows)
-        files, _ = snapshot.look(self.store.uri, keys)
+        files, _ = inspect_files(self.store.uri, keys)
         _balance(source, files)
         self.store.create(
             self._key(day, _MARKER), canonical_json.encode({"day": day, "files": keys})
@@ -191,12 +199,12 @@ class Deriver:
 
     def _check(self, day: str) -> None:
         """One type a column, in every file of the day and of the days before it."""
-        source = self.source(day)
-        drifts = snapshot.drift(source, self._columns(source))
+        source = self.input_snapshot(day)
+        drifts = find_drift(source, self._columns(source))
         needed = self.derivation.needed
-        for earlier in map(self.source, self.earlier(day)):
+        for earlier in map(self.input_snapshot, self.earlier_days(day)):
             one = replace(earlier, files=(source.files[0], *earlier.files))
-            drifts += snapshot.drift(one, needed) if earlier.files else ()
+            drifts += find_drift(one, needed) if earlier.files else ()
         if drifts:
             told = "\n".join(map(str, drifts[:_TOLD]))
             raise Refusal(
@@ -240,22 +248,25 @@ class Deriver:
         self, day: str, names: Sequence[str], advance: Advance
     ) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
         """The day's rows in order, each batch with a mask of those that the filter lets in."""
-        source = self.source(day)
+        source = self.input_snapshot(day)
         row_filter = self._filter(source)
         filtered = row_filter.columns if row_filter else ()
         there = [n for n in dict.fromkeys((*names, *filtered)) if n in source.schema.names]
         store = open_store(source.uri)
-        for split in splits.cut(source, _PIECE_ROWS, _PIECE_BYTES):
-            for batch, numbers in reading.read(store, split, there, _BATCH_ROWS):
+        for split in cut_splits(source, _PIECE_ROWS, _PIECE_BYTES):
+            for batch, numbers in read_rows(store, split, there, _BATCH_ROWS):
                 every = np.ones(len(numbers), bool)
-                yield decoded(batch), pa.array(row_filter.keep(batch) if row_filter else every)
+                yield (
+                    decode_dictionaries(batch),
+                    pa.array(row_filter.mask(batch) if row_filter else every),
+                )
                 advance(batch.num_rows)
 
     def _pieces(self, source: Snapshot) -> Iterator[Split]:
         """Each file in pieces of a size that can be built in memory; one at least."""
         most = self._fitting(_PIECE_ROWS, _PIECE_BYTES)
         for file in source.files:
-            yield from splits.cut(replace(source, files=(file,)), most, _PIECE_BYTES) or [
+            yield from cut_splits(replace(source, files=(file,)), most, _PIECE_BYTES) or [
                 Split("", file.key, file.version, (), 0, 0, 0, 0)
             ]
 
@@ -268,9 +279,11 @@ class Deriver:
         names = self._columns(source)
         if not split.rows:
             schema = pa.schema([source.schema.field(name) for name in names])
-            return pa.Table.from_batches([decoded(pa.RecordBatch.from_pylist([], schema))])
-        found = reading.read(open_store(source.uri), split, names, _BATCH_ROWS)
-        return pa.Table.from_batches([decoded(rows.batch) for rows in found])
+            return pa.Table.from_batches(
+                [decode_dictionaries(pa.RecordBatch.from_pylist([], schema))]
+            )
+        found = read_rows(open_store(source.uri), split, names, _BATCH_ROWS)
+        return pa.Table.from_batches([decode_dictionaries(rows.batch) for rows in found])
 
     @property
     def _history_schema(self) -> pa.Schema:

@@ -41,7 +41,7 @@ _MEMORY = "2GiB"
 _BATCH_ROWS = 65_536
 
 
-def span(text: str) -> int:
+def parse_span(text: str) -> int:
     """`30m`, `12h` or `7d` in microseconds. Raises ValueError."""
     found = re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text)
     if found is None:
@@ -53,7 +53,7 @@ Kind = Literal["count", "sum", "mean", "distinct", "since_last", "rate"]
 
 
 @dataclass(frozen=True)
-class Derived:
+class DerivedColumn:
     """One column that a history adds: a number, null where there is nothing to say."""
 
     name: str
@@ -73,7 +73,7 @@ class History:
     """Aggregates over the earlier rows of an entity."""
 
     entity: str  # the column that names it
-    horizons: tuple[str, ...]  # how far each aggregate looks back, as `span` reads it
+    horizons: tuple[str, ...]  # how far each aggregate looks back, as `parse_span` reads it
     of: str | None = None  # a number: its sum and mean
     distinct: str | None = None  # a column: how many values of it
     delay: str | None = None  # what is younger than this is not known yet
@@ -82,18 +82,18 @@ class History:
     @property
     def reach(self) -> int:
         """Microseconds from a row back to the oldest that it may see."""
-        return max(map(span, self.horizons)) + (span(self.delay) if self.delay else 0)
+        return max(map(parse_span, self.horizons)) + (parse_span(self.delay) if self.delay else 0)
 
     @property
-    def columns(self) -> tuple[Derived, ...]:
+    def columns(self) -> tuple[DerivedColumn, ...]:
         return tuple(chain(*(self._of_horizon(h) for h in self.horizons), self._since_last()))
 
-    def _of_horizon(self, horizon: str) -> Iterator[Derived]:
+    def _of_horizon(self, horizon: str) -> Iterator[DerivedColumn]:
         after = f"{horizon}_after_{self.delay}" if self.delay else horizon
 
-        def made(kind: Kind, of: str | None = None, name: str = "") -> Derived:
+        def made(kind: Kind, of: str | None = None, name: str = "") -> DerivedColumn:
             names = filter(None, (self.entity, of, name or kind, after))
-            return Derived("_".join(names), kind, self.entity, horizon, self.delay, of)
+            return DerivedColumn("_".join(names), kind, self.entity, horizon, self.delay, of)
 
         yield made("count")
         if self.of:
@@ -104,14 +104,14 @@ class History:
         if self.labels:
             yield made("rate", name="anomaly_rate")
 
-    def _since_last(self) -> Iterator[Derived]:
+    def _since_last(self) -> Iterator[DerivedColumn]:
         if not self.delay:
-            longest = max(self.horizons, key=span)
+            longest = max(self.horizons, key=parse_span)
             name = f"{self.entity}_seconds_since_last_{longest}"
-            yield Derived(name, "since_last", self.entity, longest)
+            yield DerivedColumn(name, "since_last", self.entity, longest)
 
 
-def columns(histories: Sequence[History]) -> tuple[Derived, ...]:
+def list_columns(histories: Sequence[History]) -> tuple[DerivedColumn, ...]:
     """The columns of all, each once: a name says all that a column is."""
     return tuple(dict.fromkeys(chain(*(history.columns for history in histories))))
 
@@ -121,7 +121,7 @@ class HistoryTable:
 
     def __init__(self, histories: Sequence[History], time: str, label: str | None) -> None:
         self.time = time
-        self.derived = columns(histories)
+        self.derived = list_columns(histories)
         self.entities = tuple(dict.fromkeys(h.entity for h in histories))
         self.numbers = tuple(dict.fromkeys(h.of for h in histories if h.of))
         self.values = tuple(dict.fromkeys(h.distinct for h in histories if h.distinct))
@@ -198,19 +198,19 @@ class HistoryTable:
 
     def _insert(self, day: str, batch: pa.RecordBatch, counts: pa.Array) -> None:
         rows = batch.num_rows
-        time = microseconds(batch.column(self.time))
+        time = to_microseconds(batch.column(self.time))
         time = pc.if_else(counts, time, pa.scalar(None, time.type))
         n = pa.array(np.arange(self._rows, self._rows + rows))
         parts: dict[str, pa.Array] = {"day": pa.repeat(day, rows), "n": n, "t": time}
         for i, name in enumerate(self.entities):
             parts[f"e{i}"] = batch.column(name)
         for i, name in enumerate(self.numbers):
-            parts[f"v{i}"] = number(name, batch.column(name))
+            parts[f"v{i}"] = finite_numbers(name, batch.column(name))
         for i, name in enumerate(self.values):
             parts[f"d{i}"] = batch.column(name)
         if self._labels:
             there = self._labels in batch.schema.names
-            label = number(self._labels, batch.column(self._labels)) if there else None
+            label = finite_numbers(self._labels, batch.column(self._labels)) if there else None
             parts["y"] = pa.nulls(rows, pa.float64()) if label is None else label
         self._write(pa.table(parts))
 
@@ -222,7 +222,7 @@ class HistoryTable:
         self._duckdb.execute(f"INSERT INTO history {select}")
         self._duckdb.unregister("batch")
 
-    def _frame(self, column: Derived) -> tuple[str, str, str]:
+    def _frame(self, column: DerivedColumn) -> tuple[str, str, str]:
         return column.entity, column.horizon, column.delay or ""
 
     def _names(self) -> dict[tuple[str, str, str], str]:
@@ -232,15 +232,15 @@ class HistoryTable:
     def _frames(self) -> Iterator[tuple[str, str]]:
         """The windows by name, as SQL: from the first key of the horizon to the last one before."""
         for (entity, horizon, delay), name in self._names().items():
-            late = (span(delay) if delay else 0) * _ORDER
-            oldest = late + span(horizon) * _ORDER
+            late = (parse_span(delay) if delay else 0) * _ORDER
+            oldest = late + parse_span(horizon) * _ORDER
             yield (
                 name,
                 f"PARTITION BY e{self.entities.index(entity)} ORDER BY key RANGE BETWEEN "
                 f"({oldest}::HUGEINT + n) PRECEDING AND {late + 1}::HUGEINT PRECEDING",
             )
 
-    def _sql(self, column: Derived) -> str:
+    def _sql(self, column: DerivedColumn) -> str:
         over = f"OVER {self._names()[self._frame(column)]}"
         match column.kind:
             case "count":
@@ -259,12 +259,12 @@ class HistoryTable:
         entity = f"e{self.entities.index(column.entity)}"
         return f"CASE WHEN t IS NOT NULL AND {entity} IS NOT NULL THEN {found} END"
 
-    def _number(self, column: Derived) -> int:
+    def _number(self, column: DerivedColumn) -> int:
         assert column.of is not None
         return self.numbers.index(column.of)
 
 
-def microseconds(time: pa.Array) -> pa.Array:
+def to_microseconds(time: pa.Array) -> pa.Array:
     """int64: an instant since 1970 in UTC (a time without a zone is taken as UTC)."""
     kind = time.type
     if not (pa.types.is_timestamp(kind) or pa.types.is_date32(kind)):
@@ -273,7 +273,7 @@ def microseconds(time: pa.Array) -> pa.Array:
     return time.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
 
 
-def number(name: str, values: pa.Array) -> pa.Array:
+def finite_numbers(name: str, values: pa.Array) -> pa.Array:
     """float64: the finite values; others are null, as one of them would spoil every sum."""
     kind = values.type
     if pa.types.is_boolean(kind):

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.lake.derived.history import microseconds, number, span
+from cluster.lake.derived.history import finite_numbers, parse_span, to_microseconds
 
 WINDOW = "window"
 SHORT = "window_is_short"
@@ -25,12 +25,12 @@ class Window:
     entity: str  # the column that names it
     length: int  # rows, with the row itself
     channels: tuple[str, ...]  # columns of numbers
-    horizon: str = "1d"  # how far back a window may begin, as `history.span` reads it
+    horizon: str = "1d"  # how far back a window may begin, as `history.parse_span` reads it
 
     @property
     def reach(self) -> int:
         """Microseconds from a row back to the oldest that it may see."""
-        return span(self.horizon)
+        return parse_span(self.horizon)
 
     @property
     def row_bytes(self) -> int:
@@ -63,7 +63,7 @@ class Windows:
         for batches in (past, today):
             before = sum(map(len, times))
             for batch, counts in batches:
-                entity, at = batch.column(window.entity), microseconds(batch.column(time))
+                entity, at = batch.column(window.entity), to_microseconds(batch.column(time))
                 whole = pc.and_(counts, pc.and_(pc.is_valid(entity), pc.is_valid(at)))
                 usable.append(whole.to_numpy(zero_copy_only=False))
                 entities.append(entity)
@@ -73,7 +73,7 @@ class Windows:
         self._past = sizes[0]
         self._sort(entities, _joined(times, np.int64), _joined(usable, np.bool_), values)
 
-    def take(self, first: int, stop: int) -> pa.Table:
+    def build(self, first: int, stop: int) -> pa.Table:
         """Windows of the day's rows `first` to `stop`, and whether each is short of rows.
 
         What is missing comes first, as NaN. A row without a time or an entity, or that the input's
@@ -119,7 +119,7 @@ def _matrix(batch: pa.RecordBatch, channels: tuple[str, ...]) -> np.ndarray:
     """float32 [rows, channels]; NaN where there is no finite number."""
     found = np.empty((batch.num_rows, len(channels)), np.float32)
     for place, name in enumerate(channels):
-        found[:, place] = number(name, batch.column(name)).fill_null(np.nan).to_numpy()
+        found[:, place] = finite_numbers(name, batch.column(name)).fill_null(np.nan).to_numpy()
     return found
 
 

@@ -5,18 +5,18 @@ from functools import cache
 import pyarrow as pa
 
 
-def stored(kind: pa.DataType) -> pa.DataType:
+def storage_type(kind: pa.DataType) -> pa.DataType:
     """The type without extensions, at any depth: what they are stored as.
 
     A file names its extension types itself, and Ray registers one whose values are unpickled by
     whoever looks at them.
     """
     if isinstance(kind, pa.BaseExtensionType):
-        return stored(kind.storage_type)
+        return storage_type(kind.storage_type)
     if not pa.types.is_nested(kind):
         return kind
     fields = [kind.field(i) for i in range(kind.num_fields)]
-    inner = [field.with_type(stored(field.type)) for field in fields]
+    inner = [field.with_type(storage_type(field.type)) for field in fields]
     if inner == fields:
         return kind
     if pa.types.is_struct(kind):
@@ -29,23 +29,23 @@ def stored(kind: pa.DataType) -> pa.DataType:
     return (pa.large_list if pa.types.is_large_list(kind) else pa.list_)(inner[0])
 
 
-def stored_array(column: pa.Array) -> pa.Array:
+def to_storage_array(column: pa.Array) -> pa.Array:
     """The column without extension types."""
     if isinstance(column, pa.ExtensionArray):
-        return stored_array(column.storage)
-    wanted = stored(column.type)
+        return to_storage_array(column.storage)
+    wanted = storage_type(column.type)
     return column if wanted == column.type else column.cast(wanted)
 
 
-def plain(kind: pa.DataType) -> pa.DataType:
+def plain_type(kind: pa.DataType) -> pa.DataType:
     """Large and view strings as string, large and view binary as binary, decimals as float64.
 
     Dictionaries stay, with their values so treated, extension types do not; all other types are
     left alone.
     """
-    kind = stored(kind)
+    kind = storage_type(kind)
     if pa.types.is_dictionary(kind):
-        return pa.dictionary(kind.index_type, plain(kind.value_type), kind.ordered)
+        return pa.dictionary(kind.index_type, plain_type(kind.value_type), kind.ordered)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return pa.string()
     if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
@@ -59,7 +59,7 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
     """The schema of what `reading` gives for a file of this schema; of the metadata only the
     names of a series' channels."""
     return pa.schema(
-        [pa.field(f.name, plain(f.type), f.nullable, _channel_names(f)) for f in schema]
+        [pa.field(f.name, plain_type(f.type), f.nullable, _channel_names(f)) for f in schema]
     )
 
 
@@ -68,33 +68,33 @@ def _channel_names(field: pa.Field) -> dict[bytes, bytes] | None:
     return {b"channels": names} if names else None
 
 
-def plain_array(column: pa.Array) -> pa.Array:
+def to_plain_array(column: pa.Array) -> pa.Array:
     """The column in its plain type.
 
     A decimal of more than 15 digits is rounded to the nearest float64.
     """
-    column = stored_array(column)
-    wanted = plain(column.type)
+    column = to_storage_array(column)
+    wanted = plain_type(column.type)
     if wanted == column.type:
         return column
     if pa.types.is_dictionary(wanted):
-        values = plain_array(column.dictionary)
+        values = to_plain_array(column.dictionary)
         return pa.DictionaryArray.from_arrays(column.indices, values, ordered=wanted.ordered)
     return column.cast(wanted, safe=not pa.types.is_decimal(column.type))
 
 
-def signature(kind: pa.DataType) -> str:
+def type_name(kind: pa.DataType) -> str:
     """The type as text, the same for all ways to store the same values."""
-    return _signature(stored(kind))  # an extension type hashes, or fails to, as its file says
+    return _type_name(storage_type(kind))  # an extension type hashes, or fails to, as its file says
 
 
 @cache  # a day of 2,000 files of 22 columns has 44,000 of them, and a handful of types
-def _signature(kind: pa.DataType) -> str:
-    inner = plain(kind)
+def _type_name(kind: pa.DataType) -> str:
+    inner = plain_type(kind)
     return str(inner.value_type if pa.types.is_dictionary(inner) else inner)
 
 
-def decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
+def decode_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Dictionaries as their values: files differ in what they hold as a dictionary."""
     names = batch.schema.names
     columns = [

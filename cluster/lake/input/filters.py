@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import acero
 
-from cluster.lake.input.arrow_types import plain
+from cluster.lake.input.arrow_types import plain_type
 from models.refusal import Refusal
 from models.suggestion import join_names, suggest
 
@@ -56,7 +56,7 @@ class RowFilter:
                 f"filter {self.text!r} does not fit its columns ({kinds}): {reason}"
             ) from None
 
-    def keep(self, batch: pa.RecordBatch) -> np.ndarray:
+    def mask(self, batch: pa.RecordBatch) -> np.ndarray:
         """bool [rows]: the rows to keep."""
         columns = [_decode(batch.column(name)) for name in self.columns]
         mask = self._evaluate(pa.table(columns, names=list(self.columns)))
@@ -195,7 +195,7 @@ def _depth(tree: ast.AST) -> int:
 
 
 def _decoded(one: pa.Field) -> pa.Field:
-    kind = plain(one.type)
+    kind = plain_type(one.type)
     return pa.field(one.name, kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 

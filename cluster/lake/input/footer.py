@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from cluster.lake.input import limits
-from cluster.lake.input.arrow_types import signature
+from cluster.lake.input.arrow_types import type_name
 from cluster.lake.storage.store import ChangedSinceSnapshot, Missing, Object, Store
 
 _MAGIC, _ENCRYPTED = b"PAR1", b"PARE"
@@ -31,7 +31,7 @@ class Bad:
     message: str
 
 
-def read(store: Store, found: Object) -> Footer | Bad:
+def read_footer(store: Store, found: Object) -> Footer | Bad:
     """The footer of the object; of the version that took its place, if it was just replaced."""
     for _ in range(_LOOKS):
         try:
@@ -72,7 +72,7 @@ def _read(store: Store, found: Object) -> Footer | Bad:
             object=found,
             rows=counted,
             row_groups=tuple((group.num_rows, group.total_byte_size) for group in groups),
-            columns=tuple((field.name, signature(field.type)) for field in schema),
+            columns=tuple((field.name, type_name(field.type)) for field in schema),
             schema=schema,
             fingerprint=hashlib.sha256(file.read()).hexdigest(),
         )

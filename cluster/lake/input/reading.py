@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from cluster.lake.input import footer, limits
-from cluster.lake.input.arrow_types import plain_array, plain_schema
+from cluster.lake.input.arrow_types import plain_schema, to_plain_array
 from cluster.lake.input.filters import RowFilter, parse_filter
 from cluster.lake.input.splits import Split
 from cluster.lake.storage.store import Missing, ReadOnlyFile, Store
@@ -24,7 +24,7 @@ __all__ = [
     "UnreadableFile",
     "open_split",
     "parse_filter",
-    "read",
+    "read_rows",
 ]
 
 # Column chunks of a split up to this size are fetched at once; of larger ones (a row group of
@@ -75,12 +75,12 @@ class OpenSplit:
         self._groups = _groups(file, self._parquet, split, self._filter)
         self._numbers = _numbers(self._parquet.metadata, split, self._groups)
 
-    def fetch(self, columns: Sequence[str]) -> None:
+    def prefetch(self, columns: Sequence[str]) -> None:
         """Be told which columns will be read: they are brought near in few, large requests."""
         with _told(self.split.key):
             self._fetch(self._groups, self._names(columns))
 
-    def rows(
+    def read_rows(
         self, columns: Sequence[str], batch_rows: int, dictionaries: Sequence[str] = ()
     ) -> Iterator[Rows]:
         """Rows in order, at most `batch_rows` at a time; without those filtered out.
@@ -101,7 +101,7 @@ class OpenSplit:
                 self._filter,
             )
 
-    def take(self, columns: Sequence[str], numbers: np.ndarray, batch_rows: int) -> pa.Table:
+    def select_rows(self, columns: Sequence[str], numbers: np.ndarray, batch_rows: int) -> pa.Table:
         """These columns of the rows with these numbers in the file (ascending, of this split).
 
         Only row groups that hold one of them are read.
@@ -132,7 +132,7 @@ class OpenSplit:
                 if stop > first:
                     rows = np.searchsorted(here[place:last], numbers[first:stop])
                     part = batch.take(pa.array(rows))
-                    arrays = [plain_array(part.column(name)) for name in names]
+                    arrays = [to_plain_array(part.column(name)) for name in names]
                     parts.append(pa.record_batch(arrays, schema=schema))
                 place, first = last, stop
         return pa.Table.from_batches(parts, schema=schema).select(list(columns))
@@ -187,7 +187,7 @@ def open_split(store: Store, split: Split, filter_text: str | None = None) -> It
         yield opened
 
 
-def read(
+def read_rows(
     store: Store,
     split: Split,
     columns: Sequence[str],
@@ -196,8 +196,8 @@ def read(
 ) -> Iterator[Rows]:
     """Rows of the split in order, in one reading: see `OpenSplit`."""
     with open_split(store, split, filter_text) as opened:
-        opened.fetch(columns)
-        yield from opened.rows(columns, batch_rows)
+        opened.prefetch(columns)
+        yield from opened.read_rows(columns, batch_rows)
 
 
 @contextmanager
@@ -329,7 +329,7 @@ def _rows(
         first, stop = np.searchsorted(here, [split.first_row, last])
         if stop > first:
             part = batch.slice(int(first), int(stop - first))
-            arrays = [plain_array(part.column(name)) for name in names]
+            arrays = [to_plain_array(part.column(name)) for name in names]
             rows = Rows(pa.record_batch(arrays, schema=schema), here[first:stop])
             rows = _kept(rows, row_filter)
             yield Rows(rows.batch.select(list(columns)), rows.numbers)
@@ -361,7 +361,7 @@ def _numbers_of(edges: np.ndarray, groups: Sequence[int]) -> np.ndarray:
 def _kept(rows: Rows, row_filter: RowFilter | None) -> Rows:
     if row_filter is None:
         return rows
-    keep = row_filter.keep(rows.batch)
+    keep = row_filter.mask(rows.batch)
     if keep.all():
         return rows
     return Rows(rows.batch.filter(pa.array(keep)), rows.numbers[keep])

@@ -17,8 +17,8 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from cluster.lake.input import footer
 from cluster.lake.input.arrow_types import plain_schema
+from cluster.lake.input.footer import Bad, read_footer
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Object, Store, check_key
 from models import canonical_json
@@ -142,7 +142,7 @@ class Drift:
         return f"{self.key}: column {self.column!r}: expected {self.expected}, {found}"
 
 
-def days(uri: str, partition: str | None) -> tuple[str, ...]:
+def list_days(uri: str, partition: str | None) -> tuple[str, ...]:
     """The days there are at `uri`, in order; `("all",)` or none for an input without partitions."""
     store, root = _at(uri)
     if partition is None:
@@ -150,7 +150,7 @@ def days(uri: str, partition: str | None) -> tuple[str, ...]:
     return tuple(sorted(_partitions(store, root, partition)))
 
 
-def take(uri: str, partition: str | None, day: str) -> Snapshot:
+def take_snapshot(uri: str, partition: str | None, day: str) -> Snapshot:
     """Freeze the files of a day: `uri/<partition>=<day>/**.parquet`.
 
     Names that begin with `_` or `.` are ignored at every level. A day whose folder is there but
@@ -186,7 +186,7 @@ def take(uri: str, partition: str | None, day: str) -> Snapshot:
     )
 
 
-def look(uri: str, keys: Sequence[str]) -> tuple[tuple[InputFile, ...], pa.Schema]:
+def inspect_files(uri: str, keys: Sequence[str]) -> tuple[tuple[InputFile, ...], pa.Schema]:
     """These files as they are now, and the schema of the first. `Refusal` for one that is none."""
     store = open_store(uri)
     with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
@@ -198,7 +198,7 @@ def look(uri: str, keys: Sequence[str]) -> tuple[tuple[InputFile, ...], pa.Schem
     return files, plain_schema(outcomes[0][1]) if outcomes else pa.schema([])
 
 
-def drift(snapshot: Snapshot, needed: Sequence[str]) -> tuple[Drift, ...]:
+def find_drift(snapshot: Snapshot, needed: Sequence[str]) -> tuple[Drift, ...]:
     """Where a file has a needed column in another type than the snapshot's schema, or not at all.
 
     Ways to store the same values (dictionaries, large strings, decimals) are no drift. A column
@@ -288,8 +288,8 @@ def _looks(
 
 def _look(store: Store, found: Object) -> tuple[InputFile | RejectedFile, pa.Schema, str]:
     """The file with its schema and the fingerprint of its footer, or why it cannot be used."""
-    read = footer.read(store, found)
-    if isinstance(read, footer.Bad):
+    read = read_footer(store, found)
+    if isinstance(read, Bad):
         return RejectedFile(found.key, read.rule, read.message), pa.schema([]), ""
     groups = tuple(RowGroup(rows, size) for rows, size in read.row_groups)
     now = read.object

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from cluster.lake.input import splits
 from cluster.lake.input.snapshot import InputFile, RowGroup, Snapshot
 from models import canonical_json
 
@@ -83,7 +82,7 @@ class Task:
         return cls(document["id"], tuple(map(Split.from_document, document["splits"])))
 
 
-def cut(snapshot: Snapshot, max_rows: int, max_bytes: int) -> tuple[Split, ...]:
+def cut_splits(snapshot: Snapshot, max_rows: int, max_bytes: int) -> tuple[Split, ...]:
     """Cut into splits of at most so many rows and uncompressed bytes; every row is in exactly one.
 
     Small row groups of one file go together. A larger one is cut into even ranges of rows, down to
@@ -94,7 +93,7 @@ def cut(snapshot: Snapshot, max_rows: int, max_bytes: int) -> tuple[Split, ...]:
     return tuple(s for file in snapshot.files for s in _cut_file(file, max_rows, max_bytes))
 
 
-def group(splits: Sequence[Split], rows: int, size: int) -> tuple[Task, ...]:
+def group_tasks(splits: Sequence[Split], rows: int, size: int) -> tuple[Task, ...]:
     """Neighbouring splits together, as long as they have at most `rows` rows and `size` bytes.
 
     A task costs a few writes, however small it is: 2,000 files of 4,000 rows one by one took most
@@ -172,7 +171,7 @@ def _named(split: Split) -> Split:
 def plan_tasks(taken: Snapshot) -> tuple[Task, ...]:
     """How a day is handed to the scorers."""
     rows, size = split_limits(taken.rows, taken.bytes)
-    return splits.group(splits.cut(taken, rows, size), taken.rows // _TASKS, size)
+    return group_tasks(cut_splits(taken, rows, size), taken.rows // _TASKS, size)
 
 
 def split_limits(rows: int, size: int) -> tuple[int, int]:

@@ -50,14 +50,14 @@ QUARANTINE_SCHEMA = pa.schema(
 )
 
 
-def flags(schema: pa.Schema, roles: Roles) -> pa.Schema:
+def flag_schema(schema: pa.Schema, roles: Roles) -> pa.Schema:
     """Schema of a flag's shard (the partition column `day` is in the path); with pictures where
     a column is a signal."""
     pictures = [pa.field("picture", PICTURE)] if roles.pictured else []
     return _with(schema, roles, [*_FLAG, *pictures])
 
 
-def scores(schema: pa.Schema, roles: Roles) -> pa.Schema:
+def score_schema(schema: pa.Schema, roles: Roles) -> pa.Schema:
     """Schema of the optional table with every row's score."""
     keys = Roles(roles.id, roles.time, roles.entity, sensitive=roles.sensitive)
     return _with(schema, keys, _SCORE)
@@ -100,7 +100,7 @@ def lake_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def conform(
+def conform_columns(
     batch: pa.RecordBatch | pa.Table, schema: pa.Schema, names: tuple[str, ...]
 ) -> list[pa.Array]:
     """The named columns of the batch, cast to the types of the table."""

@@ -29,17 +29,17 @@ class Shard:
         return cls(**document)
 
 
-def folder(day: str) -> str:
+def day_folder(day: str) -> str:
     """`day=D`, with the day percent-encoded as Hive and Delta do."""
     return check_key(f"day={quote(check_key(day), safe='')}")
 
 
-def key(day: str, name: str) -> str:
+def shard_key(day: str, name: str) -> str:
     """`day=D/part-<name>.parquet`."""
-    return check_key(f"{folder(day)}/part-{name}.parquet")
+    return check_key(f"{day_folder(day)}/part-{name}.parquet")
 
 
-def serialise(table: pa.Table) -> bytes:
+def to_parquet(table: pa.Table) -> bytes:
     """Parquet with a checksum on every page; zstd level 1."""
     sink = pa.BufferOutputStream()
     # 8,365 flows with three reasons each: 1.31 MB in 19 ms; snappy 1.52 MB in 15 ms; zstd 9 is
@@ -49,14 +49,14 @@ def serialise(table: pa.Table) -> bytes:
     return data
 
 
-def write(store: Store, key: str, table: pa.Table) -> Shard:
+def write_shard(store: Store, key: str, table: pa.Table) -> Shard:
     """Write the table whole or not at all; `key` is used by no other attempt."""
-    data = serialise(table)
+    data = to_parquet(table)
     store.put(key, data)
     return Shard(key, len(data), hashlib.sha256(data).hexdigest(), table.num_rows)
 
 
-def read(store: Store, shard: Shard) -> pa.Table:
+def read_shard(store: Store, shard: Shard) -> pa.Table:
     """The shard's rows. `Refusal` when it is not, byte for byte, what was written."""
     data = store.read(shard.key)
     if hashlib.sha256(data).hexdigest() != shard.sha256:

@@ -21,8 +21,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 from tenacity import RetryCallState, retry, stop_after_attempt, wait_random_exponential
 
-from cluster.lake.output import shard
-from cluster.lake.output.shard import Shard
+from cluster.lake.output.shard import Shard, shard_key
 from cluster.lake.storage.store import Store
 from models.refusal import Refusal, SchemaMismatch
 
@@ -50,7 +49,7 @@ class LakeTable:
         self.store, self.name = store, name
         self.schema = schema.append(pa.field("day", pa.string()))
 
-    def counter(self, day: str) -> int:
+    def read_counter(self, day: str) -> int:
         """How often the day was committed so far: what `commit` takes as `seen`."""
         return _counter(self._load(), day)
 
@@ -234,12 +233,12 @@ class LakeTable:
         return sorted((_key(path), rows, day) for path, rows, day in zip(*columns, strict=True))
 
 
-def counter(store: Store, day: str) -> int:
-    """`LakeTable.counter` of the table in this folder, whatever its schema is."""
+def read_commit_counter(store: Store, day: str) -> int:
+    """`LakeTable.read_counter` of the table in this folder, whatever its schema is."""
     return _counter(_open(store), day)
 
 
-def commits(store: Store) -> list[dict[str, Any]]:
+def read_commits(store: Store) -> list[dict[str, Any]]:
     """`LakeTable.history` of the days in the table of this folder, whatever its schema is."""
     table = _open(store)
     return [] if table is None else [entry for entry in table.history() if "day" in entry]
@@ -275,7 +274,7 @@ def _is_last(table: DeltaTable | None, day: str, what: str) -> bool:
 def _adds(day: str, shards: Iterable[Shard]) -> list[AddAction | RemoveAction]:
     """What the commit adds. What is equal in all is one object: the commit of a million of them
     took 4.3 GiB, and takes 3.6."""
-    folder = shard.key(day, "").rsplit("/", 1)[0]
+    folder = shard_key(day, "").rsplit("/", 1)[0]
     partition, now = {"day": day}, int(time.time() * 1000)
     stats: dict[int, str] = {}  # by rows
     adds: list[AddAction | RemoveAction] = []

@@ -83,7 +83,7 @@ class Registry:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def add(self, files: Mapping[str, bytes]) -> str:
+    def add_bundle(self, files: Mapping[str, bytes]) -> str:
         """Store a bundle; its id, which is made of the SHA-256 of its `bundle.json`."""
         if _MANIFEST not in files:
             raise Refusal(f"a bundle has a {_MANIFEST}, found {', '.join(sorted(files))}")
@@ -93,14 +93,14 @@ class Registry:
             self.store.put(_bundle_key(bundle, name), files[name])
         return bundle
 
-    def files(self, bundle: str) -> dict[str, bytes]:
+    def read_bundle(self, bundle: str) -> dict[str, bytes]:
         """The files of a bundle by name, as `models.bundle.open_bundle` takes them."""
         self._need_bundle(bundle)
         folder = f"bundles/{_name(bundle)}"
         found = self.store.list(folder)
         return {o.key.removeprefix(f"{folder}/"): self.store.read(o.key) for o in found}
 
-    def bundles(self) -> tuple[str, ...]:
+    def list_bundles(self) -> tuple[str, ...]:
         """The ids of all complete bundles."""
         keys = [found.key.split("/") for found in self.store.list("bundles")]
         return tuple(sorted(parts[1] for parts in keys if parts[2:] == [_MANIFEST]))
@@ -109,7 +109,7 @@ class Registry:
         data = document.encode() if isinstance(document, str) else document
         self.store.put(_threshold_key(threshold), data)
 
-    def threshold(self, threshold: str) -> bytes:
+    def read_threshold(self, threshold: str) -> bytes:
         """The JSON of a threshold."""
         try:
             return self.store.read(_threshold_key(threshold))
@@ -118,17 +118,17 @@ class Registry:
                 f"threshold {threshold} is not in the registry {self.store.uri}"
             ) from None
 
-    def champion(self) -> Entry | None:
+    def read_champion(self) -> Entry | None:
         """The entry in force; None where nothing was ever promoted.
 
         Raises `Refusal` where its bundle or threshold is gone.
         """
-        entries = self.history()
+        entries = self.list_entries()
         if not entries:
             return None
         try:
             self._need_bundle(entries[-1].bundle)
-            self.threshold(entries[-1].threshold)
+            self.read_threshold(entries[-1].threshold)
         except Refusal as gone:
             raise Refusal(
                 f"champion {entries[-1].number} cannot be used: {gone}; "
@@ -136,13 +136,13 @@ class Registry:
             ) from None
         return entries[-1]
 
-    def champion_or_refuse(self) -> Entry:
-        entry = self.champion()
+    def require_champion(self) -> Entry:
+        entry = self.read_champion()
         if entry is None:
             raise Refusal(f"the registry {self.store.uri} has no champion: train first")
         return entry
 
-    def history(self) -> tuple[Entry, ...]:
+    def list_entries(self) -> tuple[Entry, ...]:
         """All entries, oldest first."""
         found = self.store.list("champions")
         return tuple(self._entry(one.key) for one in found)
@@ -171,7 +171,7 @@ class Registry:
             "note": note,
             "baselines": dict(baselines or {}),
             "digests": found,
-            "threshold_sha256": hashlib.sha256(self.threshold(threshold)).hexdigest(),
+            "threshold_sha256": hashlib.sha256(self.read_threshold(threshold)).hexdigest(),
         }
         return self._append(lambda _: given, signer)
 
@@ -193,7 +193,7 @@ class Registry:
             if trust:
                 replace(trust, at_least=1).check(entry)
             self._need_bundle(entry.bundle)
-            self.threshold(entry.threshold)
+            self.read_threshold(entry.threshold)
             return {
                 "bundle": entry.bundle,
                 "threshold": entry.threshold,
@@ -210,7 +210,7 @@ class Registry:
     ) -> Entry:
         """Write the next entry. Whoever loses a race looks again at what is there."""
         for _ in range(_TRIES):
-            entries = self.history()
+            entries = self.list_entries()
             number = entries[-1].number + 1 if entries else 1
             created = datetime.now(UTC).isoformat(timespec="microseconds")
             entry = Entry(number=number, **decide(entries), created=created)
@@ -240,7 +240,7 @@ class Registry:
 
     def _need_bundle(self, bundle: str) -> None:
         if not self.store.exists(_bundle_key(bundle, _MANIFEST)):
-            there = ", ".join(self.bundles()) or "none"
+            there = ", ".join(self.list_bundles()) or "none"
             raise Refusal(
                 f"bundle {bundle} is not in the registry {self.store.uri}; it has: {there}"
             )

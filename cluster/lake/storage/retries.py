@@ -22,13 +22,13 @@ _mine = _Mine()
 _current: ContextVar[Count | None] = ContextVar("retries", default=None)
 
 
-def mine() -> Count:
+def thread_retries() -> Count:
     """The count of this thread, since it began."""
     return _mine.count
 
 
 @contextmanager
-def counted(count: Count) -> Iterator[None]:
+def count_retries(count: Count) -> Iterator[None]:
     """What is sent again inside the block, and in the tasks that it starts, adds to the count.
 
     A store's requests run in another thread than the one that waits for them.
@@ -40,7 +40,7 @@ def counted(count: Count) -> Iterator[None]:
         _current.reset(token)
 
 
-def add(*_: object) -> None:
+def add_retry(*_: object) -> None:
     """One request is sent again."""
     if (count := _current.get()) is not None:
         count.value += 1

@@ -21,7 +21,7 @@ import s3fs
 from s3fs.core import S3_RETRYABLE_ERRORS
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from cluster.lake.storage import retries
+from cluster.lake.storage.retries import add_retry, count_retries, thread_retries
 from cluster.lake.storage.store import (
     Missing,
     Object,
@@ -192,10 +192,10 @@ class S3Store(Store):
         return answer
 
     def _run(self, work: Any) -> Any:
-        count = retries.mine()
+        count = thread_retries()
 
         async def run() -> Any:
-            with retries.counted(count):
+            with count_retries(count):
                 return await work
 
         try:
@@ -267,7 +267,7 @@ def _transient(error: BaseException) -> bool:
     retry=retry_if_exception(_transient),
     wait=wait_random_exponential(multiplier=0.2, max=5),
     stop=stop_after_attempt(_TRIES),
-    before_sleep=retries.add,
+    before_sleep=add_retry,
     reraise=True,
 )
 async def _send(files: s3fs.S3FileSystem, method: str, **given: Any) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 import pyarrow as pa
 
-from cluster.lake.output import shard
-from cluster.lake.output.shard import Shard
+from cluster.lake.output.shard import Shard, shard_key, write_shard
 from cluster.lake.output.table import LakeTable
 from cluster.lake.storage.store import Store
 
@@ -29,7 +28,7 @@ def rows(first: int, count: int) -> pa.Table:
 def shards(table: LakeTable, day: str, run: str, first: int, *counts: int) -> list[Shard]:
     made = []
     for index, count in enumerate(counts):
-        key = shard.key(day, f"{run}-{index}-1")
-        made.append(shard.write(table.store, key, rows(first, count)))
+        key = shard_key(day, f"{run}-{index}-1")
+        made.append(write_shard(table.store, key, rows(first, count)))
         first += count
     return made

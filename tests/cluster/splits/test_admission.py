@@ -9,9 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cluster.lake.input import snapshot, splits
-from cluster.lake.input.snapshot import Snapshot
-from cluster.lake.input.splits import Split
+from cluster.lake.input.snapshot import ALL, Snapshot, take_snapshot
+from cluster.lake.input.splits import Split, cut_splits
 from cluster.splits.admission import Admission, AdmittedRows, Intake
 from cluster.splits.counts import Counts
 from cluster.splits.stages import Stages
@@ -35,7 +34,7 @@ def lake(tmp_path: Path, rows: pa.RecordBatch) -> Snapshot:
     table = table.append_column("id", pa.array(ids, pa.int64()))
     table = table.append_column("host", pa.array([f"host {n % 100}" for n in range(len(table))]))
     pq.write_table(table, tmp_path / "flows.parquet", row_group_size=5000)
-    return snapshot.take(str(tmp_path), None, snapshot.ALL)
+    return take_snapshot(str(tmp_path), None, ALL)
 
 
 def admitted(
@@ -53,8 +52,8 @@ def admitted(
 def test_rows_are_the_same_however_a_file_is_cut(
     lake: Snapshot, encoder: Encoder, filter_text: str | None
 ) -> None:
-    (whole,) = splits.cut(lake, 1_000_000, 1 << 30)
-    pieces = splits.cut(lake, 10_000, 1 << 30)
+    (whole,) = cut_splits(lake, 1_000_000, 1 << 30)
+    pieces = cut_splits(lake, 10_000, 1 << 30)
     streamed, admission, _ = admitted(lake, encoder, whole, filter_text)
     assert not admission.whole
     parts = [admitted(lake, encoder, piece, filter_text) for piece in pieces]
@@ -80,7 +79,7 @@ def test_rows_are_the_same_however_a_file_is_cut(
 def test_a_split_that_was_read_at_once_needs_its_file_no_more(
     lake: Snapshot, encoder: Encoder
 ) -> None:
-    piece = splits.cut(lake, 10_000, 1 << 30)[1]
+    piece = cut_splits(lake, 10_000, 1 << 30)[1]
     batches, admission, before = admitted(lake, encoder, piece)
     (Path(lake.uri) / "flows.parquet").unlink()
     numbers = np.concatenate([batch.numbers for batch in batches])[::100]
@@ -90,7 +89,7 @@ def test_a_split_that_was_read_at_once_needs_its_file_no_more(
 
 def test_a_filter_that_keeps_no_row_admits_none(lake: Snapshot, encoder: Encoder) -> None:
     intake = Intake(lake.uri, encoder, ROLES, "host == 'nowhere'", afterwards=ROLES.flagged)
-    (split, *_) = splits.cut(lake, 10_000, 1 << 30)
+    (split, *_) = cut_splits(lake, 10_000, 1 << 30)
     with intake.open(split, Stages()) as admission:
         assert not list(admission.admit())
     assert admission.counts == Counts(splits=1, rows=10_000, filtered=10_000)

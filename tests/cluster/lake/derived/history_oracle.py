@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.lake.derived.history import Derived, span
+from cluster.lake.derived.history import DerivedColumn, parse_span
 from cluster.lake.derived.windows import Window
 
 
@@ -24,20 +24,20 @@ class Row:
         return self.counts and self.time is not None and self.entity is not None
 
 
-def history(rows: list[Row], at: int, column: Derived) -> Any:
+def history(rows: list[Row], at: int, column: DerivedColumn) -> Any:
     """The value of a derived column for row `at`, when `rows` is all there is so far."""
     row = rows[at]
     if not row.usable:
         return None
     assert row.time is not None
-    delay = span(column.delay) if column.delay else 0
+    delay = parse_span(column.delay) if column.delay else 0
     seen = [
         other
         for place, other in enumerate(rows)
         if other.usable
         and other.time is not None
         and other.entity == row.entity
-        and row.time - delay - span(column.horizon) <= other.time
+        and row.time - delay - parse_span(column.horizon) <= other.time
         and (other.time + delay, place) < (row.time, at)
     ]
     amounts = [r.amount for r in seen if r.amount is not None and math.isfinite(r.amount)]

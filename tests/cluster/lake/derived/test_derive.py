@@ -12,9 +12,9 @@ from cluster.lake.derived.derivation import Derivation
 from cluster.lake.derived.derive import Deriver, remove_before
 from cluster.lake.derived.history import DAY, History
 from cluster.lake.derived.windows import Window
-from cluster.lake.input import reading
-from cluster.lake.input import splits as splitting
+from cluster.lake.input.reading import read_rows
 from cluster.lake.input.snapshot import Snapshot
+from cluster.lake.input.splits import cut_splits
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from models.refusal import Refusal
@@ -98,14 +98,14 @@ def derived(lake: Store, day: str, derivation: Derivation = DERIVATION) -> Snaps
     with deriver(lake, derivation) as made:
         if not made.is_derived(day):
             made.derive(day)
-        return made.take(day)
+        return made.take_snapshot(day)
 
 
 def read(taken: Snapshot) -> pa.Table:
     store, names = open_store(taken.uri), taken.schema.names
-    splits = splitting.cut(taken, 15, 10**9)
+    splits = cut_splits(taken, 15, 10**9)
     return pa.Table.from_batches(
-        [rows.batch for split in splits for rows in reading.read(store, split, names, 7)]
+        [rows.batch for split in splits for rows in read_rows(store, split, names, 7)]
     )
 
 
@@ -138,7 +138,7 @@ def test_what_is_derived_is_reused_and_the_same_inputs_give_the_same_bytes(
     again = Deriver(DERIVATION, lake.child("in").uri, "day", str(tmp_path / "elsewhere"))
     with again:
         again.derive(DAYS[3])
-        second = again.take(DAYS[3])
+        second = again.take_snapshot(DAYS[3])
     assert second.digest == first.digest
     for one, other in zip(first.files, second.files, strict=True):
         assert open_store(first.uri).read(one.key) == again.store.read(other.key)
@@ -155,7 +155,7 @@ def test_the_order_in_which_days_are_derived_makes_no_difference(
     with elsewhere as made:
         for day in (DAYS[3], DAYS[1], DAYS[2], DAYS[4], DAYS[0]):
             made.derive(day)
-        together = [repr(read(made.take(day)).to_pydict()) for day in DAYS]
+        together = [repr(read(made.take_snapshot(day)).to_pydict()) for day in DAYS]
     assert together == alone
 
 
@@ -235,7 +235,7 @@ def test_an_input_without_partitions_is_one_day(lake: Store) -> None:
     uri, out = lake.child("one").uri, lake.child("out").uri
     with Deriver(DERIVATION, uri, None, out) as made:
         made.derive("all")
-        found = read(made.take("all"))
+        found = read(made.take_snapshot("all"))
     column = DERIVATION.derived[0]
     expected = [oracle.history(rows, at, column) for at in range(len(rows))]
     assert found.column(column.name).to_pylist() == expected
@@ -259,12 +259,12 @@ def test_a_file_whose_page_is_damaged_is_set_aside(lake: Store, spoilt: str, row
     data[amounts.data_page_offset + amounts.total_compressed_size - 1] ^= 0x10
     lake.put(f"in/{key}", bytes(data))
     with deriver(lake) as made:
-        assert made.source(spoilt).rejected == ()  # nothing is wrong with its footer
+        assert made.input_snapshot(spoilt).rejected == ()  # nothing is wrong with its footer
         made.derive(DAYS[3])
-        assert [(file.key, file.rule) for file in made.source(spoilt).rejected] == [
+        assert [(file.key, file.rule) for file in made.input_snapshot(spoilt).rejected] == [
             (key, "checksum")
         ]
-        taken = made.take(DAYS[3])
+        taken = made.take_snapshot(DAYS[3])
     where.delete(key)
     assert taken.rows == rows
     expected = read(derived(lake, DAYS[3]))  # str: a window is filled with NaN, which is no equal

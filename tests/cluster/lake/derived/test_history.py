@@ -9,7 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.lake.derived.history import DAY, History, HistoryTable, columns, microseconds, span
+from cluster.lake.derived.history import (
+    DAY,
+    History,
+    HistoryTable,
+    list_columns,
+    parse_span,
+    to_microseconds,
+)
 from cluster.lake.derived.windows import Window, Windows
 from models.refusal import Refusal
 from tests.cluster.lake.derived import history_oracle as oracle
@@ -83,7 +90,7 @@ def test_every_column_is_what_the_oracle_says(days: list[list[Row]]) -> None:
                 continue
             found = pa.Table.from_batches(list(table.derive(day, DAYS[0])))
             assert found.num_rows == len(rows)
-            for column in columns(HISTORIES):
+            for column in list_columns(HISTORIES):
                 for at, value in enumerate(found.column(column.name).to_pylist(), first):
                     assert same(value, oracle.history(seen, at, column)), (column, seen, at)
 
@@ -94,7 +101,7 @@ def test_every_window_is_what_the_oracle_says(days: list[list[Row]]) -> None:
     past, today = days[0] + days[1], days[2]
     made = Windows(WINDOW, "time", batches(past), batches(today))
     half = len(today) // 2
-    found = pa.concat_tables([made.take(0, half), made.take(half, len(today))])
+    found = pa.concat_tables([made.build(0, half), made.build(half, len(today))])
     for at, (steps, short) in enumerate(
         zip(*(column.to_pylist() for column in found.columns), strict=True)
     ):
@@ -134,7 +141,7 @@ def test_a_day_without_labels_yet_says_nothing_of_them() -> None:
 
 def test_a_name_says_all_that_a_column_is() -> None:
     again = History("entity", ("12h",), of="price")
-    names = [column.name for column in columns((*HISTORIES, again))]
+    names = [column.name for column in list_columns((*HISTORIES, again))]
     assert len(set(names)) == len(names)
     assert names.count("entity_count_12h") == 1  # both entries have it, and it is the same
 
@@ -142,12 +149,12 @@ def test_a_name_says_all_that_a_column_is() -> None:
 @pytest.mark.parametrize("text", ["", "0d", "1", "1w", "-1d", "1.5h", "100000d"])
 def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="30m, 12h or 7d"):
-        span(text)
+        parse_span(text)
 
 
 def test_times_are_microseconds_in_utc_whatever_their_unit_and_zone() -> None:
     for kind in (pa.timestamp("s"), pa.timestamp("ns", tz="Europe/Zurich"), pa.date32()):
         whole = pa.array([START // 1_000_000], pa.int64()).cast(pa.timestamp("s", tz="UTC"))
-        assert microseconds(whole.cast(kind)).to_pylist() == [START]
+        assert to_microseconds(whole.cast(kind)).to_pylist() == [START]
     with pytest.raises(Refusal, match="expected a time"):
-        microseconds(pa.array(["2026-01-01"]))
+        to_microseconds(pa.array(["2026-01-01"]))

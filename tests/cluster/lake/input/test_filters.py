@@ -53,7 +53,7 @@ BATCH = pa.record_batch(
 def test_a_filter_keeps_the_rows_for_which_it_is_true(text: str, rows: list[int]) -> None:
     row_filter = parse_filter(text, BATCH.schema.names)
     row_filter.check(BATCH.schema)
-    assert np.flatnonzero(row_filter.keep(BATCH)).tolist() == rows
+    assert np.flatnonzero(row_filter.mask(BATCH)).tolist() == rows
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_comparison_of_other_types_is_refused_before_anything_is_read(text: st
 def test_rows_keep_their_order_in_a_large_batch() -> None:
     rows = 200_000  # Arrow works in pieces of 32k, on all threads
     batch = pa.record_batch({"n": pa.array(range(rows), pa.int64())})
-    keep = parse_filter("n > 100 and n <= 150000", ["n"]).keep(batch)
+    keep = parse_filter("n > 100 and n <= 150000", ["n"]).mask(batch)
     assert np.flatnonzero(keep).tolist() == list(range(101, 150_001))
 
 

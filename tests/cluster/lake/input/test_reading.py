@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.lake.input import reading, snapshot
-from cluster.lake.input import splits as splitting
-from cluster.lake.input.reading import UnreadableFile
-from cluster.lake.input.splits import Split
+from cluster.lake.input import reading
+from cluster.lake.input.reading import UnreadableFile, open_split, read_rows
+from cluster.lake.input.snapshot import take_snapshot
+from cluster.lake.input.splits import Split, cut_splits
 from cluster.lake.storage.local import LocalFile
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.s3 import RangedFile
@@ -25,9 +25,9 @@ from tests.cluster.lake.parquet_files import encoded, numbered
 
 def one_split(store: Store, data: bytes, key: str = "a.parquet") -> Split:
     store.put(key, data)
-    taken = snapshot.take(f"{store.uri}/{key}", None, "all")
+    taken = take_snapshot(f"{store.uri}/{key}", None, "all")
     assert not taken.rejected
-    (split,) = splitting.cut(taken, 10**9, 10**12)
+    (split,) = cut_splits(taken, 10**9, 10**12)
     return split
 
 
@@ -36,7 +36,7 @@ def rows(
 ) -> list[tuple[object, ...]]:
     """Row number first, then the columns."""
     found: list[tuple[object, ...]] = []
-    for batch, numbers in reading.read(store, split, columns, 64, filter_text=text):
+    for batch, numbers in read_rows(store, split, columns, 64, filter_text=text):
         assert 0 < batch.num_rows <= 64 or text
         assert len(numbers) == batch.num_rows
         assert tuple(batch.schema.names) == columns
@@ -46,9 +46,9 @@ def rows(
 
 def test_the_rows_of_all_splits_are_the_rows_of_the_file(store: Store) -> None:
     store.put("a.parquet", encoded(numbered(1000), 90))
-    taken = snapshot.take(store.uri, None, "all")
+    taken = take_snapshot(store.uri, None, "all")
     for most in (7, 50, 90, 250, 5000):
-        splits = splitting.cut(taken, most, 10**9)
+        splits = cut_splits(taken, most, 10**9)
         found = [row for split in splits for row in rows(store, split)]
         assert found == [(i, i) for i in range(1000)]
 
@@ -65,7 +65,7 @@ def test_a_filter_keeps_the_same_rows_however_the_file_is_cut(
 ) -> None:
     store = open_store(str(tmp_path_factory.mktemp("cut")))
     store.put("a.parquet", encoded(numbered(total), group))
-    splits = splitting.cut(snapshot.take(store.uri, None, "all"), most, 10**9)
+    splits = cut_splits(take_snapshot(store.uri, None, "all"), most, 10**9)
     found = [row for s in splits for row in rows(store, s, text=f"n >= {low} and n < {low + 80}")]
     assert found == [(i, i) for i in range(total) if low <= i < low + 80]
 
@@ -104,7 +104,7 @@ def test_types_are_made_plain(store: Store) -> None:
         }
     )
     split = one_split(store, encoded(table))
-    ((batch, _),) = reading.read(store, split, table.column_names, 10)
+    ((batch, _),) = read_rows(store, split, table.column_names, 10)
     assert dict(zip(batch.schema.names, batch.schema.types, strict=True)) == {
         "large": pa.string(),
         "blob": pa.binary(),
@@ -114,7 +114,7 @@ def test_types_are_made_plain(store: Store) -> None:
         "zone": pa.timestamp("ns", "Europe/Paris"),
         "small": pa.uint8(),
     }
-    assert batch.schema == snapshot.take(f"{store.uri}/a.parquet", None, "all").schema
+    assert batch.schema == take_snapshot(f"{store.uri}/a.parquet", None, "all").schema
     assert batch.column("money").to_pylist() == [1.25, None]
     assert batch.column("proto").to_pylist() == ["tcp", "udp"]
 
@@ -197,8 +197,8 @@ def test_damage_without_checksums_is_found_where_the_page_cannot_be_decoded(stor
 def test_a_file_with_its_middle_cut_out_is_unreadable(store: Store) -> None:
     data = encoded(numbered(20_000), compression="none", use_dictionary=False)
     store.put("a.parquet", data[: len(data) // 4] + data[-3000:])
-    taken = snapshot.take(store.uri, None, "all")
-    (split,) = splitting.cut(taken, 10**9, 10**9)
+    taken = take_snapshot(store.uri, None, "all")
+    (split,) = cut_splits(taken, 10**9, 10**9)
     with pytest.raises(UnreadableFile) as bad:
         rows(store, split, ("n", "name", "x"))
     assert bad.value.rule in ("truncated", "unreadable", "checksum")
@@ -214,7 +214,7 @@ def test_a_file_that_changed_since_the_snapshot_is_refused(store: Store) -> None
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     split = one_split(store, encoded(numbered(200_000), 1_000, use_dictionary=False))
-    batches = reading.read(store, split, ("n", "name"), 1_000)
+    batches = read_rows(store, split, ("n", "name"), 1_000)
     next(batches)
     (tmp_path / "a.parquet").write_bytes(encoded(numbered(200_000, 7), 1_000))  # in place
     with pytest.raises(ChangedSinceSnapshot):
@@ -234,8 +234,8 @@ def test_a_large_row_group_is_read_without_fetching_it_whole(
 ) -> None:
     monkeypatch.setattr(reading, "_PREFETCH", 10_000)
     store.put("a.parquet", encoded(numbered(50_000), use_dictionary=False))
-    taken = snapshot.take(store.uri, None, "all")
-    splits = splitting.cut(taken, 20_000, 10**9)
+    taken = take_snapshot(store.uri, None, "all")
+    splits = cut_splits(taken, 20_000, 10**9)
     assert rows(store, splits[1])[:2] == [(16_666, 16_666), (16_667, 16_667)]
     assert sum(len(rows(store, split)) for split in splits) == 50_000
 
@@ -252,11 +252,11 @@ def test_chosen_rows_are_taken_by_their_numbers(
     store = open_store(str(tmp_path_factory.mktemp("take")))
     store.put("a.parquet", encoded(numbered(300), group))
     found: list[int] = []
-    for split in splitting.cut(snapshot.take(store.uri, None, "all"), most, 10**9):
+    for split in cut_splits(take_snapshot(store.uri, None, "all"), most, 10**9):
         mine = [n for n in sorted(chosen) if split.first_row <= n < split.first_row + split.rows]
         if mine:
-            with reading.open_split(store, split) as opened:
-                taken = opened.take(("x", "n"), np.array(mine, np.int64), 7)
+            with open_split(store, split) as opened:
+                taken = opened.select_rows(("x", "n"), np.array(mine, np.int64), 7)
             assert taken.column_names == ["x", "n"]
             assert taken.column("x").to_pylist() == [n / 7 for n in mine]
             found.extend(taken.column("n").to_pylist())
@@ -270,22 +270,22 @@ def test_taking_reads_only_row_groups_that_hold_a_row(
     fetched: list[tuple[int, int]] = []
     kind = LocalFile if isinstance(store.open_parquet("a.parquet"), LocalFile) else RangedFile
     monkeypatch.setattr(kind, "prefetch", lambda self, ranges: fetched.extend(ranges))
-    with reading.open_split(store, split) as opened:
-        opened.take(("n",), np.array([5, 25_000], np.int64), 1_000)
+    with open_split(store, split) as opened:
+        opened.select_rows(("n",), np.array([5, 25_000], np.int64), 1_000)
     assert len(fetched) == 2
 
 
 def test_texts_can_come_as_dictionaries(store: Store) -> None:
     table = pa.table({"s": ["a", None, "b", "a"], "n": [1, 2, 3, 4]})
     split = one_split(store, encoded(table))
-    with reading.open_split(store, split) as opened:
-        ((batch, _),) = opened.rows(("s", "n"), 10, ("s",))
+    with open_split(store, split) as opened:
+        ((batch, _),) = opened.read_rows(("s", "n"), 10, ("s",))
     assert pa.types.is_dictionary(batch.column("s").type)
     assert batch.to_pydict() == table.to_pydict()
 
 
 def test_a_filter_works_on_a_column_that_is_read_as_a_dictionary(store: Store) -> None:
     split = one_split(store, encoded(pa.table({"s": ["a", "b", "a"]})))
-    with reading.open_split(store, split, 's == "a"') as opened:
-        ((_, numbers),) = opened.rows(("s",), 10, ("s",))
+    with open_split(store, split, 's == "a"') as opened:
+        ((_, numbers),) = opened.read_rows(("s",), 10, ("s",))
     assert numbers.tolist() == [0, 2]

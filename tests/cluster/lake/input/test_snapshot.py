@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cluster.lake.input import footer, snapshot
-from cluster.lake.input.snapshot import Snapshot
+from cluster.lake.input.footer import Bad, Footer, read_footer
+from cluster.lake.input.snapshot import Snapshot, find_drift, list_days, take_snapshot
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from models.refusal import Refusal
@@ -29,20 +29,20 @@ def test_a_day_is_frozen_with_its_row_groups(store: Store) -> None:
     put(store, "b.parquet", numbered(10), row_group_size=4)
     put(store, "hour=3/a.parquet", numbered(5, 10))
     put(store, "a.parquet", numbered(3), day="2026-11-21")
-    taken = snapshot.take(store.uri, "day", DAY)
+    taken = take_snapshot(store.uri, "day", DAY)
     assert [f.key for f in taken.files] == [f"day={DAY}/b.parquet", f"day={DAY}/hour=3/a.parquet"]
     assert [g.rows for g in taken.files[0].row_groups] == [4, 4, 2]
     assert (taken.rows, taken.day, taken.uri) == (15, DAY, store.uri)
     assert taken.bytes > 15 * 16
     assert taken.files[0].version == store.stat(f"day={DAY}/b.parquet").version
-    assert snapshot.days(store.uri, "day") == ("2026-11-21", DAY)
+    assert list_days(store.uri, "day") == ("2026-11-21", DAY)
 
 
 def test_a_snapshot_survives_json(store: Store) -> None:
     put(store, "a.parquet", numbered(10), row_group_size=4)
     put(store, "b.parquet", numbered(0))
     store.put(f"day={DAY}/c.parquet", b"")
-    taken = snapshot.take(store.uri, "day", DAY)
+    taken = take_snapshot(store.uri, "day", DAY)
     again = Snapshot.from_document(json.loads(json.dumps(taken.to_document())))
     assert again == taken
     assert again.digest == taken.digest
@@ -50,40 +50,40 @@ def test_a_snapshot_survives_json(store: Store) -> None:
 
 def test_the_digest_changes_with_the_files_and_only_then(store: Store) -> None:
     put(store, "a.parquet", numbered(10))
-    first = snapshot.take(store.uri, "day", DAY)
+    first = take_snapshot(store.uri, "day", DAY)
     store.put("day=2026-11-21/other.parquet", encoded(numbered(3)))
-    assert snapshot.take(store.uri, "day", DAY).digest == first.digest
+    assert take_snapshot(store.uri, "day", DAY).digest == first.digest
     put(store, "a.parquet", numbered(10, 1))
-    second = snapshot.take(store.uri, "day", DAY)
+    second = take_snapshot(store.uri, "day", DAY)
     store.put(f"day={DAY}/b.parquet", b"")
-    third = snapshot.take(store.uri, "day", DAY)
+    third = take_snapshot(store.uri, "day", DAY)
     assert len({first.digest, second.digest, third.digest}) == 3
 
 
 def test_an_input_without_partitions_is_one_day_named_all(store: Store) -> None:
     store.put("x/a.parquet", encoded(numbered(3)))
     store.put("b.parquet", encoded(numbered(4, 3)))
-    assert snapshot.days(store.uri, None) == ("all",)
-    taken = snapshot.take(store.uri, None, "all")
+    assert list_days(store.uri, None) == ("all",)
+    taken = take_snapshot(store.uri, None, "all")
     assert [f.key for f in taken.files] == ["b.parquet", "x/a.parquet"]
     with pytest.raises(Refusal, match="its only day is 'all', not '2026-11-22'"):
-        snapshot.take(store.uri, None, DAY)
+        take_snapshot(store.uri, None, DAY)
 
 
 def test_the_uri_may_be_one_file(store: Store) -> None:
     store.put("a.parquet", encoded(numbered(3)))
     store.put("b.parquet", encoded(numbered(4, 3)))
-    taken = snapshot.take(f"{store.uri}/b.parquet", None, "all")
+    taken = take_snapshot(f"{store.uri}/b.parquet", None, "all")
     assert [f.key for f in taken.files] == ["b.parquet"]
     assert open_store(f"{store.uri}/b.parquet").exists(taken.files[0].key)
     with pytest.raises(Refusal, match=r"no data in .*c\.parquet"):
-        snapshot.take(f"{store.uri}/c.parquet", None, "all")
+        take_snapshot(f"{store.uri}/c.parquet", None, "all")
 
 
 def test_the_uri_may_be_a_folder_named_like_a_file(store: Store) -> None:
     store.put("spark.parquet/part-0.parquet", encoded(numbered(3)))
     store.put("spark.parquet/_SUCCESS", b"")
-    taken = snapshot.take(f"{store.uri}/spark.parquet", None, "all")
+    taken = take_snapshot(f"{store.uri}/spark.parquet", None, "all")
     assert [f.key for f in taken.files] == ["spark.parquet/part-0.parquet"]
 
 
@@ -100,9 +100,9 @@ def test_the_uri_may_be_a_folder_named_like_a_file(store: Store) -> None:
 )
 def test_markers_and_hidden_files_are_ignored(store: Store, name: str) -> None:
     put(store, "a.parquet", numbered(3))
-    before = snapshot.take(store.uri, "day", DAY)
+    before = take_snapshot(store.uri, "day", DAY)
     store.put(f"day={DAY}/{name}", b"not data")
-    assert snapshot.take(store.uri, "day", DAY) == before
+    assert take_snapshot(store.uri, "day", DAY) == before
 
 
 def test_a_day_of_other_files_only_is_refused(store: Store) -> None:
@@ -110,47 +110,47 @@ def test_a_day_of_other_files_only_is_refused(store: Store) -> None:
     store.put(f"day={DAY}/_SUCCESS", b"")
     message = f"has 1 files, but none that ends in .parquet \\(the first is day={DAY}/a.csv\\)"
     with pytest.raises(Refusal, match=message):
-        snapshot.take(store.uri, "day", DAY)
+        take_snapshot(store.uri, "day", DAY)
 
 
 def test_an_empty_day_has_no_files_and_no_rows(store: Store) -> None:
     store.put(f"day={DAY}/_SUCCESS", b"")
-    taken = snapshot.take(store.uri, "day", DAY)
+    taken = take_snapshot(store.uri, "day", DAY)
     assert (taken.files, taken.rejected, taken.rows) == ((), (), 0)
     assert taken.schema == pa.schema([])
 
 
 def test_a_missing_day_is_refused_with_the_nearest_days(store: Store) -> None:
     with pytest.raises(Refusal, match=f"has no folder day=…: expected one for day {DAY}"):
-        snapshot.take(store.uri, "day", DAY)
+        take_snapshot(store.uri, "day", DAY)
     for day in range(11, 21):
         put(store, "a.parquet", numbered(1), day=f"2026-11-{day}")
     nearest = "it has 10 days, the nearest are 2026-11-18, 2026-11-19, 2026-11-20"
     with pytest.raises(Refusal, match=f"day {DAY} is not in .*: {nearest}"):
-        snapshot.take(store.uri, "day", DAY)
+        take_snapshot(store.uri, "day", DAY)
     with pytest.raises(Refusal, match="no data in"):
-        snapshot.take(f"{store.uri}/nothing", None, "all")
+        take_snapshot(f"{store.uri}/nothing", None, "all")
 
 
 def test_a_partition_value_is_percent_decoded(store: Store) -> None:
     put(store, "a.parquet", numbered(3), day="a%20b%3Ac")
     put(store, "b.parquet", numbered(3, 3), day="a b:c")
-    assert snapshot.days(store.uri, "day") == ("a b:c",)
-    assert snapshot.take(store.uri, "day", "a b:c").rows == 6
+    assert list_days(store.uri, "day") == ("a b:c",)
+    assert take_snapshot(store.uri, "day", "a b:c").rows == 6
 
 
 @pytest.mark.parametrize("value", ["..%2F..%2Fetc", "%2E%2E", "a%2F..%2Fb", "a%00b", "a%5Cb"])
 def test_a_partition_value_that_leaves_its_folder_is_refused(store: Store, value: str) -> None:
     put(store, "a.parquet", numbered(3), day=value)
     with pytest.raises(Refusal, match=r"partition day=.* is not allowed"):
-        snapshot.days(store.uri, "day")
+        list_days(store.uri, "day")
 
 
 @pytest.mark.parametrize("day", ["..", "../secret", "a/../b", "a\\b", "", "a\nb"])
 def test_a_day_that_leaves_its_folder_is_refused(store: Store, day: str) -> None:
     put(store, "a.parquet", numbered(3))
     with pytest.raises(Refusal, match=r"partition day=.* is not allowed"):
-        snapshot.take(store.uri, "day", day)
+        take_snapshot(store.uri, "day", day)
 
 
 def test_files_that_cannot_be_read_are_named_with_the_reason(store: Store) -> None:
@@ -167,7 +167,7 @@ def test_files_that_cannot_be_read_are_named_with_the_reason(store: Store) -> No
         "secret.parquet": good[:-4] + b"PARE",
     }.items():
         store.put(f"day={DAY}/{name}", data)
-    taken = snapshot.take(store.uri, "day", DAY)
+    taken = take_snapshot(store.uri, "day", DAY)
     assert [f.key.rsplit("/", 1)[-1] for f in taken.files] == ["good.parquet", "no_rows.parquet"]
     assert taken.rows == 5
     found = reasons(taken)
@@ -191,8 +191,8 @@ def test_a_file_that_vanishes_while_it_is_looked_at_is_named(store: Store) -> No
     store.put("a.parquet", encoded(numbered(5)))
     found = store.stat("a.parquet")
     store.delete("a.parquet")
-    read = footer.read(store, found)
-    assert isinstance(read, footer.Bad)
+    read = read_footer(store, found)
+    assert isinstance(read, Bad)
     assert read.rule == "vanished"
     assert read.message == "a.parquet was listed, but is not there any more"
 
@@ -201,8 +201,8 @@ def test_a_file_that_is_replaced_while_it_is_looked_at_is_taken_as_it_is_now(sto
     store.put("a.parquet", encoded(numbered(5)))
     found = store.stat("a.parquet")
     store.put("a.parquet", encoded(numbered(7)))
-    read = footer.read(store, found)
-    assert isinstance(read, footer.Footer)
+    read = read_footer(store, found)
+    assert isinstance(read, Footer)
     assert (read.rows, read.object) == (7, store.stat("a.parquet"))
 
 
@@ -212,7 +212,7 @@ def test_a_second_copy_of_a_file_is_set_aside(store: Store) -> None:
     put(store, "part-1.parquet", numbered(100, 100))
     put(store, "none-a.parquet", numbered(0))
     put(store, "none-b.parquet", numbered(0))
-    taken = snapshot.take(store.uri, "day", DAY)
+    taken = take_snapshot(store.uri, "day", DAY)
     assert taken.rows == 200
     assert reasons(taken) == {
         "part-0.parquet": (
@@ -232,7 +232,7 @@ def test_files_with_equal_footers_and_other_bytes_are_no_duplicates(store: Store
     for name, value in (("a", 1.0), ("b", 2.0), ("c", 1.0)):
         table = pa.table({"x": [value] * 10})
         put(store, f"{name}.parquet", table, write_page_checksum=False, **plain)
-    taken = snapshot.take(store.uri, "day", DAY)
+    taken = take_snapshot(store.uri, "day", DAY)
     assert list(reasons(taken)) == ["c.parquet"]
     assert "has the same bytes as" in reasons(taken)["c.parquet"][1]
 
@@ -247,7 +247,7 @@ def test_the_schema_is_that_of_the_first_good_file_as_it_is_read(store: Store) -
         }
     )
     put(store, "b.parquet", table.replace_schema_metadata({"who": "pandas"}))
-    taken = snapshot.take(store.uri, "day", DAY)
+    taken = take_snapshot(store.uri, "day", DAY)
     kinds = [pa.string(), pa.float64(), pa.dictionary(pa.int32(), pa.string())]
     assert [f.type for f in taken.schema] == kinds
     assert taken.schema.metadata is None
@@ -259,18 +259,18 @@ def test_drift_between_files_is_named_with_column_and_file(store: Store) -> None
     narrow = number.set_column(1, "x", pa.array([0.5], pa.float32())).drop_columns(["other"])
     put(store, "b.parquet", narrow.set_column(2, "s", pa.array(["a"], pa.large_string())))
     put(store, "c.parquet", number.drop_columns(["n"]))
-    taken = snapshot.take(store.uri, "day", DAY)
-    assert [str(d) for d in snapshot.drift(taken, ["n", "x", "s", "nowhere"])] == [
+    taken = take_snapshot(store.uri, "day", DAY)
+    assert [str(d) for d in find_drift(taken, ["n", "x", "s", "nowhere"])] == [
         f"day={DAY}/b.parquet: column 'x': expected double, found float",
         f"day={DAY}/c.parquet: column 'n': expected int64, the file has no such column",
     ]
-    assert snapshot.drift(taken, ["s"]) == ()
+    assert find_drift(taken, ["s"]) == ()
 
 
 def test_many_footers_are_read_side_by_side(store: Store) -> None:
     for index in range(40):
         put(store, f"{index:03}.parquet", numbered(index + 1, 100 * index))
     before = threading.active_count()
-    taken = snapshot.take(store.uri, "day", DAY)
+    taken = take_snapshot(store.uri, "day", DAY)
     assert [f.rows for f in taken.files] == list(range(1, 41)), "in the order of their keys"
     assert threading.active_count() <= before + 1, "no thread is left behind"

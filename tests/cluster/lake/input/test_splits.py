@@ -8,9 +8,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.lake.input import splits as splitting
 from cluster.lake.input.snapshot import InputFile, RowGroup, Snapshot
-from cluster.lake.input.splits import Split, Task
+from cluster.lake.input.splits import Split, Task, cut_splits, group_tasks
 
 groups = st.lists(
     st.builds(RowGroup, st.integers(0, 300), st.integers(0, 5_000)), min_size=0, max_size=12
@@ -22,7 +21,7 @@ def test_every_row_is_in_exactly_one_split(
     files: list[list[RowGroup]], max_rows: int, max_bytes: int
 ) -> None:
     taken = made(files)
-    splits = splitting.cut(taken, max_rows, max_bytes)
+    splits = cut_splits(taken, max_rows, max_bytes)
     for file in taken.files:
         mine = sorted((s for s in splits if s.key == file.key), key=lambda s: s.first_row)
         assert sum(s.rows for s in mine) == file.rows
@@ -42,15 +41,15 @@ def test_every_row_is_in_exactly_one_split(
 @given(groups)
 def test_splits_survive_json_and_are_cut_the_same_again(groups: Sequence[RowGroup]) -> None:
     taken = made([list(groups)])
-    splits = splitting.cut(taken, 50, 10_000)
-    assert splits == splitting.cut(taken, 50, 10_000)
+    splits = cut_splits(taken, 50, 10_000)
+    assert splits == cut_splits(taken, 50, 10_000)
     for split in splits:
         assert Split.from_document(json.loads(json.dumps(split.to_document()))) == split
 
 
 def test_small_row_groups_go_together_and_large_ones_apart() -> None:
     taken = made([[RowGroup(rows, rows) for rows in (10, 10, 100, 5)]])
-    cut = [(s.row_groups, s.offset, s.rows, s.first_row) for s in splitting.cut(taken, 40, 1_000)]
+    cut = [(s.row_groups, s.offset, s.rows, s.first_row) for s in cut_splits(taken, 40, 1_000)]
     assert cut == [
         ((0, 1), 0, 20, 0),
         ((2,), 0, 33, 20),
@@ -76,7 +75,7 @@ def test_small_splits_are_grouped_in_order_and_none_is_lost(
     rows: list[int], most: int, size: int
 ) -> None:
     splits = [Split(str(i), f"{i}", "v", (0,), 0, 0, n, n * 10) for i, n in enumerate(rows)]
-    tasks = splitting.group(splits, most, size)
+    tasks = group_tasks(splits, most, size)
     assert [split for task in tasks for split in task.splits] == splits
     assert len({task.id for task in tasks}) == len(tasks)
     for task in tasks:

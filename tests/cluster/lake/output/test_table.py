@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from cluster.lake.output.table import DayTakenMeanwhile, LakeTable, counter
+from cluster.lake.output.table import DayTakenMeanwhile, LakeTable, read_commit_counter
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from models.refusal import Refusal, SchemaMismatch
@@ -28,7 +28,7 @@ def ids(table: LakeTable, day: str | None = None) -> list[int]:
 
 def test_a_commit_makes_the_shards_visible(store: Store) -> None:
     table = flags(store)
-    assert (table.version(), table.counter("d1"), table.days()) == (None, 0, ())
+    assert (table.version(), table.read_counter("d1"), table.days()) == (None, 0, ())
     assert table.to_arrow().num_rows == 0
     made = shards(table, "d1", "r1", 0, 3, 2)
     assert ids(table) == [], "shards alone are not visible"
@@ -45,10 +45,10 @@ def test_a_rerun_replaces_its_day_and_no_other(store: Store) -> None:
     table = flags(store)
     table.commit("d1", "r1", "s1", shards(table, "d1", "r1", 0, 3), 0)
     table.commit("d2", "r2", "s2", shards(table, "d2", "r2", 10, 2), 0)
-    assert table.counter("d1") == 1
+    assert table.read_counter("d1") == 1
     table.commit("d1", "r3", "s3", shards(table, "d1", "r3", 20, 1), 1)
     assert ids(table) == [10, 11, 20]
-    assert table.counter("d1") == 2
+    assert table.read_counter("d1") == 2
     assert [table.is_run_committed("d1", r) for r in ("r1", "r2", "r3")] == [False, False, True]
     assert [table.is_committed("d1", s) for s in ("s1", "s2", "s3")] == [False, False, True]
     assert table.is_run_committed("d2", "r2")
@@ -56,10 +56,13 @@ def test_a_rerun_replaces_its_day_and_no_other(store: Store) -> None:
 
 def test_the_commits_of_a_day_are_counted_without_knowing_the_schema(store: Store) -> None:
     table = flags(store)
-    assert counter(table.store, "d1") == 0
+    assert read_commit_counter(table.store, "d1") == 0
     table.commit("d1", "r1", "s1", [], 0)
     table.commit("d1", "r2", "s2", [], 1)
-    assert (counter(table.store, "d1"), counter(table.store, "d2")) == (2, 0)
+    assert (read_commit_counter(table.store, "d1"), read_commit_counter(table.store, "d2")) == (
+        2,
+        0,
+    )
 
 
 @pytest.mark.parametrize("fault", ["reset", "lost-reply"])
@@ -170,7 +173,7 @@ def test_of_four_processes_racing_for_a_new_day_one_commits(store: Store) -> Non
     for loser in said:
         assert loser == "committed" or f"was committed by run run{winner} after" in loser
     assert ids(flags(store)) == [10 * winner, 10 * winner + 1]
-    assert flags(store).counter("d1") == 1
+    assert flags(store).read_counter("d1") == 1
 
 
 def test_two_processes_that_commit_two_days_at_once_both_commit(store: Store) -> None:
@@ -264,7 +267,7 @@ def test_another_schema_is_refused_with_its_columns(store: Store) -> None:
     wider = SCHEMA.append(pa.field("amount", pa.float64())).set(0, pa.field("id", pa.string()))
     other = LakeTable(store.child("flags"), wider, "flags")
     acts: list[Callable[[], object]] = [
-        lambda: other.counter("d1"),
+        lambda: other.read_counter("d1"),
         lambda: other.commit("d1", "r2", "s1", [], 1),
     ]
     for act in acts:

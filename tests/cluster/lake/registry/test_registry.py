@@ -28,36 +28,36 @@ def brief(entry: Entry | None) -> tuple[int, str, str]:
 
 
 def test_a_bundle_is_stored_under_the_digest_of_its_manifest(registry: Registry) -> None:
-    bundle = registry.add(files("a"))
+    bundle = registry.add_bundle(files("a"))
     assert bundle == hashlib.sha256(files("a")["bundle.json"]).hexdigest()[:16]
-    assert registry.add(files("a")) == bundle
-    assert registry.bundles() == (bundle,)
-    assert registry.files(bundle) == files("a")
+    assert registry.add_bundle(files("a")) == bundle
+    assert registry.list_bundles() == (bundle,)
+    assert registry.read_bundle(bundle) == files("a")
 
 
 def test_a_bundle_without_its_manifest_is_not_there(registry: Registry) -> None:
     registry.store.put("bundles/half/detector.safetensors", b"weights")
-    assert registry.bundles() == ()
+    assert registry.list_bundles() == ()
     with pytest.raises(Refusal, match=r"bundle half is not in the registry .*; it has: none"):
-        registry.files("half")
+        registry.read_bundle("half")
     with pytest.raises(Refusal, match=r"a bundle has a bundle\.json, found x"):
-        registry.add({"x": b""})
+        registry.add_bundle({"x": b""})
 
 
 def test_without_a_champion_one_is_told_to_train(registry: Registry) -> None:
-    assert registry.champion() is None
-    assert registry.history() == ()
+    assert registry.read_champion() is None
+    assert registry.list_entries() == ()
     with pytest.raises(Refusal, match="has no champion: train first"):
-        registry.champion_or_refuse()
+        registry.require_champion()
 
 
 def test_the_last_promoted_bundle_is_the_champion(registry: Registry) -> None:
-    a, b = registry.add(files("a")), registry.add(files("b"))
+    a, b = registry.add_bundle(files("a")), registry.add_bundle(files("b"))
     registry.promote(a, "t1", "trained", {"pca": b})
     promoted = registry.promote(b, "t1", "better")
-    assert promoted == registry.champion()
-    assert brief(registry.champion()) == (2, b, "t1")
-    assert [(e.number, e.note, e.baselines) for e in registry.history()] == [
+    assert promoted == registry.read_champion()
+    assert brief(registry.read_champion()) == (2, b, "t1")
+    assert [(e.number, e.note, e.baselines) for e in registry.list_entries()] == [
         (1, "trained", {"pca": b}),
         (2, "better", {}),
     ]
@@ -65,14 +65,14 @@ def test_the_last_promoted_bundle_is_the_champion(registry: Registry) -> None:
 
 
 def test_a_rollback_is_a_new_entry_equal_to_the_previous_distinct_one(registry: Registry) -> None:
-    a, b = registry.add(files("a")), registry.add(files("b"))
+    a, b = registry.add_bundle(files("a")), registry.add_bundle(files("b"))
     registry.promote(a, "t1", baselines={"pca": b})
     registry.promote(b, "t1")
     registry.promote(b, "t1", "the same again")
     back = registry.rollback()
     assert brief(back) == (4, a, "t1")
     assert back.baselines == {"pca": b}
-    assert len(registry.history()) == 4
+    assert len(registry.list_entries()) == 4
     registry.promote(a, "t2")
     assert brief(registry.rollback()) == (6, a, "t1"), "a threshold can be rolled back alone"
 
@@ -80,43 +80,43 @@ def test_a_rollback_is_a_new_entry_equal_to_the_previous_distinct_one(registry: 
 def test_there_is_no_rollback_without_an_earlier_champion(registry: Registry) -> None:
     with pytest.raises(Refusal, match="no earlier champion to roll back to"):
         registry.rollback()
-    registry.promote(registry.add(files("a")), "t1")
+    registry.promote(registry.add_bundle(files("a")), "t1")
     with pytest.raises(Refusal, match="no earlier champion to roll back to"):
         registry.rollback()
 
 
 def test_what_is_not_there_cannot_be_promoted(registry: Registry) -> None:
-    a = registry.add(files("a"))
+    a = registry.add_bundle(files("a"))
     with pytest.raises(Refusal, match=f"bundle gone is not in the registry .*; it has: {a}"):
         registry.promote("gone", "t1")
     with pytest.raises(Refusal, match="bundle gone is not"):
         registry.promote(a, "t1", baselines={"pca": "gone"})
     with pytest.raises(Refusal, match="threshold gone is not in the registry"):
         registry.promote(a, "gone")
-    assert registry.history() == ()
+    assert registry.list_entries() == ()
 
 
 def test_a_champion_whose_bundle_is_gone_is_refused(registry: Registry) -> None:
-    a = registry.add(files("a"))
+    a = registry.add_bundle(files("a"))
     registry.promote(a, "t1")
     registry.store.delete(f"bundles/{a}/bundle.json")
     with pytest.raises(Refusal, match=f"champion 1 cannot be used: bundle {a} is not .* roll back"):
-        registry.champion()
+        registry.read_champion()
 
 
 def test_racing_promotions_all_count_and_none_is_lost(registry: Registry) -> None:
-    bundles = [registry.add(files(str(index))) for index in range(4)]
+    bundles = [registry.add_bundle(files(str(index))) for index in range(4)]
     with ThreadPoolExecutor(4) as threads:
         entries = list(threads.map(lambda b: registry.promote(b, "t1"), bundles))
     assert sorted(e.number for e in entries) == [1, 2, 3, 4]
-    assert {e.bundle for e in registry.history()} == set(bundles)
+    assert {e.bundle for e in registry.list_entries()} == set(bundles)
     champion = max(entries, key=lambda e: e.number)
-    assert registry.champion() == champion
+    assert registry.read_champion() == champion
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".."])
 def test_a_name_that_leaves_its_folder_is_refused(registry: Registry, name: str) -> None:
-    for act in (registry.files, registry.threshold):
+    for act in (registry.read_bundle, registry.read_threshold):
         with pytest.raises(Refusal, match=r"is not allowed|is not a name"):
             act(name)
 
@@ -124,4 +124,4 @@ def test_a_name_that_leaves_its_folder_is_refused(registry: Registry, name: str)
 def test_a_damaged_entry_is_refused_by_name(registry: Registry) -> None:
     registry.store.put("champions/00001.json", b'{"bundle": "a"}')
     with pytest.raises(Refusal, match=r"champions/00001\.json: expected an entry of the registry"):
-        registry.history()
+        registry.list_entries()

@@ -17,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.lake.storage import retries, s3
+from cluster.lake.storage import s3
 from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.retries import thread_retries
 from cluster.lake.storage.store import ChangedSinceSnapshot, Missing, Store, check_key
 from models.refusal import Refusal
 from tests.cluster.lake.flag_rows import flags
@@ -256,7 +257,7 @@ def test_endpoint_and_credentials_may_come_from_a_profile(
     files, path = store.arrow()
     assert files.open_input_file(f"{path}/a").read() == b"data"
     assert flags(store).commit("d1", "r1", "s1", [], 0) == 1
-    assert flags(store).counter("d1") == 1
+    assert flags(store).read_counter("d1") == 1
 
 
 def test_a_bucket_that_is_not_there_is_named(s3_uri: str) -> None:
@@ -419,12 +420,12 @@ def test_a_busy_store_is_asked_again(faulty: _FaultyStore) -> None:
 
 
 def test_what_is_sent_again_is_counted_for_the_thread_that_asked(faulty: _FaultyStore) -> None:
-    before = retries.mine().value
+    before = thread_retries().value
     faulty.then("503", "500").put("a", b"data")
     with ThreadPoolExecutor(1) as other:
-        reading = other.submit(lambda: (faulty.then("503").read("a"), retries.mine().value))
+        reading = other.submit(lambda: (faulty.then("503").read("a"), thread_retries().value))
         assert reading.result() == (b"data", 1)
-    assert retries.mine().value - before == 2
+    assert thread_retries().value - before == 2
 
 
 def test_a_store_that_cannot_be_reached_is_an_error_that_names_it(
