@@ -16,6 +16,7 @@ groups = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(groups, max_size=4), st.integers(1, 120), st.integers(1, 3_000))
 def test_every_row_is_in_exactly_one_split(
     files: list[list[RowGroup]], max_rows: int, max_bytes: int
@@ -38,6 +39,7 @@ def test_every_row_is_in_exactly_one_split(
     assert len({s.id for s in splits}) == len(splits)
 
 
+@settings(deadline=None)
 @given(groups)
 def test_splits_survive_json_and_are_cut_the_same_again(groups: Sequence[RowGroup]) -> None:
     taken = made([list(groups)])
