@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from models.batch import Batch, Contributions, Layout, SignalInput
-from models.detectors.bases.sequential import lacking_only_series
+from models.detectors.bases.sequential import require_only_series
 from models.detectors.detector import Detector, expect
 from models.layers.dense_inputs import LIMIT
-from models.layers.recurrent import channels_of, steps_of
+from models.layers.recurrent import count_channels, split_steps
 from models.refusal import Refusal
 
 # Least deviation of squared errors, in squared scaled units, that is divided by: a window that
@@ -69,7 +69,7 @@ class AnomalyLikelihood(Detector):
 
     @classmethod
     def unfit(cls, layout: Layout) -> str | None:
-        return lacking_only_series(layout)
+        return require_only_series(layout)
 
     def loss(self, batch: Batch) -> Tensor:
         """The score: there is no other loss."""
@@ -86,11 +86,11 @@ class AnomalyLikelihood(Detector):
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
-        return torch.stack([terms.sum(1) for terms, _ in self._judged(batch)]).sum(0)
+        return torch.stack([terms.sum(1) for terms, _ in self._judge(batch)]).sum(0)
 
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
-        judged = self._judged(batch)
+        judged = self._judge(batch)
         maps, expected = [], []
         for signal, (terms, forecast) in zip(batch.signals, judged, strict=True):
             channels = terms.shape[1]
@@ -103,7 +103,7 @@ class AnomalyLikelihood(Detector):
         row = Batch(batch.numeric, batch.codes, None, tuple(expected))
         return Contributions(shares, row, tuple(maps))
 
-    def _judged(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
+    def _judge(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """Terms of the score and forecasts, [rows, channels] each, of each series."""
         self.layout.check(batch)
         return [s(signal) for s, signal in zip(self.series, batch.signals, strict=True)]
@@ -120,7 +120,7 @@ class _Series(nn.Module):
         super().__init__()
         self.given, self.config = given, config
         self.order = min(config.order, given.shape[1] - 1)
-        channels = channels_of(given)
+        channels = count_channels(given)
         # Of the steps before, the oldest first, then of 1.
         self.register_buffer("weights", torch.zeros(channels, self.order + 1))
         # Of the means of `recent` squared errors.
@@ -130,14 +130,14 @@ class _Series(nn.Module):
     def fit(self, signal: Tensor) -> None:
         """Ridge regression of each step on those before, then how well it does."""
         pieces = torch.split(signal, _ROWS)
-        products = torch.stack([self._products(some) for some in pieces]).sum(0)
+        products = torch.stack([self._sum_products(some) for some in pieces]).sum(0)
         inputs, target = products[:, :-1, :-1], products[:, :-1, -1]
         penalty = self.config.ridge * torch.eye(self.order + 1, device=signal.device).double()
         self.weights.copy_(torch.linalg.solve(inputs + penalty, target))
         count = torch.zeros_like(self.mean, dtype=torch.float64)
         total, squares = torch.zeros_like(count), torch.zeros_like(count)
         for some in pieces:
-            errors, there, _ = self._errors(some)
+            errors, there, _ = self._measure_errors(some)
             errors = errors.double() * there
             count += there.sum((0, 2)).double()
             total += errors.sum((0, 2))
@@ -148,7 +148,7 @@ class _Series(nn.Module):
 
     def forward(self, signal: Tensor) -> tuple[Tensor, Tensor]:
         """Terms of the score and forecasts of the last step: [rows, channels] each."""
-        errors, there, forecast = self._errors(signal)
+        errors, there, forecast = self._measure_errors(signal)
         last = errors[..., -1]
         before = max(0, errors.shape[2] - self.config.recent)
         past, counted = errors[..., :before], there[..., :before].float()
@@ -160,17 +160,19 @@ class _Series(nn.Module):
         terms = -torch.special.log_ndtr((mean - last) / deviation)
         return terms * there[..., -1], forecast[..., -1]
 
-    def _errors(self, signal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _measure_errors(self, signal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Means of the last `recent` squared errors at each step that has `order` before it, where
         that step and those before are there, and the forecasts: [rows, channels, steps - order]
         each, [rows, 1, …] where they are there."""
-        values, there = self._values(signal)
+        values, there = self._split_values(signal)
         forecast = self._forecast(values)
         known = there.unfold(1, self.order + 1, 1).all(2)[:, None]
         squares = (values[..., self.order :] - forecast).square() * known
         recent = min(self.config.recent, squares.shape[2])
         if recent > 1:
-            squares = _trailing(squares, recent) / _trailing(known.float(), recent).clamp_min(1)
+            squares = _sum_trailing(squares, recent) / _sum_trailing(
+                known.float(), recent
+            ).clamp_min(1)
         return squares, known, forecast
 
     def _forecast(self, values: Tensor) -> Tensor:
@@ -180,10 +182,10 @@ class _Series(nn.Module):
             forecast = forecast + self.weights[:, lag, None] * values[..., lag : lag + steps]
         return forecast
 
-    def _products(self, signal: Tensor) -> Tensor:
+    def _sum_products(self, signal: Tensor) -> Tensor:
         """Sums of products of (steps before, 1, step) with each other, float64
         [channels, order + 2, order + 2]."""
-        values, there = self._values(signal)
+        values, there = self._split_values(signal)
         lessons = values.unfold(2, self.order + 1, 1)  # [rows, channels, lessons, order + 1]
         known = there.unfold(1, self.order + 1, 1).all(2)
         one = torch.ones_like(lessons[..., :1])
@@ -191,13 +193,13 @@ class _Series(nn.Module):
         vectors = (vectors * known[:, None, :, None]).transpose(0, 1).flatten(1, 2).double()
         return vectors.mT @ vectors
 
-    def _values(self, signal: Tensor) -> tuple[Tensor, Tensor]:
+    def _split_values(self, signal: Tensor) -> tuple[Tensor, Tensor]:
         """Numbers [rows, channels, steps] and where there are any [rows, steps]."""
-        _, there = steps_of(self.given, signal)
-        return signal[:, : channels_of(self.given)].clamp(-LIMIT, LIMIT), there
+        _, there = split_steps(self.given, signal)
+        return signal[:, : count_channels(self.given)].clamp(-LIMIT, LIMIT), there
 
 
-def _trailing(values: Tensor, steps: int) -> Tensor:
+def _sum_trailing(values: Tensor, steps: int) -> Tensor:
     """Sums over the last so many steps, of fewer at the start."""
     padded = nn.functional.pad(values, (steps - 1, 0))
     return padded.unfold(-1, steps, 1).sum(-1)

@@ -114,13 +114,13 @@ class Autoencoder(Detector):
     def loss(self, batch: Batch) -> Tensor:
         columns = self.inputs(batch)
         noisy = self._corrupt(columns) if self.training else columns
-        out, penalty = self._passed(noisy, self.config.dropout if self.training else 0.0)
-        numeric, logits = self._parts(out, 1)
+        out, penalty = self._reconstruct(noisy, self.config.dropout if self.training else 0.0)
+        numeric, logits = self._split_outputs(out, 1)
         target = columns[:, : self.inputs.numbers]
         real = 2 * F.huber_loss(numeric, target, reduction="none", delta=HUBER)
         odds = F.binary_cross_entropy_with_logits(numeric, target.clamp(0, 1), reduction="none")
         errors = torch.where(self.binary, odds, real)
-        if (counted := self.inputs.counted(target.T)) is not None:
+        if (counted := self.inputs.mask_padding(target.T)) is not None:
             errors = errors * counted.T
         loss = errors.sum(1) + penalty
         for j, block in enumerate(logits):
@@ -129,17 +129,17 @@ class Autoencoder(Detector):
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
-        squares, _, _ = self._residuals(batch)
-        return self._terms(squares).sum(0)
+        squares, _, _ = self._measure_residuals(batch)
+        return self._to_terms(squares).sum(0)
 
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
-        squares, numeric, logits = self._residuals(batch)
+        squares, numeric, logits = self._measure_residuals(batch)
         codes = [block.argmax(0) for block in logits]
-        expected = self.inputs.expected(numeric.T, stack_codes(codes, numeric.T))
-        shares = self._terms(squares).T
-        maps = self.inputs.maps(shares, batch)
-        return Contributions(self.inputs.by_feature(shares), expected, maps)
+        expected = self.inputs.make_batch(numeric.T, stack_codes(codes, numeric.T))
+        shares = self._to_terms(squares).T
+        maps = self.inputs.map_places(shares, batch)
+        return Contributions(self.inputs.sum_by_feature(shares), expected, maps)
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
@@ -149,9 +149,11 @@ class Autoencoder(Detector):
         total = torch.zeros_like(self.variance, dtype=torch.float64)
         rows = torch.zeros_like(total)
         for batch in batches:
-            total += self._residuals(batch)[0].double().sum(1)
+            total += self._measure_residuals(batch)[0].double().sum(1)
             rows += len(batch.numeric)
-            counted = self.inputs.counted(self.inputs.columns(batch)[: self.inputs.numbers])
+            counted = self.inputs.mask_padding(
+                self.inputs.make_columns(batch)[: self.inputs.numbers]
+            )
             if counted is not None:
                 rows[: len(counted)] += (counted - 1).sum(1)
         for block in self.signals:
@@ -160,10 +162,10 @@ class Autoencoder(Detector):
             rows[block] += PRIOR
         self.variance.copy_((total / rows.clamp_min(1)).clamp_min(self.config.floor))
 
-    def _terms(self, squares: Tensor) -> Tensor:
+    def _to_terms(self, squares: Tensor) -> Tensor:
         """What each residual adds to the score, [features, rows]; takes the squares' memory."""
         terms = squares.div_(self.variance[:, None])
-        whole = [_whole(terms[block]) for block in self.signals]
+        whole = [_weigh_signal(terms[block]) for block in self.signals]
         terms.log1p_()
         for block, values in zip(self.signals, whole, strict=True):
             terms[block] = values
@@ -182,7 +184,7 @@ class Autoencoder(Detector):
             columns = columns * torch.cat([keep[:, :n], *kept], 1)
         return columns
 
-    def _passed(self, columns: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+    def _reconstruct(self, columns: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
         """What `_decode` gives, for training, and what else a row pays for it, [rows]."""
         out = self._decode(columns, dropout)
         return out, out.new_zeros(len(out))
@@ -193,20 +195,20 @@ class Autoencoder(Detector):
         latent = run(self.encoder, columns, dropout)
         return run(self.decoder, latent, dropout, by_columns=True).float()
 
-    def _parts(self, out: Tensor, dim: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _split_outputs(self, out: Tensor, dim: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The numeric columns, and the block of each category, along the dimension of columns."""
         numeric, *logits = torch.split(out, [self.inputs.numbers, *self.sizes], dim)
         return numeric, tuple(logits)
 
-    def _residuals(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    def _measure_residuals(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Squared residuals [features, rows], and the reconstruction: numbers and logits, each
-        [columns, rows] (see `Inputs.columns`)."""
-        columns = self.inputs.columns(batch)
-        numeric, logits = self._parts(self._decode(columns.T).T.contiguous(), 0)
+        [columns, rows] (see `Inputs.make_columns`)."""
+        columns = self.inputs.make_columns(batch)
+        numeric, logits = self._split_outputs(self._decode(columns.T).T.contiguous(), 0)
         if self.has_binary:
             numeric = torch.where(self.binary[:, None], numeric.sigmoid(), numeric)
         squares = [(columns[: len(numeric)] - numeric).square_()]
-        if (counted := self.inputs.counted(columns[: len(numeric)])) is not None:
+        if (counted := self.inputs.mask_padding(columns[: len(numeric)])) is not None:
             squares[0].mul_(counted)
         for j, block in enumerate(logits):
             # Not sum p^2 - 2 p_hit + 1: it cancels near 0, where the score is most sensitive.
@@ -217,7 +219,7 @@ class Autoencoder(Detector):
         return torch.cat(squares), numeric, logits
 
 
-def _whole(terms: Tensor) -> Tensor:
+def _weigh_signal(terms: Tensor) -> Tensor:
     """The term of a signal [rows] divided among its numbers, [numbers, rows]."""
     total = terms.sum(0)
     each = (len(terms) + 1) / 2 * total.log1p() / total.clamp_min(torch.finfo(total.dtype).tiny)

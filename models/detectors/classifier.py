@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.batch import Batch, Layout
-from models.detectors.bases.integrated_gradients_detector import Referenced
+from models.detectors.bases.integrated_gradients_detector import IntegratedGradientsDetector
 from models.detectors.detector import expect
 from models.detectors.search_space import WIDTHS, OneOf, Space
 from models.layers.mlp import mlp, run
@@ -40,7 +40,7 @@ class ClassifierConfig:
         expect(self.steps >= 1, self, "steps", "1 or more")
 
 
-class Classifier(Referenced):
+class Classifier(IntegratedGradientsDetector):
     """Binary cross-entropy with the imbalance handled; call `prepare` before training.
 
     `positive_weight`: anomalies weigh normal rows / anomalies, at most `max_weight`, and the

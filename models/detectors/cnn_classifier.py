@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from models.batch import Layout
 from models.detectors.classifier import Classifier, ClassifierConfig
 from models.detectors.detector import expect
-from models.layers.convolution import Towers, lacks_spatial
+from models.layers.convolution import Towers, require_spatial
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ConvolutionalClassifier(Classifier):
 
     @classmethod
     def unfit(cls, layout: Layout) -> str | None:
-        return lacks_spatial(layout)
+        return require_spatial(layout)
 
     def _logit(self, columns: Tensor, dropout: float = 0.0) -> Tensor:
         logit: Tensor = self.layers[0](columns, dropout)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from models.batch import Layout
 from models.detectors.autoencoder import Autoencoder, AutoencoderConfig
 from models.detectors.detector import expect
-from models.layers.convolution import Painters, Towers, lacks_spatial
+from models.layers.convolution import Painters, Towers, require_spatial
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ConvolutionalAutoencoder(Autoencoder):
 
     @classmethod
     def unfit(cls, layout: Layout) -> str | None:
-        return lacks_spatial(layout)
+        return require_spatial(layout)
 
     def _decode(self, columns: Tensor, dropout: float = 0.0) -> Tensor:
         out: Tensor = self.decoder[0](self.encoder[0](columns, dropout))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.batch import Batch, Layout
-from models.detectors.bases.integrated_gradients_detector import Referenced
+from models.detectors.bases.integrated_gradients_detector import IntegratedGradientsDetector
 from models.detectors.detector import expect
 from models.layers.convolution import Painters, Towers
 
@@ -44,7 +44,7 @@ _LEAST_USUAL = 1e-6  # of a mean that is divided by
 _PROBES = 1024  # random rows whose mean code is the centre
 
 
-class DeepSVDD(Referenced):
+class DeepSVDD(IntegratedGradientsDetector):
     """Deep SVDD (Ruff et al., ICML 2018, equation 4) with a decoder (DASVDD, Hojjati & Armanfard,
     arXiv:2106.05410): the score is the squared distance of a row's code to a centre that never
     moves, plus the squared error of the row rebuilt from its code, each in units of its mean over
@@ -78,22 +78,22 @@ class DeepSVDD(Referenced):
         self.register_buffer("usual", torch.ones(2))  # distance and error of held-back rows
 
     def loss(self, batch: Batch) -> Tensor:
-        distance, errors = self._judged(self.inputs(batch))
+        distance, errors = self._measure(self.inputs(batch))
         loss: Tensor = distance + self.config.reconstruction * errors
         return loss
 
     def score_columns(self, columns: Tensor) -> Tensor:
-        distance, errors = self._judged(columns)
+        distance, errors = self._measure(columns)
         return distance / self.usual[0] + errors / self.usual[1]
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
         """Take the reference row, and what distance and error usually are."""
         super().calibrate(batches)
-        judged = [torch.stack(self._judged(self.inputs(batch))).double() for batch in batches]
+        judged = [torch.stack(self._measure(self.inputs(batch))).double() for batch in batches]
         self.usual.copy_(torch.cat(judged, 1).mean(1).clamp_min(_LEAST_USUAL))
 
-    def _judged(self, columns: Tensor) -> tuple[Tensor, Tensor]:
+    def _measure(self, columns: Tensor) -> tuple[Tensor, Tensor]:
         """Squared distance to the centre, and mean squared error of the numbers that count, [rows].
 
         Embeddings are learned: a target that moves to meet its reconstruction would be another way
@@ -103,6 +103,6 @@ class DeepSVDD(Referenced):
         target = columns.detach() if self.training else columns
         errors = (self.decoder(code).float() - target).square()
         numbers = self.inputs.numbers
-        if (counted := self.inputs.counted(columns[:, :numbers].T)) is not None:
+        if (counted := self.inputs.mask_padding(columns[:, :numbers].T)) is not None:
             errors = torch.cat([errors[:, :numbers] * counted.T, errors[:, numbers:]], 1)
         return (code.float() - self.centre).square().sum(1), errors.mean(1)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.batch import Batch, Layout
-from models.detectors.bases.integrated_gradients_detector import Referenced
+from models.detectors.bases.integrated_gradients_detector import IntegratedGradientsDetector
 from models.detectors.detector import expect
 from models.detectors.search_space import Between, OneOf, Space
 from models.layers.mlp import mlp, run
@@ -38,7 +38,7 @@ class DiffusionTimeConfig:
         expect(self.steps >= 1, self, "steps", "1 or more")
 
 
-class DiffusionTime(Referenced):
+class DiffusionTime(IntegratedGradientsDetector):
     """DTE with classes (Livernoche et al., ICLR 2024, "On Diffusion Modeling for Anomaly
     Detection", section 4).
 
@@ -49,7 +49,7 @@ class DiffusionTime(Referenced):
     """
 
     Config = DiffusionTimeConfig
-    spread: Tensor
+    deviation: Tensor
 
     @classmethod
     def space(cls) -> Space:
@@ -64,23 +64,25 @@ class DiffusionTime(Referenced):
         super().__init__(layout, config)
         self.layers = mlp((self.inputs.width, *config.widths, config.bins))
         beta = torch.linspace(1e-4, config.last_beta, config.times, dtype=torch.float64)
-        spread = (1 - (1 - beta).cumprod(0)).sqrt().float()
-        self.register_buffer("spread", spread, persistent=False)  # deviation of the noise at t
+        deviation = (1 - (1 - beta).cumprod(0)).sqrt().float()
+        self.register_buffer(
+            "deviation", deviation, persistent=False
+        )  # deviation of the noise at t
 
     def loss(self, batch: Batch) -> Tensor:
         columns = self.inputs(batch)
-        time, noise = self._drawn(columns)
-        odds = self._odds(columns + self.spread[time][:, None] * noise, self.training)
+        time, noise = self._draw_noise(columns)
+        odds = self._predict(columns + self.deviation[time][:, None] * noise, self.training)
         target = time * self.config.bins // self.config.times
         # Of the odds, not of the logits, as in the authors' code: so no row is told with more than
         # so much certainty, and the odds go on growing with the distance.
         return F.cross_entropy(odds, target, reduction="none")
 
     def score_columns(self, columns: Tensor) -> Tensor:
-        odds = self._odds(columns, dropping=False)
+        odds = self._predict(columns, dropping=False)
         return odds @ torch.arange(self.config.bins, dtype=odds.dtype, device=odds.device)
 
-    def _odds(self, columns: Tensor, dropping: bool) -> Tensor:
+    def _predict(self, columns: Tensor, dropping: bool) -> Tensor:
         """The odds of each bin, [rows, bins].
 
         Nothing is dropped of the first hidden layer, as in the authors' code: with dropout there
@@ -93,7 +95,7 @@ class DiffusionTime(Referenced):
         first = F.relu(self.layers[0](columns))
         return run(self.layers[1:], first, dropout, "relu").float().softmax(1)
 
-    def _drawn(self, columns: Tensor) -> tuple[Tensor, Tensor]:
+    def _draw_noise(self, columns: Tensor) -> tuple[Tensor, Tensor]:
         """A time and noise for each row; in evaluation the same every time."""
         if self.training:
             time = torch.randint(self.config.times, (len(columns),), device=columns.device)

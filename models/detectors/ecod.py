@@ -56,7 +56,7 @@ class ECOD(Detector):
         rows = min(len(sample.numeric), self.config.sample_rows)
         if rows < 2:
             raise Refusal(f"expected at least 2 rows to take distributions of, found {rows}")
-        columns = self._columns(sample)[:, :rows]
+        columns = self._make_columns(sample)[:, :rows]
         self.ordered.fill_(torch.inf)
         self.ordered[:, :rows] = columns.sort(1).values
         self.rows.fill_(rows)
@@ -66,24 +66,24 @@ class ECOD(Detector):
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
-        return self._terms(batch).sum(0)
+        return self._measure_tails(batch).sum(0)
 
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
-        terms = self._terms(batch).T
+        terms = self._measure_tails(batch).T
         rows = len(terms)
         middle = self.ordered[:, int(self.rows) // 2].expand(rows, -1)
         usual = [self.counts[j].argmax().expand(rows) for j in range(len(self.counts))]
-        expected = self.inputs.expected(middle, stack_codes(usual, middle))
-        maps = self.inputs.maps(terms, batch)
-        return Contributions(self.inputs.by_feature(terms), expected, maps)
+        expected = self.inputs.make_batch(middle, stack_codes(usual, middle))
+        maps = self.inputs.map_places(terms, batch)
+        return Contributions(self.inputs.sum_by_feature(terms), expected, maps)
 
-    def _columns(self, batch: Batch) -> Tensor:
-        return self.inputs.columns(batch)[: self.inputs.numbers].contiguous()
+    def _make_columns(self, batch: Batch) -> Tensor:
+        return self.inputs.make_columns(batch)[: self.inputs.numbers].contiguous()
 
-    def _terms(self, batch: Batch) -> Tensor:
+    def _measure_tails(self, batch: Batch) -> Tensor:
         """-log of the tail of each feature: [features, rows]."""
-        columns, rows = self._columns(batch), self.rows
+        columns, rows = self._make_columns(batch), self.rows
         below = torch.searchsorted(self.ordered, columns, right=True)
         above = rows - torch.searchsorted(self.ordered, columns)
         rarest = torch.minimum(below, above).float()

@@ -34,7 +34,7 @@ class EnsembleConfig:
 
     def __post_init__(self) -> None:
         expect(len(self.members) > 0, self, "members", "at least one member")
-        object.__setattr__(self, "members", tuple(map(_completed, self.members)))
+        object.__setattr__(self, "members", tuple(map(_complete, self.members)))
 
     @property
     def sample_rows(self) -> int:
@@ -42,7 +42,7 @@ class EnsembleConfig:
         return max((member.get("sample_rows", 0) for member in self.members), default=0)
 
 
-def _completed(member: dict[str, Any]) -> dict[str, Any]:
+def _complete(member: dict[str, Any]) -> dict[str, Any]:
     """The member with every field of its Config; raises Refusal for a wrong one."""
     options = dict(member)
     name = options.pop("name", None)
@@ -126,41 +126,45 @@ class Ensemble(Detector):
         for index, member in enumerate(self.members):
             member.calibrate(batches)
             scores = torch.cat([member.score(b).float() for b in batches]).sort().values
-            knots = _at(scores, place)
+            knots = _interpolate(scores, place)
             # As far as the score is beyond what is ten times as usual.
             tenth = scores[int(0.9 * (rows - 1))]
             spread = scores[-1] - tenth
             self.unit[index] = spread if spread > 0 else scores[-1].abs().clamp_min(1.0)
-            self.knots[index] = _apart(knots, _GAP * self.unit[index])
+            self.knots[index] = _separate(knots, _GAP * self.unit[index])
         self.rarity.copy_(rarity)
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
-        return self.rarities(batch).mean(0)
+        return self.measure_rarity(batch).mean(0)
 
-    def rarities(self, batch: Batch) -> Tensor:
+    def measure_rarity(self, batch: Batch) -> Tensor:
         """How rare each member finds each row, in powers of ten: [members, rows]."""
-        return self._ranks(torch.stack([m.score(batch) for m in self.members]).float())
+        return self._to_rarity(torch.stack([m.score(batch) for m in self.members]).float())
 
     def base_score(self) -> float:
-        return float(self._base().mean())
+        return float(self._base_rarity().mean())
 
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
-        rarities, told = self.rarities(batch), self.told(batch)
-        shares, maps = spread(told, (rarities - self._base()[:, None]) / len(told))
-        return Contributions(shares, _chosen([t.expected for t in told], rarities.argmax(0)), maps)
+        rarities, explained = self.measure_rarity(batch), self.explain_members(batch)
+        shares, maps = combine_shares(
+            explained, (rarities - self._base_rarity()[:, None]) / len(explained)
+        )
+        return Contributions(
+            shares, _pick_rows([t.expected for t in explained], rarities.argmax(0)), maps
+        )
 
-    def told(self, batch: Batch) -> list[Contributions]:
+    def explain_members(self, batch: Batch) -> list[Contributions]:
         """What each member says for itself, in the unit of its own score."""
         return [member.contributions(batch) for member in self.members]
 
-    def _base(self) -> Tensor:
+    def _base_rarity(self) -> Tensor:
         """The rank of each member's base score: [members]."""
         base = torch.tensor([[m.base_score()] for m in self.members], device=self.knots.device)
-        return self._ranks(base)[:, 0]
+        return self._to_rarity(base)[:, 0]
 
-    def _ranks(self, scores: Tensor) -> Tensor:
+    def _to_rarity(self, scores: Tensor) -> Tensor:
         """How rare each member's scores are: [members, rows] of scores [members, rows]."""
         place = torch.searchsorted(self.knots, scores.contiguous(), right=True)
         place = place.clamp(1, _KNOTS - 1)
@@ -172,7 +176,7 @@ class Ensemble(Detector):
         return ranks + excess.log1p()
 
 
-def _at(ascending: Tensor, place: Tensor) -> Tensor:
+def _interpolate(ascending: Tensor, place: Tensor) -> Tensor:
     """The values at fractional places of a sorted vector."""
     below = place.floor().long().to(ascending.device)
     above = (below + 1).clamp(max=len(ascending) - 1)
@@ -180,27 +184,29 @@ def _at(ascending: Tensor, place: Tensor) -> Tensor:
     return torch.lerp(ascending[below], ascending[above], way)
 
 
-def _apart(knots: Tensor, gap: Tensor) -> Tensor:
+def _separate(knots: Tensor, gap: Tensor) -> Tensor:
     """The knots, each at least so much above the one before: a rank that jumped at a score would
     turn the rounding of that score into another rank."""
     steps = gap * torch.arange(len(knots), device=knots.device)
     return (knots - steps).cummax(0).values + steps
 
 
-def spread(told: list[Contributions], amounts: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+def combine_shares(
+    explained: list[Contributions], amounts: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """(shares, maps) of all members together, as in `Contributions`: those of each are scaled so
     that its shares add up to its amount; amounts [members, rows]."""
     shares, maps = [], []
-    for amount, one in zip(amounts, told, strict=True):
-        factor, rest = _scaling(one.shares, amount)
+    for amount, one in zip(amounts, explained, strict=True):
+        factor, rest = _fit_factor(one.shares, amount)
         shares.append(one.shares * factor[:, None] + rest[:, None])
         if one.maps:
-            maps.append([_times(part, factor) for part in one.maps])
+            maps.append([_multiply_rows(part, factor) for part in one.maps])
     added = tuple(torch.stack(parts).sum(0) for parts in zip(*maps, strict=True))
     return torch.stack(shares).sum(0), added
 
 
-def _scaling(shares: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+def _fit_factor(shares: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """(factor, rest), [rows] each: shares times the factor, plus the rest on each feature, add up
     to `wanted`. The rest is 0 but where the shares cancel each other."""
     total = shares.sum(1)
@@ -209,11 +215,11 @@ def _scaling(shares: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     return factor, torch.where(sound, 0, wanted / shares.shape[1])
 
 
-def _times(values: Tensor, factor: Tensor) -> Tensor:
+def _multiply_rows(values: Tensor, factor: Tensor) -> Tensor:
     return values * factor.reshape(-1, *[1] * (values.ndim - 1))
 
 
-def _chosen(batches: list[Batch], which: Tensor) -> Batch:
+def _pick_rows(batches: list[Batch], which: Tensor) -> Batch:
     """Row i of batch number which[i]."""
     rows = torch.arange(len(which), device=which.device)
 

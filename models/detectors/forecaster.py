@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from models.batch import SignalInput, TokenInput
 from models.detectors.autoencoder import HUBER
-from models.detectors.bases.sequential import Explained, Sequence, Sequential
+from models.detectors.bases.sequential import Explanation, Sequence, Sequential
 from models.detectors.detector import expect
 from models.detectors.search_space import OneOf, Space
 from models.layers.dense_inputs import LIMIT
 from models.layers.recurrent import (
-    blocks,
-    channels_of,
-    embedding,
-    lengths,
-    padded_to,
-    readable,
+    clamp_steps,
+    count_channels,
+    cut_blocks,
+    make_embedding,
+    measure_lengths,
+    pad_to,
     run_cell,
-    steps_of,
+    split_steps,
 )
 
 
@@ -67,10 +67,10 @@ class Forecaster(Sequential):
     def space(cls) -> Space:
         return {"hidden": OneOf((32, 64, 128)), "embedding": OneOf((16, 32, 64))}
 
-    def of_series(self, series: SignalInput) -> Sequence:
+    def model_series(self, series: SignalInput) -> Sequence:
         return SeriesForecast(series, self.config)
 
-    def of_tokens(self, tokens: TokenInput) -> Sequence:
+    def model_tokens(self, tokens: TokenInput) -> Sequence:
         return EventForecast(tokens, self.config)
 
 
@@ -83,42 +83,42 @@ class SeriesForecast(Sequence):
         super().__init__()
         self.given = series
         self.floor = config.floor
-        channels = channels_of(series)
+        channels = count_channels(series)
         self.cell = nn.GRU(series.shape[0], config.hidden, batch_first=True)
         self.head = nn.Linear(config.hidden, channels)
         self.register_buffer("variance", torch.ones(channels))
 
     def loss(self, signal: Tensor) -> Tensor:
         """Mean over the steps after the first: [rows]."""
-        values, present = steps_of(self.given, signal)
-        states, _ = run_cell(self.cell, readable(self.given, signal)[:, :-1])
+        values, present = split_steps(self.given, signal)
+        states, _ = run_cell(self.cell, clamp_steps(self.given, signal)[:, :-1])
         forecast, target = self.head(states).float(), values[:, 1:].clamp(-LIMIT, LIMIT)
         error = 2 * F.huber_loss(forecast, target, reduction="none", delta=HUBER)
         there = present[:, 1:].float()
         return (error.sum(2) * there).sum(1) / there.sum(1).clamp_min(1)
 
     def score(self, signal: Tensor) -> Tensor:
-        squares, _ = self._squares(signal)
+        squares, _ = self._square_errors(signal)
         return torch.log1p(squares / self.variance).sum(1)
 
-    def explain(self, signal: Tensor) -> Explained:
-        squares, forecast = self._squares(signal)
+    def explain(self, signal: Tensor) -> Explanation:
+        squares, forecast = self._square_errors(signal)
         terms = torch.log1p(squares / self.variance)
         places, expected = torch.zeros_like(signal), signal.clone()
         places[:, : terms.shape[1], -1] = terms
         expected[:, : terms.shape[1], -1] = forecast
-        return Explained(terms.sum(1), places, expected)
+        return Explanation(terms.sum(1), places, expected)
 
-    def settle(self, signals: list[Tensor]) -> None:
+    def calibrate(self, signals: list[Tensor]) -> None:
         """The usual squared error of each channel, from held-back rows."""
         rows = sum(map(len, signals))
-        total = sum(self._squares(signal)[0].double().sum(0) for signal in signals)
+        total = sum(self._square_errors(signal)[0].double().sum(0) for signal in signals)
         self.variance.copy_((torch.as_tensor(total) / rows).clamp_min(self.floor))
 
-    def _squares(self, signal: Tensor) -> tuple[Tensor, Tensor]:
+    def _square_errors(self, signal: Tensor) -> tuple[Tensor, Tensor]:
         """Squared error of the last step and its forecast: [rows, channels] each."""
-        values, _ = steps_of(self.given, signal)
-        _, last = run_cell(self.cell, readable(self.given, signal)[:, :-1])
+        values, _ = split_steps(self.given, signal)
+        _, last = run_cell(self.cell, clamp_steps(self.given, signal)[:, :-1])
         forecast = self.head(last[0]).float()
         return (values[:, -1].clamp(-LIMIT, LIMIT) - forecast).square(), forecast
 
@@ -129,47 +129,47 @@ class EventForecast(Sequence):
     def __init__(self, tokens: TokenInput, config: ForecasterConfig) -> None:
         super().__init__()
         self.given = tokens
-        self.embedding = embedding(tokens, config.embedding)
+        self.embedding = make_embedding(tokens, config.embedding)
         self.cell = nn.GRU(config.embedding, config.hidden, batch_first=True)
         self.head = nn.Linear(config.hidden, tokens.size)
 
     def loss(self, tokens: Tensor) -> Tensor:
         """Mean surprise a code: [rows]."""
-        surprise, _ = self._surprise(tokens)
-        return surprise.sum(1) / self._counted(tokens).sum(1)
+        surprise, _ = self._measure_surprise(tokens)
+        return surprise.sum(1) / self._mask_codes(tokens).sum(1)
 
     def score(self, tokens: Tensor) -> Tensor:
-        return self._score(tokens, self._surprise(tokens)[0])
+        return self._score(tokens, self._measure_surprise(tokens)[0])
 
-    def explain(self, tokens: Tensor) -> Explained:
-        surprise, likeliest = self._surprise(tokens)
+    def explain(self, tokens: Tensor) -> Explanation:
+        surprise, likeliest = self._measure_surprise(tokens)
         score = self._score(tokens, surprise)
-        weight = self._counted(tokens).sum(1) * score
+        weight = self._mask_codes(tokens).sum(1) * score
         terms = surprise.square() / weight.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
-        ended = lengths(tokens)[:, None]
+        ended = measure_lengths(tokens)[:, None]
         place = torch.arange(tokens.shape[1], device=tokens.device)
         places = torch.where(place < ended, terms, 0)
         places[:, :-1] += torch.where(place == ended, terms, 0)[:, 1:]
-        return Explained(score, places, torch.where(place <= ended, likeliest, 0))
+        return Explanation(score, places, torch.where(place <= ended, likeliest, 0))
 
-    def _counted(self, tokens: Tensor) -> Tensor:
+    def _mask_codes(self, tokens: Tensor) -> Tensor:
         """Whether a place is a code or the end of the row, where there is room for one."""
         place = torch.arange(tokens.shape[1], device=tokens.device)
-        return place <= lengths(tokens)[:, None]
+        return place <= measure_lengths(tokens)[:, None]
 
     def _score(self, tokens: Tensor, surprise: Tensor) -> Tensor:
-        return (surprise.square().sum(1) / self._counted(tokens).sum(1)).sqrt()
+        return (surprise.square().sum(1) / self._mask_codes(tokens).sum(1)).sqrt()
 
-    def _surprise(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def _measure_surprise(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """-log p of each code and of the end, 0 after it, and the likeliest code instead."""
         before = F.pad(tokens[:, :-1], (1, 0))
         state: Tensor | None = None
         surprises, likeliest = [], []
-        for block in blocks(tokens):
+        for block in cut_blocks(tokens):
             states, state = run_cell(self.cell, self.embedding(before[:, block]), state)
             odds = self.head(states).float().transpose(1, 2)  # [rows, codes, steps]
             surprises.append(F.cross_entropy(odds, tokens[:, block], reduction="none"))
             likeliest.append(odds.detach().argmax(1))
         length = tokens.shape[1]
-        surprise = padded_to(torch.cat(surprises, 1), length) * self._counted(tokens)
-        return surprise, padded_to(torch.cat(likeliest, 1), length)
+        surprise = pad_to(torch.cat(surprises, 1), length) * self._mask_codes(tokens)
+        return surprise, pad_to(torch.cat(likeliest, 1), length)

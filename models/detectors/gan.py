@@ -70,35 +70,35 @@ class GAN(Autoencoder):
 
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
-        squares, numeric, logits = self._residuals(batch)
-        terms = self._terms(squares).T
+        squares, numeric, logits = self._measure_residuals(batch)
+        terms = self._to_terms(squares).T
         shares, latent = terms[:, : self.features], terms[:, self.features :].sum(1, keepdim=True)
         total = shares.sum(1, keepdim=True)
         shares = shares + latent * shares / total.clamp_min(torch.finfo(total.dtype).tiny)
         codes = [block.argmax(0) for block in logits]
-        expected = self.inputs.expected(numeric.T, stack_codes(codes, numeric.T))
-        maps = self.inputs.maps(shares, batch)
-        return Contributions(self.inputs.by_feature(shares), expected, maps)
+        expected = self.inputs.make_batch(numeric.T, stack_codes(codes, numeric.T))
+        maps = self.inputs.map_places(shares, batch)
+        return Contributions(self.inputs.sum_by_feature(shares), expected, maps)
 
     def _decode(self, columns: Tensor, dropout: float = 0.0) -> Tensor:
         out: Tensor = self.decoder[0](self.encoder[0](columns, dropout))
         return out.float()
 
-    def _passed(self, columns: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+    def _reconstruct(self, columns: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
         code = self.encoder[0](columns, dropout)
         out = self.decoder[0](code).float()
-        numeric, logits = self._parts(out, 1)
+        numeric, logits = self._split_outputs(out, 1)
         numeric = torch.where(self.binary, numeric.sigmoid(), numeric)
-        fake = self._rebuilt(columns, numeric, [block.softmax(1) for block in logits])
+        fake = self._rebuild(columns, numeric, [block.softmax(1) for block in logits])
         apart = F.huber_loss(self.recoder(fake).float(), code.float(), reduction="none").sum(1)
-        game = self._matched(columns.detach(), fake)
+        game = self._play_critic(columns.detach(), fake)
         return out, self.config.latent_weight * apart + self.config.adversarial_weight * game
 
-    def _rebuilt(self, columns: Tensor, numeric: Tensor, odds: Sequence[Tensor]) -> Tensor:
+    def _rebuild(self, columns: Tensor, numeric: Tensor, odds: Sequence[Tensor]) -> Tensor:
         """The reconstruction in the form of the columns [rows, width]: categories by their odds,
         or the embedding expected of them; what pads a series is copied."""
         given = columns[:, : self.inputs.numbers]
-        if (counted := self.inputs.counted(given.T)) is not None:
+        if (counted := self.inputs.mask_padding(given.T)) is not None:
             numeric = torch.where(counted.T > 0, numeric, given)
         tables = iter(self.inputs.embeddings)
         blocks = [
@@ -107,27 +107,27 @@ class GAN(Autoencoder):
         ]
         return torch.cat([numeric, *blocks], 1)
 
-    def _matched(self, real: Tensor, fake: Tensor) -> Tensor:
+    def _play_critic(self, real: Tensor, fake: Tensor) -> Tensor:
         """How far the critic's features of row and reconstruction differ, and its own
         cross-entropy: [rows]. Only the generator learns from the first."""
         still = {name: p.detach() for name, p in self.critic.named_parameters()}
         seen, features = functional_call(self.critic, still, (fake,)), self.critic(real)
         apart: Tensor = (seen - features.detach()).float().square().sum(1)
-        turned = self.critic(_Reversed.apply(fake))  # type: ignore[no-untyped-call]
+        turned = self.critic(_ReverseGradient.apply(fake))  # type: ignore[no-untyped-call]
         of_real, of_fake = self.verdict(features).float(), self.verdict(turned).float()
         entropy: Tensor = (F.softplus(-of_real) + F.softplus(of_fake)).squeeze(1)
         return apart + entropy
 
-    def _residuals(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    def _measure_residuals(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """As the autoencoder's, with the squared errors of the code as further rows."""
-        squares, numeric, logits = super()._residuals(batch)
+        squares, numeric, logits = super()._measure_residuals(batch)
         columns = self.inputs(batch)
-        fake = self._rebuilt(columns, numeric.T, [block.softmax(0).T for block in logits])
+        fake = self._rebuild(columns, numeric.T, [block.softmax(0).T for block in logits])
         apart = (self.recoder(fake) - self.encoder[0](columns)).float().square()
         return torch.cat([squares, apart.T]), numeric, logits
 
 
-class _Reversed(torch.autograd.Function):
+class _ReverseGradient(torch.autograd.Function):
     """The same values; the gradient is turned round."""
 
     @staticmethod

@@ -63,7 +63,7 @@ class Gaussian(Detector):
 
     @classmethod
     def unfit(cls, layout: Layout) -> str | None:
-        width = cls._described(layout, GaussianConfig.cells).width
+        width = cls._make_inputs(layout, GaussianConfig.cells).width
         if width <= _WIDEST:
             return None
         return f"expected at most {_WIDEST:,} numbers a row, found {width:,}"
@@ -74,14 +74,14 @@ class Gaussian(Detector):
 
     def __init__(self, layout: Layout, config: GaussianConfig) -> None:
         super().__init__(layout, config)
-        self.inputs = self._described(layout, config.cells)
+        self.inputs = self._make_inputs(layout, config.cells)
         width = self.inputs.width
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("whitening", torch.eye(width))  # the root of the inverse covariance
         self.register_buffer("partial", torch.ones(width))  # variance of each given all others
 
     @staticmethod
-    def _described(layout: Layout, cells: int) -> DescribedInputs:
+    def _make_inputs(layout: Layout, cells: int) -> DescribedInputs:
         def describe(signal: SignalInput) -> Description | None:
             if signal.kind == "spectrogram":
                 return BandStatistics(signal)
@@ -101,28 +101,28 @@ class Gaussian(Detector):
             raise Refusal(f"expected at least 2 rows to fit a covariance, found {rows}")
         self.inputs.fit(sample)
         parts = (sample.take(slice(start, start + _ROWS)) for start in range(0, rows, _ROWS))
-        scatter = reduce(Scatter.merged, (Scatter.of(self.inputs(part)) for part in parts))
+        scatter = reduce(Scatter.merge, (Scatter.of(self.inputs(part)) for part in parts))
         # On the CPU: the same to the bit whatever the device, and done once.
-        variances, axes = torch.linalg.eigh(scatter.shrunk(self.config.shrinkage).cpu())
+        variances, axes = torch.linalg.eigh(scatter.shrink(self.config.shrinkage).cpu())
         variances = variances.clamp_min(_LEAST_VARIANCE)
         self.mean.copy_(scatter.mean)
         self.whitening.copy_(axes * variances.rsqrt() @ axes.T)
         self.partial.copy_(1 / (axes.square() @ (1 / variances)))
 
     def score(self, batch: Batch) -> Tensor:
-        return self._whitened(self.inputs(batch)).square().sum(1)
+        return self._whiten(self.inputs(batch)).square().sum(1)
 
     def contributions(self, batch: Batch) -> Contributions:
         columns = self.inputs(batch)
-        whitened = self._whitened(columns)
+        whitened = self._whiten(columns)
         squares = whitened.square()
         given_others = columns - (whitened @ self.whitening) * self.partial
         numbers = self.inputs.width - sum(self.inputs.sizes)
         usual = self.mean[numbers:].expand(len(columns), -1)
-        expected = self.inputs.row(torch.cat([given_others[:, :numbers], usual], 1))
-        maps = self.inputs.maps(squares, batch)
-        return Contributions(self.inputs.by_feature(squares), expected, maps)
+        expected = self.inputs.decode(torch.cat([given_others[:, :numbers], usual], 1))
+        maps = self.inputs.map_places(squares, batch)
+        return Contributions(self.inputs.sum_by_feature(squares), expected, maps)
 
-    def _whitened(self, columns: Tensor) -> Tensor:
+    def _whiten(self, columns: Tensor) -> Tensor:
         """Each row in directions of unit variance, turned back to the columns: [rows, width]."""
         return (columns - self.mean) @ self.whitening

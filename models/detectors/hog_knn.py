@@ -7,7 +7,7 @@ import torch
 from models.batch import Batch, Layout
 from models.detectors.detector import expect
 from models.detectors.knn import KNN, KNNConfig
-from models.layers.convolution import lacks_spatial
+from models.layers.convolution import require_spatial
 from models.layers.described_inputs import DescribedInputs
 from models.layers.gradient_histograms import Histograms
 
@@ -38,9 +38,9 @@ class HOGKNN(KNN):
 
     @classmethod
     def unfit(cls, layout: Layout) -> str | None:
-        return lacks_spatial(layout)
+        return require_spatial(layout)
 
-    def compared(self, layout: Layout) -> DescribedInputs:
+    def make_inputs(self, layout: Layout) -> DescribedInputs:
         return DescribedInputs(layout, lambda signal: Histograms(signal, self.config.cells))
 
     @torch.no_grad()

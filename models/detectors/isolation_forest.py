@@ -87,13 +87,13 @@ class IsolationForest(Detector):
             n_estimators=self.config.trees, max_samples=rows, random_state=seed
         ).fit(columns.numpy())
         for t, estimator in enumerate(forest.estimators_):
-            self._take(t, estimator.tree_)
+            self._copy_tree(t, estimator.tree_)
         self.unit.fill_(_mean_length(np.array([rows]))[0])
         self.usual.copy_(columns.median(0).values)
         n = self.inputs.numbers
         self.usual[n:] = columns[:, n:].mean(0).to(self.usual.device)  # for the commonest code
 
-    def _take(self, t: int, tree: Any) -> None:
+    def _copy_tree(self, t: int, tree: Any) -> None:
         """Copy one tree; scikit-learn numbers its nodes with parents before children."""
         leaf = tree.children_left < 0
         here = np.arange(tree.node_count)
@@ -122,7 +122,7 @@ class IsolationForest(Detector):
 
     def score(self, batch: Batch) -> Tensor:
         columns = self.inputs(batch)
-        node = self._roots(columns)
+        node = self._start_at_roots(columns)
         for _ in range(self._depth):
             node = self._step(columns, node)[0]
         return self._score(self.length.view(-1)[node].mean(1))
@@ -132,7 +132,7 @@ class IsolationForest(Detector):
 
     def contributions(self, batch: Batch) -> Contributions:
         columns = self.inputs(batch)
-        node = self._roots(columns)
+        node = self._start_at_roots(columns)
         length = self.length.view(-1)
         # One slot a tree and depth: the sum over slots of a column, in float64, adds up.
         credit = torch.zeros(columns.shape, dtype=torch.float64, device=columns.device)
@@ -141,16 +141,16 @@ class IsolationForest(Detector):
             credit.scatter_add_(1, column, length[node] - length[after])
             node = after
         shares = (credit / (self.config.trees * self.unit)).float()
-        usual = self.inputs.row(self.usual.expand(len(columns), -1))
-        maps = self.inputs.maps(shares, batch)
-        return Contributions(self.inputs.by_feature(shares), usual, maps)
+        usual = self.inputs.decode(self.usual.expand(len(columns), -1))
+        maps = self.inputs.map_places(shares, batch)
+        return Contributions(self.inputs.sum_by_feature(shares), usual, maps)
 
     @property
     def _depth(self) -> int:
         """No tree is deeper: scikit-learn's own limit."""
         return math.ceil(math.log2(self.config.rows_per_tree))
 
-    def _roots(self, columns: Tensor) -> Tensor:
+    def _start_at_roots(self, columns: Tensor) -> Tensor:
         """Every row at the root of every tree, as positions in the flat buffers."""
         nodes = self.length.shape[1]
         first = torch.arange(self.config.trees, device=columns.device) * nodes
@@ -161,7 +161,7 @@ class IsolationForest(Detector):
         column = self.cut.view(-1)[node].long()
         low = columns.gather(1, column) <= self.value.view(-1)[node]
         child = torch.where(low, self.left.view(-1)[node], self.right.view(-1)[node])
-        return self._roots(columns) + child, column
+        return self._start_at_roots(columns) + child, column
 
     def _score(self, length: Tensor) -> Tensor:
         return (1 - length / self.unit).float()

@@ -37,7 +37,7 @@ class KNNConfig:
         expect(self.sample_rows >= 1, self, "sample_rows", "1 or more")
 
 
-class _Near(NamedTuple):
+class _Neighbours(NamedTuple):
     """The neighbours of some rows, in the bank."""
 
     distances: Tensor  # float32 [rows, neighbours], Euclidean
@@ -78,13 +78,13 @@ class KNN(Detector):
 
     def __init__(self, layout: Layout, config: KNNConfig) -> None:
         super().__init__(layout, config)
-        self.inputs = self.compared(layout)
+        self.inputs = self.make_inputs(layout)
         self.register_buffer("bank", torch.zeros(config.sample_rows, self.inputs.width))
         self.register_buffer("rows", torch.zeros((), dtype=torch.int64))  # of the bank in use
         self.register_buffer("radius", torch.zeros(config.sample_rows))  # r of each row
         self.register_buffer("usual", torch.ones(()))  # R
 
-    def compared(self, layout: Layout) -> Inputs:
+    def make_inputs(self, layout: Layout) -> Inputs:
         """The columns that distances are taken over."""
         return Inputs(layout, embed=False)
 
@@ -106,37 +106,37 @@ class KNN(Detector):
         if not self.config.locality or rows < 2:
             return
         # The nearest of a row of the bank is itself, or one like it.
-        near = self._near(self.bank[:rows], self.config.neighbours + 1).distances
+        near = self._find_nearest(self.bank[:rows], self.config.neighbours + 1).distances
         self.radius[:rows] = near.sort(1).values[:, 1:].mean(1)
         apart = self.radius[self.radius > 0]
         self.usual.copy_(apart.median() if len(apart) else self.usual.new_ones(()))
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
-        near = self._near(self.inputs(batch), self.config.neighbours)
-        return near.distances.mean(1) * self._factor(near)
+        near = self._find_nearest(self.inputs(batch), self.config.neighbours)
+        return near.distances.mean(1) * self._weigh_surroundings(near)
 
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
         columns = self.inputs(batch)
-        near = self._near(columns, self.config.neighbours)
+        near = self._find_nearest(columns, self.config.neighbours)
         shares = torch.zeros_like(columns)
         for distance, place in zip(near.distances.T, near.places.T, strict=True):
             squares = (columns - self.bank[place]).square()
             # The sum of the squares is the distance squared; a row that was seen has no distance.
             shares += squares / distance.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
-        shares *= (self._factor(near) / near.distances.shape[1])[:, None]
+        shares *= (self._weigh_surroundings(near) / near.distances.shape[1])[:, None]
         nearest = near.places.gather(1, near.distances.argmin(1, keepdim=True))[:, 0]
-        maps = self.inputs.maps(shares, batch)
-        expected = self.inputs.row(self.bank[nearest])
-        return Contributions(self.inputs.by_feature(shares), expected, maps)
+        maps = self.inputs.map_places(shares, batch)
+        expected = self.inputs.decode(self.bank[nearest])
+        return Contributions(self.inputs.sum_by_feature(shares), expected, maps)
 
-    def _factor(self, near: _Near) -> Tensor:
+    def _weigh_surroundings(self, near: _Neighbours) -> Tensor:
         """What a row's mean distance is multiplied with for its surroundings: [rows]."""
         width = self.radius[near.places].mean(1) / self.usual
         return width.clamp_min(_NARROWEST).pow(-self.config.locality)
 
-    def _near(self, columns: Tensor, count: int) -> _Near:
+    def _find_nearest(self, columns: Tensor, count: int) -> _Neighbours:
         """The nearest rows of the bank, at most `count`, in no order."""
         bank = self.bank[: int(self.rows)]
         count = min(count, len(bank))
@@ -144,13 +144,13 @@ class KNN(Detector):
         distances, places = [], []
         for some in torch.split(columns, _ROWS):
             # |b|^2 - 2 x b orders as the distance does, and cancels: only good to choose by.
-            near = _smallest(torch.addmm(squares, some, bank.T, alpha=-2), count)
+            near = _find_smallest(torch.addmm(squares, some, bank.T, alpha=-2), count)
             distances.append((some[:, None] - bank[near]).square().sum(2).sqrt())
             places.append(near)
-        return _Near(torch.cat(distances), torch.cat(places))
+        return _Neighbours(torch.cat(distances), torch.cat(places))
 
 
-def _smallest(values: Tensor, count: int) -> Tensor:
+def _find_smallest(values: Tensor, count: int) -> Tensor:
     """Places of the `count` smallest values of each row of [rows, width]: int64 [rows, count]."""
     if values.shape[1] < 2 * count * _BLOCK:
         return values.topk(count, largest=False).indices

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.batch import Batch, Contributions, Layout
-from models.detectors.bases.sequential import lacking_only_series
+from models.detectors.bases.sequential import require_only_series
 from models.detectors.detector import expect
 from models.detectors.knn import KNN, KNNConfig
 from models.detectors.search_space import OneOf, Space
@@ -44,38 +44,38 @@ class MatrixProfile(KNN):
 
     @classmethod
     def unfit(cls, layout: Layout) -> str | None:
-        return lacking_only_series(layout)
+        return require_only_series(layout)
 
-    def compared(self, layout: Layout) -> Inputs:
-        return Shapes(layout, self.config.level)
+    def make_inputs(self, layout: Layout) -> Inputs:
+        return ShapeInputs(layout, self.config.level)
 
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
         found = super().contributions(batch)
         signals = []
         for signal, shape in zip(batch.signals, found.expected.signals, strict=True):
-            mean, width = level_and_size(signal, self.config.level)
+            mean, width = measure_level_and_size(signal, self.config.level)
             signals.append(shape * width + mean)
         return found._replace(expected=found.expected._replace(signals=tuple(signals)))
 
 
-class Shapes(Inputs):
+class ShapeInputs(Inputs):
     """As `Inputs`, each channel of a series with zero mean and unit deviation over its steps."""
 
     def __init__(self, layout: Layout, level: float) -> None:
         super().__init__(layout, embed=False)
         self.level = level
 
-    def columns(self, batch: Batch) -> Tensor:
+    def make_columns(self, batch: Batch) -> Tensor:
         self.layout.check(batch)
         shapes = []
         for signal in batch.signals:
-            mean, width = level_and_size(signal, self.level)
+            mean, width = measure_level_and_size(signal, self.level)
             shapes.append((signal - mean) / width)
-        return super().columns(batch._replace(signals=tuple(shapes)))
+        return super().make_columns(batch._replace(signals=tuple(shapes)))
 
 
-def level_and_size(signal: Tensor, least: float) -> tuple[Tensor, Tensor]:
+def measure_level_and_size(signal: Tensor, least: float) -> tuple[Tensor, Tensor]:
     """Mean and deviation over the steps of each channel, at least `least`: [rows, channels, 1]."""
     signal = signal.clamp(-LIMIT, LIMIT)  # squares of larger ones overflow
     mean = signal.mean(2, keepdim=True)

@@ -18,7 +18,7 @@ class Catalog(dict[str, type[Detector]]):
     def find(self, name: str) -> type[Detector]:
         """The class of a name."""
         if name not in self:
-            raise Refusal(f"unknown detector '{name}'{_choices(name, list(self))}")
+            raise Refusal(f"unknown detector '{name}'{_list_choices(name, list(self))}")
         return self[name]
 
     def configure(self, name: str, options: dict[str, Any]) -> Any:
@@ -45,12 +45,12 @@ def check_options(config: Any, name: str, options: dict[str, Any]) -> Any:
     values = {}
     for key, value in options.items():
         if key not in allowed:
-            raise Refusal(f"detector '{name}' has no option '{key}'{_choices(key, allowed)}")
-        values[key] = _typed(name, key, value, hints[key])
+            raise Refusal(f"detector '{name}' has no option '{key}'{_list_choices(key, allowed)}")
+        values[key] = _check_type(name, key, value, hints[key])
     return config(**values)
 
 
-def _typed(name: str, key: str, value: Any, hint: Any) -> Any:
+def _check_type(name: str, key: str, value: Any, hint: Any) -> Any:
     # Strict JSON rules: a list may be a tuple and 1 may be 1.0, but "1" is no number and true no 1.
     try:
         return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
@@ -62,6 +62,6 @@ def _typed(name: str, key: str, value: Any, hint: Any) -> Any:
         ) from error
 
 
-def _choices(found: str, allowed: list[str]) -> str:
+def _list_choices(found: str, allowed: list[str]) -> str:
     """'; did you mean …? It is one of …'."""
     return f"{suggest(found, allowed) or ';'} expected one of: {join_names(allowed)}"

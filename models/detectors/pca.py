@@ -82,7 +82,7 @@ class PCA(Detector):
         fitted = sklearn.decomposition.PCA(svd_solver="covariance_eigh")
         fitted.fit(columns.double().numpy())
         variances = torch.as_tensor(fitted.explained_variance_).clamp_min(0)
-        kept = self._kept(variances)
+        kept = self._count_components(variances)
         rest = variances[kept:].sum() / max(1, columns.shape[1] - kept)
         rest = rest.clamp_min(_LEAST_VARIANCE).rsqrt()
         self.rest.copy_(rest)
@@ -93,16 +93,16 @@ class PCA(Detector):
         self.axes[:kept] = torch.as_tensor(fitted.components_[:kept])
 
     def score(self, batch: Batch) -> Tensor:
-        return self._whitened(self.inputs(batch)).square().sum(1)
+        return self._whiten(self.inputs(batch)).square().sum(1)
 
     def contributions(self, batch: Batch) -> Contributions:
         columns = self.inputs(batch)
-        squares = self._whitened(columns).square()
-        maps = self.inputs.maps(squares, batch)
-        expected = self.inputs.row(self._plane(columns))
-        return Contributions(self.inputs.by_feature(squares), expected, maps)
+        squares = self._whiten(columns).square()
+        maps = self.inputs.map_places(squares, batch)
+        expected = self.inputs.decode(self._project(columns))
+        return Contributions(self.inputs.sum_by_feature(squares), expected, maps)
 
-    def _kept(self, variances: Tensor) -> int:
+    def _count_components(self, variances: Tensor) -> int:
         """How many components explain the share of the variance that is asked for."""
         total = variances.sum()
         if not total:
@@ -110,11 +110,11 @@ class PCA(Detector):
         share = variances.cumsum(0) / total
         return min(len(self.axes), int((share < self.config.variance).sum()) + 1)
 
-    def _whitened(self, columns: Tensor) -> Tensor:
+    def _whiten(self, columns: Tensor) -> Tensor:
         """Each row in directions of unit variance, turned back to the columns: [rows, width]."""
         centred = columns - self.mean
         return centred * self.rest + (centred @ self.axes.T * self.gains) @ self.axes
 
-    def _plane(self, columns: Tensor) -> Tensor:
+    def _project(self, columns: Tensor) -> Tensor:
         """The nearest point of the plane."""
         return self.mean + ((columns - self.mean) @ self.axes.T) @ self.axes

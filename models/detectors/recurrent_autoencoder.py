@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from models.batch import SignalInput, TokenInput
 from models.detectors.autoencoder import HUBER
-from models.detectors.bases.sequential import Explained, Sequence, Sequential
+from models.detectors.bases.sequential import Explanation, Sequence, Sequential
 from models.detectors.detector import expect
 from models.detectors.search_space import OneOf, Space
 from models.layers.dense_inputs import LIMIT
 from models.layers.recurrent import (
-    blocks,
-    channels_of,
-    embedding,
-    lengths,
-    padded_to,
-    readable,
+    clamp_steps,
+    count_channels,
+    cut_blocks,
+    make_embedding,
+    measure_lengths,
+    pad_to,
     run_cell,
-    steps_of,
+    split_steps,
 )
 
 
@@ -66,10 +66,10 @@ class RecurrentAutoencoder(Sequential):
     def space(cls) -> Space:
         return {"hidden": OneOf((32, 64, 128)), "latent": OneOf((4, 8, 16, 32))}
 
-    def of_series(self, series: SignalInput) -> Sequence:
+    def model_series(self, series: SignalInput) -> Sequence:
         return SeriesCode(series, self.config)
 
-    def of_tokens(self, tokens: TokenInput) -> Sequence:
+    def model_tokens(self, tokens: TokenInput) -> Sequence:
         return EventCode(tokens, self.config)
 
 
@@ -82,7 +82,7 @@ class SeriesCode(Sequence):
         super().__init__()
         self.given = series
         self.floor = config.floor
-        channels, steps = channels_of(series), series.shape[1]
+        channels, steps = count_channels(series), series.shape[1]
         self.encoder = nn.GRU(series.shape[0], config.hidden, batch_first=True)
         self.bottleneck = nn.Linear(config.hidden, config.latent)
         self.decoder = nn.GRU(config.latent, config.hidden, batch_first=True)
@@ -91,47 +91,47 @@ class SeriesCode(Sequence):
 
     def loss(self, signal: Tensor) -> Tensor:
         """Squared (Huber) error: the mean over steps, summed over channels: [rows]."""
-        values, present = steps_of(self.given, signal)
+        values, present = split_steps(self.given, signal)
         values = values.clamp(-LIMIT, LIMIT)
-        error = 2 * F.huber_loss(self._back(signal), values, reduction="none", delta=HUBER)
+        error = 2 * F.huber_loss(self._decode(signal), values, reduction="none", delta=HUBER)
         return (error.sum(2) * present).sum(1) / present.sum(1).clamp_min(1)
 
     def score(self, signal: Tensor) -> Tensor:
         return self.explain(signal).share
 
-    def explain(self, signal: Tensor) -> Explained:
-        squares, back = self._squares(signal)
-        _, present = steps_of(self.given, signal)
+    def explain(self, signal: Tensor) -> Explanation:
+        squares, back = self._square_residuals(signal)
+        _, present = split_steps(self.given, signal)
         there = present[:, None].float()
         terms = torch.log1p(squares / self.variance) * there / there.sum(2, True).clamp_min(1)
         places, expected = torch.zeros_like(signal), signal.clone()
         places[:, : terms.shape[1]] = terms
         expected[:, : terms.shape[1]] = back * there
-        return Explained(places.sum((1, 2)), places, expected)
+        return Explanation(places.sum((1, 2)), places, expected)
 
-    def settle(self, signals: list[Tensor]) -> None:
+    def calibrate(self, signals: list[Tensor]) -> None:
         """The usual squared residual of each channel and step, where held-back rows have one."""
         total = torch.zeros_like(self.variance, dtype=torch.float64)
         rows = torch.zeros_like(total)
         for signal in signals:
-            _, present = steps_of(self.given, signal)
-            total += (self._squares(signal)[0] * present[:, None]).double().sum(0)
+            _, present = split_steps(self.given, signal)
+            total += (self._square_residuals(signal)[0] * present[:, None]).double().sum(0)
             rows += present[:, None].double().sum(0)
         usual = torch.where(rows > 0, total / rows.clamp_min(1), 1)
         self.variance.copy_(usual.clamp_min(self.floor))
 
-    def _back(self, signal: Tensor) -> Tensor:
+    def _decode(self, signal: Tensor) -> Tensor:
         """The series as the decoder brings it back: [rows, steps, channels]."""
-        _, last = run_cell(self.encoder, readable(self.given, signal))
+        _, last = run_cell(self.encoder, clamp_steps(self.given, signal))
         latent = self.bottleneck(last[0])
         states, _ = run_cell(self.decoder, latent[:, None].expand(-1, signal.shape[2], -1))
         back: Tensor = self.head(states).float().flip(1)
         return back
 
-    def _squares(self, signal: Tensor) -> tuple[Tensor, Tensor]:
+    def _square_residuals(self, signal: Tensor) -> tuple[Tensor, Tensor]:
         """Squared residuals and what came back, [rows, channels, steps] each."""
-        values, _ = steps_of(self.given, signal)
-        back = self._back(signal)
+        values, _ = split_steps(self.given, signal)
+        back = self._decode(signal)
         squares = (values.clamp(-LIMIT, LIMIT) - back).square()
         return squares.transpose(1, 2), back.transpose(1, 2)
 
@@ -141,7 +141,7 @@ class EventCode(Sequence):
 
     def __init__(self, tokens: TokenInput, config: RecurrentAutoencoderConfig) -> None:
         super().__init__()
-        self.embedding = embedding(tokens, config.embedding)
+        self.embedding = make_embedding(tokens, config.embedding)
         self.encoder = nn.GRU(config.embedding, config.hidden, batch_first=True)
         self.bottleneck = nn.Linear(config.hidden, config.latent)
         self.decoder = nn.GRU(config.latent, config.hidden, batch_first=True)
@@ -149,44 +149,44 @@ class EventCode(Sequence):
 
     def loss(self, tokens: Tensor) -> Tensor:
         """Mean of -log p over the codes of a row: [rows]."""
-        return self._surprise(tokens)[0].sum(1)
+        return self._measure_surprise(tokens)[0].sum(1)
 
     def score(self, tokens: Tensor) -> Tensor:
-        return self._surprise(tokens)[0].sum(1)
+        return self._measure_surprise(tokens)[0].sum(1)
 
-    def explain(self, tokens: Tensor) -> Explained:
-        surprise, likeliest = self._surprise(tokens)
-        return Explained(surprise.sum(1), surprise, likeliest)
+    def explain(self, tokens: Tensor) -> Explanation:
+        surprise, likeliest = self._measure_surprise(tokens)
+        return Explanation(surprise.sum(1), surprise, likeliest)
 
-    def _surprise(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def _measure_surprise(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """-log p of each code over the number of the row's codes, and the likeliest codes.
 
         The decoder goes backwards over the row's own codes: its k-th step says the k-th last.
         """
-        count = lengths(tokens)[:, None]
+        count = measure_lengths(tokens)[:, None]
         place = torch.arange(tokens.shape[1], device=tokens.device)
         there = place < count
         mirror = torch.where(there, count - 1 - place, place)  # its own inverse
-        target, latent = tokens.gather(1, mirror), self._latent(tokens)
+        target, latent = tokens.gather(1, mirror), self._encode(tokens)
         state: Tensor | None = None
         surprises, codes = [], []
-        for block in blocks(tokens):
+        for block in cut_blocks(tokens):
             steps = len(place[block])
             states, state = run_cell(self.decoder, latent[:, None].expand(-1, steps, -1), state)
             odds = self.head(states).float().transpose(1, 2)  # [rows, codes, steps]
             surprises.append(F.cross_entropy(odds, target[:, block], reduction="none"))
             codes.append(odds.detach().argmax(1))
         length = tokens.shape[1]
-        surprise = padded_to(torch.cat(surprises, 1), length).gather(1, mirror) * there
-        likeliest = padded_to(torch.cat(codes, 1), length).gather(1, mirror) * there
+        surprise = pad_to(torch.cat(surprises, 1), length).gather(1, mirror) * there
+        likeliest = pad_to(torch.cat(codes, 1), length).gather(1, mirror) * there
         return surprise / count.clamp_min(1), likeliest
 
-    def _latent(self, tokens: Tensor) -> Tensor:
+    def _encode(self, tokens: Tensor) -> Tensor:
         """What the encoder keeps of each row's codes up to the last: [rows, latent]."""
-        last = (lengths(tokens) - 1).clamp_min(0)
+        last = (measure_lengths(tokens) - 1).clamp_min(0)
         state: Tensor | None = None
         pieces = []
-        for block in blocks(tokens):
+        for block in cut_blocks(tokens):
             states, state = run_cell(self.encoder, self.embedding(tokens[:, block]), state)
             pieces.append(states)
         states = torch.cat(pieces, 1)

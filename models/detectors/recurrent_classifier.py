@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from models.batch import Batch, Layout
-from models.detectors.bases.sequential import lacking_steps
+from models.detectors.bases.sequential import require_steps
 from models.detectors.classifier import Classifier, ClassifierConfig
 from models.detectors.detector import expect
 from models.detectors.search_space import OneOf, Space
 from models.layers.dense_inputs import Inputs
 from models.layers.mlp import mlp, run
-from models.layers.recurrent import REACH, embedding, run_cell
+from models.layers.recurrent import REACH, make_embedding, run_cell
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class RecurrentClassifier(Classifier):
 
     @classmethod
     def unfit(cls, layout: Layout) -> str | None:
-        return lacking_steps(layout)
+        return require_steps(layout)
 
-    def matrix_of(self, layout: Layout) -> "Ordered":
-        return Ordered(layout, self.config.embedding)
+    def make_inputs(self, layout: Layout) -> "OrderedInputs":
+        return OrderedInputs(layout, self.config.embedding)
 
     def _logit(self, columns: Tensor, dropout: float = 0.0) -> Tensor:
-        flat, sequences = self._split(columns)
+        flat, sequences = self._split_sequences(columns)
         for cell, (steps, there) in zip(self.cells, sequences, strict=True):
             states, last = run_cell(cell, steps)  # type: ignore[arg-type]
             weight = there.clamp(0, 1)[..., None]
@@ -71,10 +71,10 @@ class RecurrentClassifier(Classifier):
             flat += [last[0].float(), mean.float()]
         return run(self.layers, torch.cat(flat, 1), dropout).float().squeeze(1)
 
-    def _split(self, columns: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
+    def _split_sequences(self, columns: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
         """The columns that are no sequence, and of each sequence its steps [rows, steps, width]
         and how much of each is there [rows, steps]."""
-        numeric, inner, categories = self.inputs.parts(columns)
+        numeric, inner, categories = self.inputs.split(columns)
         flat, sequences = [numeric, *categories], []
         signals = self.layout.signals
         for given, block in zip(signals, inner, strict=False):
@@ -90,26 +90,26 @@ class RecurrentClassifier(Classifier):
         return flat, sequences
 
 
-class Ordered(Inputs):
+class OrderedInputs(Inputs):
     """As `Inputs`, but with tokens in order: of each place the vector of its code, then 1; all 0
     where there is none."""
 
     def __init__(self, layout: Layout, width: int) -> None:
         super().__init__(layout, embed=True)
         self.code_width = width + 1
-        self.vectors = nn.ModuleList(embedding(t, width) for t in layout.tokens)
+        self.vectors = nn.ModuleList(make_embedding(t, width) for t in layout.tokens)
         self.blocks[len(layout.signals) :] = [t.length * self.code_width for t in layout.tokens]
         self.numbers = len(layout.numeric) + sum(self.blocks)
         self.width = self.numbers + sum(self.sizes)
 
-    def token_columns(self, batch: Batch) -> list[Tensor]:
+    def make_token_columns(self, batch: Batch) -> list[Tensor]:
         blocks = []
         for vectors, tokens in zip(self.vectors, batch.tokens, strict=True):
             there = (tokens > 0)[..., None].float()
             blocks.append(torch.cat([vectors(tokens) * there, there], 2).flatten(1))
         return blocks
 
-    def token_maps(self, blocks: list[Tensor], batch: Batch) -> list[Tensor]:
+    def map_tokens(self, blocks: list[Tensor], batch: Batch) -> list[Tensor]:
         return [
             block.reshape(*tokens.shape, self.code_width).sum(2)
             for tokens, block in zip(batch.tokens, blocks, strict=True)

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.batch import Batch, Contributions, Layout
-from models.detectors.bases.sequential import lacking_only_series
+from models.detectors.bases.sequential import require_only_series
 from models.detectors.detector import Detector, expect
 from models.layers.dense_inputs import LIMIT
-from models.layers.recurrent import channels_of
+from models.layers.recurrent import count_channels
 
 # Added to amplitudes before their logarithm is taken, and least mean saliency that is divided by:
 # of a window that never moves, all amplitudes but one are zero.
@@ -53,7 +53,7 @@ class SpectralResidual(Detector):
 
     @classmethod
     def unfit(cls, layout: Layout) -> str | None:
-        return lacking_only_series(layout)
+        return require_only_series(layout)
 
     def loss(self, batch: Batch) -> Tensor:
         """The score: there is no other loss."""
@@ -64,38 +64,38 @@ class SpectralResidual(Detector):
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
-        return torch.stack([salient.sum(1) for salient in self._salient(batch)]).sum(0)
+        return torch.stack([salient.sum(1) for salient in self._compare_last(batch)]).sum(0)
 
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
-        found = self._salient(batch)
+        found = self._compare_last(batch)
         maps, expected = [], []
         for signal, salient in zip(batch.signals, found, strict=True):
             channels = salient.shape[1]
             places, guess = torch.zeros_like(signal), signal.clone()
             places[:, :channels, -1] = salient
             before = signal[:, :channels, :-1].clamp(-LIMIT, LIMIT)
-            guess[:, :channels, -1] = self._next(before)
+            guess[:, :channels, -1] = self._extrapolate(before)
             maps.append(places)
             expected.append(guess)
         shares = torch.stack([salient.sum(1) for salient in found], 1)
         row = Batch(batch.numeric, batch.codes, None, tuple(expected))
         return Contributions(shares, row, tuple(maps))
 
-    def _salient(self, batch: Batch) -> list[Tensor]:
+    def _compare_last(self, batch: Batch) -> list[Tensor]:
         """How far the last step's saliency is above the mean, of each series: [rows, channels]."""
         self.layout.check(batch)
         found = []
         for given, signal in zip(self.layout.signals, batch.signals, strict=True):
-            values = signal[:, : channels_of(given)].clamp(-LIMIT, LIMIT)
-            saliency = self._saliency(values)
+            values = signal[:, : count_channels(given)].clamp(-LIMIT, LIMIT)
+            saliency = self._measure_saliency(values)
             usual = saliency.mean(2).clamp_min(_TINY)
             found.append((saliency[..., values.shape[2] - 1] / usual - 1).clamp_min(0))
         return found
 
-    def _saliency(self, values: Tensor) -> Tensor:
+    def _measure_saliency(self, values: Tensor) -> Tensor:
         """Saliency of each step and of the guesses behind: [rows, channels, steps + points]."""
-        guess = self._next(values[..., :-1])[..., None].expand(-1, -1, self.config.points)
+        guess = self._extrapolate(values[..., :-1])[..., None].expand(-1, -1, self.config.points)
         spectrum = torch.fft.fft(torch.cat([values, guess], 2))
         log = torch.log(spectrum.abs() + _TINY)
         reach = self.config.smoothing // 2
@@ -105,7 +105,7 @@ class SpectralResidual(Detector):
         saliency: Tensor = torch.fft.ifft(residual).abs()
         return saliency
 
-    def _next(self, values: Tensor) -> Tensor:
+    def _extrapolate(self, values: Tensor) -> Tensor:
         """A guess for the step that follows, [rows, channels]: the step `points` before it, and
         so many times the mean slope of the lines to the last step from those before."""
         back = min(self.config.points, values.shape[2] - 1)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.batch import Batch, Contributions, Layout
 from models.detectors.devnet import DevNet, DevNetConfig
-from models.detectors.ensemble import Ensemble, EnsembleConfig, spread
+from models.detectors.ensemble import Ensemble, EnsembleConfig, combine_shares
 from models.detectors.single import SINGLE
 from models.layers.dense_inputs import Inputs
 from models.layers.integrated_gradients import integrated_gradients
@@ -40,7 +40,7 @@ class StackedDevNetConfig(DevNetConfig):
         return EnsembleConfig(self.members).sample_rows
 
 
-class Rarities(Inputs):
+class RarityInputs(Inputs):
     """The columns, and after them how rare each member finds the row: [rows, width]."""
 
     def __init__(self, layout: Layout, members: tuple[dict[str, Any], ...]) -> None:
@@ -52,7 +52,7 @@ class Rarities(Inputs):
     def forward(self, batch: Batch) -> Tensor:
         # Training on a GPU is in bfloat16, in which neighbours and components are others.
         with torch.no_grad(), torch.autocast(batch.numeric.device.type, enabled=False):
-            rarities = self.members.rarities(batch)
+            rarities = self.members.measure_rarity(batch)
         return torch.cat([super().forward(batch), rarities.T], 1)
 
 
@@ -70,10 +70,10 @@ class StackedDevNet(DevNet):
 
     Config = StackedDevNetConfig
     learns = "both"
-    inputs: Rarities
+    inputs: RarityInputs
 
-    def matrix_of(self, layout: Layout) -> Inputs:
-        return Rarities(layout, self.config.members)
+    def make_inputs(self, layout: Layout) -> Inputs:
+        return RarityInputs(layout, self.config.members)
 
     @torch.no_grad()
     def fit(self, sample: Batch, seed: int) -> None:
@@ -90,9 +90,11 @@ class StackedDevNet(DevNet):
         )
         with torch.no_grad():
             own, rarities = shares[:, : inputs.own], shares[:, inputs.own :]
-            told, told_maps = spread(inputs.members.told(batch), rarities.T)
-            maps = [a + b for a, b in zip(inputs.maps(own, batch), told_maps, strict=True)]
+            member_shares, member_maps = combine_shares(
+                inputs.members.explain_members(batch), rarities.T
+            )
+            maps = [a + b for a, b in zip(inputs.map_places(own, batch), member_maps, strict=True)]
             rows = len(columns)
             usual = self.reference[: inputs.numbers].expand(rows, -1)
-            expected = inputs.expected(usual, self.usual_codes.expand(rows, -1))
-            return Contributions(inputs.by_feature(own) + told, expected, tuple(maps))
+            expected = inputs.make_batch(usual, self.usual_codes.expand(rows, -1))
+            return Contributions(inputs.sum_by_feature(own) + member_shares, expected, tuple(maps))

@@ -47,7 +47,7 @@ class VariationalAutoencoder(Autoencoder):
         super().__init__(layout, config)
         self.encoder = mlp((self.inputs.width, *config.widths, 2 * self.latent))
 
-    def _passed(self, columns: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
+    def _reconstruct(self, columns: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
         mean, log_variance = run(self.encoder, columns, dropout).float().chunk(2, 1)
         log_variance = log_variance.clamp(-_WIDEST, _WIDEST)
         code = mean

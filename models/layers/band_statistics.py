@@ -24,7 +24,7 @@ class BandStatistics(nn.Module):
         deviation, mean = torch.std_mean(values, 3, correction=0)
         return torch.cat([mean, deviation], 1).flatten(1)
 
-    def spread(self, shares: Tensor) -> Tensor:
+    def distribute(self, shares: Tensor) -> Tensor:
         """Shares of the statistics [rows, width] over the spectrogram's numbers, [rows, its
         width]: each band's evenly over its steps."""
         bands = shares.reshape(len(shares), 2, self.channels, self.bands).sum(1)

@@ -27,7 +27,7 @@ def is_spatial(signal: SignalInput) -> bool:
     return signal.kind != "vector"
 
 
-def lacks_spatial(layout: Layout) -> str | None:
+def require_spatial(layout: Layout) -> str | None:
     """What `Detector.unfit` says of a layout in which there is nothing to convolve."""
     if any(map(is_spatial, layout.signals)):
         return None
@@ -117,7 +117,7 @@ class Section(NamedTuple):
     signal: SignalInput | None
 
 
-def sections_of(layout: Layout, width: int) -> list[Section]:
+def split_sections(layout: Layout, width: int) -> list[Section]:
     """The columns of a row of `width`, in order."""
     sections = [Section(len(layout.numeric), None)]
     for signal in layout.signals:
@@ -139,7 +139,7 @@ class Towers(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.sections = sections_of(layout, width)
+        self.sections = split_sections(layout, width)
         towers = [Tower(s.signal, channels, bias) for s in self.sections if s.signal is not None]
         self.towers = nn.ModuleList(towers)
         beside = sum(s.width for s in self.sections if s.signal is None)
@@ -149,7 +149,7 @@ class Towers(nn.Module):
         self.last = nn.Linear(joined, outputs, bias)
 
     def forward(self, rows: Tensor, dropout: float = 0.0) -> Tensor:
-        out: Tensor = self.last(F.dropout(self.features(rows), dropout))
+        out: Tensor = self.last(F.dropout(self.extract_features(rows), dropout))
         return out
 
     @property
@@ -157,7 +157,7 @@ class Towers(nn.Module):
         """That of the outputs."""
         return self.last.bias
 
-    def features(self, rows: Tensor) -> Tensor:
+    def extract_features(self, rows: Tensor) -> Tensor:
         """What the last layer joins."""
         parts = torch.split(rows, [s.width for s in self.sections], 1)
         beside = [p for p, s in zip(parts, self.sections, strict=True) if s.signal is None]
@@ -182,7 +182,7 @@ class Painters(nn.Module):
         self, layout: Layout, inputs: int, width: int, channels: int, widths: tuple[int, ...]
     ) -> None:
         super().__init__()
-        self.sections = sections_of(layout, width)
+        self.sections = split_sections(layout, width)
         painters = [Painter(s.signal, channels) for s in self.sections if s.signal is not None]
         beside = sum(s.width for s in self.sections if s.signal is None)
         sizes = (*widths[::-1], beside) if beside else ()

@@ -26,11 +26,11 @@ class Scatter:
         lengths = away.square().sum(1)
         return cls(len(rows), mean, away.T @ away, lengths @ away, lengths.square().sum())
 
-    def merged(self, other: "Scatter") -> "Scatter":
+    def merge(self, other: "Scatter") -> "Scatter":
         """Both together (Chan, Golub & LeVeque 1979; Pébay 2008 for the higher moments)."""
         count = self.count + other.count
         mean = self.mean + (other.mean - self.mean) * (other.count / count)
-        one, two = self._about(mean), other._about(mean)
+        one, two = self._move_mean(mean), other._move_mean(mean)
         sums = zip(one, two, strict=True)
         return Scatter(count, mean, *(a + b for a, b in sums))
 
@@ -52,7 +52,7 @@ class Scatter:
             return 0.0
         return float((error / uneven).clamp(0, 1))
 
-    def shrunk(self, share: float | None = None) -> Tensor:
+    def shrink(self, share: float | None = None) -> Tensor:
         """The covariance with this share of the identity, by default `shrinkage`."""
         share = self.shrinkage if share is None else share
         covariance = (1 - share) * self.covariance
@@ -60,7 +60,7 @@ class Scatter:
         covariance.diagonal().add_(share * even)
         return covariance
 
-    def _about(self, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _move_mean(self, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`squares`, `cubes` and `fourths` about another point."""
         gap = self.mean - mean
         length, trace = gap.square().sum(), self.squares.trace()

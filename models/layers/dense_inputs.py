@@ -39,7 +39,7 @@ class Inputs(nn.Module):
             c.embedding if embedded else cap
             for c, cap, embedded in zip(layout.categories, caps, self.embedded, strict=True)
         ]
-        self.blocks = [s.width for s in layout.signals] + [_bag_width(t) for t in layout.tokens]
+        self.blocks = [s.width for s in layout.signals] + [_limit_codes(t) for t in layout.tokens]
         self.numbers = len(layout.numeric) + sum(self.blocks)  # columns before the categories
         self.width = self.numbers + sum(self.sizes)
         self.capped = any(cap < c.size for c, cap in zip(layout.categories, caps, strict=True))
@@ -56,9 +56,9 @@ class Inputs(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The matrix. Raises Refusal for a batch of another layout."""
-        return self.columns(batch).T
+        return self.make_columns(batch).T
 
-    def columns(self, batch: Batch) -> Tensor:
+    def make_columns(self, batch: Batch) -> Tensor:
         """The matrix as [width, rows], each column of it in one piece of memory.
 
         Per-column work (scaling, one-hot, softmax over a category, sums over features) then goes
@@ -74,20 +74,20 @@ class Inputs(nn.Module):
             for j, (size, embedded) in enumerate(zip(self.sizes, self.embedded, strict=True))
         ]
         signals = [s.flatten(1).T.clamp(-LIMIT, LIMIT) for s in batch.signals]
-        tokens = [block.T for block in self.token_columns(batch)]
+        tokens = [block.T for block in self.make_token_columns(batch)]
         return torch.cat([batch.numeric.T.clamp(-LIMIT, LIMIT), *signals, *tokens, *blocks])
 
-    def token_columns(self, batch: Batch) -> list[Tensor]:
+    def make_token_columns(self, batch: Batch) -> list[Tensor]:
         """The block of columns of each token input: [rows, width of the block]."""
         pairs = zip(self.layout.tokens, batch.tokens, strict=True)
-        return [_bag(given, tokens) for given, tokens in pairs]
+        return [_make_bag(given, tokens) for given, tokens in pairs]
 
-    def token_maps(self, blocks: list[Tensor], batch: Batch) -> list[Tensor]:
-        """What the blocks of `token_columns` say of each place: [rows, length] each."""
+    def map_tokens(self, blocks: list[Tensor], batch: Batch) -> list[Tensor]:
+        """What the blocks of `make_token_columns` say of each place: [rows, length] each."""
         parts = zip(self.layout.tokens, batch.tokens, blocks, strict=True)
-        return [_spread(given, tokens, block) for given, tokens, block in parts]
+        return [_share_among_places(given, tokens, block) for given, tokens, block in parts]
 
-    def counted(self, columns: Tensor) -> Tensor | None:
+    def mask_padding(self, columns: Tensor) -> Tensor | None:
         """1 where a number of the columns [numbers, rows] is data, 0 where a masked signal was
         padded and in the mask itself; None where all are data."""
         if not any(signal.masked for signal in self.layout.signals):
@@ -105,39 +105,39 @@ class Inputs(nn.Module):
             start += signal.width
         return counted
 
-    def by_feature(self, columns: Tensor) -> Tensor:
+    def sum_by_feature(self, columns: Tensor) -> Tensor:
         """Sum over the columns of each feature: [rows, len(layout.features)].
 
         `columns` is [rows, width], or has one column a category after the numbers.
         """
-        numeric, inner, categories = self.parts(columns)
+        numeric, inner, categories = self.split(columns)
         sums = [b.sum(1, keepdim=True) for b in (*categories, *inner)]
         return torch.cat([numeric, *sums], 1)
 
-    def maps(self, columns: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """What columns, as in `by_feature`, say of the places within signals and tokens.
+    def map_places(self, columns: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """What columns, as in `sum_by_feature`, say of the places within signals and tokens.
 
         As `Contributions.maps`. The share of a code that a row lacks has no place.
         """
-        _, inner, _ = self.parts(columns)
+        _, inner, _ = self.split(columns)
         layout = self.layout
         signals = [
             block.reshape(-1, *signal.shape)
             for block, signal in zip(inner, layout.signals, strict=False)
         ]
-        return (*signals, *self.token_maps(inner[len(signals) :], batch))
+        return (*signals, *self.map_tokens(inner[len(signals) :], batch))
 
-    def row(self, columns: Tensor) -> Batch:
+    def decode(self, columns: Tensor) -> Batch:
         """Columns [rows, width], one-hot, as a batch: of each category the largest column; tokens
         are all padding, since how often says nothing of where."""
         if any(self.embedded):
             raise TypeError("embedded categories cannot be read back from their columns")
-        _, _, categories = self.parts(columns)
-        return self.expected(columns, stack_codes([b.argmax(1) for b in categories], columns))
+        _, _, categories = self.split(columns)
+        return self.make_batch(columns, stack_codes([b.argmax(1) for b in categories], columns))
 
-    def expected(self, columns: Tensor, codes: Tensor) -> Batch:
+    def make_batch(self, columns: Tensor, codes: Tensor) -> Batch:
         """A batch of the numbers in columns [rows, at least `numbers`] and of these codes."""
-        numeric, inner, _ = self.parts(columns)
+        numeric, inner, _ = self.split(columns)
         signals = tuple(
             block.reshape(-1, *signal.shape)
             for block, signal in zip(inner, self.layout.signals, strict=False)
@@ -148,7 +148,7 @@ class Inputs(nn.Module):
         )
         return Batch(numeric, codes, None, signals, tokens)
 
-    def parts(self, columns: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    def split(self, columns: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Numeric columns, blocks of signals and tokens, blocks of categories."""
         n = len(self.layout.numeric)
         inner = torch.split(columns[:, n : self.numbers], self.blocks, 1) if self.blocks else ()
@@ -160,13 +160,13 @@ class Inputs(nn.Module):
         return columns[:, :n], list(inner), list(categories)
 
 
-def _bag_width(tokens: TokenInput) -> int:
+def _limit_codes(tokens: TokenInput) -> int:
     return min(tokens.size, MAX_ONEHOT)
 
 
-def _bag(given: TokenInput, tokens: Tensor) -> Tensor:
-    """How much of a row each code is: [rows, _bag_width], 0 for padding; each row adds up to 1."""
-    width = _bag_width(given)
+def _make_bag(given: TokenInput, tokens: Tensor) -> Tensor:
+    """How much of a row each code is: [rows, _limit_codes], 0 for padding; each row adds up to 1."""
+    width = _limit_codes(given)
     codes = torch.where(tokens < width, tokens, 1)
     bag = torch.zeros(len(codes), width, device=codes.device)
     bag.scatter_add_(1, codes, torch.ones_like(codes, dtype=bag.dtype))
@@ -174,9 +174,9 @@ def _bag(given: TokenInput, tokens: Tensor) -> Tensor:
     return bag / bag.sum(1, keepdim=True).clamp_min(1)
 
 
-def _spread(given: TokenInput, tokens: Tensor, shares: Tensor) -> Tensor:
+def _share_among_places(given: TokenInput, tokens: Tensor, shares: Tensor) -> Tensor:
     """The share of each code divided among its places: [rows, length]."""
-    width = _bag_width(given)
+    width = _limit_codes(given)
     codes = torch.where(tokens < width, tokens, 1)
     count = torch.zeros_like(shares).scatter_add_(
         1, codes, torch.ones_like(codes, dtype=shares.dtype)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.batch import Batch, Layout, SignalInput
 from models.encoding.moments import ArrayMoments
 from models.layers.band_statistics import BandStatistics
-from models.layers.convolution import Section, sections_of
+from models.layers.convolution import Section, split_sections
 from models.layers.dense_inputs import Inputs
 from models.layers.gradient_histograms import Histograms
 
@@ -40,7 +40,7 @@ class DescribedInputs(Inputs):
         self.sections: list[Section] = []
         self.widths: list[int] = []
         descriptions: list[Description] = []
-        for section in sections_of(layout, self.width):
+        for section in split_sections(layout, self.width):
             found = describe(section.signal) if section.signal else None
             self.sections.append(section if found else Section(section.width, None))
             self.widths.append(found.width if found else section.width)
@@ -62,13 +62,13 @@ class DescribedInputs(Inputs):
         for start in range(0, len(sample.numeric), _ROWS):
             columns = super().forward(sample.take(slice(start, start + _ROWS)))
             raw.append(ArrayMoments.from_values(columns.cpu().numpy()))
-            blocks = [block for _, block in self._described(columns)]
+            blocks = [block for _, block in self._describe(columns)]
             described.append(ArrayMoments.from_values(torch.cat(blocks, 1).cpu().numpy()))
         self.usual.copy_(torch.from_numpy(reduce(ArrayMoments.combine, raw).mean))
         moments = reduce(ArrayMoments.combine, described)
         self.centre.copy_(torch.from_numpy(moments.mean))
         deviation = np.sqrt(moments.squares / np.maximum(moments.count, 1))
-        widths = [description.width for description in self._each()]
+        widths = [description.width for description in self._list_descriptions()]
         for scale, own in zip(
             torch.split(self.scales, widths),
             torch.split(torch.from_numpy(deviation), widths),
@@ -83,24 +83,24 @@ class DescribedInputs(Inputs):
         columns = super().forward(batch)
         if not self.descriptions:
             return columns
-        widths = [description.width for description in self._each()]
+        widths = [description.width for description in self._list_descriptions()]
         centres, scales = torch.split(self.centre, widths), torch.split(self.scales, widths)
         parts = list(torch.split(columns, [s.width for s in self.sections], 1))
-        found = zip(self._described(columns), centres, scales, strict=True)
+        found = zip(self._describe(columns), centres, scales, strict=True)
         for (place, block), centre, scale in found:
             parts[place] = (block - centre) * scale
         return torch.cat(parts, 1)
 
-    def by_feature(self, columns: Tensor) -> Tensor:
+    def sum_by_feature(self, columns: Tensor) -> Tensor:
         """Sum over the columns of each feature: [rows, len(layout.features)]."""
-        return super().by_feature(self._spread(columns))
+        return super().sum_by_feature(self._distribute(columns))
 
-    def maps(self, columns: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+    def map_places(self, columns: Tensor, batch: Batch) -> tuple[Tensor, ...]:
         """What the columns say of the places within signals and tokens: the share of a number of
         a description belongs to the places that it describes."""
-        return super().maps(self._spread(columns), batch)
+        return super().map_places(self._distribute(columns), batch)
 
-    def row(self, columns: Tensor) -> Batch:
+    def decode(self, columns: Tensor) -> Batch:
         """Columns [rows, width] as a batch, with the mean of the sample for each signal that is
         described, since a description cannot be drawn."""
         blocks = torch.split(columns, self.widths, 1)
@@ -109,28 +109,28 @@ class DescribedInputs(Inputs):
             u.expand(len(columns), -1) if s.signal else block
             for block, u, s in zip(blocks, usual, self.sections, strict=True)
         ]
-        return super().row(torch.cat(parts, 1))
+        return super().decode(torch.cat(parts, 1))
 
-    def _each(self) -> list[Description]:
+    def _list_descriptions(self) -> list[Description]:
         return [d for d in self.descriptions if isinstance(d, Histograms | BandStatistics)]
 
-    def _described(self, columns: Tensor) -> list[tuple[int, Tensor]]:
+    def _describe(self, columns: Tensor) -> list[tuple[int, Tensor]]:
         """The place among the sections, and the description [rows, its width], of each signal
         that is described."""
         blocks = torch.split(columns, [s.width for s in self.sections], 1)
-        descriptions = iter(self._each())
+        descriptions = iter(self._list_descriptions())
         return [
             (place, next(descriptions)(blocks[place].reshape(-1, *section.signal.shape)))
             for place, section in enumerate(self.sections)
             if section.signal
         ]
 
-    def _spread(self, columns: Tensor) -> Tensor:
+    def _distribute(self, columns: Tensor) -> Tensor:
         """[rows, width] over the columns of `Inputs`, with the same sums."""
-        descriptions = iter(self._each())
+        descriptions = iter(self._list_descriptions())
         blocks = torch.split(columns, self.widths, 1)
         parts = [
-            next(descriptions).spread(block) if s.signal else block
+            next(descriptions).distribute(block) if s.signal else block
             for block, s in zip(blocks, self.sections, strict=True)
         ]
         return torch.cat(parts, 1)

@@ -37,9 +37,9 @@ class Histograms(nn.Module):
         self.signal = signal
         self.channels = signal.shape[0] - signal.masked
         self.sides = signal.shape[1:]
-        self.register_buffer("directions", _directions(len(self.sides)), persistent=False)
+        self.register_buffer("directions", _make_directions(len(self.sides)), persistent=False)
         a_side = max(1, round(cells ** (1 / len(self.sides))))
-        pools = [_pool(side, a_side) for side in self.sides]
+        pools = [_make_pool(side, a_side) for side in self.sides]
         for axis, pool in enumerate(pools):
             self.register_buffer(f"pool_{axis}", pool, persistent=False)
         self.kinds = len(self.directions) + 2
@@ -48,47 +48,47 @@ class Histograms(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """[rows, *shape] to [rows, kinds * channels * cells], at least 0."""
-        values, mask = self._unmasked(values)
-        slopes = [_slope(values, mask, axis) for axis in range(2, values.ndim)]
+        values, mask = self._split_mask(values)
+        slopes = [_measure_slope(values, mask, axis) for axis in range(2, values.ndim)]
         steep = torch.einsum("a...,da->d...", torch.stack(slopes), self.directions)
         kinds = [steep.relu(), _BRIGHTNESS * torch.stack([values.relu(), (-values).relu()])]
-        pooled = self._pooled(torch.cat(kinds).transpose(0, 1))
+        pooled = self._pool_cells(torch.cat(kinds).transpose(0, 1))
         if mask is not None:
             # The mean over the steps that are there; a cell without any has 0.
-            present = self._pooled(mask[:, None])
+            present = self._pool_cells(mask[:, None])
             pooled = torch.where(present > 0, pooled / present.clamp_min(1e-6), 0)
         described: Tensor = pooled.sqrt().reshape(-1, self.width)
         return described
 
-    def spread(self, shares: Tensor) -> Tensor:
+    def distribute(self, shares: Tensor) -> Tensor:
         """Shares of the descriptor [rows, width] over the signal's numbers, [rows, its width]:
         each cell's over the places that it averages."""
         shares = shares.reshape(len(shares), self.kinds, self.channels, *self.cells).sum(1)
         for axis in range(len(self.cells)):
-            shares = torch.tensordot(shares, self._pool_of(axis), ([2], [0]))
+            shares = torch.tensordot(shares, self._get_pool(axis), ([2], [0]))
         if self.signal.masked:
             shares = torch.cat([shares, torch.zeros_like(shares[:, :1])], 1)
         return shares.reshape(-1, self.signal.width)
 
-    def _unmasked(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _split_mask(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
         if not self.signal.masked:
             return values, None
         return values[:, :-1] * values[:, -1:], values[:, -1:]
 
-    def _pooled(self, values: Tensor) -> Tensor:
+    def _pool_cells(self, values: Tensor) -> Tensor:
         """Means over the cells of the last axes."""
         first = values.ndim - len(self.cells)
         for axis in range(len(self.cells)):
             # The axis that was summed over comes back as the last: after all, they are in order.
-            values = torch.tensordot(values, self._pool_of(axis), ([first], [1]))
+            values = torch.tensordot(values, self._get_pool(axis), ([first], [1]))
         return values
 
-    def _pool_of(self, axis: int) -> Tensor:
+    def _get_pool(self, axis: int) -> Tensor:
         pool: Tensor = self.get_buffer(f"pool_{axis}")
         return pool
 
 
-def _directions(axes: int) -> Tensor:
+def _make_directions(axes: int) -> Tensor:
     """Unit vectors [directions, axes]."""
     if axes == 2:
         angles = torch.arange(_ANGLES) * (2 * math.pi / _ANGLES)
@@ -99,7 +99,7 @@ def _directions(axes: int) -> Tensor:
     return nn.functional.normalize(chosen)
 
 
-def _pool(side: int, cells: int) -> Tensor:
+def _make_pool(side: int, cells: int) -> Tensor:
     """Weights [cells, side] of places in cells: triangles that overlap by half, each adding up to
     1; as many cells as places at most."""
     cells = min(cells, side)
@@ -108,7 +108,7 @@ def _pool(side: int, cells: int) -> Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
-def _slope(values: Tensor, mask: Tensor | None, axis: int) -> Tensor:
+def _measure_slope(values: Tensor, mask: Tensor | None, axis: int) -> Tensor:
     """Central differences along an axis, one-sided at the ends; 0 where a neighbour is missing."""
     last = values.shape[axis] - 1
     places = torch.arange(last + 1, device=values.device)

@@ -24,22 +24,22 @@ def integrated_gradients(
         columns, reference = columns.clone(), reference.clone()
         away = columns - reference
         slope = torch.zeros_like(away)
-        for position, weight in _nodes(steps):
-            slope += weight * _gradient(score, reference + position * away)
+        for position, weight in _place_nodes(steps):
+            slope += weight * _compute_gradient(score, reference + position * away)
         shares = slope * away
         left_over = score(columns) - score(reference[None]) - shares.sum(1)
         far = away.square() + torch.finfo(away.dtype).tiny
         return shares + left_over[:, None] * (far / far.sum(1, keepdim=True))
 
 
-def _nodes(steps: int) -> list[tuple[float, float]]:
+def _place_nodes(steps: int) -> list[tuple[float, float]]:
     """Positions and weights of the quadrature on [0, 1], after the substitution s = u^2."""
     points, weights = np.polynomial.legendre.leggauss(steps)
     u = (points + 1) / 2
     return list(zip((u**2).tolist(), (weights * u).tolist(), strict=True))
 
 
-def _gradient(score: Callable[[Tensor], Tensor], columns: Tensor) -> Tensor:
+def _compute_gradient(score: Callable[[Tensor], Tensor], columns: Tensor) -> Tensor:
     with torch.enable_grad():
         columns = columns.detach().requires_grad_()
         # Rows are independent, so the gradient of the sum holds the gradient of each row.

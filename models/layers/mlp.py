@@ -32,10 +32,10 @@ def run(
     a row of a 35-64-32-8-32-64-35 network, against 256 ns layer by layer (and 188 ns in
     onnxruntime); the outputs differ in their last bits only.
     """
-    fused = _fuses(values) and not dropout
+    fused = _can_fuse(values) and not dropout
     for layer in layers[:-1]:
         if fused:
-            values = _fused(layer, values, activation)
+            values = _run_fused(layer, values, activation)
             continue
         values = getattr(nn.functional, activation)(layer(values))
         if dropout:
@@ -43,11 +43,11 @@ def run(
     last = layers[-1]
     if fused and by_columns:
         return torch.addmm(last.bias[:, None], last.weight, values.T).T  # type: ignore[arg-type, index]
-    out: Tensor = _fused(last, values, "none") if fused else last(values)
+    out: Tensor = _run_fused(last, values, "none") if fused else last(values)
     return out
 
 
-def _fuses(values: Tensor) -> bool:
+def _can_fuse(values: Tensor) -> bool:
     return (
         values.device.type == "cpu"
         and values.dtype == torch.float32
@@ -59,7 +59,7 @@ def _fuses(values: Tensor) -> bool:
     )
 
 
-def _fused(layer: nn.Module, values: Tensor, activation: str) -> Tensor:
+def _run_fused(layer: nn.Module, values: Tensor, activation: str) -> Tensor:
     # The operator that torch.compile itself uses for a linear layer on a CPU.
     out: Tensor = torch.ops.mkldnn._linear_pointwise(
         values, layer.weight, layer.bias, activation, [], "none"

@@ -16,12 +16,12 @@ REACH = 10.0
 BLOCK = 64
 
 
-def channels_of(series: SignalInput) -> int:
+def count_channels(series: SignalInput) -> int:
     """Channels with values, without the mask."""
     return series.shape[0] - series.masked
 
 
-def steps_of(series: SignalInput, signal: Tensor) -> tuple[Tensor, Tensor]:
+def split_steps(series: SignalInput, signal: Tensor) -> tuple[Tensor, Tensor]:
     """Values [rows, steps, channels] and where there are any, bool [rows, steps], of a signal
     [rows, channels (and mask), steps]."""
     steps = signal.transpose(1, 2)
@@ -30,20 +30,20 @@ def steps_of(series: SignalInput, signal: Tensor) -> tuple[Tensor, Tensor]:
     return steps, torch.ones_like(steps[..., 0], dtype=torch.bool)
 
 
-def readable(series: SignalInput, signal: Tensor) -> Tensor:
+def clamp_steps(series: SignalInput, signal: Tensor) -> Tensor:
     """What a recurrent cell reads of a signal: [rows, steps, channels (and mask)], within REACH."""
     return signal.transpose(1, 2).clamp(-REACH, REACH)
 
 
-def lengths(tokens: Tensor) -> Tensor:
+def measure_lengths(tokens: Tensor) -> Tensor:
     """Codes of each row up to the last that is no padding: int64 [rows]."""
     place = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
     return torch.where(tokens > 0, place, 0).amax(1)
 
 
-def blocks(tokens: Tensor) -> list[slice]:
+def cut_blocks(tokens: Tensor) -> list[slice]:
     """Slices of BLOCK steps that hold every row's codes and one step more."""
-    longest = int(lengths(tokens).max()) if len(tokens) else 0
+    longest = int(measure_lengths(tokens).max()) if len(tokens) else 0
     longest = min(longest + 1, tokens.shape[1])
     return [slice(start, start + BLOCK) for start in range(0, longest, BLOCK)]
 
@@ -60,12 +60,12 @@ def run_cell(cell: nn.GRU, steps: Tensor, state: Tensor | None = None) -> tuple[
     return states.float(), last.float()
 
 
-def padded_to(values: Tensor, length: int) -> Tensor:
+def pad_to(values: Tensor, length: int) -> Tensor:
     """Values [rows, steps] with zeros up to `length` steps, or cut there."""
     return F.pad(values, (0, length - values.shape[1]))
 
 
-def embedding(tokens: TokenInput, width: int) -> nn.Embedding:
+def make_embedding(tokens: TokenInput, width: int) -> nn.Embedding:
     """A vector a code; padding and "other", seldom trained on, start as no information."""
     table = nn.Embedding(tokens.size, width)
     nn.init.zeros_(table.weight.data[:2])

@@ -76,15 +76,15 @@ class Candidate:
     @property
     def text(self) -> str:
         """As in YAML: `autoencoder`, `autoencoder (widths: [64, 32])`."""
-        return f"{self.name} ({_flow(self.options)[1:-1]})" if self.options else self.name
+        return f"{self.name} ({_format_yaml(self.options)[1:-1]})" if self.options else self.name
 
 
-def _flow(value: Any) -> str:
+def _format_yaml(value: Any) -> str:
     """As YAML has it in one line."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {_format_yaml(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_flow, value)) + "]"
+        return "[" + ", ".join(map(_format_yaml, value)) + "]"
     return str(value)
 
 
@@ -202,7 +202,7 @@ def choose(
     if not scores:
         notes = "; ".join(f"{one.candidate}: {one.note}" for one in tried)
         raise Refusal(f"expected a detector that can be trained on these rows, found none: {notes}")
-    criterion, figures = _judged(held_back, scores)
+    criterion, figures = _rank(held_back, scores)
     for index, figure in figures.items():
         tried[index] = replace(tried[index], figure=figure)
     winner = max(scores, key=lambda index: figures.get(index, 0.0))
@@ -228,7 +228,7 @@ def _try(
     if labels == "none":
         rows, held_back = rows._replace(label=None), every
     elif labels == "all":
-        rows, held_back = _labelled(rows), _labelled(held_back)
+        rows, held_back = _keep_labelled(rows), _keep_labelled(held_back)
     torch.manual_seed(training.seed)
     try:
         detector = CATALOG.build(candidate.name, layout, candidate.options)
@@ -239,12 +239,12 @@ def _try(
     return CandidateResult(candidate.text, None, time.monotonic() - started, ""), scores
 
 
-def _labelled(rows: Batch) -> Batch:
+def _keep_labelled(rows: Batch) -> Batch:
     assert rows.label is not None
     return rows.take(~rows.label.isnan())
 
 
-def _judged(held_back: Batch, scores: dict[int, Scores]) -> tuple[str, dict[int, float]]:
+def _rank(held_back: Batch, scores: dict[int, Scores]) -> tuple[str, dict[int, float]]:
     """The criterion, and the figure of each candidate by it."""
     anomalies, label = count_anomalies(held_back), held_back.label
     if anomalies and label is not None:
@@ -252,7 +252,7 @@ def _judged(held_back: Batch, scores: dict[int, Scores]) -> tuple[str, dict[int,
         figures = {i: auroc(one.usual[normal], one.usual[anomalous]) for i, one in scores.items()}
         return f"AUROC by the labels of {anomalies:,} held-back anomalies", figures
     if all(one.planted for one in scores.values()):
-        return PLANTED, {i: sum(_aurocs(s)) / len(s.planted) for i, s in scores.items()}
+        return PLANTED, {i: sum(_measure_aurocs(s)) / len(s.planted) for i, s in scores.items()}
     if len(scores) == 1:
         return "the only candidate for these labels and rows", {}
     found = measure_agreement([one.usual for one in scores.values()])
@@ -262,11 +262,11 @@ def _judged(held_back: Batch, scores: dict[int, Scores]) -> tuple[str, dict[int,
 def pick_beyond_doubt(scores: dict[int, Scores], standing: int) -> int:
     """The candidate whose gain on the standing one is the most, less what may be doubted of it:
     the standing one itself where no other gains beyond doubt."""
-    known = torch.tensor(_aurocs(scores[standing]))
-    gains = {i: torch.tensor(_aurocs(one)) - known for i, one in scores.items()}
+    known = torch.tensor(_measure_aurocs(scores[standing]))
+    gains = {i: torch.tensor(_measure_aurocs(one)) - known for i, one in scores.items()}
     return max(gains, key=lambda i: float(gains[i].mean() - _DOUBT * gains[i].std()))
 
 
-def _aurocs(scores: Scores) -> list[float]:
+def _measure_aurocs(scores: Scores) -> list[float]:
     """Against each planting."""
     return [auroc(scores.usual, odd) for odd in scores.planted]

@@ -19,7 +19,7 @@ _SHARE = 0.3
 _NOISE = 2.0
 
 
-def noisy(
+def add_noise(
     rows: Batch,
     layout: Layout,
     generator: torch.Generator,
@@ -31,29 +31,29 @@ def noisy(
     binary = torch.tensor([given.kind == "binary" for given in layout.numeric])
     numeric = torch.where(binary, 1 - rows.numeric, rows.numeric + drawn)
     signals = tuple(s + noise * torch.randn(s.shape, generator=generator) for s in rows.signals)
-    changed = _anywhere(rows, layout, generator)._replace(numeric=numeric, signals=signals)
-    return _mixed(rows, changed, layout, generator, share)
+    changed = _scatter_all(rows, layout, generator)._replace(numeric=numeric, signals=signals)
+    return _mix_features(rows, changed, layout, generator, share)
 
 
-def scattered(
+def scatter(
     rows: Batch, layout: Layout, generator: torch.Generator, share: float = _SHARE
 ) -> Batch:
     """Some features of each row are anywhere within the range of the rows ("global anomalies")."""
-    return _mixed(rows, _anywhere(rows, layout, generator), layout, generator, share)
+    return _mix_features(rows, _scatter_all(rows, layout, generator), layout, generator, share)
 
 
 Planting = Callable[[Batch, Layout, torch.Generator], Batch]
-KINDS: dict[str, Planting] = {"noisy": noisy, "scattered": scattered}
+KINDS: dict[str, Planting] = {"noisy": add_noise, "scattered": scatter}
 # Fainter and stronger ones too: detectors that differ less than from one of these to the next
 # cannot be told apart by anomalies of which nobody knows how strong they will be.
 PLANTINGS: tuple[Planting, ...] = (
-    *(partial(noisy, share=share) for share in (0.1, 0.3, 0.6)),
-    *(partial(noisy, noise=noise) for noise in (1.0, 4.0)),
-    *(partial(scattered, share=share) for share in (0.1, 0.3, 0.6)),
+    *(partial(add_noise, share=share) for share in (0.1, 0.3, 0.6)),
+    *(partial(add_noise, noise=noise) for noise in (1.0, 4.0)),
+    *(partial(scatter, share=share) for share in (0.1, 0.3, 0.6)),
 )
 
 
-def _anywhere(rows: Batch, layout: Layout, generator: torch.Generator) -> Batch:
+def _scatter_all(rows: Batch, layout: Layout, generator: torch.Generator) -> Batch:
     """Rows of uniform numbers within the columns' ranges and of uniform codes."""
 
     def uniform(values: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def _anywhere(rows: Batch, layout: Layout, generator: torch.Generator) -> Batch:
     )
 
 
-def _mixed(
+def _mix_features(
     rows: Batch, others: Batch, layout: Layout, generator: torch.Generator, share: float
 ) -> Batch:
     """Each row with some of its features, at least one, out of the same row of `others`."""

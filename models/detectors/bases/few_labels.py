@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from models.batch import Batch, Layout
-from models.detectors.bases.integrated_gradients_detector import Referenced
+from models.detectors.bases.integrated_gradients_detector import IntegratedGradientsDetector
 from models.refusal import Refusal
 
 
-class FewLabels(Referenced):
+class FewLabels(IntegratedGradientsDetector):
     """Every row that is not a labelled anomaly counts as normal: a few hidden anomalies among
     thousands of rows do less harm than their absence would.
 
@@ -52,9 +52,9 @@ class FewLabels(Referenced):
             known = self.inputs(self._anomalies)
             every = torch.ones(len(known), dtype=torch.bool, device=known.device)
             return own + self.losses(known, every).mean()
-        return own + self.losses(self._drawn(rows), torch.ones_like(label, dtype=torch.bool))
+        return own + self.losses(self._draw_between(rows), torch.ones_like(label, dtype=torch.bool))
 
-    def _drawn(self, rows: int) -> Tensor:
+    def _draw_between(self, rows: int) -> Tensor:
         """So many points between two labelled anomalies each, drawn anew: [rows, width]."""
         assert self._anomalies is not None
         known = self.inputs(self._anomalies)

@@ -13,8 +13,8 @@ from models.layers.integrated_gradients import integrated_gradients
 from models.refusal import Refusal
 
 
-class Referenced(Detector):
-    """Explained by integrated gradients from a reference row, the mean of the held-back rows but
+class IntegratedGradientsDetector(Detector):
+    """Explanation by integrated gradients from a reference row, the mean of the held-back rows but
     those labelled anomalous (`calibrate`); before that, zeros.
 
     `base_score()`, the score of the reference row, plus the shares is the score. A share below 0
@@ -27,11 +27,11 @@ class Referenced(Detector):
 
     def __init__(self, layout: Layout, config: Any) -> None:
         super().__init__(layout, config)
-        self.inputs = self.matrix_of(layout)
+        self.inputs = self.make_inputs(layout)
         self.register_buffer("reference", torch.zeros(self.inputs.width))
         self.register_buffer("usual_codes", torch.zeros(len(layout.categories), dtype=torch.int64))
 
-    def matrix_of(self, layout: Layout) -> Inputs:
+    def make_inputs(self, layout: Layout) -> Inputs:
         """What makes a batch one matrix."""
         return Inputs(layout, embed=True)
 
@@ -55,15 +55,15 @@ class Referenced(Detector):
         with torch.no_grad():
             rows = len(columns)
             usual = self.reference[: self.inputs.numbers].expand(rows, -1)
-            expected = self.inputs.expected(usual, self.usual_codes.expand(rows, -1))
-            maps = self.inputs.maps(shares, batch)
-            return Contributions(self.inputs.by_feature(shares), expected, maps)
+            expected = self.inputs.make_batch(usual, self.usual_codes.expand(rows, -1))
+            maps = self.inputs.map_places(shares, batch)
+            return Contributions(self.inputs.sum_by_feature(shares), expected, maps)
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
         """Take the reference row from the held-back rows that are not labelled anomalous, or from
         all."""
-        normal = [b for b in map(_normal, batches) if len(b.numeric)] or batches
+        normal = [b for b in map(_drop_anomalies, batches) if len(b.numeric)] or batches
         rows = sum(len(b.numeric) for b in normal)
         if not rows:
             name = type(self).__name__
@@ -75,7 +75,7 @@ class Referenced(Detector):
             self.usual_codes[j] = torch.as_tensor(counts).argmax()
 
 
-def _normal(batch: Batch) -> Batch:
+def _drop_anomalies(batch: Batch) -> Batch:
     if batch.label is None:
         return batch
     return batch.take(~(batch.label > 0.5))  # NaN is unknown

@@ -15,7 +15,7 @@ from models.refusal import Refusal
 _ROWS = 1024
 
 
-class Explained(NamedTuple):
+class Explanation(NamedTuple):
     """What one input of a batch adds to the score, and where."""
 
     share: Tensor  # float32 [rows]
@@ -35,10 +35,10 @@ class Sequence(nn.Module, ABC):
         """What the input adds to each row's score: [rows]."""
 
     @abstractmethod
-    def explain(self, values: Tensor) -> Explained:
+    def explain(self, values: Tensor) -> Explanation:
         """The score once more, with its places."""
 
-    def settle(self, batches: list[Tensor]) -> None:
+    def calibrate(self, batches: list[Tensor]) -> None:
         """Learn from held-back rows what is usual, where the score needs to know."""
 
 
@@ -53,50 +53,50 @@ class Sequential(Detector):
     def __init__(self, layout: Layout, config: Any) -> None:
         super().__init__(layout, config)
         series = [s for s in layout.signals if s.kind == "series"]
-        self.series = nn.ModuleList(self.of_series(s) for s in series)
-        self.tokens = nn.ModuleList(self.of_tokens(t) for t in layout.tokens)
+        self.series = nn.ModuleList(self.model_series(s) for s in series)
+        self.tokens = nn.ModuleList(self.model_tokens(t) for t in layout.tokens)
         others = tuple(s for s in layout.signals if _is_other(s))
         rest = Layout(layout.numeric, layout.categories, others)
         self.rest = Autoencoder(rest, AutoencoderConfig()) if rest.features else None
 
     @abstractmethod
-    def of_series(self, series: SignalInput) -> Sequence:
+    def model_series(self, series: SignalInput) -> Sequence:
         """A fresh model of a series."""
 
     @abstractmethod
-    def of_tokens(self, tokens: TokenInput) -> Sequence:
+    def model_tokens(self, tokens: TokenInput) -> Sequence:
         """A fresh model of a token input."""
 
     @classmethod
     def unfit(cls, layout: Layout) -> str | None:
-        return lacking_steps(layout)
+        return require_steps(layout)
 
     def loss(self, batch: Batch) -> Tensor:
-        losses = [part.loss(values) for part, values in self._parts(batch)]
+        losses = [part.loss(values) for part, values in self._pair_models(batch)]
         if self.rest is not None:
-            losses.append(self.rest.loss(self._others(batch)))
+            losses.append(self.rest.loss(self._take_others(batch)))
         return torch.stack(losses).sum(0)
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
         pieces = range(0, max(1, len(batch.numeric)), _ROWS)
-        return torch.cat([self._scores(batch.take(slice(at, at + _ROWS))) for at in pieces])
+        return torch.cat([self._score_rows(batch.take(slice(at, at + _ROWS))) for at in pieces])
 
-    def _scores(self, batch: Batch) -> Tensor:
-        scores = [part.score(values) for part, values in self._parts(batch)]
+    def _score_rows(self, batch: Batch) -> Tensor:
+        scores = [part.score(values) for part, values in self._pair_models(batch)]
         if self.rest is not None:
-            scores.append(self.rest.score(self._others(batch)))
+            scores.append(self.rest.score(self._take_others(batch)))
         return torch.stack(scores).sum(0)
 
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
-        explained = [part.explain(values) for part, values in self._parts(batch)]
+        explained = [part.explain(values) for part, values in self._pair_models(batch)]
         if self.rest is None:
             none = batch.numeric.new_zeros(len(batch.numeric), 0)
             rest = Contributions(none, Batch(none, none.long()))
         else:
-            rest = self.rest.contributions(self._others(batch))
-        return self._merged(rest, explained)
+            rest = self.rest.contributions(self._take_others(batch))
+        return self._merge(rest, explained)
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
@@ -104,12 +104,12 @@ class Sequential(Detector):
         if not sum(len(b.numeric) for b in batches):
             name = type(self).__name__
             raise Refusal(f"expected held-back rows to calibrate the {name} on, found none")
-        for parts in zip(*(self._parts(b) for b in batches), strict=True):
-            parts[0][0].settle([values for _, values in parts])
+        for parts in zip(*(self._pair_models(b) for b in batches), strict=True):
+            parts[0][0].calibrate([values for _, values in parts])
         if self.rest is not None:
-            self.rest.calibrate([self._others(b) for b in batches])
+            self.rest.calibrate([self._take_others(b) for b in batches])
 
-    def _parts(self, batch: Batch) -> list[tuple[Sequence, Tensor]]:
+    def _pair_models(self, batch: Batch) -> list[tuple[Sequence, Tensor]]:
         """The models and what each is to judge: first the series, then the tokens."""
         self.layout.check(batch)
         pairs = zip(self.layout.signals, batch.signals, strict=True)
@@ -117,24 +117,24 @@ class Sequential(Detector):
         models = (*self.series, *self.tokens)
         return list(zip(models, (*series, *batch.tokens), strict=True))
 
-    def _others(self, batch: Batch) -> Batch:
+    def _take_others(self, batch: Batch) -> Batch:
         """What is neither a series nor tokens."""
         pairs = zip(self.layout.signals, batch.signals, strict=True)
         signals = tuple(signal for given, signal in pairs if _is_other(given))
         return Batch(batch.numeric, batch.codes, batch.label, signals)
 
-    def _merged(self, rest: Contributions, explained: list[Explained]) -> Contributions:
+    def _merge(self, rest: Contributions, explained: list[Explanation]) -> Contributions:
         """Contributions in the order of the layout's features."""
         flat = len(self.layout.numeric) + len(self.layout.categories)
         parts = iter(explained)
         others = iter(
-            Explained(share, places, expected)
+            Explanation(share, places, expected)
             for share, places, expected in zip(
                 rest.shares[:, flat:].unbind(1), rest.maps, rest.expected.signals, strict=True
             )
         )
         signals = [
-            _nothing(given, rest.shares)
+            _explain_nothing(given, rest.shares)
             if given.restates
             else next(others if _is_other(given) else parts)
             for given in self.layout.signals
@@ -154,13 +154,13 @@ def _is_other(signal: SignalInput) -> bool:
     return signal.kind != "series" and signal.restates is None
 
 
-def _nothing(signal: SignalInput, like: Tensor) -> Explained:
+def _explain_nothing(signal: SignalInput, like: Tensor) -> Explanation:
     """Of a signal that adds nothing to any row."""
     zeros = like.new_zeros(len(like), *signal.shape)
-    return Explained(zeros.flatten(1).sum(1), zeros, zeros)
+    return Explanation(zeros.flatten(1).sum(1), zeros, zeros)
 
 
-def lacking_steps(layout: Layout) -> str | None:
+def require_steps(layout: Layout) -> str | None:
     """As `Detector.unfit`, for detectors that need one series or token input at least."""
     series = [s for s in layout.signals if s.kind == "series"]
     if not series and not layout.tokens:
@@ -169,7 +169,7 @@ def lacking_steps(layout: Layout) -> str | None:
     return f"expected series of 2 steps or more, found 1 in '{short[0]}'" if short else None
 
 
-def lacking_only_series(layout: Layout) -> str | None:
+def require_only_series(layout: Layout) -> str | None:
     """As `Detector.unfit`, for detectors that know nothing but series."""
     others = [*(n.name for n in layout.numeric), *(c.name for c in layout.categories)]
     others += [*(s.name for s in layout.signals if s.kind != "series")]
@@ -179,4 +179,4 @@ def lacking_only_series(layout: Layout) -> str | None:
             f"expected series (windows of rows) alone, found '{others[0]}' beside them; give other "
             "columns the role keep, and a window over its channels `alone: true`"
         )
-    return lacking_steps(layout)
+    return require_steps(layout)

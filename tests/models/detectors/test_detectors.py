@@ -110,7 +110,7 @@ def test_the_matrix_holds_numbers_then_each_category_in_the_layouts_order() -> N
     columns = inputs(Batch(torch.tensor([[7.0]]), torch.tensor([[1, 4, 2]])))
     embedding = inputs.embeddings[0].weight[4].tolist()  # type: ignore[index]
     assert columns[0].tolist() == [7.0, 0, 1, 0, *embedding, 0, 0, 1]
-    assert inputs.by_feature(torch.ones(1, 9)).tolist() == [[1, 3, 2, 3]]
+    assert inputs.sum_by_feature(torch.ones(1, 9)).tolist() == [[1, 3, 2, 3]]
 
 
 # --- autoencoder -----------------------------------------------------------------------------

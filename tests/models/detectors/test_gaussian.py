@@ -48,7 +48,7 @@ def test_the_shrinkage_is_that_of_scikit_learn(rows: int) -> None:
     theirs = LedoitWolf().fit(values.double().numpy())
     ours = Scatter.of(values)
     assert ours.shrinkage == pytest.approx(theirs.shrinkage_, rel=1e-6)
-    np.testing.assert_allclose(ours.shrunk().numpy(), theirs.covariance_, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(ours.shrink().numpy(), theirs.covariance_, rtol=1e-6, atol=1e-8)
 
 
 def test_scatters_merge_to_that_of_all_rows_wherever_they_are_cut() -> None:
@@ -58,7 +58,7 @@ def test_scatters_merge_to_that_of_all_rows_wherever_they_are_cut() -> None:
     for cuts in ([0, 100], [0, 1, 2, 100], [0, 59, 61, 100]):
         parts = [Scatter.of(values[a:b]) for a, b in pairwise(cuts)]
         for order in (parts, parts[::-1]):
-            merged = reduce(Scatter.merged, order)
+            merged = reduce(Scatter.merge, order)
             assert merged.count == 100
             for ours, theirs in zip(
                 (merged.mean, merged.squares, merged.cubes, merged.fourths),
@@ -113,7 +113,7 @@ def test_a_band_is_described_by_its_mean_and_deviation_and_shares_go_back_to_it(
     sound[:, :, 4, ::2] = 2.0
     found = described(sound)[0]
     assert found.tolist() == pytest.approx([0, 0, 3, 0, 1, 0, 0, 0, 0, 0, 1, 0])
-    spread = described.spread(torch.arange(12.0)[None]).reshape(6, 20)
+    spread = described.distribute(torch.arange(12.0)[None]).reshape(6, 20)
     assert spread.sum(1).tolist() == pytest.approx([6, 8, 10, 12, 14, 16])
     assert (spread == spread[:, :1]).all()
 

@@ -42,7 +42,7 @@ def test_members_keep_what_they_were_fitted_to_while_the_network_learns() -> Non
     assert isinstance(other, StackedDevNet)
     rows = join([table_rows(600, seed=1), far_table_rows(10, seed=2)])
     other.fit(rows, seed=0)
-    ours, theirs = (d.inputs.members.rarities(table_rows(50, 8)) for d in (detector, other))
+    ours, theirs = (d.inputs.members.measure_rarity(table_rows(50, 8)) for d in (detector, other))
     assert torch.equal(ours, theirs)
 
 

@@ -143,7 +143,7 @@ def test_a_step_that_is_seldom_there_is_judged_on_the_rows_that_have_it() -> Non
     rows = series_rows(400, seed=1)
     detector.calibrate([rows])
     with torch.no_grad():
-        squares = detector._residuals(rows)[0].double()
+        squares = detector._measure_residuals(rows)[0].double()
     there = rows.signals[0][:, 2] > 0  # [rows, steps]
     usual = squares[1:25].sum() / (2 * there.sum())  # of both channels
     first = squares[1][there[:, 0]]  # most rows lack the first step
@@ -214,7 +214,7 @@ def test_the_critic_cannot_grow_and_learns_against_the_generator() -> None:
     fake = columns.clone().requires_grad_()
     before = detector.verdict(detector.critic(columns)).detach()
     detector.zero_grad()
-    detector._matched(columns, fake).sum().backward()  # type: ignore[no-untyped-call]
+    detector._play_critic(columns, fake).sum().backward()  # type: ignore[no-untyped-call]
     assert fake.grad is not None
     # Along the gradient that the generator follows downwards, the critic is fooled more.
     after = detector.verdict(detector.critic(columns - 1e-2 * fake.grad)).detach()
