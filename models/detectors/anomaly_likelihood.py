@@ -1,4 +1,4 @@
-"""Anomaly likelihood: a step that is forecast worse than the window's own steps usually are."""
+"""Anomaly likelihood: whether a step is predicted worse than the steps before it."""
 
 import math
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from models.layers.dense_inputs import LIMIT
 from models.layers.recurrent import count_channels, split_steps
 from models.refusal import Refusal
 
-# Least deviation of squared errors, in squared scaled units, that is divided by: a window that
-# never moved is forecast without any error. From 1e-6 to 1e-2 the NAB score was the same.
+# Least deviation of squared errors to divide by, in squared scaled units: a window that never moves
+# is predicted without error. From 1e-6 to 1e-2 the NAB score was the same.
 _LEAST_DEVIATION = 1e-3
-# Windows of the sample whose products are added up at once: 72 MB of 1,000 steps and 8 channels.
+# Windows whose products are added up at once: 72 MB for 1,000 steps and 8 channels.
 _ROWS = 256
 
 
@@ -24,13 +24,13 @@ _ROWS = 256
 class AnomalyLikelihoodConfig:
     """Options of `anomaly_likelihood`."""
 
-    order: int = 8  # steps that a forecast is made from
-    # Last squared errors whose mean is judged. The authors' 10, for the noisy scores that they had,
-    # wants a window of thousands of steps beside it.
+    order: int = 8  # steps from which the next is predicted
+    # Number of last squared errors that are averaged. The authors average 10 noisy scores, which
+    # needs a window of thousands of steps.
     recent: int = 1
     ridge: float = 1.0  # penalty on squared weights, in steps of unit variance
-    prior: float = 10.0  # steps of a window that what training saw counts for
-    sample_rows: int = 2_000  # rows of the training days, each a window of lessons
+    prior: float = 10.0  # steps of a window for which the errors of the training rows count
+    sample_rows: int = 2_000  # rows of the training days, each a window
 
     def __post_init__(self) -> None:
         expect(self.order >= 1, self, "order", "1 or more")
@@ -41,23 +41,23 @@ class AnomalyLikelihoodConfig:
 
 
 class AnomalyLikelihood(Detector):
-    """Each step is forecast from those before by a linear autoregression, and what is judged is
-    how the last squared error compares with the earlier ones of the same window (Lavin & Ahmad,
-    "Evaluating Real-time Anomaly Detection Algorithms", ICMLA 2015, section III-B; there of the
-    errors of a sequence memory):
+    """Predicts the last step and compares the error with earlier errors in the same window.
+
+    Each step is predicted from those before by a linear autoregression. The score is how unlikely
+    the last squared error is (Lavin & Ahmad, "Evaluating Real-time Anomaly Detection Algorithms",
+    ICMLA 2015, section III-B, where the errors are those of a sequence memory):
 
         sum over channels c of  -log Q((a_c - m_c) / s_c)
 
     with a the mean of the last `recent` squared errors, m and s the mean and deviation of such
-    means earlier in the window, none of which shares an error with a, and Q the tail of a standard
-    normal law. A series that is hard to forecast all day long is so in all of its windows: that is
-    surprising once and not all day. The window is the memory, so a longer one, a day or more, asks
-    for a rarer surprise.
+    means earlier in the window that share no error with a, and Q the upper tail of the standard
+    normal distribution. A series that becomes hard to predict is therefore surprising once, not all
+    day. With a longer window, a day or more, only a rarer error is surprising.
 
-    What training saw of a and its deviation counts as `prior` steps of every window, so that a
-    short history is judged too. Where the last step is missing the score is 0.
+    The mean and deviation of a in training count as `prior` steps of every window, so that short
+    windows can be scored too. If the last step is missing the score is 0.
 
-    Shares are the terms of the sum; `expected` is the forecast of the last step.
+    Shares are the terms of the sum; `expected` is the prediction of the last step.
     """
 
     Config = AnomalyLikelihoodConfig
@@ -72,14 +72,14 @@ class AnomalyLikelihood(Detector):
         return require_only_series(layout)
 
     def loss(self, batch: Batch) -> Tensor:
-        """The score: there is no other loss."""
+        """The score; there is no other loss."""
         return self.score(batch)
 
     @torch.no_grad()
     def fit(self, sample: Batch, seed: int) -> None:
-        """Fit the forecasts; `seed` is not needed, least squares are exact."""
+        """Fit the predictions; `seed` is not used. Raises Refusal if there are no rows."""
         if not len(sample.numeric):
-            raise Refusal("expected rows to learn forecasts from, found none")
+            raise Refusal("expected rows to learn predictions from, found none")
         self.layout.check(sample)
         for series, signal in zip(self.series, sample.signals, strict=True):
             series.fit(signal)  # type: ignore[operator]
@@ -104,13 +104,13 @@ class AnomalyLikelihood(Detector):
         return Contributions(shares, row, tuple(maps))
 
     def _judge(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
-        """Terms of the score and forecasts, [rows, channels] each, of each series."""
+        """Terms of the score and predictions, [rows, channels] each, for each series."""
         self.layout.check(batch)
         return [s(signal) for s, signal in zip(self.series, batch.signals, strict=True)]
 
 
 class _Series(nn.Module):
-    """The forecasts of one series, each channel from itself."""
+    """The predictions of one series, each channel from itself."""
 
     weights: Tensor
     mean: Tensor
@@ -121,14 +121,14 @@ class _Series(nn.Module):
         self.given, self.config = given, config
         self.order = min(config.order, given.shape[1] - 1)
         channels = count_channels(given)
-        # Of the steps before, the oldest first, then of 1.
+        # Weights of the steps before, the oldest first, then the constant.
         self.register_buffer("weights", torch.zeros(channels, self.order + 1))
-        # Of the means of `recent` squared errors.
+        # Mean and variance, in training, of the mean of `recent` squared errors.
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("variance", torch.ones(channels))
 
     def fit(self, signal: Tensor) -> None:
-        """Ridge regression of each step on those before, then how well it does."""
+        """Regress each step on those before (ridge regression), then measure the errors."""
         pieces = torch.split(signal, _ROWS)
         products = torch.stack([self._sum_products(some) for some in pieces]).sum(0)
         inputs, target = products[:, :-1, :-1], products[:, :-1, -1]
@@ -147,23 +147,23 @@ class _Series(nn.Module):
         self.variance.copy_((squares / count.clamp_min(1) - mean.square()).clamp_min(0))
 
     def forward(self, signal: Tensor) -> tuple[Tensor, Tensor]:
-        """Terms of the score and forecasts of the last step: [rows, channels] each."""
+        """Terms of the score and predictions of the last step: [rows, channels] each."""
         errors, there, forecast = self._measure_errors(signal)
         last = errors[..., -1]
         before = max(0, errors.shape[2] - self.config.recent)
         past, counted = errors[..., :before], there[..., :before].float()
         steps = counted.sum(2) + self.config.prior
         mean = ((past * counted).sum(2) + self.config.prior * self.mean) / steps
-        spread = ((past - mean[..., None]).square() * counted).sum(2)
-        spread += self.config.prior * (self.variance + (self.mean - mean).square())
-        deviation = (spread / steps).sqrt().clamp_min(_LEAST_DEVIATION)
+        squares = ((past - mean[..., None]).square() * counted).sum(2)
+        squares += self.config.prior * (self.variance + (self.mean - mean).square())
+        deviation = (squares / steps).sqrt().clamp_min(_LEAST_DEVIATION)
         terms = -torch.special.log_ndtr((mean - last) / deviation)
         return terms * there[..., -1], forecast[..., -1]
 
     def _measure_errors(self, signal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Means of the last `recent` squared errors at each step that has `order` before it, where
-        that step and those before are there, and the forecasts: [rows, channels, steps - order]
-        each, [rows, 1, …] where they are there."""
+        """For each step with `order` steps before it: the mean of the last `recent` squared errors
+        [rows, channels, steps - order], whether all these steps are there [rows, 1, steps - order],
+        and the prediction [rows, channels, steps - order]."""
         values, there = self._split_values(signal)
         forecast = self._forecast(values)
         known = there.unfold(1, self.order + 1, 1).all(2)[:, None]
@@ -183,8 +183,8 @@ class _Series(nn.Module):
         return forecast
 
     def _sum_products(self, signal: Tensor) -> Tensor:
-        """Sums of products of (steps before, 1, step) with each other, float64
-        [channels, order + 2, order + 2]."""
+        """Products of (steps before, 1, step) with each other, added up over all rows and steps:
+        float64 [channels, order + 2, order + 2]."""
         values, there = self._split_values(signal)
         lessons = values.unfold(2, self.order + 1, 1)  # [rows, channels, lessons, order + 1]
         known = there.unfold(1, self.order + 1, 1).all(2)
@@ -194,12 +194,12 @@ class _Series(nn.Module):
         return vectors.mT @ vectors
 
     def _split_values(self, signal: Tensor) -> tuple[Tensor, Tensor]:
-        """Numbers [rows, channels, steps] and where there are any [rows, steps]."""
+        """Values [rows, channels, steps], and whether each step is there [rows, steps]."""
         _, there = split_steps(self.given, signal)
         return signal[:, : count_channels(self.given)].clamp(-LIMIT, LIMIT), there
 
 
 def _sum_trailing(values: Tensor, steps: int) -> Tensor:
-    """Sums over the last so many steps, of fewer at the start."""
+    """Sums over the last `steps` steps; over fewer at the start."""
     padded = nn.functional.pad(values, (steps - 1, 0))
     return padded.unfold(-1, steps, 1).sum(-1)

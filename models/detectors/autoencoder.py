@@ -1,4 +1,4 @@
-"""Dense autoencoder: rows that its bottleneck cannot carry are anomalous."""
+"""Dense autoencoder: a network that must pass each row through a few numbers and rebuild it."""
 
 import itertools
 import math
@@ -18,12 +18,12 @@ from models.refusal import Refusal
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Options of `autoencoder`. One default for all tables: nothing here needs tuning a table."""
+    """Options of `autoencoder`. The defaults are the same for all tables."""
 
     widths: tuple[int, ...] = (256, 128)  # units of the encoder's layers; the decoder mirrors them
     latent: int | None = None  # units of the bottleneck; None: square root of the input's width
-    noise: float = 0.0  # denoising: deviation of Gaussian noise on real inputs, in scaled units
-    mask: float = 0.0  # denoising: share of features blanked in training, 0 to 1
+    noise: float = 0.0  # denoising: deviation of the noise on real inputs, in scaled units
+    mask: float = 0.0  # denoising: share of features set to 0 in training, 0 to 1
     dropout: float = 0.0  # share of hidden units dropped in training, 0 to 1
     floor: float = 1e-3  # least held-back mean squared residual, in squared scaled units
 
@@ -41,44 +41,38 @@ class AutoencoderConfig:
         expect(0 < self.floor < math.inf, self, "floor", "more than 0")
 
 
-# Beyond this residual, in scaled units, the loss of a real feature grows linearly (Huber 1964):
-# an unclipped column of a contaminated table must not own the gradient.
+# Beyond this residual, in scaled units, the loss of a real feature grows linearly (Huber 1964), so
+# that one unclipped column with outliers does not determine the gradient.
 HUBER = 5.0
-# Rows that the mean error of a signal counts as in the error of one of its numbers: 30 held-back
-# images leave the error of a pixel to chance. 0 was worse by 0.008 in mean AUROC over three of the
-# classes named below, 3 by 0.001.
+# The usual error of one number of a signal is averaged with the mean error of the signal, which
+# counts as this many rows (docs/decisions/reconstruction-score.md).
 PRIOR = 10
 
 
 class Autoencoder(Detector):
-    """Reconstructs each feature in its own kind: reals by value, binaries and categories by odds;
-    of signals every number but padding, of texts how often each code occurs, as reals.
+    """Rebuilds a row from a few numbers; a feature is anomalous if its error is larger than usual.
 
-    The loss of a row is the sum of squared (Huber) errors of the reals and of the cross-entropies
+    Reals are rebuilt by value, binaries and categories by probability. All numbers of a signal are
+    reals, without padding; a text is rebuilt as the frequency of each code.
+
+    The loss of a row is the sum of the squared (Huber) errors of the reals and the cross-entropies
     of binaries and categories. The score is
 
-        sum over inputs f of  log(1 + r_f^2 / v_f)
+        sum over features f of  log(1 + r_f^2 / v_f)
 
-    with r_f^2 the squared residual (for a category: the Brier score, the sum over its codes of
-    (one-hot - probability)^2) and v_f the mean of r_f^2 over held-back rows, at least `floor`.
-    It is the negative log-likelihood of Cauchy-distributed residuals up to a constant
-    (Barron, CVPR 2019, "A General and Adaptive Robust Loss Function", alpha = 0): a feature
-    is judged on its own usual error, and none can drown the others. Tried on three sets of flows
-    and lost, in AUROC: the plain sum of r_f^2 (0.002 to 0.006 worse), the sum of r_f^2 / v_f (0
-    to 0.005 worse), a mask of 0.15 in training (0 to 0.008 worse).
-
-    A signal is one variable of d numbers, its residuals multivariate Cauchy:
+    where r_f^2 is the squared residual (for a category the Brier score, the sum over its codes of
+    (one-hot - probability)^2) and v_f is the mean of r_f^2 over held-back rows, at least `floor`.
+    Up to a constant this is the negative log-likelihood of Cauchy-distributed residuals (Barron,
+    CVPR 2019, "A General and Adaptive Robust Loss Function", alpha = 0). A signal of d numbers is
+    one feature with multivariate Cauchy residuals:
 
         (d + 1) / 2 log(1 + sum over its numbers f of  r_f^2 / v_f)
 
-    With a logarithm a number, an image that is wrong in one place looked like one that is a little
-    off everywhere: mean AUROC 0.828 instead of 0.869 over two classes of Fashion-MNIST and two
-    spoken digits, dense and convolutional. v_f is drawn towards the mean over the signal, as if
-    that had been seen in PRIOR rows more.
+    docs/decisions/reconstruction-score.md compares this with other scores.
 
-    Shares are the terms of the score, a signal's divided in proportion to r_f^2 / v_f, so they are
-    at least 0 and add up to it. `expected` is the reconstruction; binaries as probabilities,
-    categories by the most probable code.
+    Shares are the terms of the score, at least 0; that of a signal is divided among its numbers in
+    proportion to r_f^2 / v_f. `expected` is the reconstruction: binaries as probabilities,
+    categories as the most probable code.
     """
 
     Config = AutoencoderConfig
@@ -143,7 +137,7 @@ class Autoencoder(Detector):
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
-        """Take each feature's mean squared residual from held-back rows."""
+        """Measure the mean squared residual of each feature. Raises Refusal without rows."""
         if not any(len(b.numeric) for b in batches):
             raise Refusal("expected held-back rows to calibrate the autoencoder on, found none")
         total = torch.zeros_like(self.variance, dtype=torch.float64)
@@ -163,7 +157,7 @@ class Autoencoder(Detector):
         self.variance.copy_((total / rows.clamp_min(1)).clamp_min(self.config.floor))
 
     def _to_terms(self, squares: Tensor) -> Tensor:
-        """What each residual adds to the score, [features, rows]; takes the squares' memory."""
+        """What each residual adds to the score, [features, rows]; overwrites `squares`."""
         terms = squares.div_(self.variance[:, None])
         whole = [_weigh_signal(terms[block]) for block in self.signals]
         terms.log1p_()
@@ -172,7 +166,7 @@ class Autoencoder(Detector):
         return terms
 
     def _corrupt(self, columns: Tensor) -> Tensor:
-        """Training noise: Gaussian on the reals, whole features blanked."""
+        """Add training noise: Gaussian on the reals, and whole features set to 0."""
         n = self.inputs.numbers
         if self.config.noise:
             noise = self.config.noise * torch.randn_like(columns[:, :n])
@@ -185,18 +179,18 @@ class Autoencoder(Detector):
         return columns
 
     def _reconstruct(self, columns: Tensor, dropout: float) -> tuple[Tensor, Tensor]:
-        """What `_decode` gives, for training, and what else a row pays for it, [rows]."""
+        """For training: the outputs of `_decode`, and a term of the loss of each row [rows]."""
         out = self._decode(columns, dropout)
         return out, out.new_zeros(len(out))
 
     def _decode(self, columns: Tensor, dropout: float = 0.0) -> Tensor:
-        """Outputs [rows, width]: the numeric columns (binaries as logits), logits a category."""
-        # float: bf16 under autocast is for the products, not for losses and residuals
+        """Outputs [rows, width]: the numeric columns, then logits. Binaries are logits too."""
+        # float: under autocast only the matrix products are bf16, not losses and residuals.
         latent = run(self.encoder, columns, dropout)
         return run(self.decoder, latent, dropout, by_columns=True).float()
 
     def _split_outputs(self, out: Tensor, dim: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The numeric columns, and the block of each category, along the dimension of columns."""
+        """The numeric columns and the block of each category, along dimension `dim`."""
         numeric, *logits = torch.split(out, [self.inputs.numbers, *self.sizes], dim)
         return numeric, tuple(logits)
 
@@ -211,7 +205,7 @@ class Autoencoder(Detector):
         if (counted := self.inputs.mask_padding(columns[: len(numeric)])) is not None:
             squares[0].mul_(counted)
         for j, block in enumerate(logits):
-            # Not sum p^2 - 2 p_hit + 1: it cancels near 0, where the score is most sensitive.
+            # Not sum p^2 - 2 p_hit + 1, which cancels near 0, where the score is most sensitive.
             code = batch.codes[:, j][None]
             hit = torch.ones_like(code, dtype=block.dtype)
             misses = block.softmax(0).scatter_add(0, code, -hit)
@@ -220,7 +214,7 @@ class Autoencoder(Detector):
 
 
 def _weigh_signal(terms: Tensor) -> Tensor:
-    """The term of a signal [rows] divided among its numbers, [numbers, rows]."""
+    """Divide the term of a signal among its numbers: [numbers, rows]."""
     total = terms.sum(0)
     each = (len(terms) + 1) / 2 * total.log1p() / total.clamp_min(torch.finfo(total.dtype).tiny)
     return terms * each

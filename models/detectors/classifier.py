@@ -1,4 +1,4 @@
-"""Supervised classifier, for tables with a label: the score is the logit of "anomaly"."""
+"""Supervised classifier for labelled tables: the score is the logit of "anomaly"."""
 
 import math
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class ClassifierConfig:
 
     widths: tuple[int, ...] = (256, 128)  # units of the hidden layers
     dropout: float = 0.1  # share of hidden units dropped in training, 0 to 1
-    imbalance: Literal["positive_weight", "focal"] = "positive_weight"  # what rare labels get
-    max_weight: float = 100.0  # most that one anomaly may weigh, in normal rows
-    gamma: float = 2.0  # focal only: how fast the loss of easy rows fades
+    imbalance: Literal["positive_weight", "focal"] = "positive_weight"  # how rare labels count
+    max_weight: float = 100.0  # largest weight of an anomaly, relative to a normal row
+    gamma: float = 2.0  # focal only: how fast the loss of easy rows decreases
     steps: int = 32  # nodes of the integral behind the contributions
 
     def __post_init__(self) -> None:
@@ -41,11 +41,12 @@ class ClassifierConfig:
 
 
 class Classifier(IntegratedGradientsDetector):
-    """Binary cross-entropy with the imbalance handled; call `prepare` before training.
+    """A network trained on labels by cross-entropy, in which rare anomalies weigh more.
 
-    `positive_weight`: anomalies weigh normal rows / anomalies, at most `max_weight`, and the
-    weights average 1 over the training rows. `focal`: (1 - p_true)^gamma times the cross-entropy,
-    the output starting at the prior (Lin et al., ICCV 2017, sections 3.2 and 4.1).
+    Call `prepare` before training. With `imbalance: positive_weight` an anomaly weighs as many
+    normal rows as there are for each anomaly, at most `max_weight`, and the weights average 1 over
+    the training rows. With `focal` the cross-entropy is multiplied by (1 - p_true)^gamma, and the
+    output starts at the prior (Lin et al., ICCV 2017, sections 3.2 and 4.1).
     """
 
     Config = ClassifierConfig
@@ -75,7 +76,8 @@ class Classifier(IntegratedGradientsDetector):
             )
         negative = rows - positive
         if self.config.imbalance == "focal":
-            # The head is still random: the prior as bias keeps the first steps from the rare class.
+            # The weights are still random: with the prior as bias the first steps do not move
+            # every row towards the rare class.
             self.layers[-1].bias.fill_(math.log(positive / negative))  # type: ignore[operator]
             return
         weight = min(max(negative / positive, 1 / self.config.max_weight), self.config.max_weight)

@@ -1,4 +1,4 @@
-"""Supervised classifier of series, images and videos: the score is the logit of "anomaly"."""
+"""Supervised classifier of labelled series, images, sounds and videos, by convolutions."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,12 @@ from models.layers.convolution import Towers, require_spatial
 
 @dataclass(frozen=True)
 class ConvolutionalClassifierConfig(ClassifierConfig):
-    """Options of `cnn_classifier`: those of `classifier`, whose `widths` are the layers of the
-    columns beside the signals, and the size of the convolutions."""
+    """Options of `cnn_classifier`: those of `classifier` and the size of the convolutions.
 
-    channels: int = 8  # of the first convolution; they double as the sides are halved
+    `widths` are the layers for the columns that are not convolved.
+    """
+
+    channels: int = 8  # of the first convolution; they double each time the sides are halved
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -23,11 +25,11 @@ class ConvolutionalClassifierConfig(ClassifierConfig):
 
 
 class ConvolutionalClassifier(Classifier):
-    """Blocks of convolutions, then one layer, as image classifiers have been since LeNet (LeCun et
-    al., Proc. IEEE 1998), in one, two or three dimensions: a side of 32 is halved three times, a
-    larger one more often, so that the last map has at most 4 places a side whatever came in.
+    """A convolutional network trained on labels, in one, two or three dimensions.
 
-    Loss, imbalance and explanation are the classifier's.
+    Convolutions, then one dense layer (LeNet, LeCun et al., Proc. IEEE 1998). Sides are halved
+    until the map has at most 4 places a side. Loss, imbalance and explanation are those of
+    `classifier`.
     """
 
     Config = ConvolutionalClassifierConfig

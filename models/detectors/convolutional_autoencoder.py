@@ -1,4 +1,4 @@
-"""Convolutional autoencoder: series, images and videos that its bottleneck cannot carry."""
+"""Convolutional autoencoder of series, images, sounds and videos."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,12 @@ from models.layers.convolution import Painters, Towers, require_spatial
 
 @dataclass(frozen=True)
 class ConvolutionalAutoencoderConfig(AutoencoderConfig):
-    """Options of `convolutional_autoencoder`: those of `autoencoder`, whose `widths` are the
-    layers of the columns beside the signals, and the size of the convolutions."""
+    """Options of `convolutional_autoencoder`: those of `autoencoder` and the convolutions' size.
 
-    channels: int = 8  # of the first convolution; they double as the sides are halved
+    `widths` are the layers for the columns that are not convolved.
+    """
+
+    channels: int = 8  # of the first convolution; they double each time the sides are halved
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -23,12 +25,11 @@ class ConvolutionalAutoencoderConfig(AutoencoderConfig):
 
 
 class ConvolutionalAutoencoder(Autoencoder):
-    """An autoencoder with a tower of convolutions a signal, in one, two or three dimensions, of
-    any size (`models.layers.convolution`); numbers, categories, vectors and tokens beside them are
-    joined at the bottleneck.
+    """Rebuilds signals of any size through convolutions, in one, two or three dimensions.
 
-    Loss, score and shares are the autoencoder's: a signal is one variable, each of its places
-    judged on its own usual error, and padding does not count.
+    Each signal has its own convolutions (`models.layers.convolution`); numbers, categories,
+    vectors and tokens join them at the bottleneck. Loss, score and shares are those of
+    `autoencoder`.
     """
 
     Config = ConvolutionalAutoencoderConfig

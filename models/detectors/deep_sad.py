@@ -1,4 +1,4 @@
-"""Deep semi-supervised anomaly detection: distance from a centre that labelled anomalies flee."""
+"""Deep SAD: deep semi-supervised anomaly detection with a few labelled anomalies."""
 
 import itertools
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from models.detectors.detector import expect
 from models.detectors.search_space import WIDTHS, OneOf, Space
 from models.layers.mlp import run
 
-# Keeps the inverse distance of an anomaly at the centre finite; the authors' figure.
+# Keeps the inverse distance finite for an anomaly at the centre; the authors' value.
 _EPSILON = 1e-6
 
 
@@ -21,7 +21,7 @@ class DeepSADConfig:
     """Options of `deep_sad`."""
 
     widths: tuple[int, ...] = (128, 64)  # units of the hidden layers
-    latent: int = 32  # dimensions of the space that distances are taken in
+    latent: int = 32  # dimensions of the space in which distances are measured
     steps: int = 32  # nodes of the integral behind the contributions
 
     def __post_init__(self) -> None:
@@ -31,12 +31,12 @@ class DeepSADConfig:
 
 
 class DeepSAD(FewLabels):
-    """Squared distance from a fixed centre (Ruff et al., ICLR 2020, equation 7): small for rows
-    that are not known as anomalous, its inverse small for labelled anomalies.
+    """Maps rows near a fixed point and labelled anomalies away from it; scores by the distance.
 
-    The layers have no bias, and the centre is not 0: else the network could map every row to it.
-    The centre is drawn once, not taken from a first pass over the rows as its authors do: it
-    needs no data, and so is the same on every rank.
+    The loss is the squared distance from the centre, for a labelled anomaly its inverse (Ruff et
+    al., ICLR 2020, equation 7). The layers have no bias and the centre is not 0, or else the
+    network could map every row to the centre. The authors take the centre from a first pass over
+    the rows; here it is drawn at random, which needs no data and is the same on every rank.
     """
 
     Config = DeepSADConfig

@@ -1,4 +1,4 @@
-"""Deep SVDD: a network pulls normal rows to one point; rows that stay away are anomalous."""
+"""Deep SVDD: a network that maps normal rows near one point."""
 
 import math
 from dataclasses import dataclass
@@ -16,12 +16,10 @@ from models.layers.convolution import Painters, Towers
 class DeepSVDDConfig:
     """Options of `deep_svdd`."""
 
-    widths: tuple[int, ...] = (256, 128)  # units of the layers of what is not convolved
-    channels: int = 8  # of the first convolution; they double as the sides are halved
+    widths: tuple[int, ...] = (256, 128)  # units of the layers for columns that are not convolved
+    channels: int = 8  # of the first convolution; they double each time the sides are halved
     outputs: int = 32  # width of the code that is pulled to the centre
-    # Weight in training of the error of a row rebuilt from its code, a number; with 1 the codes
-    # keep too little: AUROC 0.54 instead of 0.77 of the distance on shirts of Fashion-MNIST.
-    reconstruction: float = 30.0
+    reconstruction: float = 30.0  # weight of the decoder's mean squared error in the loss
     steps: int = 32  # nodes of the integral behind the contributions
 
     def __post_init__(self) -> None:
@@ -37,28 +35,28 @@ class DeepSVDDConfig:
         expect(self.steps >= 1, self, "steps", "1 or more")
 
 
-# No coordinate of the centre is nearer to 0 than this: zero weights would reach it (the authors'
-# code has the same guard).
+# No coordinate of the centre is nearer to 0 than this, or else weights of 0 would map every row to
+# it. The authors' code has the same guard.
 _LEAST_CENTRE = 0.1
-_LEAST_USUAL = 1e-6  # of a mean that is divided by
-_PROBES = 1024  # random rows whose mean code is the centre
+_LEAST_USUAL = 1e-6  # lower bound of the means that the score divides by
+_PROBES = 1024  # random rows; their mean code is the centre
 
 
 class DeepSVDD(IntegratedGradientsDetector):
-    """Deep SVDD (Ruff et al., ICML 2018, equation 4) with a decoder (DASVDD, Hojjati & Armanfard,
-    arXiv:2106.05410): the score is the squared distance of a row's code to a centre that never
-    moves, plus the squared error of the row rebuilt from its code, each in units of its mean over
-    held-back rows (`calibrate`).
+    """Maps normal rows near a fixed point; scores by the distance and by the error of a decoder.
 
-    A network could send everything to the centre. What keeps it from that: no layer of the encoder
-    has a bias and no activation a bound (propositions 2 and 3 of Ruff et al.), no coordinate of the
-    centre is near 0, and the decoder, which also stands for their pre-training and needs no second
-    loop. The distance alone had AUROC 0.77 on shirts of Fashion-MNIST and 0.55 on spoken fours,
-    the error 0.75 and 0.96. The centre is the mean code, before training, of standard normal rows,
-    which is how the encoder scales: every rank of a training finds the same one without seeing
-    data.
+    Deep SVDD (Ruff et al., ICML 2018, equation 4) with a decoder (DASVDD, Hojjati & Armanfard,
+    arXiv:2106.05410). The score is the squared distance of a row's code from the centre, plus the
+    mean squared error of the row rebuilt from its code, each divided by its mean over held-back
+    rows (`calibrate`).
 
-    Signals are convolved, everything else goes through dense layers, so it fits any columns.
+    Nothing may let the network map every row to the centre: no layer of the encoder has a bias, no
+    activation is bounded (propositions 2 and 3 of Ruff et al.), no coordinate of the centre is near
+    0, and the decoder needs codes that differ (docs/decisions/deep-svdd-decoder.md). The centre is
+    the mean code, before training, of standard normal rows, which is how the encoder scales: every
+    rank of a training finds the same centre without seeing data.
+
+    Signals are convolved; all other columns go through dense layers.
     """
 
     Config = DeepSVDDConfig
@@ -88,16 +86,16 @@ class DeepSVDD(IntegratedGradientsDetector):
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
-        """Take the reference row, and what distance and error usually are."""
+        """Take the reference row, and the mean distance and error. Raises Refusal without rows."""
         super().calibrate(batches)
         judged = [torch.stack(self._measure(self.inputs(batch))).double() for batch in batches]
         self.usual.copy_(torch.cat(judged, 1).mean(1).clamp_min(_LEAST_USUAL))
 
     def _measure(self, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared distance to the centre, and mean squared error of the numbers that count, [rows].
+        """Squared distance to the centre, and mean squared error without padding: [rows] each.
 
-        Embeddings are learned: a target that moves to meet its reconstruction would be another way
-        to collapse, so they have no part in training as a target.
+        In training no gradient reaches embeddings through the target: a target that moves towards
+        its reconstruction would be another way to collapse.
         """
         code = self.encoder(columns)
         target = columns.detach() if self.training else columns

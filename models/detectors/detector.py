@@ -1,8 +1,8 @@
 """The contract that every detector keeps.
 
-A detector is a `torch.nn.Module` on one device that knows nothing of Ray, files or DDP. It says
-three things of a batch: a loss to train on, a score a row (higher is more anomalous, always), and
-what each feature contributed to that score.
+A detector is a `torch.nn.Module` on one device. It knows nothing of Ray, files or DDP. For a batch
+it computes three things: the loss to train on, the score of each row (higher is more anomalous,
+always), and what each feature contributed to that score.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +18,10 @@ from models.refusal import Refusal
 
 
 def expect(holds: bool, config: object, field: str, expected: str) -> None:
-    """Raise Refusal naming the field of a detector's config unless `holds`."""
+    """Raise a Refusal that names this field of a config, unless `holds` is true.
+
+    `expected` describes the allowed values: "1 or more".
+    """
     if not holds:
         raise Refusal(
             f"{type(config).__name__}.{field}: expected {expected}, "
@@ -27,20 +30,24 @@ def expect(holds: bool, config: object, field: str, expected: str) -> None:
 
 
 class Detector(nn.Module, ABC):
-    """Base of all detectors. Subclasses set `Config`, a frozen dataclass with defaults.
+    """Base class of all detectors.
 
-    Shapes of parameters and buffers follow from layout and config alone, so a saved detector is
-    loaded by building it anew from the two, then `load_state_dict`.
+    A subclass sets `Config`, a frozen dataclass in which every field has a default. The first
+    paragraph of its docstring is its line in docs/detectors.md.
 
-    Class attributes say how a detector is trained:
-    `learns = "gradient"` — the training loop minimises `loss` over epochs of batches;
-    `learns = "sample"` — `fit` is called once with a uniform sample of at most
-    `config.sample_rows` rows;
-    `learns = "both"` — it is fitted, then it learns by gradient. Of an ensemble it depends on the
-    members, and is known when it is built.
+    The shapes of parameters and buffers follow from layout and config alone: to load a saved
+    detector, build it from these two and call `load_state_dict`.
 
-    `labels = "none"` — it sees no label; `"some"` — a few anomalies are known (`show`), of the
-    other rows nothing; `"all"` — rows without a label are left out.
+    Two class attributes say how it is trained.
+
+    `learns`:
+        "gradient": the training loop minimises `loss` over epochs of batches;
+        "sample": `fit` is called once, with a uniform sample of at most `config.sample_rows` rows;
+        "both": it is fitted first, then it learns by gradient.
+    `labels`:
+        "none": it sees no label;
+        "some": it is shown a few known anomalies (`show`); nothing is known of the other rows;
+        "all": every training row has a label; rows without one are left out.
     """
 
     Config: ClassVar[type[Any]]
@@ -56,67 +63,81 @@ class Detector(nn.Module, ABC):
 
     @classmethod
     def unfit(cls, layout: Layout) -> str | None:
-        """What this detector lacks in a layout, as "expected …, found …"; None where it fits."""
+        """Why it cannot learn from a layout, as "expected …, found …"; None if it can."""
         return None
 
     @classmethod
     def space(cls) -> Space:
-        """Options that are worth tuning, and where; empty where there is nothing to tune."""
+        """The options worth tuning, each with the values to try; empty if there are none."""
         return {}
 
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
-        """Training loss of each row: float32 [rows]. The loop weighs and averages."""
+        """Training loss of each row, float32 [rows]. The training loop averages.
+
+        Raises Refusal for a batch of another layout.
+        """
 
     @abstractmethod
     def score(self, batch: Batch) -> Tensor:
-        """Anomaly score of each row: float32 [rows], higher is more anomalous.
+        """Anomaly score of each row, float32 [rows]; higher is more anomalous.
 
         The score of a row does not depend on the other rows of the batch.
+
+        Raises Refusal for a batch of another layout.
         """
 
     @abstractmethod
     def contributions(self, batch: Batch) -> Contributions:
         """What each feature added to the score: `base_score() + shares.sum(1)` is the score.
 
-        Exact up to float32 unless the class says otherwise.
+        The sum is exact up to rounding. Raises Refusal for a batch of another layout.
         """
 
     def base_score(self) -> float:
-        """The score that the shares start from."""
+        """The score that the shares are added to."""
         return 0.0
 
     def prepare(self, positive: int, rows: int) -> None:
-        """Learn the class balance, for `labels == "all"`: once, on every rank and before DDP wraps
-        the detector.
+        """Take the class balance; called if `labels == "all"`.
 
-        `positive` of the `rows` training rows (of all ranks together) are anomalies by label.
+        `positive` of the `rows` training rows are labelled anomalies, counted over all ranks. It is
+        called once on every rank, before DDP wraps the detector.
         """
 
     def show(self, anomalies: Batch) -> None:
-        """Be shown the labelled anomalies, for `labels == "some"`: once, on every rank and before
-        DDP wraps the detector. They are no part of its state."""
+        """Take the labelled anomalies; called if `labels == "some"`.
+
+        They are not part of the state. It is called once on every rank, before DDP wraps the
+        detector.
+        """
 
     def fit(self, sample: Batch, seed: int) -> None:
-        """Learn from a sample of rows, for `learns` other than "gradient"."""
+        """Learn from a sample of rows; called if `learns` is not "gradient".
+
+        Raises Refusal if the rows are too few.
+        """
         raise TypeError(f"{type(self).__name__} learns by gradient, not from a sample")
 
     def calibrate(self, batches: list[Batch]) -> None:
-        """Settle what needs held-back rows after training, such as residual scales."""
+        """Measure on held-back rows what the score needs after training, such as usual errors.
+
+        Raises Refusal if it needs rows and there are none.
+        """
 
     def forward(self, batch: Batch) -> Tensor:
-        """The training loss, so that DDP's hooks see the call."""
+        """The training loss. DDP's hooks run when a module is called."""
         return self.loss(batch)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As torch's, and raises Refusal if the state is of another layout or config."""
+        """Load a state as torch does. Raises Refusal if it has another layout or config."""
         digest = state_dict.get("layout_digest")
         if digest is None or bytes(digest.tolist()) != self.layout.digest():
             raise Refusal(
                 "expected the state of a detector with this encoder's layout, found another "
-                "layout's; load it with the encoder that it was trained with"
+                "layout; load it with the encoder that it was trained with"
             )
         try:
             return super().load_state_dict(state_dict, strict, assign)

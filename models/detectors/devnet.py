@@ -1,4 +1,4 @@
-"""Deviation network: a few labelled anomalies lie far above the scores of the other rows."""
+"""DevNet: a deviation network, trained with a few labelled anomalies."""
 
 import math
 from dataclasses import dataclass
@@ -17,16 +17,12 @@ from models.layers.mlp import mlp, run
 class DevNetConfig:
     """Options of `devnet`."""
 
-    # One layer: two of 128 and 64 units knew ten anomalies by heart, and lost 0.1 to 0.2 of AUROC
-    # on 4 of 6 sets, one of 128 up to 0.03 on 2.
+    # Small, and shrunk: a larger network learns ten anomalies by heart
+    # (docs/decisions/few-labels.md).
     widths: tuple[int, ...] = (64,)  # units of the hidden layers
-    # Share of hidden units dropped in training, 0 to 1; without it up to 0.05 of AUROC was lost.
-    dropout: float = 0.5
-    # Times the sum of the squared weights, added to the loss: ten anomalies are soon known by
-    # heart. Without, AUROC on cardio fell from 0.94 to 0.82 as 700 steps became 2,900. It costs
-    # where one column decides: annthyroid 0.94 to 0.84, the largest loss on twelve sets.
-    shrink: float = 0.1
-    margin: float = 5.0  # deviations that an anomaly lies above the others; the paper's figure
+    dropout: float = 0.5  # share of hidden units dropped in training, 0 to 1
+    shrink: float = 0.1  # weight of the sum of squared weights in the loss
+    margin: float = 5.0  # least score of a labelled anomaly; the paper's value
     steps: int = 32  # nodes of the integral behind the contributions
 
     def __post_init__(self) -> None:
@@ -43,11 +39,12 @@ class DevNetConfig:
 
 
 class DevNet(FewLabels):
-    """The score is the output of a network (Pang, Shen and van den Hengel, KDD 2019).
+    """A network trained to score labelled anomalies far above all other rows.
 
-    The loss, their equation 7, is |s| of a row that is not known as anomalous and max(0, margin -
-    s) of a labelled anomaly. Their reference scores are drawn from N(0, 1), 5,000 a batch: mean
-    and deviation are 0 and 1 to the second digit, and taken as such.
+    Pang, Shen and van den Hengel, KDD 2019. The loss (equation 7) is |s| for a row that is not a
+    labelled anomaly, and max(0, margin - s) for one that is. The authors compare with 5,000
+    reference scores from N(0, 1) a batch; their mean and deviation are 0 and 1 to two digits, and 0
+    and 1 are used here.
     """
 
     Config = DevNetConfig

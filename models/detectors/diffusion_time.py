@@ -1,4 +1,4 @@
-"""Diffusion-time estimation: how much noise does a row look like it has had?"""
+"""Diffusion time estimation (DTE): how much noise a row seems to contain."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,13 @@ from models.layers.mlp import mlp, run
 
 @dataclass(frozen=True)
 class DiffusionTimeConfig:
-    """Options of `diffusion_time`; the paper's where it gives one."""
+    """Options of `diffusion_time`. The defaults are the paper's where it gives them."""
 
     widths: tuple[int, ...] = (256, 512, 256)  # units of the hidden layers
-    dropout: float = 0.5  # share of units dropped in training behind the first hidden layer, 0 to 1
+    dropout: float = 0.5  # share of units dropped in training after the first hidden layer, 0 to 1
     times: int = 400  # steps of the diffusion
-    bins: int = 7  # classes that the times are put in
-    last_beta: float = 0.01  # variance added in the last step; the first adds 1e-4
+    bins: int = 7  # classes into which the steps are divided
+    last_beta: float = 0.01  # variance added in the last step; the first step adds 1e-4
     steps: int = 48  # nodes of the integral behind the contributions
 
     def __post_init__(self) -> None:
@@ -39,13 +39,14 @@ class DiffusionTimeConfig:
 
 
 class DiffusionTime(IntegratedGradientsDetector):
-    """DTE with classes (Livernoche et al., ICLR 2024, "On Diffusion Modeling for Anomaly
-    Detection", section 4).
+    """Estimates how much noise was added to a row; anomalous rows look noisy.
 
-    Rows get noise as at a time t of a diffusion, drawn for each: x_t = x + sqrt(1 - a_t) e, with
-    a_t as in DDPM (Ho et al., NeurIPS 2020) and, as in the authors' code, without its shrinking of
-    x. A network learns to tell the bin of t from x_t alone. The score is the expected bin of a
-    row as it is: 0 for one that lies among normal rows, `bins` - 1 for one that looks like noise.
+    DTE with classes (Livernoche et al., ICLR 2024, "On Diffusion Modeling for Anomaly Detection",
+    section 4). In training each row gets the noise of a random time t of a diffusion:
+    x_t = x + sqrt(1 - a_t) e, with a_t from DDPM (Ho et al., NeurIPS 2020); as in the authors'
+    code, x is not shrunk. A network learns to predict the bin of t from x_t. The score is the
+    expected bin of the row itself: 0 for a row among normal rows, `bins` - 1 for one that looks
+    like noise.
     """
 
     Config = DiffusionTimeConfig
@@ -65,17 +66,15 @@ class DiffusionTime(IntegratedGradientsDetector):
         self.layers = mlp((self.inputs.width, *config.widths, config.bins))
         beta = torch.linspace(1e-4, config.last_beta, config.times, dtype=torch.float64)
         deviation = (1 - (1 - beta).cumprod(0)).sqrt().float()
-        self.register_buffer(
-            "deviation", deviation, persistent=False
-        )  # deviation of the noise at t
+        self.register_buffer("deviation", deviation, persistent=False)  # of the noise at time t
 
     def loss(self, batch: Batch) -> Tensor:
         columns = self.inputs(batch)
         time, noise = self._draw_noise(columns)
         odds = self._predict(columns + self.deviation[time][:, None] * noise, self.training)
         target = time * self.config.bins // self.config.times
-        # Of the odds, not of the logits, as in the authors' code: so no row is told with more than
-        # so much certainty, and the odds go on growing with the distance.
+        # Of the probabilities instead of the logits, as in the authors' code: this limits how
+        # certain the network becomes, so the score still grows for rows far away.
         return F.cross_entropy(odds, target, reduction="none")
 
     def score_columns(self, columns: Tensor) -> Tensor:
@@ -83,11 +82,10 @@ class DiffusionTime(IntegratedGradientsDetector):
         return odds @ torch.arange(self.config.bins, dtype=odds.dtype, device=odds.device)
 
     def _predict(self, columns: Tensor, dropping: bool) -> Tensor:
-        """The odds of each bin, [rows, bins].
+        """The probability of each bin: [rows, bins].
 
-        Nothing is dropped of the first hidden layer, as in the authors' code: with dropout there
-        too, AUROC was 0.900 on pendigits and 0.884 on glass; without, 0.974 and 0.926 (published:
-        0.978 and 0.924).
+        The first hidden layer has no dropout, as in the authors' code. With it AUROC was 0.900 on
+        pendigits and 0.884 on glass instead of 0.974 and 0.926 (published: 0.978 and 0.924).
         """
         dropout = self.config.dropout if dropping else 0.0
         if not dropout:
@@ -96,7 +94,7 @@ class DiffusionTime(IntegratedGradientsDetector):
         return run(self.layers[1:], first, dropout, "relu").float().softmax(1)
 
     def _draw_noise(self, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """A time and noise for each row; in evaluation the same every time."""
+        """A random time and noise for each row; in evaluation they are the same at every call."""
         if self.training:
             time = torch.randint(self.config.times, (len(columns),), device=columns.device)
             return time, torch.randn_like(columns)

@@ -1,4 +1,4 @@
-"""ECOD: rows in the tails of their columns are anomalous. Nothing to set, nothing to train."""
+"""ECOD: how far each value lies in the tails of its column. It has nothing to tune."""
 
 from dataclasses import dataclass
 
@@ -15,20 +15,21 @@ from models.refusal import Refusal
 class ECODConfig:
     """Options of `ecod`."""
 
-    sample_rows: int = 10_000  # rows of the training days whose distribution is kept
+    sample_rows: int = 10_000  # rows of the training days whose distribution it stores
 
     def __post_init__(self) -> None:
         expect(self.sample_rows >= 2, self, "sample_rows", "2 or more")
 
 
 class ECOD(Detector):
-    """Empirical cumulative distributions (Li et al., TKDE 2022, algorithm 1).
+    """Adds up how rare each value is in its own column: tails of numbers, rare categories.
 
-    Of each numeric column: -log of the share of the sample at or below the value, and at or above
-    it; the larger of the two, as the authors' own code takes it column by column. Of each category:
-    -log of the share of its code. The score is the sum, so the terms are the shares: at least 0.
-    Beyond all that was seen, half a row of the sample is assumed. `expected` is the median, of
-    each category the commonest code.
+    Empirical cumulative distributions (Li et al., TKDE 2022, algorithm 1). The term of a numeric
+    column is -log of the share of the sample at or below the value, or at or above it, whichever is
+    larger; the authors' code chooses column by column too. The term of a category is -log of the
+    share of its code. Half a row is assumed beyond all values of the sample. The score is the sum
+    of the terms, which are also the shares, at least 0. `expected` is the median, and for each
+    category the most frequent code.
     """
 
     Config = ECODConfig
@@ -41,18 +42,21 @@ class ECOD(Detector):
         super().__init__(layout, config)
         self.inputs = Inputs(layout, embed=False)
         columns, widest = self.inputs.numbers, max((c.size for c in layout.categories), default=0)
-        # Each column's sample in order, the rest infinite.
+        # The sample of each column in ascending order, then infinity.
         self.register_buffer("ordered", torch.full((columns, config.sample_rows), torch.inf))
         self.register_buffer("rows", torch.zeros((), dtype=torch.int64))
         self.register_buffer("counts", torch.zeros(len(layout.categories), widest))
 
     def loss(self, batch: Batch) -> Tensor:
-        """The score: there is no other loss."""
+        """The score; there is no other loss."""
         return self.score(batch)
 
     @torch.no_grad()
     def fit(self, sample: Batch, seed: int) -> None:
-        """Keep the sample's distributions; `seed` is not needed."""
+        """Store the distribution of each column; `seed` is not used.
+
+        Raises Refusal for fewer than 2 rows.
+        """
         rows = min(len(sample.numeric), self.config.sample_rows)
         if rows < 2:
             raise Refusal(f"expected at least 2 rows to take distributions of, found {rows}")
@@ -82,7 +86,7 @@ class ECOD(Detector):
         return self.inputs.make_columns(batch)[: self.inputs.numbers].contiguous()
 
     def _measure_tails(self, batch: Batch) -> Tensor:
-        """-log of the tail of each feature: [features, rows]."""
+        """-log of the tail of each value: [features, rows]."""
         columns, rows = self._make_columns(batch), self.rows
         below = torch.searchsorted(self.ordered, columns, right=True)
         above = rows - torch.searchsorted(self.ordered, columns)
@@ -92,5 +96,5 @@ class ECOD(Detector):
             *(self.counts[j][batch.codes[:, j]][None] for j in range(len(self.counts))),
         ]
         shares = torch.cat(parts).clamp_min(0.5) / rows
-        # A column with one value only has a tail of 1 on both sides: -log(1) = 0, never -0.
+        # The only value of a column has a tail of 1 on both sides: -log(1) is 0, not -0.
         return shares.log().neg().clamp_min(0.0)

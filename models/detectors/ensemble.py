@@ -1,9 +1,9 @@
-"""Several detectors as one: what their scores have in common is how rare they are."""
+"""Ensemble: several detectors, combined by how rare each finds a row."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,11 @@ from models.detectors.detector import Detector, expect
 from models.detectors.single import SINGLE
 from models.refusal import Refusal
 
-# Points of each member's calibration: with 200,000 rows, 24 of them in each power of ten.
+# Points of each member's calibration. With 200,000 rows each power of ten has 24 of them.
 _KNOTS = 128
-# Least distance of two knots, in `unit`.
+# Least distance between two knots, in `unit`.
 _GAP = 1e-3
-# Shares that add up to less of their own size are rounding: nothing to scale.
+# Shares that cancel to less than this part of their size are not scaled: the sum is rounding.
 _ROUNDING = 1e-5
 
 
@@ -25,7 +25,7 @@ _ROUNDING = 1e-5
 class EnsembleConfig:
     """Options of `ensemble`."""
 
-    # Each a name of the catalogue and options of that detector; every other field is filled in.
+    # Each has the name of a detector and options of it; all other options are filled in.
     members: tuple[dict[str, Any], ...] = (
         {"name": "autoencoder"},
         {"name": "isolation_forest"},
@@ -38,12 +38,12 @@ class EnsembleConfig:
 
     @property
     def sample_rows(self) -> int:
-        """Rows that the members which learn from a sample can use, at most."""
+        """The most rows that any member can be fitted on."""
         return max((member.get("sample_rows", 0) for member in self.members), default=0)
 
 
 def _complete(member: dict[str, Any]) -> dict[str, Any]:
-    """The member with every field of its Config; raises Refusal for a wrong one."""
+    """The member with every option filled in. Raises Refusal if it cannot be a member."""
     options = dict(member)
     name = options.pop("name", None)
     if not isinstance(name, str):
@@ -58,24 +58,24 @@ def _complete(member: dict[str, Any]) -> dict[str, Any]:
 
 
 class Ensemble(Detector):
-    """Mean over the members of how rare their scores are, in powers of ten: 2 is a score that one
-    held-back row in a hundred reaches.
+    """Averages how rare several detectors find a row, so that their scores can be compared.
 
-    A member's score s becomes -log10 of the share of held-back rows that score at least s, by
-    linear interpolation between quantiles. Beyond the largest score of n rows, log10(n), it grows
-    with log(1 + excess): far anomalies keep their order. Logarithms of ranks, not ranks: their
-    mean is Fisher's test of all members together, and a row that is one in a million to one member
-    and usual to another is not lost (by ranks it is as rare as 1 - 0.75).
+    The rarity of a score s is -log10 of the share of held-back rows that score at least s: 2 means
+    one row in a hundred. Between quantiles it is interpolated. Above the largest of n scores, where
+    it is log10(n), it grows with log(1 + excess), so far anomalies keep their order. The score is
+    the mean rarity over the members. A mean of logarithms is Fisher's combined test: a row that one
+    member finds in a million and another finds usual still scores high, which a mean of ranks would
+    lose.
 
-    Members that learn from a sample are fitted first; then the sum of the others' losses is
-    minimised, and each gets its own gradient. `calibrate` settles the members and then the ranks.
+    Members that learn from a sample are fitted first; then the sum of the other members' losses is
+    minimised. `learns` depends on the members and is set when the ensemble is built.
 
-    Shares of a member are scaled to what its rank differs from that of its base score; the mean
-    over the members adds up to the score less `base_score()`. `expected` is that of the member
-    that the row is rarest to.
+    The shares of a member are scaled to add up to the difference between the rarity of its score
+    and of its base score. `expected` comes from the member that finds the row rarest.
     """
 
     Config = EnsembleConfig
+    learns: Literal["gradient", "sample", "both"] = "both"  # with the default members
     knots: Tensor
     rarity: Tensor
     unit: Tensor
@@ -89,22 +89,22 @@ class Ensemble(Detector):
         self.built = nn.ModuleList(built)
         kinds = {member.learns for member in built}
         self.learns = kinds.pop() if len(kinds) == 1 else "both"
-        # Before `calibrate` all knots are 0: log(1 + score), for scores above it.
+        # Before `calibrate` all knots are 0, and the rarity of a score above 0 is log(1 + score).
         self.register_buffer("knots", torch.zeros(len(built), _KNOTS))  # scores, ascending
-        self.register_buffer("rarity", torch.zeros(_KNOTS))  # of the knots, ascending from 0
-        self.register_buffer("unit", torch.ones(len(built)))  # of excesses over the last knot
+        self.register_buffer("rarity", torch.zeros(_KNOTS))  # of each knot, ascending from 0
+        self.register_buffer("unit", torch.ones(len(built)))  # of the excess over the last knot
 
     @property
     def members(self) -> Sequence[Detector]:
         return cast(Sequence[Detector], self.built)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Sum of the losses of the members that learn by gradient; without any, the score."""
+        """Sum of the losses of the members that learn by gradient; the score if none does."""
         losses = [m.loss(batch) for m in self.members if m.learns == "gradient"]
         return torch.stack(losses).sum(0) if losses else self.score(batch)
 
     def fit(self, sample: Batch, seed: int) -> None:
-        """Fit the members that learn from a sample, each on as many rows as it can use."""
+        """Fit each member that learns from a sample, on at most its own `sample_rows`."""
         rows = len(sample.numeric)
         for index, member in enumerate(self.members):
             if member.learns == "sample":
@@ -115,22 +115,24 @@ class Ensemble(Detector):
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
-        """Settle the members, then how rare each of their scores is among held-back rows."""
+        """Calibrate the members, then measure how rare their scores are.
+
+        Raises Refusal if there are no rows.
+        """
         rows = sum(len(b.numeric) for b in batches)
         if not rows:
             raise Refusal("expected held-back rows to rank an ensemble's scores by, found none")
         rarity = torch.linspace(0, math.log10(rows), _KNOTS, dtype=torch.float64)
-        # Of ascending scores, a share of (rows - k) / rows is at least the k-th, counted from 0;
-        # between two of them a score is as rare as its place between them says.
+        # Of ascending scores, counted from 0, a share of (rows - k) / rows is at least the k-th.
+        # Between two scores the rarity is interpolated.
         place = ((1 - 10**-rarity) * rows).clamp(max=rows - 1)
         for index, member in enumerate(self.members):
             member.calibrate(batches)
             scores = torch.cat([member.score(b).float() for b in batches]).sort().values
             knots = _interpolate(scores, place)
-            # As far as the score is beyond what is ten times as usual.
-            tenth = scores[int(0.9 * (rows - 1))]
-            spread = scores[-1] - tenth
-            self.unit[index] = spread if spread > 0 else scores[-1].abs().clamp_min(1.0)
+            # The unit is the distance from the 90th percentile to the largest score.
+            width = scores[-1] - scores[int(0.9 * (rows - 1))]
+            self.unit[index] = width if width > 0 else scores[-1].abs().clamp_min(1.0)
             self.knots[index] = _separate(knots, _GAP * self.unit[index])
         self.rarity.copy_(rarity)
 
@@ -139,7 +141,7 @@ class Ensemble(Detector):
         return self.measure_rarity(batch).mean(0)
 
     def measure_rarity(self, batch: Batch) -> Tensor:
-        """How rare each member finds each row, in powers of ten: [members, rows]."""
+        """How rare each member finds each row, in powers of ten: float32 [members, rows]."""
         return self._to_rarity(torch.stack([m.score(batch) for m in self.members]).float())
 
     def base_score(self) -> float:
@@ -156,24 +158,24 @@ class Ensemble(Detector):
         )
 
     def explain_members(self, batch: Batch) -> list[Contributions]:
-        """What each member says for itself, in the unit of its own score."""
+        """The contributions of each member, in the unit of its own score."""
         return [member.contributions(batch) for member in self.members]
 
     def _base_rarity(self) -> Tensor:
-        """The rank of each member's base score: [members]."""
+        """The rarity of each member's base score: [members]."""
         base = torch.tensor([[m.base_score()] for m in self.members], device=self.knots.device)
         return self._to_rarity(base)[:, 0]
 
     def _to_rarity(self, scores: Tensor) -> Tensor:
-        """How rare each member's scores are: [members, rows] of scores [members, rows]."""
+        """The rarity of each score, for scores [members, rows]."""
         place = torch.searchsorted(self.knots, scores.contiguous(), right=True)
         place = place.clamp(1, _KNOTS - 1)
         low, high = self.knots.gather(1, place - 1), self.knots.gather(1, place)
         tiny = torch.finfo(scores.dtype).tiny
         way = ((scores - low) / (high - low).clamp_min(tiny)).clamp(0, 1)
-        ranks = torch.lerp(self.rarity[place - 1], self.rarity[place], way)
+        rarity = torch.lerp(self.rarity[place - 1], self.rarity[place], way)
         excess = (scores - self.knots[:, -1:]).clamp_min(0) / self.unit[:, None]
-        return ranks + excess.log1p()
+        return rarity + excess.log1p()
 
 
 def _interpolate(ascending: Tensor, place: Tensor) -> Tensor:
@@ -185,8 +187,10 @@ def _interpolate(ascending: Tensor, place: Tensor) -> Tensor:
 
 
 def _separate(knots: Tensor, gap: Tensor) -> Tensor:
-    """The knots, each at least so much above the one before: a rank that jumped at a score would
-    turn the rounding of that score into another rank."""
+    """The knots, moved so that each is at least `gap` above the one before.
+
+    If the rarity jumped at a score, the rounding of that score would change the rarity.
+    """
     steps = gap * torch.arange(len(knots), device=knots.device)
     return (knots - steps).cummax(0).values + steps
 
@@ -194,8 +198,10 @@ def _separate(knots: Tensor, gap: Tensor) -> Tensor:
 def combine_shares(
     explained: list[Contributions], amounts: Tensor
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """(shares, maps) of all members together, as in `Contributions`: those of each are scaled so
-    that its shares add up to its amount; amounts [members, rows]."""
+    """The shares and maps of all members together, as in `Contributions`.
+
+    The shares of each member are first scaled to add up to its amount; amounts [members, rows].
+    """
     shares, maps = [], []
     for amount, one in zip(amounts, explained, strict=True):
         factor, rest = _fit_factor(one.shares, amount)
@@ -207,8 +213,10 @@ def combine_shares(
 
 
 def _fit_factor(shares: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """(factor, rest), [rows] each: shares times the factor, plus the rest on each feature, add up
-    to `wanted`. The rest is 0 but where the shares cancel each other."""
+    """The factor and the rest, [rows] each, for which `shares * factor + rest` adds up to `wanted`.
+
+    The rest is added to each feature; it is 0 unless the shares cancel each other.
+    """
     total = shares.sum(1)
     sound = total.abs() > _ROUNDING * shares.abs().sum(1)
     factor = torch.where(sound, wanted / torch.where(sound, total, 1), 0)

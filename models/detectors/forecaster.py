@@ -1,4 +1,4 @@
-"""Forecaster: rows that what came before does not lead one to expect are anomalous."""
+"""Forecaster: predicts the next step of a series, or the next code of events and texts."""
 
 import math
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class ForecasterConfig:
     """Options of `forecaster`."""
 
     hidden: int = 64  # units of the recurrent cell
-    embedding: int = 32  # width of the vector of each code of tokens
+    embedding: int = 32  # width of the vector for each code of tokens
     floor: float = 1e-3  # least held-back mean squared error of a channel, in squared scaled units
 
     def __post_init__(self) -> None:
@@ -40,25 +40,26 @@ class ForecasterConfig:
 
 
 class Forecaster(Sequential):
-    """A gated recurrent unit (Cho et al., EMNLP 2014) predicts each step from those before.
+    """Predicts each step from the steps before it; scores by how wrong the prediction is.
 
-    Of a series the loss is the squared (Huber) error of every step, averaged over steps and summed
-    over channels; the score is that of the last step, the row itself, given the steps before:
+    The predictor is a gated recurrent unit (Cho et al., EMNLP 2014). For a series the loss is the
+    squared (Huber) error, averaged over steps and summed over channels. The score looks at the last
+    step only, which is the row itself:
 
         sum over channels c of  log(1 + r_c^2 / v_c)
 
-    with v_c the mean squared error of held-back rows, as in `autoencoder`. The forecast is the
-    step itself and not the change since the last: the held-back loss was 2% lower over six
-    machines of smd, and a copy of the last step follows an anomaly as soon as it has begun (F1
-    0.54 against 0.47).
+    with r_c the error and v_c its mean square over held-back rows, as in `autoencoder`. The network
+    predicts the step itself, not the change (docs/decisions/sequence-scores.md).
 
-    Of events or a text the loss is the mean surprise, -log p(code | codes before), in nats, over
-    the codes and the end (DeepLog, Du et al., CCS 2017, section 3.1, but by likelihood instead of
-    rank, and with an end: a session that breaks off is one too). The score is the root of the mean
-    squared surprise: one thing unheard of outweighs much that is a little odd.
+    For events or a text the loss is the mean surprise, -log p(code | codes before) in nats, over
+    all codes and the end of the row. The score is the root of the mean squared surprise, so that
+    one very unlikely code outweighs many slightly unlikely ones. DeepLog (Du et al., CCS 2017,
+    section 3.1) ranks codes instead, and does not predict the end; here a session that breaks off
+    is surprising.
 
-    Scores of several inputs add up. Shares are the terms of those sums, and so are the maps: what
-    an end adds is shown at the last code. `expected` is the forecast, of tokens the likeliest code.
+    Scores of several inputs are added up. Shares and maps are the terms of these sums; the surprise
+    of the end is placed at the last code. `expected` is the prediction, for tokens the most
+    probable code.
     """
 
     Config = ForecasterConfig
@@ -75,7 +76,7 @@ class Forecaster(Sequential):
 
 
 class SeriesForecast(Sequence):
-    """The next step of one series."""
+    """Predicts the next step of one series."""
 
     variance: Tensor
 
@@ -89,7 +90,7 @@ class SeriesForecast(Sequence):
         self.register_buffer("variance", torch.ones(channels))
 
     def loss(self, signal: Tensor) -> Tensor:
-        """Mean over the steps after the first: [rows]."""
+        """Squared (Huber) error, averaged over the steps after the first: [rows]."""
         values, present = split_steps(self.given, signal)
         states, _ = run_cell(self.cell, clamp_steps(self.given, signal)[:, :-1])
         forecast, target = self.head(states).float(), values[:, 1:].clamp(-LIMIT, LIMIT)
@@ -110,13 +111,13 @@ class SeriesForecast(Sequence):
         return Explanation(terms.sum(1), places, expected)
 
     def calibrate(self, signals: list[Tensor]) -> None:
-        """The usual squared error of each channel, from held-back rows."""
+        """Measure the mean squared error of each channel."""
         rows = sum(map(len, signals))
         total = sum(self._square_errors(signal)[0].double().sum(0) for signal in signals)
         self.variance.copy_((torch.as_tensor(total) / rows).clamp_min(self.floor))
 
     def _square_errors(self, signal: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared error of the last step and its forecast: [rows, channels] each."""
+        """Squared error and prediction of the last step: [rows, channels] each."""
         values, _ = split_steps(self.given, signal)
         _, last = run_cell(self.cell, clamp_steps(self.given, signal)[:, :-1])
         forecast = self.head(last[0]).float()
@@ -124,7 +125,7 @@ class SeriesForecast(Sequence):
 
 
 class EventForecast(Sequence):
-    """The next code of one token input."""
+    """Predicts the next code of one token input."""
 
     def __init__(self, tokens: TokenInput, config: ForecasterConfig) -> None:
         super().__init__()
@@ -134,7 +135,7 @@ class EventForecast(Sequence):
         self.head = nn.Linear(config.hidden, tokens.size)
 
     def loss(self, tokens: Tensor) -> Tensor:
-        """Mean surprise a code: [rows]."""
+        """Mean surprise over the codes: [rows]."""
         surprise, _ = self._measure_surprise(tokens)
         return surprise.sum(1) / self._mask_codes(tokens).sum(1)
 
@@ -153,7 +154,7 @@ class EventForecast(Sequence):
         return Explanation(score, places, torch.where(place <= ended, likeliest, 0))
 
     def _mask_codes(self, tokens: Tensor) -> Tensor:
-        """Whether a place is a code or the end of the row, where there is room for one."""
+        """True at the codes of a row and at its end, if there is room for one."""
         place = torch.arange(tokens.shape[1], device=tokens.device)
         return place <= measure_lengths(tokens)[:, None]
 
@@ -161,7 +162,7 @@ class EventForecast(Sequence):
         return (surprise.square().sum(1) / self._mask_codes(tokens).sum(1)).sqrt()
 
     def _measure_surprise(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """-log p of each code and of the end, 0 after it, and the likeliest code instead."""
+        """-log p of each code and of the end, 0 after it; and the most probable codes."""
         before = F.pad(tokens[:, :-1], (1, 0))
         state: Tensor | None = None
         surprises, likeliest = [], []

@@ -1,4 +1,4 @@
-"""GANomaly: a generator that has learned to rebuild normal rows, against a critic."""
+"""GANomaly: an autoencoder trained against a critic."""
 
 import math
 from collections.abc import Sequence
@@ -20,12 +20,11 @@ from models.layers.dense_inputs import stack_codes
 
 @dataclass(frozen=True)
 class GANConfig(AutoencoderConfig):
-    """Options of `gan`: those of `autoencoder`, and what the critic and the second encoder are
-    made of and weigh in the loss, beside the reconstruction."""
+    """Options of `gan`: those of `autoencoder`, the convolutions' size and the loss's weights."""
 
-    channels: int = 8  # of the first convolution of signals; they double as sides are halved
-    latent_weight: float = 1.0  # of the error of the code of the reconstruction
-    adversarial_weight: float = 1.0  # of the critic's features and verdict
+    channels: int = 8  # of the first convolution; they double each time the sides are halved
+    latent_weight: float = 1.0  # weight in the loss of the error of the reconstruction's code
+    adversarial_weight: float = 1.0  # weight in the loss of the critic
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,20 +34,25 @@ class GANConfig(AutoencoderConfig):
 
 
 class GAN(Autoencoder):
-    """GANomaly (Akçay et al., ACCV 2018): encoder, decoder, a second encoder that codes the
-    reconstruction, and a critic that tells rows from reconstructions.
+    """Rebuilds a row and encodes the result again; trained against a critic that compares both.
 
-    One loss and one optimizer train all of them: the autoencoder's loss; the distance between the
-    code and the code of the reconstruction; the distance between the critic's features of the two,
-    in which the critic stands still (equation 1); and the critic's cross-entropy, whose gradient
-    is turned round where it enters the generator (Ganin & Lempitsky, ICML 2015, section 3), so
-    that the two pull against each other in the same step. The critic's layers have spectral norm 1
-    (Miyato et al., ICLR 2018): it cannot become so sure that nothing is learned from it.
+    GANomaly (Akçay et al., ACCV 2018): an encoder, a decoder, a second encoder for the
+    reconstruction, and a critic that distinguishes rows from reconstructions. One loss and one
+    optimizer train all of them. The loss is the sum of
+
+    - the autoencoder's loss;
+    - the distance between the code and the code of the reconstruction;
+    - the distance between the critic's features of the row and of the reconstruction, of which only
+      the generator learns (equation 1);
+    - the critic's cross-entropy. Its gradient is reversed where it enters the generator (Ganin &
+      Lempitsky, ICML 2015, section 3), so that the two work against each other in the same step.
+
+    The critic's layers have spectral norm 1 (Miyato et al., ICLR 2018), or else it becomes so
+    certain that its gradient vanishes.
 
     The score is the autoencoder's plus the same sum over the code, log(1 + e_k^2 / u_k), with e_k
-    the error of its k-th number and u_k the mean of e_k^2 over held-back rows. Shares are exact
-    for the reconstruction; the error of the code, which has no place among the features, is
-    divided among them in proportion to their shares of the reconstruction.
+    the error of its k-th number and u_k the mean of e_k^2 over held-back rows. The error of the
+    code belongs to no feature and is divided among them in proportion to their own shares.
     """
 
     Config = GANConfig
@@ -60,7 +64,7 @@ class GAN(Autoencoder):
         self.encoder = nn.ModuleList([Towers(layout, width, self.latent, *sizes)])
         self.decoder = nn.ModuleList([Painters(layout, self.latent, outputs, *sizes)])
         self.recoder = Towers(layout, width, self.latent, *sizes)
-        self.critic = Towers(layout, width, self.latent, *sizes)  # its features
+        self.critic = Towers(layout, width, self.latent, *sizes)  # the critic's features
         self.verdict = nn.Linear(self.latent, 1)
         for module in [*self.critic.modules(), self.verdict]:
             if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
@@ -95,8 +99,10 @@ class GAN(Autoencoder):
         return out, self.config.latent_weight * apart + self.config.adversarial_weight * game
 
     def _rebuild(self, columns: Tensor, numeric: Tensor, odds: Sequence[Tensor]) -> Tensor:
-        """The reconstruction in the form of the columns [rows, width]: categories by their odds,
-        or the embedding expected of them; what pads a series is copied."""
+        """The reconstruction as columns [rows, width].
+
+        A category is its probabilities, or the mean embedding under them. Padding is copied.
+        """
         given = columns[:, : self.inputs.numbers]
         if (counted := self.inputs.mask_padding(given.T)) is not None:
             numeric = torch.where(counted.T > 0, numeric, given)
@@ -108,18 +114,18 @@ class GAN(Autoencoder):
         return torch.cat([numeric, *blocks], 1)
 
     def _play_critic(self, real: Tensor, fake: Tensor) -> Tensor:
-        """How far the critic's features of row and reconstruction differ, and its own
+        """The distance between the critic's features of row and reconstruction, plus the critic's
         cross-entropy: [rows]. Only the generator learns from the first."""
-        still = {name: p.detach() for name, p in self.critic.named_parameters()}
-        seen, features = functional_call(self.critic, still, (fake,)), self.critic(real)
-        apart: Tensor = (seen - features.detach()).float().square().sum(1)
-        turned = self.critic(_ReverseGradient.apply(fake))  # type: ignore[no-untyped-call]
-        of_real, of_fake = self.verdict(features).float(), self.verdict(turned).float()
+        frozen = {name: p.detach() for name, p in self.critic.named_parameters()}
+        rebuilt, features = functional_call(self.critic, frozen, (fake,)), self.critic(real)
+        distance: Tensor = (rebuilt - features.detach()).float().square().sum(1)
+        reversed_ = self.critic(_ReverseGradient.apply(fake))  # type: ignore[no-untyped-call]
+        of_real, of_fake = self.verdict(features).float(), self.verdict(reversed_).float()
         entropy: Tensor = (F.softplus(-of_real) + F.softplus(of_fake)).squeeze(1)
-        return apart + entropy
+        return distance + entropy
 
     def _measure_residuals(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """As the autoencoder's, with the squared errors of the code as further rows."""
+        """Residuals as of the autoencoder, then the squared errors of the code as further rows."""
         squares, numeric, logits = super()._measure_residuals(batch)
         columns = self.inputs(batch)
         fake = self._rebuild(columns, numeric.T, [block.softmax(0).T for block in logits])
@@ -128,7 +134,7 @@ class GAN(Autoencoder):
 
 
 class _ReverseGradient(torch.autograd.Function):
-    """The same values; the gradient is turned round."""
+    """Passes values on and reverses the sign of their gradient."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

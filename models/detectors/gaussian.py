@@ -1,4 +1,4 @@
-"""A Gaussian with shrinkage: rows that lie far from the mean for how the columns vary together."""
+"""Gaussian: the Mahalanobis distance from the mean, with a shrunk covariance."""
 
 from dataclasses import dataclass
 from functools import reduce
@@ -15,22 +15,20 @@ from models.layers.described_inputs import DescribedInputs, Description
 from models.layers.gradient_histograms import Histograms
 from models.refusal import Refusal
 
-# In squared scaled units: no direction is held to vary less, as in `pca`. Columns that repeat one
-# another, and the columns of a category, which add up to 1, leave some without any variance.
+# Least variance in any direction, in squared scaled units. Columns that repeat each other, and the
+# columns of a category, which add up to 1, have directions without any variance.
 _LEAST_VARIANCE = 1e-3
-# Numbers of a row: the matrix is of their square, 64 MB at so many, and takes half a minute.
-_WIDEST = 4096
-_ROWS = 4096  # of the sample that are summed up at once
+_WIDEST = 4096  # numbers in a row; a covariance of this width has 64 MB and takes half a minute
+_ROWS = 4096  # rows of the sample that are summed up at once
 
 
 @dataclass(frozen=True)
 class GaussianConfig:
     """Options of `gaussian`."""
 
-    # Share of an even spread in the covariance, 0 to 1; None: that of least expected error.
+    # Weight of a multiple of the identity in the covariance, 0 to 1; None: of least expected error.
     shrinkage: float | None = None
-    # That an image or a video is divided into, about, as those of `hog_knn`.
-    cells: int = 16
+    cells: int = 16  # approximate number of cells of an image or a video, as in `hog_knn`
     sample_rows: int = 100_000  # rows of the training days that it is fitted on
 
     def __post_init__(self) -> None:
@@ -41,18 +39,20 @@ class GaussianConfig:
 
 
 class Gaussian(Detector):
-    """Squared Mahalanobis distance under the covariance of Ledoit & Wolf (J. Multivariate Analysis
-    2004), which is sound with fewer rows than columns too. Of frozen embeddings it is among the
-    best detectors, and the simplest (Rippel, Mertens & Merhof, ICPR 2020, arXiv:2005.14140).
+    """Mahalanobis distance from the mean row, under a shrunk covariance.
 
-    A spectrogram counts by the statistics of its bands (`models.layers.band_statistics`), an image
-    and a video by histograms of their gradients (`models.layers.gradient_histograms`), a series and
+    The score is the squared distance. The covariance is estimated as by Ledoit & Wolf (J.
+    Multivariate Analysis 2004), which also works with fewer rows than columns. For frozen
+    embeddings this simple detector is among the best (Rippel, Mertens & Merhof, ICPR 2020,
+    arXiv:2005.14140).
+
+    A spectrogram is described by statistics of its bands (`models.layers.band_statistics`), an
+    image and a video by histograms of gradients (`models.layers.gradient_histograms`), a series and
     a vector by all their numbers.
 
-    Shares are the squares of the row whitened symmetrically, as in `pca`: at least 0, and they add
-    up to the score. `expected` is the mean of each number given all others of the row (the
-    conditional mean of a Gaussian), of a signal that is described its mean, of a category the
-    commonest code.
+    Shares are the squares of the symmetrically whitened row, as in `pca`, at least 0. `expected` is
+    the mean of each number given all other numbers of the row (the conditional mean of a Gaussian);
+    for a described signal the mean, for a category the most frequent code.
     """
 
     Config = GaussianConfig
@@ -77,8 +77,8 @@ class Gaussian(Detector):
         self.inputs = self._make_inputs(layout, config.cells)
         width = self.inputs.width
         self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("whitening", torch.eye(width))  # the root of the inverse covariance
-        self.register_buffer("partial", torch.ones(width))  # variance of each given all others
+        self.register_buffer("whitening", torch.eye(width))  # root of the inverse covariance
+        self.register_buffer("partial", torch.ones(width))  # variance of each given the others
 
     @staticmethod
     def _make_inputs(layout: Layout, cells: int) -> DescribedInputs:
@@ -90,19 +90,19 @@ class Gaussian(Detector):
         return DescribedInputs(layout, describe)
 
     def loss(self, batch: Batch) -> Tensor:
-        """The score: there is no other loss."""
+        """The score; there is no other loss."""
         return self.score(batch)
 
     @torch.no_grad()
     def fit(self, sample: Batch, seed: int) -> None:
-        """Fit on the sample, summed up a few thousand rows at a time; `seed` is not needed."""
+        """Fit mean and covariance; `seed` is not used. Raises Refusal for fewer than 2 rows."""
         rows = len(sample.numeric)
         if rows < 2:
             raise Refusal(f"expected at least 2 rows to fit a covariance, found {rows}")
         self.inputs.fit(sample)
         parts = (sample.take(slice(start, start + _ROWS)) for start in range(0, rows, _ROWS))
-        scatter = reduce(Scatter.merge, (Scatter.of(self.inputs(part)) for part in parts))
-        # On the CPU: the same to the bit whatever the device, and done once.
+        scatter = reduce(Scatter.combine, (Scatter.from_rows(self.inputs(part)) for part in parts))
+        # On the CPU, once, so that the result is the same to the bit on every device.
         variances, axes = torch.linalg.eigh(scatter.shrink(self.config.shrinkage).cpu())
         variances = variances.clamp_min(_LEAST_VARIANCE)
         self.mean.copy_(scatter.mean)
@@ -124,5 +124,5 @@ class Gaussian(Detector):
         return Contributions(self.inputs.sum_by_feature(squares), expected, maps)
 
     def _whiten(self, columns: Tensor) -> Tensor:
-        """Each row in directions of unit variance, turned back to the columns: [rows, width]."""
+        """The rows, symmetrically whitened: [rows, width]."""
         return (columns - self.mean) @ self.whitening

@@ -1,4 +1,4 @@
-"""Isolation forest (Liu, Ting, Zhou, ICDM 2008): fitted by scikit-learn, scored by torch."""
+"""Isolation forest: fitted by scikit-learn, scored by torch."""
 
 import math
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from models.refusal import Refusal
 class IsolationForestConfig:
     """Options of `isolation_forest`."""
 
-    trees: int = 100  # trees of the forest; the paper's figure
-    rows_per_tree: int = 256  # rows that each tree is grown on; the paper's figure
-    sample_rows: int = 100_000  # rows of the training days that the forest is drawn from
+    trees: int = 100  # trees of the forest; the paper's value
+    rows_per_tree: int = 256  # rows that each tree is grown on; the paper's value
+    sample_rows: int = 100_000  # rows of the training days that the trees draw from
 
     def __post_init__(self) -> None:
         expect(self.trees >= 1, self, "trees", "1 or more")
@@ -30,17 +30,17 @@ class IsolationForestConfig:
 
 
 class IsolationForest(Detector):
-    """Rows that few random cuts set apart are anomalous.
+    """Cuts the rows at random; an anomaly is separated from the others by few cuts.
 
-    The score is 1 - E[h] / c(n): E[h] the mean path length over the trees, c(n) the mean path
-    length of a tree of n rows. It is 1 + log2(s), s being the paper's score (its equation 2) and
-    scikit-learn's -score_samples: 0 for a row of average depth, towards 1 for an outlier.
+    Liu, Ting & Zhou, ICDM 2008. The score is 1 - E[h] / c(n), with E[h] the mean path length over
+    the trees and c(n) the mean path length of a tree of n rows. It equals 1 + log2(s) for the
+    paper's score s (equation 2), which is -score_samples of scikit-learn: 0 for a row of average
+    depth, near 1 for an outlier.
 
-    Shares credit each cut on a row's path with the change of the expected path length that it
-    brought, to the feature that was cut (Saabas 2014, "Interpreting random forests").
-    `base_score()`, the score that a training row has on average, plus the shares is the score. A
-    share below 0 speaks for normal. `expected` is the median of the sample, of binaries and
-    categories the commonest value.
+    Each cut on a row's path changes the expected path length; the change is the share of the
+    feature that was cut (Saabas 2014, "Interpreting random forests"). A share below 0 makes the row
+    look more normal. `base_score()` is the mean score of the training rows. `expected` is the
+    median of the sample, for binaries and categories the most frequent value.
     """
 
     Config = IsolationForestConfig
@@ -60,10 +60,10 @@ class IsolationForest(Detector):
     def __init__(self, layout: Layout, config: IsolationForestConfig) -> None:
         super().__init__(layout, config)
         self.inputs = Inputs(layout, embed=False)
-        # A tree of n leaves has 2n - 1 nodes: all trees are padded to that.
+        # A tree of n leaves has 2n - 1 nodes; smaller trees are padded.
         shape = (config.trees, 2 * config.rows_per_tree - 1)
         self.register_buffer("cut", torch.zeros(shape, dtype=torch.int32))  # column; 0 at a leaf
-        # float64, as scikit-learn compares: the same rows go left
+        # float64, in which scikit-learn compares: the same rows go left.
         self.register_buffer("value", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("left", torch.zeros(shape, dtype=torch.int32))  # a leaf: itself
         self.register_buffer("right", torch.zeros(shape, dtype=torch.int32))
@@ -72,12 +72,13 @@ class IsolationForest(Detector):
         self.register_buffer("usual", torch.zeros(self.inputs.width))
 
     def loss(self, batch: Batch) -> Tensor:
-        """The score: a forest has no other loss."""
+        """The score; there is no other loss."""
         return self.score(batch)
 
     @torch.no_grad()
     def fit(self, sample: Batch, seed: int) -> None:
-        import sklearn.ensemble  # a second of start-up that only training needs
+        """Grow the trees. Raises Refusal for fewer than 2 rows."""
+        import sklearn.ensemble  # takes a second, which only training needs
 
         columns = self.inputs(sample).cpu()
         if len(columns) < 2:
@@ -91,10 +92,10 @@ class IsolationForest(Detector):
         self.unit.fill_(_mean_length(np.array([rows]))[0])
         self.usual.copy_(columns.median(0).values)
         n = self.inputs.numbers
-        self.usual[n:] = columns[:, n:].mean(0).to(self.usual.device)  # for the commonest code
+        self.usual[n:] = columns[:, n:].mean(0).to(self.usual.device)  # for the most frequent code
 
     def _copy_tree(self, t: int, tree: Any) -> None:
-        """Copy one tree; scikit-learn numbers its nodes with parents before children."""
+        """Copy a tree of scikit-learn, which numbers parents before their children."""
         leaf = tree.children_left < 0
         here = np.arange(tree.node_count)
         left = np.where(leaf, here, tree.children_left)
@@ -134,7 +135,7 @@ class IsolationForest(Detector):
         columns = self.inputs(batch)
         node = self._start_at_roots(columns)
         length = self.length.view(-1)
-        # One slot a tree and depth: the sum over slots of a column, in float64, adds up.
+        # In float64, so that the many small credits add up to the score.
         credit = torch.zeros(columns.shape, dtype=torch.float64, device=columns.device)
         for _ in range(self._depth):
             after, column = self._step(columns, node)
@@ -147,17 +148,17 @@ class IsolationForest(Detector):
 
     @property
     def _depth(self) -> int:
-        """No tree is deeper: scikit-learn's own limit."""
+        """The depth to which scikit-learn limits a tree."""
         return math.ceil(math.log2(self.config.rows_per_tree))
 
     def _start_at_roots(self, columns: Tensor) -> Tensor:
-        """Every row at the root of every tree, as positions in the flat buffers."""
+        """The root of each tree for each row, as positions in the flat buffers."""
         nodes = self.length.shape[1]
         first = torch.arange(self.config.trees, device=columns.device) * nodes
         return first.expand(len(columns), -1)
 
     def _step(self, columns: Tensor, node: Tensor) -> tuple[Tensor, Tensor]:
-        """The next nodes, and the column that each tree looked at. A leaf stays where it is."""
+        """The next node in each tree, and the column that was compared. A leaf leads to itself."""
         column = self.cut.view(-1)[node].long()
         low = columns.gather(1, column) <= self.value.view(-1)[node]
         child = torch.where(low, self.left.view(-1)[node], self.right.view(-1)[node])
@@ -168,7 +169,7 @@ class IsolationForest(Detector):
 
 
 def _mean_length(rows: np.ndarray) -> np.ndarray:
-    """c(n): mean path length of an unsuccessful search among n rows (equation 1 of the paper)."""
+    """c(n), the mean path length of an unsuccessful search among n rows (paper, equation 1)."""
     n = rows.astype(np.float64)
     large = 2 * (np.log(np.maximum(n, 2) - 1) + np.euler_gamma) - 2 * (n - 1) / np.maximum(n, 1)
     return np.where(n > 2, large, np.where(n == 2, 1.0, 0.0))

@@ -1,4 +1,4 @@
-"""Nearest neighbours: rows far from all normal ones, for the place they are in, are anomalous."""
+"""k nearest neighbours: the distance to the most similar rows of a sample."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,13 +13,13 @@ from models.detectors.search_space import OneOf, Space
 from models.layers.dense_inputs import Inputs
 from models.refusal import Refusal
 
-# Compared with the whole sample at a time: 10 MB of distances to 20,000 rows.
+# Rows that are compared with the sample at once: 10 MB of distances to 20,000 rows.
 _ROWS = 128
-# The nearest rows lie in the blocks with the smallest minima, at most one a neighbour: 25,000 rows
-# a second and core at 20 features and 20,000 rows of sample, against 18,000 by one selection.
+# The k smallest distances lie in the k blocks with the smallest minima. Looking only there is 1.4
+# times as fast (docs/decisions/fast-cpu-scoring.md).
 _BLOCK = 50
-# Where rows repeat, their neighbours are at distance 0, which is no measure of a distance: no
-# surroundings count as narrower than this share of the usual ones.
+# The neighbours of repeated rows are at distance 0, by which nothing can be divided: surroundings
+# count as at least this share of the median.
 _NARROWEST = 0.01
 
 
@@ -27,9 +27,9 @@ _NARROWEST = 0.01
 class KNNConfig:
     """Options of `knn`."""
 
-    neighbours: int = 10  # the mean distance to so many counts
-    locality: float = 0.5  # 0: the distance as it is; 1: in units of the neighbours' own distances
-    sample_rows: int = 20_000  # rows of the training days that are kept, drawn uniformly
+    neighbours: int = 10  # number of nearest rows whose mean distance counts
+    locality: float = 0.5  # 0: plain distance; 1: relative to the neighbours' own distances
+    sample_rows: int = 20_000  # rows of the training days that it stores, drawn uniformly
 
     def __post_init__(self) -> None:
         expect(self.neighbours >= 1, self, "neighbours", "1 or more")
@@ -38,28 +38,26 @@ class KNNConfig:
 
 
 class _Neighbours(NamedTuple):
-    """The neighbours of some rows, in the bank."""
+    """The nearest rows of the bank, for each of some rows."""
 
     distances: Tensor  # float32 [rows, neighbours], Euclidean
-    places: Tensor  # int64 [rows, neighbours]
+    places: Tensor  # int64 [rows, neighbours], in the bank
 
 
 class KNN(Detector):
-    """Mean distance to the k nearest rows of the sample (Angiulli & Pizzuti, PKDD 2002),
-    Euclidean, over scaled numbers and one-hot categories, for the width of the surroundings:
+    """Distance to the nearest rows of a sample, relative to how far these are from each other.
+
+    The score is the mean distance to the k nearest rows (Angiulli & Pizzuti, PKDD 2002), Euclidean,
+    over scaled numbers and one-hot categories, divided by a power of the width of the surroundings:
 
         score = mean_i d(x, b_i) / (mean_i r(b_i) / R) ^ locality
 
-    with r(b) the mean distance of a row of the sample to its own k nearest, and R the median of r.
-    At locality 0 that is the distance, at 1 the simplified local outlier factor (Schubert et al.,
-    DMKD 2014) times R. Between them lies what is best on tables: a sparse region is normal too,
-    and yet a gap in it is a gap. Mean AUROC over 17 ADBench sets, two seeds, of at most 20,000
-    rows each: 0.892 at locality 0, 0.896 at 0.25, 0.898 at 0.5, 0.890 at 0.75, 0.842 at 1. The
-    defaults are the best of nine of the sets (0.827 to 0.837); on the other eight, 0.966 to 0.968.
-    The first sweep saw all 17, so even these are no fresh sets.
+    with r(b) the mean distance of a sample row b to its own k nearest rows, and R the median of r.
+    With locality 0 this is the mean distance, with 1 the simplified local outlier factor (Schubert
+    et al., DMKD 2014) times R. In between is best on tables (docs/decisions/knn-locality.md).
 
-    Shares split each distance by the squared differences from that neighbour: at least 0, and they
-    add up to the score. `expected` is the nearest neighbour itself: a row that was seen.
+    Shares divide each distance in proportion to the squared differences from that neighbour, at
+    least 0. `expected` is the nearest row of the sample.
     """
 
     Config = KNNConfig
@@ -80,21 +78,24 @@ class KNN(Detector):
         super().__init__(layout, config)
         self.inputs = self.make_inputs(layout)
         self.register_buffer("bank", torch.zeros(config.sample_rows, self.inputs.width))
-        self.register_buffer("rows", torch.zeros((), dtype=torch.int64))  # of the bank in use
+        self.register_buffer("rows", torch.zeros((), dtype=torch.int64))  # used rows of the bank
         self.register_buffer("radius", torch.zeros(config.sample_rows))  # r of each row
         self.register_buffer("usual", torch.ones(()))  # R
 
     def make_inputs(self, layout: Layout) -> Inputs:
-        """The columns that distances are taken over."""
+        """The module that turns a batch into the columns that are compared."""
         return Inputs(layout, embed=False)
 
     def loss(self, batch: Batch) -> Tensor:
-        """The score: there is no other loss."""
+        """The score; there is no other loss."""
         return self.score(batch)
 
     @torch.no_grad()
     def fit(self, sample: Batch, seed: int) -> None:
-        """Keep the sample and how far apart its rows are; `seed` is not needed."""
+        """Store the sample and the radius of each row; `seed` is not used.
+
+        Raises Refusal if there are no rows.
+        """
         columns = self.inputs(sample)
         if not len(columns):
             raise Refusal("expected rows to compare others with, found none")
@@ -105,7 +106,7 @@ class KNN(Detector):
         self.radius.zero_()
         if not self.config.locality or rows < 2:
             return
-        # The nearest of a row of the bank is itself, or one like it.
+        # The nearest row to a row of the bank is itself, or an equal one: it is left out.
         near = self._find_nearest(self.bank[:rows], self.config.neighbours + 1).distances
         self.radius[:rows] = near.sort(1).values[:, 1:].mean(1)
         apart = self.radius[self.radius > 0]
@@ -123,7 +124,7 @@ class KNN(Detector):
         shares = torch.zeros_like(columns)
         for distance, place in zip(near.distances.T, near.places.T, strict=True):
             squares = (columns - self.bank[place]).square()
-            # The sum of the squares is the distance squared; a row that was seen has no distance.
+            # The squares add up to the squared distance, which is 0 for a row of the bank.
             shares += squares / distance.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
         shares *= (self._weigh_surroundings(near) / near.distances.shape[1])[:, None]
         nearest = near.places.gather(1, near.distances.argmin(1, keepdim=True))[:, 0]
@@ -132,18 +133,18 @@ class KNN(Detector):
         return Contributions(self.inputs.sum_by_feature(shares), expected, maps)
 
     def _weigh_surroundings(self, near: _Neighbours) -> Tensor:
-        """What a row's mean distance is multiplied with for its surroundings: [rows]."""
+        """The factor of a row's mean distance for the width of its surroundings: [rows]."""
         width = self.radius[near.places].mean(1) / self.usual
         return width.clamp_min(_NARROWEST).pow(-self.config.locality)
 
     def _find_nearest(self, columns: Tensor, count: int) -> _Neighbours:
-        """The nearest rows of the bank, at most `count`, in no order."""
+        """The `count` nearest rows of the bank, or all if it has fewer; in no order."""
         bank = self.bank[: int(self.rows)]
         count = min(count, len(bank))
         squares = bank.square().sum(1)
         distances, places = [], []
         for some in torch.split(columns, _ROWS):
-            # |b|^2 - 2 x b orders as the distance does, and cancels: only good to choose by.
+            # |b|^2 - 2 x b has the order of the distances, but rounds too much to be used as one.
             near = _find_smallest(torch.addmm(squares, some, bank.T, alpha=-2), count)
             distances.append((some[:, None] - bank[near]).square().sum(2).sqrt())
             places.append(near)

@@ -1,4 +1,4 @@
-"""Matrix profile: series whose recent shape was never seen before are anomalous."""
+"""Matrix profile: the distance of a window to the window of the sample with the nearest shape."""
 
 from dataclasses import dataclass
 
@@ -15,10 +15,10 @@ from models.layers.dense_inputs import LIMIT, Inputs
 
 @dataclass(frozen=True)
 class MatrixProfileConfig(KNNConfig):
-    """Options of `matrix_profile`."""
+    """Options of `matrix_profile`: those of `knn` and the least size of a window."""
 
-    neighbours: int = 1  # the mean distance to so many counts
-    locality: float = 0.0  # as of `knn`; 0: the distance as it is
+    neighbours: int = 1  # number of nearest windows whose mean distance counts
+    locality: float = 0.0  # as in `knn`; 0: plain distance
     level: float = 0.1  # least deviation by which a window is divided, in scaled units
 
     def __post_init__(self) -> None:
@@ -27,13 +27,14 @@ class MatrixProfileConfig(KNNConfig):
 
 
 class MatrixProfile(KNN):
-    """Distance of the window to the most alike one of the training sample, each channel with its
-    own mean taken off and divided by its own deviation (Yeh et al., "Matrix Profile I", ICDM 2016,
-    section II; between two series, an "AB-join"): what counts is shape, not level or size.
+    """Compares the shape of a window with windows seen before, whatever its level and size.
 
-    A window that hardly moves is divided by `level`: its noise is no shape. The windows of a sample
-    start anywhere, so there is no need to slide one over another. Shares are as in `knn`;
-    `expected` is the neighbour at the level and of the size of the row.
+    The score is the distance to the most similar window of the training sample; the mean of each
+    channel is first subtracted and its deviation divided out (Yeh et al., "Matrix Profile I", ICDM
+    2016, section II; an "AB-join" of two series). A window that hardly moves is divided by `level`,
+    since its noise is not a shape. The windows of the sample start anywhere, so they need not be
+    shifted against each other. Shares are those of `knn`; `expected` is the most similar window at
+    the level and size of the row.
     """
 
     Config = MatrixProfileConfig
@@ -60,7 +61,7 @@ class MatrixProfile(KNN):
 
 
 class ShapeInputs(Inputs):
-    """As `Inputs`, each channel of a series with zero mean and unit deviation over its steps."""
+    """`Inputs` in which each channel of a series has mean 0 and deviation 1 over its steps."""
 
     def __init__(self, layout: Layout, level: float) -> None:
         super().__init__(layout, embed=False)
@@ -76,8 +77,8 @@ class ShapeInputs(Inputs):
 
 
 def measure_level_and_size(signal: Tensor, least: float) -> tuple[Tensor, Tensor]:
-    """Mean and deviation over the steps of each channel, at least `least`: [rows, channels, 1]."""
-    signal = signal.clamp(-LIMIT, LIMIT)  # squares of larger ones overflow
+    """Mean, and deviation of at least `least`, of each channel: [rows, channels, 1] each."""
+    signal = signal.clamp(-LIMIT, LIMIT)  # the squares of larger numbers overflow
     mean = signal.mean(2, keepdim=True)
     width = (signal - mean).square().mean(2, keepdim=True).sqrt()
     return mean, width.clamp_min(least)

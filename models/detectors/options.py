@@ -1,7 +1,9 @@
-"""Detectors by name, and their options checked: `Catalog` finds, configures and builds them."""
+"""`Catalog`: find, configure and build detectors by name; and how their options are checked."""
 
 import dataclasses
 import json
+from collections.abc import Mapping
+from inspect import isabstract
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,25 +15,41 @@ from models.suggestion import join_names, suggest
 
 
 class Catalog(dict[str, type[Detector]]):
-    """Detector classes by name. Every method raises Refusal for a name that is not in it."""
+    """Detector classes by name. Every method raises Refusal for an unknown name."""
+
+    @classmethod
+    def from_imports(cls, namespace: Mapping[str, object]) -> "Catalog":
+        """The detectors that a module imports, each named like the file that defines it.
+
+        `namespace` is the module's `globals()`. Abstract classes are left out.
+        """
+        kinds = [
+            value
+            for value in namespace.values()
+            if isinstance(value, type) and issubclass(value, Detector) and not isabstract(value)
+        ]
+        named = {kind.__module__.rpartition(".")[2]: kind for kind in kinds}
+        return cls({name: named[name] for name in sorted(named)})
 
     def find(self, name: str) -> type[Detector]:
-        """The class of a name."""
+        """The class of a detector."""
         if name not in self:
             raise Refusal(f"unknown detector '{name}'{_list_choices(name, list(self))}")
         return self[name]
 
     def configure(self, name: str, options: dict[str, Any]) -> Any:
-        """The checked Config of a detector; needs no layout.
+        """The Config of a detector with these options, checked.
 
-        `options` are fields of its Config, as YAML or JSON gives them. Raises Refusal for an
-        option that is unknown, of the wrong type or out of range.
+        `options` holds fields of the Config, as YAML or JSON gives them; the others keep their
+        defaults. Raises Refusal for an option that is unknown, of the wrong type or out of range.
         """
         return check_options(self.find(name).Config, name, options)
 
     def build(self, name: str, layout: Layout, options: dict[str, Any]) -> Detector:
-        """An untrained detector for rows of a layout. Raises Refusal for columns that it cannot
-        learn from, and as `configure` does."""
+        """An untrained detector for rows of a layout.
+
+        Raises Refusal for a layout that it cannot learn from, and as `configure` does.
+        """
         kind = self.find(name)
         if lacking := kind.unfit(layout):
             raise Refusal(f"detector '{name}' does not fit these columns: {lacking}")
@@ -39,7 +57,10 @@ class Catalog(dict[str, type[Detector]]):
 
 
 def check_options(config: Any, name: str, options: dict[str, Any]) -> Any:
-    """A frozen dataclass out of options as YAML or JSON gives them; `name` is for messages."""
+    """A `config`, which is a frozen dataclass, made from options as YAML or JSON gives them.
+
+    `name` is the detector's name in messages. Raises Refusal as `Catalog.configure` does.
+    """
     hints = get_type_hints(config)
     allowed = [field.name for field in dataclasses.fields(config)]
     values = {}
@@ -51,7 +72,8 @@ def check_options(config: Any, name: str, options: dict[str, Any]) -> Any:
 
 
 def _check_type(name: str, key: str, value: Any, hint: Any) -> Any:
-    # Strict JSON rules: a list may be a tuple and 1 may be 1.0, but "1" is no number and true no 1.
+    # Strict JSON rules: a list may become a tuple and 1 may become 1.0, but "1" is not a number
+    # and true is not 1.
     try:
         return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
     except (ValidationError, TypeError) as error:
@@ -63,5 +85,5 @@ def _check_type(name: str, key: str, value: Any, hint: Any) -> Any:
 
 
 def _list_choices(found: str, allowed: list[str]) -> str:
-    """'; did you mean …? It is one of …'."""
+    """The end of a message: "; did you mean …? expected one of: …"."""
     return f"{suggest(found, allowed) or ';'} expected one of: {join_names(allowed)}"

@@ -1,4 +1,4 @@
-"""Principal components: rows that are unlikely under the covariance of the normal ones."""
+"""Probabilistic principal components: the distance from the mean, by components."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ from models.detectors.search_space import Between, Space
 from models.layers.dense_inputs import Inputs
 from models.refusal import Refusal
 
-# In squared scaled units: what varies less is held to vary so much. A column that training saw
-# all but constant must not drown the others.
+# Least variance of a component, in squared scaled units: a column that was nearly constant in
+# training must not outweigh all others.
 _LEAST_VARIANCE = 1e-3
 
 
@@ -20,8 +20,8 @@ _LEAST_VARIANCE = 1e-3
 class PCAConfig:
     """Options of `pca`."""
 
-    variance: float = 0.9  # share of the variance that the kept components explain, 0 to 1
-    components: int = 64  # the most that are kept
+    variance: float = 0.9  # share of the variance that the components must explain, 0 to 1
+    components: int = 64  # largest number of components
     sample_rows: int = 100_000  # rows of the training days that it is fitted on
 
     def __post_init__(self) -> None:
@@ -31,17 +31,17 @@ class PCAConfig:
 
 
 class PCA(Detector):
-    """Probabilistic principal components (Tipping & Bishop, JRSS B 1999): the squared Mahalanobis
-    distance of a row under the covariance sum_k l_k v_k v_k' + s (I - sum_k v_k v_k'), with v_k
-    and l_k the kept components and their variances and s the mean variance of all others.
+    """Distance from the mean row, along principal components and away from them.
 
-    The squared distance to the plane of the kept components alone, tried before, is blind to rows
-    that lie far out in that plane: mean AUROC over 17 ADBench sets 0.765, against 0.857.
+    Probabilistic principal components (Tipping & Bishop, JRSS B 1999). The score is the squared
+    Mahalanobis distance under the covariance sum_k l_k v_k v_k' + s (I - sum_k v_k v_k'), with v_k
+    and l_k the components and their variances, and s the mean variance of all other directions.
+    The squared distance to the plane of the components alone does not see rows far out in that
+    plane: its mean AUROC over 17 ADBench sets was 0.765 instead of 0.857.
 
-    Shares are the squares of the row whitened symmetrically (ZCA; Kessy et al., The American
-    Statistician 2018), where each column stays as near as can be to the feature that it came from:
-    at least 0, and they add up to the score. `expected` is the nearest point of the plane; of each
-    category the largest column.
+    Shares are the squares of the symmetrically whitened row (ZCA; Kessy et al., The American
+    Statistician 2018), in which each column stays as near as possible to its feature; at least 0.
+    `expected` is the nearest point of the plane, for each category its largest column.
     """
 
     Config = PCAConfig
@@ -58,22 +58,22 @@ class PCA(Detector):
     def __init__(self, layout: Layout, config: PCAConfig) -> None:
         super().__init__(layout, config)
         self.inputs = Inputs(layout, embed=False)
-        kept = min(config.components, self.inputs.width)
+        most = min(config.components, self.inputs.width)
         self.register_buffer("mean", torch.zeros(self.inputs.width))
-        # Rows beyond the components that were needed are 0, and change nothing.
-        self.register_buffer("axes", torch.zeros(kept, self.inputs.width))
-        # 1 / deviation: along each component less that of the rest, and of the rest.
-        self.register_buffer("gains", torch.zeros(kept))
+        # One row a component. Rows that are not needed stay 0 and change nothing.
+        self.register_buffer("axes", torch.zeros(most, self.inputs.width))
+        # `rest` is 1 / deviation away from the components, `rest + gains` along each of them.
+        self.register_buffer("gains", torch.zeros(most))
         self.register_buffer("rest", torch.ones(()))
 
     def loss(self, batch: Batch) -> Tensor:
-        """The score: there is no other loss."""
+        """The score; there is no other loss."""
         return self.score(batch)
 
     @torch.no_grad()
     def fit(self, sample: Batch, seed: int) -> None:
-        """Fit on the sample; `seed` is not needed, the decomposition is exact."""
-        import sklearn.decomposition  # a second of start-up that only training needs
+        """Fit mean and components; `seed` is not used. Raises Refusal for fewer than 2 rows."""
+        import sklearn.decomposition  # takes a second, which only training needs
 
         columns = self.inputs(sample).cpu()
         if len(columns) < 2:
@@ -82,15 +82,15 @@ class PCA(Detector):
         fitted = sklearn.decomposition.PCA(svd_solver="covariance_eigh")
         fitted.fit(columns.double().numpy())
         variances = torch.as_tensor(fitted.explained_variance_).clamp_min(0)
-        kept = self._count_components(variances)
-        rest = variances[kept:].sum() / max(1, columns.shape[1] - kept)
+        used = self._count_components(variances)
+        rest = variances[used:].sum() / max(1, columns.shape[1] - used)
         rest = rest.clamp_min(_LEAST_VARIANCE).rsqrt()
         self.rest.copy_(rest)
         self.gains.zero_()
-        self.gains[:kept] = variances[:kept].clamp_min(_LEAST_VARIANCE).rsqrt() - rest
+        self.gains[:used] = variances[:used].clamp_min(_LEAST_VARIANCE).rsqrt() - rest
         self.mean.copy_(torch.as_tensor(fitted.mean_))
         self.axes.zero_()
-        self.axes[:kept] = torch.as_tensor(fitted.components_[:kept])
+        self.axes[:used] = torch.as_tensor(fitted.components_[:used])
 
     def score(self, batch: Batch) -> Tensor:
         return self._whiten(self.inputs(batch)).square().sum(1)
@@ -103,7 +103,7 @@ class PCA(Detector):
         return Contributions(self.inputs.sum_by_feature(squares), expected, maps)
 
     def _count_components(self, variances: Tensor) -> int:
-        """How many components explain the share of the variance that is asked for."""
+        """The number of components that explain the required share of the variance."""
         total = variances.sum()
         if not total:
             return 0
@@ -111,10 +111,10 @@ class PCA(Detector):
         return min(len(self.axes), int((share < self.config.variance).sum()) + 1)
 
     def _whiten(self, columns: Tensor) -> Tensor:
-        """Each row in directions of unit variance, turned back to the columns: [rows, width]."""
+        """The rows, symmetrically whitened: [rows, width]."""
         centred = columns - self.mean
         return centred * self.rest + (centred @ self.axes.T * self.gains) @ self.axes
 
     def _project(self, columns: Tensor) -> Tensor:
-        """The nearest point of the plane."""
+        """The nearest points of the plane of the components: [rows, width]."""
         return self.mean + ((columns - self.mean) @ self.axes.T) @ self.axes

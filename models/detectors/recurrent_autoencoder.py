@@ -1,4 +1,4 @@
-"""Recurrent autoencoder: sequences that a few numbers cannot bring back are anomalous."""
+"""Recurrent autoencoder of series, events and texts."""
 
 import math
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ class RecurrentAutoencoderConfig:
     """Options of `recurrent_autoencoder`."""
 
     hidden: int = 64  # units of the encoder's and of the decoder's cell
-    latent: int = 16  # numbers that a sequence has to pass through
-    embedding: int = 32  # width of the vector of each code of tokens
+    latent: int = 16  # units of the bottleneck
+    embedding: int = 32  # width of the vector for each code of tokens
     floor: float = 1e-3  # least held-back mean squared residual, in squared scaled units
 
     def __post_init__(self) -> None:
@@ -42,22 +42,22 @@ class RecurrentAutoencoderConfig:
 
 
 class RecurrentAutoencoder(Sequential):
-    """Encoder and decoder of gated recurrent units over each series and each text or list of
-    events (Malhotra et al., "LSTM-based Encoder-Decoder for Multi-sensor Anomaly Detection", ICML
-    2016 workshop).
+    """Rebuilds each series and text from a few numbers, step by step.
 
-    As there, the decoder goes backwards from the last step. Unlike there it is given the latent
-    numbers at each step and never the steps themselves, neither in training nor after: what it
-    says of a step went through the bottleneck.
+    Encoder and decoder are gated recurrent units (Malhotra et al., "LSTM-based Encoder-Decoder for
+    Multi-sensor Anomaly Detection", ICML 2016 workshop). As in the paper, the decoder runs
+    backwards from the last step. Unlike in the paper, its input at each step is the bottleneck and
+    never the step before, so all that it knows passed through the bottleneck.
 
     The score of a series is
 
         sum over channels c of the mean over steps t of  log(1 + r_ct^2 / v_ct)
 
-    with r the residual and v the mean of r^2 over held-back rows, at least `floor`, each channel
-    and step by itself: the steps furthest from the decoder's start come back worst, always. The
-    score of tokens is the mean of -log p over codes. Padding counts nowhere. Scores of several
-    inputs add up. Shares and maps are the terms of those sums; `expected` is what came back.
+    with r the residual and v the mean of r^2 over held-back rows, at least `floor`. Each step has
+    its own v, since the steps furthest from the decoder's start always have the largest errors. The
+    score of tokens is the mean of -log p over the codes. Padding does not count. Scores of several
+    inputs are added up. Shares and maps are the terms of these sums; `expected` is the
+    reconstruction.
     """
 
     Config = RecurrentAutoencoderConfig
@@ -74,7 +74,7 @@ class RecurrentAutoencoder(Sequential):
 
 
 class SeriesCode(Sequence):
-    """One series through a bottleneck and back."""
+    """Rebuilds one series."""
 
     variance: Tensor
 
@@ -90,7 +90,7 @@ class SeriesCode(Sequence):
         self.register_buffer("variance", torch.ones(channels, steps))
 
     def loss(self, signal: Tensor) -> Tensor:
-        """Squared (Huber) error: the mean over steps, summed over channels: [rows]."""
+        """Squared (Huber) error, averaged over steps and summed over channels: [rows]."""
         values, present = split_steps(self.given, signal)
         values = values.clamp(-LIMIT, LIMIT)
         error = 2 * F.huber_loss(self._decode(signal), values, reduction="none", delta=HUBER)
@@ -110,7 +110,7 @@ class SeriesCode(Sequence):
         return Explanation(places.sum((1, 2)), places, expected)
 
     def calibrate(self, signals: list[Tensor]) -> None:
-        """The usual squared residual of each channel and step, where held-back rows have one."""
+        """Measure the mean squared residual of each channel and step that any row has."""
         total = torch.zeros_like(self.variance, dtype=torch.float64)
         rows = torch.zeros_like(total)
         for signal in signals:
@@ -121,7 +121,7 @@ class SeriesCode(Sequence):
         self.variance.copy_(usual.clamp_min(self.floor))
 
     def _decode(self, signal: Tensor) -> Tensor:
-        """The series as the decoder brings it back: [rows, steps, channels]."""
+        """The reconstruction of a series: [rows, steps, channels]."""
         _, last = run_cell(self.encoder, clamp_steps(self.given, signal))
         latent = self.bottleneck(last[0])
         states, _ = run_cell(self.decoder, latent[:, None].expand(-1, signal.shape[2], -1))
@@ -129,7 +129,7 @@ class SeriesCode(Sequence):
         return back
 
     def _square_residuals(self, signal: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared residuals and what came back, [rows, channels, steps] each."""
+        """Squared residuals and the reconstruction: [rows, channels, steps] each."""
         values, _ = split_steps(self.given, signal)
         back = self._decode(signal)
         squares = (values.clamp(-LIMIT, LIMIT) - back).square()
@@ -137,7 +137,7 @@ class SeriesCode(Sequence):
 
 
 class EventCode(Sequence):
-    """One list of codes through a bottleneck and back."""
+    """Rebuilds the codes of one token input."""
 
     def __init__(self, tokens: TokenInput, config: RecurrentAutoencoderConfig) -> None:
         super().__init__()
@@ -159,9 +159,9 @@ class EventCode(Sequence):
         return Explanation(surprise.sum(1), surprise, likeliest)
 
     def _measure_surprise(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """-log p of each code over the number of the row's codes, and the likeliest codes.
+        """-log p of each code, divided by the number of codes, and the most probable codes.
 
-        The decoder goes backwards over the row's own codes: its k-th step says the k-th last.
+        The decoder runs backwards: its k-th step predicts the k-th last code of the row.
         """
         count = measure_lengths(tokens)[:, None]
         place = torch.arange(tokens.shape[1], device=tokens.device)
@@ -182,7 +182,7 @@ class EventCode(Sequence):
         return surprise / count.clamp_min(1), likeliest
 
     def _encode(self, tokens: Tensor) -> Tensor:
-        """What the encoder keeps of each row's codes up to the last: [rows, latent]."""
+        """The bottleneck after the last code of each row: [rows, latent]."""
         last = (measure_lengths(tokens) - 1).clamp_min(0)
         state: Tensor | None = None
         pieces = []

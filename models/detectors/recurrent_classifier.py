@@ -1,4 +1,4 @@
-"""Supervised classifier of series, events and texts: the score is the logit of "anomaly"."""
+"""Supervised classifier of labelled series, events and texts, by a recurrent network."""
 
 from dataclasses import dataclass
 
@@ -17,12 +17,11 @@ from models.layers.recurrent import REACH, make_embedding, run_cell
 
 @dataclass(frozen=True)
 class RecurrentClassifierConfig(ClassifierConfig):
-    """Options of `recurrent_classifier`: those of `classifier`, whose `widths` are the layers
-    after the cells, and the size of these."""
+    """Options of `recurrent_classifier`: those of `classifier` and the size of the cells."""
 
     widths: tuple[int, ...] = (64,)  # units of the hidden layers after the cells
     hidden: int = 32  # units of each recurrent cell
-    embedding: int = 16  # width of the vector of each code of tokens
+    embedding: int = 16  # width of the vector for each code of tokens
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -31,12 +30,12 @@ class RecurrentClassifierConfig(ClassifierConfig):
 
 
 class RecurrentClassifier(Classifier):
-    """A gated recurrent unit (Cho et al., EMNLP 2014) reads each series and each token input; of
-    its states the last and the mean over what is no padding go, with all other columns, through
-    dense layers to one logit.
+    """A recurrent network trained on labels, which reads series and texts in order.
 
-    Loss, imbalance and explanation are the classifier's: integrated gradients with regard to the
-    numbers of a series, and to the vectors of codes.
+    A gated recurrent unit (Cho et al., EMNLP 2014) reads each series and each token input. Its last
+    state, the mean of its states without padding, and all other columns go through dense layers to
+    one logit. Loss, imbalance and explanation are those of `classifier`; integrated gradients are
+    taken of the numbers of a series and of the vectors of codes.
     """
 
     Config = RecurrentClassifierConfig
@@ -66,14 +65,14 @@ class RecurrentClassifier(Classifier):
         for cell, (steps, there) in zip(self.cells, sequences, strict=True):
             states, last = run_cell(cell, steps)  # type: ignore[arg-type]
             weight = there.clamp(0, 1)[..., None]
-            # At least 1: the way from the reference row may pass where little is there.
+            # At least 1: between the reference row and a row, steps may be there in part only.
             mean = (states * weight).sum(1) / weight.sum(1).clamp_min(1)
             flat += [last[0].float(), mean.float()]
         return run(self.layers, torch.cat(flat, 1), dropout).float().squeeze(1)
 
     def _split_sequences(self, columns: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
-        """The columns that are no sequence, and of each sequence its steps [rows, steps, width]
-        and how much of each is there [rows, steps]."""
+        """The columns outside sequences; and the steps [rows, steps, width] of each sequence, with
+        how much of each step is there [rows, steps], 0 to 1."""
         numeric, inner, categories = self.inputs.split(columns)
         flat, sequences = [numeric, *categories], []
         signals = self.layout.signals
@@ -91,8 +90,7 @@ class RecurrentClassifier(Classifier):
 
 
 class OrderedInputs(Inputs):
-    """As `Inputs`, but with tokens in order: of each place the vector of its code, then 1; all 0
-    where there is none."""
+    """`Inputs` with tokens in order: at each place the vector of its code and a 1, or all 0."""
 
     def __init__(self, layout: Layout, width: int) -> None:
         super().__init__(layout, embed=True)

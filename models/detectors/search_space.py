@@ -1,5 +1,4 @@
-"""Where the options of a detector are worth looking for better ones: plain values, drawn from a
-seed."""
+"""The values of a detector's options that `tune` tries, drawn from a seed."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class OneOf:
-    """Any of these, each as likely."""
+    """One of several values, all equally likely."""
 
     values: tuple[Any, ...]
 
@@ -21,7 +20,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Between:
-    """A number from low to high; with `log`, its logarithm is uniform."""
+    """A uniform number from `low` to `high`; with `log`, its logarithm is uniform."""
 
     low: float
     high: float
@@ -32,7 +31,7 @@ class Between:
             drawn = math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
         else:
             drawn = float(generator.uniform(self.low, self.high))
-        return float(f"{drawn:.3g}")  # three digits: it is to be read and pasted
+        return float(f"{drawn:.3g}")  # three digits, so that people can read and paste it
 
 
 Space = Mapping[str, OneOf | Between]
@@ -41,6 +40,10 @@ WIDTHS = OneOf(((64,), (64, 32), (128, 64), (256, 128), (512, 256)))
 
 
 def draw(space: Space, seed: int, trial: int) -> dict[str, Any]:
-    """The options of a trial: the same for the same space, seed and number."""
+    """The options of one trial. The same space, seed and trial give the same options.
+
+    >>> draw({"neighbours": OneOf((1, 5, 10)), "share": Between(0.3, 0.99)}, seed=0, trial=1)
+    {'neighbours': 5, 'share': 0.684}
+    """
     generator = np.random.default_rng((seed, trial))
-    return {name: given.draw(generator) for name, given in space.items()}
+    return {name: values.draw(generator) for name, values in space.items()}

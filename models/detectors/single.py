@@ -1,4 +1,7 @@
-"""The detectors that stand alone: a new one is a file of its own, an import and a line here."""
+"""The detectors that stand alone. Importing one here adds it to the catalogue.
+
+Its name is the name of its file. `python -m models new NAME` writes such a file and its import.
+"""
 
 from models.detectors.anomaly_likelihood import AnomalyLikelihood
 from models.detectors.autoencoder import Autoencoder
@@ -24,29 +27,4 @@ from models.detectors.recurrent_classifier import RecurrentClassifier
 from models.detectors.spectral_residual import SpectralResidual
 from models.detectors.variational_autoencoder import VariationalAutoencoder
 
-SINGLE = Catalog(
-    {
-        "anomaly_likelihood": AnomalyLikelihood,
-        "autoencoder": Autoencoder,
-        "classifier": Classifier,
-        "cnn_classifier": ConvolutionalClassifier,
-        "convolutional_autoencoder": ConvolutionalAutoencoder,
-        "deep_sad": DeepSAD,
-        "deep_svdd": DeepSVDD,
-        "devnet": DevNet,
-        "diffusion_time": DiffusionTime,
-        "ecod": ECOD,
-        "forecaster": Forecaster,
-        "gan": GAN,
-        "gaussian": Gaussian,
-        "hog_knn": HOGKNN,
-        "isolation_forest": IsolationForest,
-        "knn": KNN,
-        "matrix_profile": MatrixProfile,
-        "pca": PCA,
-        "recurrent_autoencoder": RecurrentAutoencoder,
-        "recurrent_classifier": RecurrentClassifier,
-        "spectral_residual": SpectralResidual,
-        "variational_autoencoder": VariationalAutoencoder,
-    }
-)
+SINGLE = Catalog.from_imports(globals())

@@ -1,4 +1,4 @@
-"""Spectral residual: the last step of a window stands out from what repeats in it."""
+"""Spectral residual: how much the last step of a window differs from what repeats in it."""
 
 from dataclasses import dataclass
 
@@ -12,18 +12,18 @@ from models.detectors.detector import Detector, expect
 from models.layers.dense_inputs import LIMIT
 from models.layers.recurrent import count_channels
 
-# Added to amplitudes before their logarithm is taken, and least mean saliency that is divided by:
-# of a window that never moves, all amplitudes but one are zero.
+# Added to amplitudes before the logarithm, and the least mean saliency to divide by: all amplitudes
+# but one are 0 for a window that never moves.
 _TINY = 1e-3
 
 
 @dataclass(frozen=True)
 class SpectralResidualConfig:
-    """Options of `spectral_residual`; the defaults are the authors'."""
+    """Options of `spectral_residual`. The defaults are the authors'."""
 
-    smoothing: int = 3  # frequencies over which the usual amplitude is averaged
-    points: int = 5  # steps that are guessed beyond the last, and steps that the guess looks back
-    sample_rows: int = 1_000  # rows of the training days; none is needed, and few are fetched
+    smoothing: int = 3  # frequencies over which amplitudes are averaged
+    points: int = 5  # steps extrapolated after the last, and steps that the extrapolation uses
+    sample_rows: int = 1_000  # rows of the training days; nothing is learned from them
 
     def __post_init__(self) -> None:
         expect(self.smoothing >= 1 and self.smoothing % 2 == 1, self, "smoothing", "odd, 1 or more")
@@ -32,20 +32,21 @@ class SpectralResidualConfig:
 
 
 class SpectralResidual(Detector):
-    """Ren et al., "Time-Series Anomaly Detection Service at Microsoft", KDD 2019, section 3.1.
+    """Finds a last step that stands out from the frequencies of its window.
 
-    A window is taken to frequencies; of each log amplitude the average of its neighbours is taken
-    off; what is left is taken back to steps and its size is the saliency S. The score is
+    Ren et al., "Time-Series Anomaly Detection Service at Microsoft", KDD 2019, section 3.1. The
+    window is transformed to frequencies, and the average over neighbouring frequencies is
+    subtracted from each log amplitude. The rest is transformed back to steps; its size is the
+    saliency S. The score is
 
         sum over channels c of  max(0, S_c(last) / mean of S_c - 1)
 
-    The method wants a step amid others, so the last is followed by guesses (equation 6), as in the
-    authors' code from the steps before the last: a spike there must not look like the first step
-    of a plateau. Nothing is learned: a window is its own reference. Blind to a change that lasts:
-    what is salient is where it began.
+    The method needs steps on both sides, so extrapolated steps follow the last one (equation 6). As
+    in the authors' code they use the steps before the last, so that a spike there does not look
+    like the start of a plateau. Nothing is learned: each window is its own reference. It does not
+    see a change that lasts, only where the change began.
 
-    Shares are the terms of the sum; `expected` is the guess for the last step itself, from the
-    steps before.
+    Shares are the terms of the sum; `expected` is the last step extrapolated from those before.
     """
 
     Config = SpectralResidualConfig
@@ -56,11 +57,11 @@ class SpectralResidual(Detector):
         return require_only_series(layout)
 
     def loss(self, batch: Batch) -> Tensor:
-        """The score: there is no other loss."""
+        """The score; there is no other loss."""
         return self.score(batch)
 
     def fit(self, sample: Batch, seed: int) -> None:
-        """Nothing: every window is its own reference."""
+        """Learn nothing: each window is its own reference."""
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
@@ -83,7 +84,7 @@ class SpectralResidual(Detector):
         return Contributions(shares, row, tuple(maps))
 
     def _compare_last(self, batch: Batch) -> list[Tensor]:
-        """How far the last step's saliency is above the mean, of each series: [rows, channels]."""
+        """How far the saliency of the last step is above the mean: [rows, channels] a series."""
         self.layout.check(batch)
         found = []
         for given, signal in zip(self.layout.signals, batch.signals, strict=True):
@@ -94,7 +95,7 @@ class SpectralResidual(Detector):
         return found
 
     def _measure_saliency(self, values: Tensor) -> Tensor:
-        """Saliency of each step and of the guesses behind: [rows, channels, steps + points]."""
+        """Saliency of the steps and the extrapolated steps: [rows, channels, steps + points]."""
         guess = self._extrapolate(values[..., :-1])[..., None].expand(-1, -1, self.config.points)
         spectrum = torch.fft.fft(torch.cat([values, guess], 2))
         log = torch.log(spectrum.abs() + _TINY)
@@ -106,8 +107,11 @@ class SpectralResidual(Detector):
         return saliency
 
     def _extrapolate(self, values: Tensor) -> Tensor:
-        """A guess for the step that follows, [rows, channels]: the step `points` before it, and
-        so many times the mean slope of the lines to the last step from those before."""
+        """The step that follows, extrapolated: [rows, channels].
+
+        It is the step `points` before it, plus `points` times the mean slope of the lines from the
+        earlier steps to the last one.
+        """
         back = min(self.config.points, values.shape[2] - 1)
         if back < 1:
             return values[..., -1]

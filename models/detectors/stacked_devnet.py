@@ -1,4 +1,4 @@
-"""Deviation network that is told what detectors without labels think of a row."""
+"""Stacked DevNet: a deviation network that also sees the scores of unsupervised detectors."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +17,10 @@ from models.refusal import Refusal
 
 @dataclass(frozen=True)
 class StackedDevNetConfig(DevNetConfig):
-    """Options of `stacked_devnet`: those of `devnet`, and what it is told."""
+    """Options of `stacked_devnet`: those of `devnet` and the detectors that it sees."""
 
-    # Each a name of the catalogue and options of a detector that learns from a sample. One that
-    # looks at columns by themselves, one at all of them and one at places differ most.
+    # Each has the name of a detector that learns from a sample, and options of it. These three
+    # differ most: one looks at single columns, one at distances, one at linear relations.
     members: tuple[dict[str, Any], ...] = ({"name": "ecod"}, {"name": "knn"}, {"name": "pca"})
 
     def __post_init__(self) -> None:
@@ -30,18 +30,19 @@ class StackedDevNetConfig(DevNetConfig):
             if SINGLE.find(member["name"]).learns != "sample":
                 raise Refusal(
                     "a member of stacked_devnet: expected a detector that learns from a sample, "
-                    f"found '{member['name']}'; the network needs its scores before it learns"
+                    f"found '{member['name']}'; the network needs the member's scores before it "
+                    "learns"
                 )
         object.__setattr__(self, "members", completed)
 
     @property
     def sample_rows(self) -> int:
-        """Rows that the members can use, at most."""
+        """The most rows that any member can be fitted on."""
         return EnsembleConfig(self.members).sample_rows
 
 
 class RarityInputs(Inputs):
-    """The columns, and after them how rare each member finds the row: [rows, width]."""
+    """The columns of a row, then how rare each member finds it: [rows, width]."""
 
     def __init__(self, layout: Layout, members: tuple[dict[str, Any], ...]) -> None:
         super().__init__(layout, embed=True)
@@ -50,22 +51,22 @@ class RarityInputs(Inputs):
         self.width += len(members)
 
     def forward(self, batch: Batch) -> Tensor:
-        # Training on a GPU is in bfloat16, in which neighbours and components are others.
+        # Not in bfloat16, in which a GPU trains: it would change neighbours and components.
         with torch.no_grad(), torch.autocast(batch.numeric.device.type, enabled=False):
             rarities = self.members.measure_rarity(batch)
         return torch.cat([super().forward(batch), rarities.T], 1)
 
 
 class StackedDevNet(DevNet):
-    """`devnet` over the columns and the scores of detectors that learn without labels (XGBOD, Zhao
-    and Hryniewicki, IJCNN 2018, with a deviation network for the boosted trees).
+    """A deviation network that also sees how rare unsupervised detectors find a row.
 
-    Ten anomalies do not teach a network what is unusual; how rare a row is to each member, in
-    powers of ten (`models.detectors.ensemble`), is known from all rows, and the labels say how much
-    each counts. The members see no label. Ranks are taken among the rows that they were fitted on.
+    As XGBOD (Zhao and Hryniewicki, IJCNN 2018), with `devnet` instead of boosted trees. Ten
+    anomalies do not teach a network what is unusual. How rare each member finds a row, in powers of
+    ten (`models.detectors.ensemble`), is learned from all rows without labels; the labels only
+    weigh the members. Rarity is measured among the rows that the members were fitted on.
 
-    The share of a rarity goes to the features as the member's own shares do. `expected` is the
-    reference row.
+    The share of a member's rarity is divided among the features like the member's own shares.
+    `expected` is the reference row.
     """
 
     Config = StackedDevNetConfig
@@ -77,7 +78,7 @@ class StackedDevNet(DevNet):
 
     @torch.no_grad()
     def fit(self, sample: Batch, seed: int) -> None:
-        """Fit the members, and rank their scores of the same rows."""
+        """Fit the members, and measure how rare their scores are on the same rows."""
         self.inputs.members.fit(sample, seed)
         self.inputs.members.calibrate([sample])
 

@@ -1,4 +1,4 @@
-"""Variational autoencoder: the bottleneck is a distribution, held near a standard normal."""
+"""Variational autoencoder: an autoencoder whose bottleneck is a normal distribution."""
 
 import math
 from dataclasses import dataclass
@@ -15,26 +15,27 @@ from models.layers.mlp import mlp, run
 
 @dataclass(frozen=True)
 class VariationalAutoencoderConfig(AutoencoderConfig):
-    """Options of `variational_autoencoder`: those of `autoencoder`, and the weight of the prior."""
+    """Options of `variational_autoencoder`: those of `autoencoder` and the weight of the prior."""
 
-    beta: float = 0.1  # weight of the divergence from the prior; 1 is the evidence lower bound
+    beta: float = 0.1  # weight of the divergence from the prior; 1 gives the evidence lower bound
 
     def __post_init__(self) -> None:
         super().__post_init__()
         expect(0 < self.beta < math.inf, self, "beta", "more than 0")
 
 
-# Log variances beyond this are numbers that say nothing more, and whose exponential overflows.
+# Log variances are clamped here: beyond it they change nothing, and their exponential overflows.
 _WIDEST = 10.0
 
 
 class VariationalAutoencoder(Autoencoder):
-    """Kingma & Welling (ICLR 2014), with a weight on the divergence as in Higgins et al.
-    (ICLR 2017).
+    """An autoencoder whose bottleneck is a distribution, kept near a standard normal.
 
-    The loss of a row is that of the autoencoder at a code drawn from N(mu, sigma^2), plus beta
-    times KL(N(mu, sigma^2) || N(0, 1)), in nats. The score is the autoencoder's, at the code mu:
-    a score by chance would not be the same twice.
+    Kingma & Welling (ICLR 2014), with a weight on the divergence (Higgins et al., ICLR 2017).
+
+    The loss of a row is the autoencoder's, at a code drawn from N(mu, sigma^2), plus beta times
+    KL(N(mu, sigma^2) || N(0, 1)), in nats. The score is the autoencoder's at the code mu, so that
+    it is not random.
     """
 
     Config = VariationalAutoencoderConfig

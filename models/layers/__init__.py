@@ -1,1 +1,4 @@
-"""Parts of networks that several detectors share. No detector is here."""
+"""Parts that several detectors share: inputs as a matrix, layers, descriptions of signals.
+
+No detector is here, and nothing here trains.
+"""

@@ -1,7 +1,7 @@
-"""Networks over a row that convolve its series, images and videos and take the rest as it is.
+"""Networks that convolve the series, images, sounds and videos of a row; the rest is dense.
 
-Rows are the matrix of `models.layers.dense_inputs.Inputs` (numbers, signals, bags of tokens,
-categories), so a detector of tables becomes one of signals by having its layers replaced.
+Rows are the matrix of `models.layers.dense_inputs.Inputs` (numbers, signals, frequencies of tokens,
+categories), so a detector of tables becomes one of signals when its layers are replaced by these.
 """
 
 import itertools
@@ -14,21 +14,21 @@ from torch import Tensor, nn
 
 from models.batch import Layout, SignalInput
 
-# Maps are halved until no side is longer: 16 to 64 places are few enough for a dense layer.
+# Maps are halved until no side is longer: the 4 to 64 places left are few enough for a dense layer.
 _SIDE = 4
-# Channels double with each halving up to here, so that large images cost no more a pixel.
+# Channels double with each halving up to this number, so that large images cost no more a pixel.
 _MOST_CHANNELS = 128
 _CONV: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_SLOPE = 0.1  # of the LeakyReLU below 0
+_SLOPE = 0.1  # slope of the LeakyReLU below 0
 
 
 def is_spatial(signal: SignalInput) -> bool:
-    """Whether its numbers have neighbours: a series, an image or a video."""
+    """Whether the numbers of a signal have neighbours: it is not a vector."""
     return signal.kind != "vector"
 
 
 def require_spatial(layout: Layout) -> str | None:
-    """What `Detector.unfit` says of a layout in which there is nothing to convolve."""
+    """For `Detector.unfit`: the message if a layout has no spatial signal, else None."""
     if any(map(is_spatial, layout.signals)):
         return None
     found = ", ".join(layout.features[:5]) or "none"
@@ -36,14 +36,14 @@ def require_spatial(layout: Layout) -> str | None:
 
 
 class Pyramid(NamedTuple):
-    """Shapes of the maps of one signal, from the signal itself to the smallest."""
+    """Shapes of the maps of one signal, from the signal itself to the smallest map."""
 
     channels: list[int]
     sides: list[tuple[int, ...]]
 
     @classmethod
     def of(cls, signal: SignalInput, channels: int) -> "Pyramid":
-        """Each side longer than 4 is halved, `channels` double, at least once."""
+        """Halve the sides longer than 4 and double the channels; at least once."""
         inputs, *sides = signal.shape
         pyramid, most = cls([inputs], [tuple(sides)]), max(channels, _MOST_CHANNELS)
         while max(pyramid.sides[-1]) > _SIDE or len(pyramid.sides) == 1:
@@ -55,15 +55,15 @@ class Pyramid(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Numbers in the smallest map."""
+        """The number of values in the smallest map."""
         return self.channels[-1] * math.prod(self.sides[-1])
 
 
 class Tower(nn.Module):
-    """Convolutions over one signal: [rows, channels, *sides] to the smallest map, flat.
+    """Convolutions over one signal: [rows, channels, *sides] to the flat smallest map.
 
-    Nothing is normalised over a batch: a row does not depend on the others. Without `bias`, and
-    with an activation that has no bound, it is what Deep SVDD asks of a network.
+    Nothing is normalised over a batch, so a row does not depend on the others. Deep SVDD needs a
+    network without bias and with an unbounded activation: this one, with `bias` false.
     """
 
     def __init__(self, signal: SignalInput, channels: int, bias: bool) -> None:
@@ -86,11 +86,11 @@ class Tower(nn.Module):
 
 
 class Painter(nn.Module):
-    """The way back of a `Tower`: a flat map to the signal, in its own size.
+    """The reverse of a `Tower`: a flat map to the flat signal.
 
-    Each step convolves and repeats the places of the map until it has the next one's size (Odena
-    et al., Distill 2016: transposed convolutions leave chequered patterns); the last repeats
-    first. The other order costs three times as much.
+    Each step convolves, then enlarges the map by repeating its values; transposed convolutions
+    leave chequered patterns (Odena et al., Distill 2016). Enlarging first would cost three times as
+    much; only the last step does.
     """
 
     def __init__(self, signal: SignalInput, channels: int) -> None:
@@ -111,14 +111,14 @@ class Painter(nn.Module):
 
 
 class Section(NamedTuple):
-    """A run of columns: one spatial signal, or what lies between two."""
+    """Adjacent columns: one spatial signal, or all columns between two of them."""
 
     width: int
     signal: SignalInput | None
 
 
 def split_sections(layout: Layout, width: int) -> list[Section]:
-    """The columns of a row of `width`, in order."""
+    """The sections of a row of `width` columns, in order."""
     sections = [Section(len(layout.numeric), None)]
     for signal in layout.signals:
         sections.append(Section(signal.width, signal if is_spatial(signal) else None))
@@ -126,8 +126,11 @@ def split_sections(layout: Layout, width: int) -> list[Section]:
 
 
 class Towers(nn.Module):
-    """Rows [rows, width] to features [rows, outputs]: a tower a spatial signal, dense layers for
-    the other columns, one layer that joins them."""
+    """Rows [rows, width] to outputs [rows, outputs].
+
+    A `Tower` for each spatial signal, dense layers for the other columns, one layer that joins
+    them.
+    """
 
     def __init__(
         self,
@@ -154,11 +157,11 @@ class Towers(nn.Module):
 
     @property
     def bias(self) -> Tensor:
-        """That of the outputs."""
+        """The bias of the outputs."""
         return self.last.bias
 
     def extract_features(self, rows: Tensor) -> Tensor:
-        """What the last layer joins."""
+        """The inputs of the last layer: [rows, features]."""
         parts = torch.split(rows, [s.width for s in self.sections], 1)
         beside = [p for p, s in zip(parts, self.sections, strict=True) if s.signal is None]
         shaped = [
@@ -176,7 +179,7 @@ class Towers(nn.Module):
 
 
 class Painters(nn.Module):
-    """The way back of `Towers`: codes [rows, inputs] to rows [rows, width]."""
+    """The reverse of `Towers`: codes [rows, inputs] to rows [rows, width]."""
 
     def __init__(
         self, layout: Layout, inputs: int, width: int, channels: int, widths: tuple[int, ...]

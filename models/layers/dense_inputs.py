@@ -1,8 +1,8 @@
-"""Encoded rows as one dense matrix, whatever kind of columns they come from.
+"""Encoded rows as one dense matrix, for every kind of column.
 
-Numbers come first: the numeric columns, each signal with all its numbers in order, and of each
-token input how often a row has each code. Then each category, one-hot or embedded. So a detector
-of tables works on images and texts too, as a baseline.
+Numbers come first: the numeric columns, all numbers of each signal, and the frequency of each code
+of each token input. Then each category, one-hot or embedded. So every detector of tables also
+works on images and texts, as a baseline.
 """
 
 import math
@@ -12,20 +12,20 @@ from torch import Tensor, nn
 
 from models.batch import Batch, Layout, TokenInput
 
-# Scaled values beyond this say nothing more, and their squares and products stay far inside
-# float32: an encoder column may be left unclipped (`clip: null`), and hold up to 3e38.
+# Scaled values are clamped here, so that their squares and products fit float32: a column without
+# clipping (`clip: null`) may hold values up to 3e38.
 LIMIT = 1e4
 
-# Codes are in order of frequency; in one-hot form the rare ones of a large vocabulary join
+# One-hot columns of a category at most. Codes are in order of frequency, and rarer ones count as
 # "other": 20 categories of 10,000 values would be 200,000 columns wide.
 MAX_ONEHOT = 256
 
 
 class Inputs(nn.Module):
-    """A batch as one matrix, float32 [rows, width].
+    """Turns a batch into one matrix, float32 [rows, width].
 
     With `embed`, categories that ask for an embedding get a learned one; without, every category
-    is one-hot over at most MAX_ONEHOT codes.
+    is one-hot, with at most MAX_ONEHOT codes.
     """
 
     caps: Tensor
@@ -49,20 +49,20 @@ class Inputs(nn.Module):
             if embedded
         ]
         for table in tables:
-            # "Other" is seldom or never trained on: it starts as no information, not as noise.
+            # Few or no training rows have "other": it starts as 0, not as noise.
             nn.init.zeros_(table.weight.data[0])
         self.embeddings = nn.ModuleList(tables)
         self.register_buffer("caps", torch.tensor(caps, dtype=torch.int64), persistent=False)
 
     def forward(self, batch: Batch) -> Tensor:
-        """The matrix. Raises Refusal for a batch of another layout."""
+        """The matrix [rows, width]. Raises Refusal for a batch of another layout."""
         return self.make_columns(batch).T
 
     def make_columns(self, batch: Batch) -> Tensor:
-        """The matrix as [width, rows], each column of it in one piece of memory.
+        """The transposed matrix [width, rows], in which each column is contiguous in memory.
 
-        Per-column work (scaling, one-hot, softmax over a category, sums over features) then goes
-        along rows: a softmax over 14 codes took 9 ns a row instead of 172 on a CPU.
+        Work on single columns (one-hot, softmax over a category, sums over features) is faster in
+        this order (docs/decisions/fast-cpu-scoring.md).
         """
         self.layout.check(batch)
         codes = batch.codes.T
@@ -78,18 +78,21 @@ class Inputs(nn.Module):
         return torch.cat([batch.numeric.T.clamp(-LIMIT, LIMIT), *signals, *tokens, *blocks])
 
     def make_token_columns(self, batch: Batch) -> list[Tensor]:
-        """The block of columns of each token input: [rows, width of the block]."""
+        """The block of columns of each token input: [rows, width of the block] each."""
         pairs = zip(self.layout.tokens, batch.tokens, strict=True)
         return [_make_bag(given, tokens) for given, tokens in pairs]
 
     def map_tokens(self, blocks: list[Tensor], batch: Batch) -> list[Tensor]:
-        """What the blocks of `make_token_columns` say of each place: [rows, length] each."""
+        """Divide shares of the blocks of `make_token_columns` among places: [rows, length] each."""
         parts = zip(self.layout.tokens, batch.tokens, blocks, strict=True)
         return [_share_among_places(given, tokens, block) for given, tokens, block in parts]
 
     def mask_padding(self, columns: Tensor) -> Tensor | None:
-        """1 where a number of the columns [numbers, rows] is data, 0 where a masked signal was
-        padded and in the mask itself; None where all are data."""
+        """Which numbers of the columns [numbers, rows] are data: float32 of the same shape.
+
+        It is 0 where a masked signal is padded and in the mask itself, else 1. None if no signal is
+        masked.
+        """
         if not any(signal.masked for signal in self.layout.signals):
             return None
         counted = torch.ones_like(columns)
@@ -106,18 +109,18 @@ class Inputs(nn.Module):
         return counted
 
     def sum_by_feature(self, columns: Tensor) -> Tensor:
-        """Sum over the columns of each feature: [rows, len(layout.features)].
+        """The sum over the columns of each feature: [rows, len(layout.features)].
 
-        `columns` is [rows, width], or has one column a category after the numbers.
+        `columns` is [rows, width], or has one column for each category after the numbers.
         """
         numeric, inner, categories = self.split(columns)
         sums = [b.sum(1, keepdim=True) for b in (*categories, *inner)]
         return torch.cat([numeric, *sums], 1)
 
     def map_places(self, columns: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """What columns, as in `sum_by_feature`, say of the places within signals and tokens.
+        """Shares as in `sum_by_feature`, laid out as `Contributions.maps`.
 
-        As `Contributions.maps`. The share of a code that a row lacks has no place.
+        The share of a code that a row does not have belongs to no place and is left out.
         """
         _, inner, _ = self.split(columns)
         layout = self.layout
@@ -128,15 +131,20 @@ class Inputs(nn.Module):
         return (*signals, *self.map_tokens(inner[len(signals) :], batch))
 
     def decode(self, columns: Tensor) -> Batch:
-        """Columns [rows, width], one-hot, as a batch: of each category the largest column; tokens
-        are all padding, since how often says nothing of where."""
+        """The batch of one-hot columns [rows, width]; each category is its largest column.
+
+        Tokens are all padding, since frequencies do not give an order.
+        """
         if any(self.embedded):
             raise TypeError("embedded categories cannot be read back from their columns")
         _, _, categories = self.split(columns)
         return self.make_batch(columns, stack_codes([b.argmax(1) for b in categories], columns))
 
     def make_batch(self, columns: Tensor, codes: Tensor) -> Batch:
-        """A batch of the numbers in columns [rows, at least `numbers`] and of these codes."""
+        """A batch of the numbers in `columns` and of `codes`; tokens are all padding.
+
+        `columns` is [rows, at least self.numbers], `codes` int64 [rows, categories].
+        """
         numeric, inner, _ = self.split(columns)
         signals = tuple(
             block.reshape(-1, *signal.shape)
@@ -149,7 +157,7 @@ class Inputs(nn.Module):
         return Batch(numeric, codes, None, signals, tokens)
 
     def split(self, columns: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Numeric columns, blocks of signals and tokens, blocks of categories."""
+        """The numeric columns, the blocks of signals and tokens, the blocks of categories."""
         n = len(self.layout.numeric)
         inner = torch.split(columns[:, n : self.numbers], self.blocks, 1) if self.blocks else ()
         rest = columns[:, self.numbers :]
@@ -165,7 +173,7 @@ def _limit_codes(tokens: TokenInput) -> int:
 
 
 def _make_bag(given: TokenInput, tokens: Tensor) -> Tensor:
-    """How much of a row each code is: [rows, _limit_codes], 0 for padding; each row adds up to 1."""
+    """The frequency of each code in each row, without padding: [rows, codes], adding up to 1."""
     width = _limit_codes(given)
     codes = torch.where(tokens < width, tokens, 1)
     bag = torch.zeros(len(codes), width, device=codes.device)
@@ -175,7 +183,7 @@ def _make_bag(given: TokenInput, tokens: Tensor) -> Tensor:
 
 
 def _share_among_places(given: TokenInput, tokens: Tensor, shares: Tensor) -> Tensor:
-    """The share of each code divided among its places: [rows, length]."""
+    """Divide the share of each code among its places: [rows, length]."""
     width = _limit_codes(given)
     codes = torch.where(tokens < width, tokens, 1)
     count = torch.zeros_like(shares).scatter_add_(
@@ -186,13 +194,13 @@ def _share_among_places(given: TokenInput, tokens: Tensor, shares: Tensor) -> Te
 
 
 def _one_hot(codes: Tensor, size: int) -> Tensor:
-    """Columns [size, rows] that are 1 where a row has the code; 3 times as fast as comparing."""
+    """One-hot columns [size, rows]; three times as fast as comparing codes."""
     columns = torch.zeros(size, len(codes), device=codes.device)
     return columns.scatter_(0, codes[None], 1.0)
 
 
 def stack_codes(codes: list[Tensor], like: Tensor) -> Tensor:
-    """Columns of codes as int64 [rows, columns], also when there are none."""
+    """Columns of codes as int64 [rows, columns]; `like` gives rows and device if there are none."""
     if codes:
         return torch.stack(codes, 1)
     return torch.zeros((len(like), 0), dtype=torch.int64, device=like.device)

@@ -1,4 +1,4 @@
-"""Rows in which images, series or sounds are described by a few numbers that compare better."""
+"""Inputs in which a signal is replaced by a description: fewer numbers that compare better."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -14,21 +14,20 @@ from models.layers.convolution import Section, split_sections
 from models.layers.dense_inputs import Inputs
 from models.layers.gradient_histograms import Histograms
 
-# Of a description's deviations, in units of their mean: what varies less is held to vary so much,
-# or a cell that was empty throughout training would drown the others.
+# Least deviation of a number of a description, relative to their mean deviation, or else a cell
+# that was empty in all training rows would outweigh the others.
 _LEAST_DEVIATION = 0.05
-# Rows that are described at once when scales are learned.
-_ROWS = 4096
+_ROWS = 4096  # rows that are described at once when scales are learned
 
 Description = Histograms | BandStatistics
-Describe = Callable[[SignalInput], Description | None]  # None: with all its numbers
+Describe = Callable[[SignalInput], Description | None]  # None: the signal keeps all its numbers
 
 
 class DescribedInputs(Inputs):
-    """As `Inputs`, without learned embeddings, with a spatial signal as `describe` says.
+    """`Inputs` without learned embeddings, in which `describe` chooses how a signal is described.
 
-    Each number of a description is scaled to zero mean and unit variance (`fit`), as the other
-    columns are. With one factor a signal instead, `hog_knn` had 0.963 on spoken digits for 0.982.
+    Each number of a description is scaled to mean 0 and variance 1 (`fit`), like the other columns:
+    docs/decisions/signal-descriptions.md.
     """
 
     centre: Tensor
@@ -55,7 +54,7 @@ class DescribedInputs(Inputs):
 
     @torch.no_grad()
     def fit(self, sample: Batch) -> None:
-        """Learn the scales, and the mean row that stands for what is expected of a signal."""
+        """Learn the scales, and the mean row, which is the expected value of described signals."""
         if not self.descriptions:
             return
         raw, described = [], []
@@ -74,7 +73,7 @@ class DescribedInputs(Inputs):
             torch.split(torch.from_numpy(deviation), widths),
             strict=True,
         ):
-            # All rows alike have no deviation at all, and any scale will do.
+            # If all rows are equal every deviation is 0, and any scale will do.
             least = float(_LEAST_DEVIATION * own.mean()) or 1.0
             scale.copy_(1 / own.clamp_min(least))
 
@@ -92,17 +91,19 @@ class DescribedInputs(Inputs):
         return torch.cat(parts, 1)
 
     def sum_by_feature(self, columns: Tensor) -> Tensor:
-        """Sum over the columns of each feature: [rows, len(layout.features)]."""
+        """The sum over the columns of each feature: [rows, len(layout.features)]."""
         return super().sum_by_feature(self._distribute(columns))
 
     def map_places(self, columns: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """What the columns say of the places within signals and tokens: the share of a number of
-        a description belongs to the places that it describes."""
+        """Shares [rows, width], laid out as `Contributions.maps`.
+
+        The share of a number of a description is divided among the places that it describes.
+        """
         return super().map_places(self._distribute(columns), batch)
 
     def decode(self, columns: Tensor) -> Batch:
-        """Columns [rows, width] as a batch, with the mean of the sample for each signal that is
-        described, since a description cannot be drawn."""
+        """The batch of columns [rows, width]. A described signal is the mean of the sample, since
+        it cannot be rebuilt from its description."""
         blocks = torch.split(columns, self.widths, 1)
         usual = torch.split(self.usual, [s.width for s in self.sections])
         parts = [
@@ -115,8 +116,8 @@ class DescribedInputs(Inputs):
         return [d for d in self.descriptions if isinstance(d, Histograms | BandStatistics)]
 
     def _describe(self, columns: Tensor) -> list[tuple[int, Tensor]]:
-        """The place among the sections, and the description [rows, its width], of each signal
-        that is described."""
+        """For each described signal its index among the sections, and its description
+        [rows, width of the description]."""
         blocks = torch.split(columns, [s.width for s in self.sections], 1)
         descriptions = iter(self._list_descriptions())
         return [
@@ -126,7 +127,7 @@ class DescribedInputs(Inputs):
         ]
 
     def _distribute(self, columns: Tensor) -> Tensor:
-        """[rows, width] over the columns of `Inputs`, with the same sums."""
+        """Shares [rows, width], divided among the columns of `Inputs`."""
         descriptions = iter(self._list_descriptions())
         blocks = torch.split(columns, self.widths, 1)
         parts = [

@@ -1,5 +1,4 @@
-"""Series, images and videos as histograms of oriented gradients: what they look like without
-where exactly, and with nothing to learn."""
+"""Describe series, images, sounds and videos by histograms of oriented gradients (HOG)."""
 
 import itertools
 import math
@@ -9,25 +8,24 @@ from torch import Tensor, nn
 
 from models.batch import SignalInput
 
-# Of brightness beside gradients, which do not see it. On Fashion-MNIST and spoken digits 0 to 0.3
-# made no difference of 0.001 (k nearest neighbours, mean AUROC), 1 lost 0.001; without it an even
-# image and a level series would have no description.
+# Weight of brightness beside the gradients, which do not see it. Without it an image of one colour
+# would have no description (docs/decisions/signal-descriptions.md).
 _BRIGHTNESS = 0.3
-_ANGLES = 8  # directions of a gradient in an image; 4 and 12 are as good to 0.001
+_ANGLES = 8  # directions of a gradient in an image; with 4 and 12 AUROC is the same to 0.001
 
 
 class Histograms(nn.Module):
-    """How much of a signal rises in each direction, by cell (Dalal & Triggs, CVPR 2005).
+    """How much a signal rises in each direction, in each cell (Dalal & Triggs, CVPR 2005).
 
-    The gradient of each channel is split over fixed directions (both ways in a series, 8 in an
-    image, the 14 to the sides and corners of a cube in a video), what points away from a direction
-    counting 0. With them go the parts of the signal above and below 0, its mean. Each is averaged
-    over about `cells` cells, which overlap by half so that a small shift changes little, and its
-    root is taken, so that distances are Hellinger's (Arandjelović & Zisserman, CVPR 2012): without
-    the root kNN on Fashion-MNIST has 0.926 instead of 0.945.
+    The gradient of each channel is projected on fixed directions (2 in a series, 8 in an image, the
+    14 to the sides and corners of a cube in a video); negative projections count as 0. The parts of
+    the signal above and below 0, its mean, are added as two further kinds. Each kind is averaged
+    over about `cells` cells, which overlap by half, so that a small shift changes little. Then the
+    root is taken, so that Euclidean distances are Hellinger distances (Arandjelović & Zisserman,
+    CVPR 2012).
 
-    In a masked series only steps that are there count, and gradients between two of them; a cell
-    without any is 0, so that a series is near to others as short as itself.
+    In a masked series only steps that are there count, and gradients between two of them. A cell
+    without any is 0, so that a short series is near to other short ones.
     """
 
     directions: Tensor
@@ -47,22 +45,24 @@ class Histograms(nn.Module):
         self.width = self.channels * self.kinds * math.prod(self.cells)
 
     def forward(self, values: Tensor) -> Tensor:
-        """[rows, *shape] to [rows, kinds * channels * cells], at least 0."""
+        """Values [rows, *shape] to descriptions [rows, kinds * channels * cells], at least 0."""
         values, mask = self._split_mask(values)
         slopes = [_measure_slope(values, mask, axis) for axis in range(2, values.ndim)]
         steep = torch.einsum("a...,da->d...", torch.stack(slopes), self.directions)
         kinds = [steep.relu(), _BRIGHTNESS * torch.stack([values.relu(), (-values).relu()])]
         pooled = self._pool_cells(torch.cat(kinds).transpose(0, 1))
         if mask is not None:
-            # The mean over the steps that are there; a cell without any has 0.
+            # The mean over the steps that are there; 0 in a cell without any.
             present = self._pool_cells(mask[:, None])
             pooled = torch.where(present > 0, pooled / present.clamp_min(1e-6), 0)
         described: Tensor = pooled.sqrt().reshape(-1, self.width)
         return described
 
     def distribute(self, shares: Tensor) -> Tensor:
-        """Shares of the descriptor [rows, width] over the signal's numbers, [rows, its width]:
-        each cell's over the places that it averages."""
+        """Divide shares of the description [rows, width] among the numbers of the signal.
+
+        The share of a cell is divided among the places that it averages: [rows, signal.width].
+        """
         shares = shares.reshape(len(shares), self.kinds, self.channels, *self.cells).sum(1)
         for axis in range(len(self.cells)):
             shares = torch.tensordot(shares, self._get_pool(axis), ([2], [0]))
@@ -76,10 +76,10 @@ class Histograms(nn.Module):
         return values[:, :-1] * values[:, -1:], values[:, -1:]
 
     def _pool_cells(self, values: Tensor) -> Tensor:
-        """Means over the cells of the last axes."""
+        """The means over the cells, along the last axes."""
         first = values.ndim - len(self.cells)
         for axis in range(len(self.cells)):
-            # The axis that was summed over comes back as the last: after all, they are in order.
+            # tensordot moves the axis to the end: after the loop all axes are in order again.
             values = torch.tensordot(values, self._get_pool(axis), ([first], [1]))
         return values
 
@@ -100,8 +100,10 @@ def _make_directions(axes: int) -> Tensor:
 
 
 def _make_pool(side: int, cells: int) -> Tensor:
-    """Weights [cells, side] of places in cells: triangles that overlap by half, each adding up to
-    1; as many cells as places at most."""
+    """Weights [cells, side] of the places in each cell; there are at most `side` cells.
+
+    The weights of a cell are a triangle and add up to 1. Neighbouring cells overlap by half.
+    """
     cells = min(cells, side)
     middles = (torch.arange(cells) + 0.5) * (side / cells) - 0.5
     weights = (1 - (torch.arange(side) - middles[:, None]).abs() * (cells / side)).clamp_min(0)
@@ -109,7 +111,7 @@ def _make_pool(side: int, cells: int) -> Tensor:
 
 
 def _measure_slope(values: Tensor, mask: Tensor | None, axis: int) -> Tensor:
-    """Central differences along an axis, one-sided at the ends; 0 where a neighbour is missing."""
+    """Central differences along an axis, one-sided at the ends; 0 beside a missing step."""
     last = values.shape[axis] - 1
     places = torch.arange(last + 1, device=values.device)
     before, after = (places - 1).clamp_min(0), (places + 1).clamp_max(last)

@@ -10,8 +10,7 @@ Activation = Literal["gelu", "relu"]
 
 
 def mlp(widths: tuple[int, ...]) -> nn.ModuleList:
-    """Linear layers from widths[0] to widths[-1]; `run` puts an activation and
-    dropout between them."""
+    """Linear layers from widths[0] to widths[-1], for `run`."""
     return nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
 
@@ -22,15 +21,14 @@ def run(
     activation: Activation = "gelu",
     by_columns: bool = False,
 ) -> Tensor:
-    """Pass values [rows, width] through `mlp` layers.
+    """Pass values [rows, width] through the layers of `mlp`: [rows, widths[-1]].
 
-    With `by_columns` each column of the result lies in one piece, where that is cheap: the last
-    product then is of the transposes, 37 ns a row of 35 outputs instead of 82 with a copy.
+    An activation and dropout are applied between the layers. `dropout` is the share of units to
+    drop, whatever the mode of the module. With `by_columns` each column of the result is contiguous
+    where that is cheap.
 
-    Dropout is the caller's word, not the module's mode. Where no gradient is asked for on a CPU,
-    oneDNN does product, bias and GELU in one pass, with the CPU's own widest instructions: 146 ns
-    a row of a 35-64-32-8-32-64-35 network, against 256 ns layer by layer (and 188 ns in
-    onnxruntime); the outputs differ in their last bits only.
+    On a CPU and without gradients, product, bias and activation are one fused operation; outputs
+    differ from the layers' own in the last bits (docs/decisions/fast-cpu-scoring.md).
     """
     fused = _can_fuse(values) and not dropout
     for layer in layers[:-1]:
@@ -60,7 +58,7 @@ def _can_fuse(values: Tensor) -> bool:
 
 
 def _run_fused(layer: nn.Module, values: Tensor, activation: str) -> Tensor:
-    # The operator that torch.compile itself uses for a linear layer on a CPU.
+    # The operator that torch.compile uses for a linear layer on a CPU.
     out: Tensor = torch.ops.mkldnn._linear_pointwise(
         values, layer.weight, layer.bias, activation, [], "none"
     )

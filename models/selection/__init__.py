@@ -1,1 +1,1 @@
-"""Which detector to choose: `auto`, the ranking, synthetic anomalies."""
+"""Choosing a detector: `detector: auto`, how candidates are ranked, anomalies to try them on."""

@@ -1,4 +1,4 @@
-"""`detector: auto`: which detector, by trying a few on a sample of the rows."""
+"""`detector: auto`: choose a detector by trying a few on a sample of the rows."""
 
 import time
 from collections.abc import Callable
@@ -24,31 +24,26 @@ from models.training.loop import learn, scored
 from models.training.options import TrainingOptions
 
 AUTO = "auto"
-# Held-back rows that candidates are ranked by: enough for the second digit of an AUROC.
+# Held-back rows by which candidates are ranked: enough for the second digit of an AUROC.
 HELD_BACK_ROWS = 5_000
-# Candidates that are tried whatever the budget: two cannot outvote each other.
+# Candidates that are tried whatever the budget: of two, neither agrees with a majority.
 _LEAST_TRIED = 3
-# A classifier with fewer anomalies knows them by heart: below, a deviation network learns from
-# them, to which every other row is normal.
+# Labelled anomalies that a classifier needs. With fewer it learns them by heart, and only
+# `stacked_devnet` is tried, which treats every other row as normal.
 _CLASSIFIED = 50
 _OF_SIGNALS = (
     *("hog_knn", "matrix_profile", "forecaster"),
     *("convolutional_autoencoder", "recurrent_autoencoder"),
 )
-# What stands where all rows are normal, unless another is better beyond doubt: the best on average
-# (docs/quality.md), while planted anomalies take a network's side where it is 0.15 worse.
+# The choice for a table of normal rows, unless another candidate gains more than _DOUBT standard
+# deviations over the plantings on it; and the ensemble for rows that may hold anomalies
+# (docs/decisions/auto-choice.md).
 _STANDING = "knn"
-# Standard deviations over the plantings that a mean gain has to be. On twelve ADBench sets, one
-# seed, the choice was 0.023 below `knn` at 0, the same as it at 1, 0.001 above at 1.5 and 2.
 _DOUBT = 2.0
-# Rows that may hold anomalies: three that look at each column, at all of them by cuts, and at
-# places. On 16 ADBench sets, two seeds, 0.860 in the mean, its best member 0.847. The locality of
-# `knn` takes a few anomalies that lie together for a place where rows are dense (0.789, and 0.820
-# without it).
 _MIXED: dict[str, Any] = {
     "members": [{"name": "ecod"}, {"name": "isolation_forest"}, {"name": "knn", "locality": 0.0}]
 }
-# The distances of k nearest neighbours and their bank grow with rows times inputs.
+# Most numbers in a row for which `knn` is tried: its cost grows with rows times numbers.
 _NEIGHBOUR_INPUTS = 1_000
 
 
@@ -56,9 +51,9 @@ _NEIGHBOUR_INPUTS = 1_000
 class AutoConfig:
     """Options of `detector: auto`."""
 
-    budget_seconds: float = 120.0  # no further candidate is tried after so long
-    rows: int = 20_000  # of the training days, drawn uniformly, that candidates learn from
-    epochs: int = 10  # of a candidate that learns by gradient; the winner gets `training.epochs`
+    budget_seconds: float = 120.0  # no further candidate is started after this time
+    rows: int = 20_000  # rows of the training days to learn from, drawn uniformly
+    epochs: int = 10  # epochs of a candidate; the winner gets `training.epochs`
 
     def __post_init__(self) -> None:
         expect(self.budget_seconds > 0, self, "budget_seconds", "more than 0")
@@ -68,19 +63,19 @@ class AutoConfig:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A detector of the catalogue with options."""
+    """A detector to try, with its options."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
-        """As in YAML: `autoencoder`, `autoencoder (widths: [64, 32])`."""
+        """Name and options as in YAML: `autoencoder`, `autoencoder (widths: [64, 32])`."""
         return f"{self.name} ({_format_yaml(self.options)[1:-1]})" if self.options else self.name
 
 
 def _format_yaml(value: Any) -> str:
-    """As YAML has it in one line."""
+    """A value as YAML in one line."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_format_yaml(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -90,16 +85,16 @@ def _format_yaml(value: Any) -> str:
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """A candidate and how it fared."""
+    """How a candidate did."""
 
-    candidate: str
-    figure: float | None  # by the choice's criterion; None where it was not tried, or is not known
-    seconds: float
-    note: str  # why it was not tried; empty otherwise
+    candidate: str  # `Candidate.text`
+    figure: float | None  # by `Choice.criterion`; None if it was not measured
+    seconds: float  # of training and scoring
+    note: str  # why it was not tried, else empty
 
 
 class Scores(NamedTuple):
-    """What a candidate gave to held-back rows and to each kind of planted ones: [rows] each."""
+    """The scores of a candidate: of held-back rows and of each planting, float32 [rows] each."""
 
     usual: Tensor
     planted: tuple[Tensor, ...]
@@ -107,13 +102,14 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """The winner and why."""
+    """The detector that was chosen, and why."""
 
     winner: Candidate
     criterion: str
     tried: tuple[CandidateResult, ...]
 
     def to_document(self) -> dict[str, Any]:
+        """The choice as JSON values."""
         return {
             "winner": self.winner.text,
             "criterion": self.criterion,
@@ -124,11 +120,13 @@ class Choice:
 def list_candidates(
     layout: Layout, anomalies: int = 0, normal: int = 0, judged: bool = True
 ) -> tuple[Candidate, ...]:
-    """What to try for such columns, and so many labels of both kinds to learn from.
+    """The detectors to try for a layout, in order.
 
-    Those that learn from labels first, then what stands, then the quickest. Where nothing can judge
-    (`judged`: labels held back, or rows that are normal) a few labels decide by themselves; and a
-    table without any is left to detectors that a few anomalies do not lead astray.
+    `anomalies` and `normal` are the numbers of labelled training rows. `judged` says whether
+    candidates can be measured: by labels of held-back rows, or because all rows are normal. First
+    come detectors that learn from labels, then `knn`, then the fastest. If nothing is measured, a
+    few labelled anomalies decide alone, and a table without labels gets only detectors that
+    tolerate a few anomalies among their rows.
     """
     found = []
     if anomalies >= _CLASSIFIED and normal >= anomalies:
@@ -144,7 +142,7 @@ def list_candidates(
     found += [Candidate("isolation_forest"), Candidate("ecod"), Candidate("pca")]
     if table and near:
         found.append(Candidate("ensemble", _MIXED))
-    # Of pictures and of rows with an order in them; each fits some of these only.
+    # For signals and sequences; those that do not fit are removed below.
     found += [Candidate(name) for name in _OF_SIGNALS] if not table else []
     if judged or not table:
         found += [Candidate("autoencoder"), Candidate("autoencoder", {"widths": [64, 32]})]
@@ -160,24 +158,36 @@ def choose(
     training: TrainingOptions,
     on_candidate: Callable[[CandidateResult], None] = lambda tried: None,
 ) -> Choice:
-    """Train the candidates on the rows, and take the one that ranks the held-back rows best.
+    """Train the candidates on `rows` and choose the one that ranks the held-back rows best.
 
-    By AUROC where `held_back` has enough labels. Else, where all of `rows` are labelled normal, by
-    AUROC against planted anomalies (`models.selection.synthetic_anomalies`), and where that is not
-    known by agreement: the one whose ranks are nearest to the mean rank of all. Labels of `rows`
-    reach only candidates that learn from labels. Planted anomalies are not those that will come: of
-    a table `knn` stands unless another gains more than _DOUBT deviations over the plantings on it.
+    - If `held_back` has enough labels, by AUROC.
+    - Else, if all `rows` are labelled normal, by AUROC against planted anomalies
+      (`models.selection.synthetic_anomalies`). Real anomalies may differ from these, so for a table
+      `knn` is chosen unless another candidate is clearly better.
+    - Else by agreement: the candidate whose ranks are nearest to the mean ranks of all candidates.
 
-    `training` is cut to the epochs of the options.
+    Only candidates that learn from labels see those of `rows`. `training` is used with at most the
+    epochs of `options`. `on_candidate` is called after each candidate.
 
-    Raises Refusal where there are no rows, and where no candidate can be trained.
+    Raises Refusal if there are no rows, or if no candidate can be trained.
+
+    >>> from models.batch import Batch, Layout, NumericInput
+    >>> from models.training.options import TrainingOptions
+    >>> layout = Layout((NumericInput("bytes", "real"), NumericInput("packets", "real")), ())
+    >>> numbers = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+    >>> rows = Batch(numbers, torch.zeros(500, 0, dtype=torch.int64))
+    >>> choice = choose(layout, rows, rows.take(slice(200)), AutoConfig(), TrainingOptions())
+    >>> choice.criterion
+    'rank correlation with all candidates'
+    >>> [result.candidate for result in choice.tried][:3]
+    ['knn', 'isolation_forest', 'ecod']
     """
     if not len(rows.numeric) or not len(held_back.numeric):
         raise Refusal(
             f"expected rows to choose a detector by, found {len(rows.numeric):,} to learn from and "
             f"{len(held_back.numeric):,} held back: give more training days"
         )
-    # The rows that are trimmed, those of highest loss, would be the labelled anomalies.
+    # `trim` leaves out the rows of highest loss, which would be the labelled anomalies.
     known = torch.zeros(0) if rows.label is None or training.trim else rows.label
     counts = int((known > 0.5).sum()), int((known <= 0.5).sum())
     training = replace(training, epochs=min(training.epochs, options.epochs))
@@ -190,9 +200,8 @@ def choose(
     chosen_from = list_candidates(layout, *counts, judged=clean or by_labels)
     for index, candidate in enumerate(chosen_from):
         if len(scores) >= _LEAST_TRIED and time.monotonic() > deadline:
-            tried.append(
-                CandidateResult(candidate.text, None, 0.0, "not tried: the budget was used up")
-            )
+            note = "not tried: the budget was used up"
+            tried.append(CandidateResult(candidate.text, None, 0.0, note))
         else:
             result, found = _try(candidate, layout, rows, held_back, planted, training)
             tried.append(result)
@@ -208,7 +217,7 @@ def choose(
     winner = max(scores, key=lambda index: figures.get(index, 0.0))
     standing = next((i for i in scores if chosen_from[i].text == _STANDING), None)
     if planted and standing is not None and not (layout.signals or layout.tokens):
-        criterion += f"; {_STANDING} stands unless another gains on it beyond {_DOUBT:g} deviations"
+        criterion += f"; {_STANDING} unless another is better by {_DOUBT:g} standard deviations"
         winner = pick_beyond_doubt(scores, standing)
     return Choice(chosen_from[winner], criterion, tuple(tried))
 
@@ -221,7 +230,7 @@ def _try(
     planted: list[Batch],
     training: TrainingOptions,
 ) -> tuple[CandidateResult, Scores | None]:
-    """The candidate's scores of held-back and planted rows; None where it was refused."""
+    """The scores of a trained candidate; None if it could not be trained."""
     started = time.monotonic()
     labels = CATALOG[candidate.name].labels
     every = held_back._replace(label=None)
@@ -245,7 +254,7 @@ def _keep_labelled(rows: Batch) -> Batch:
 
 
 def _rank(held_back: Batch, scores: dict[int, Scores]) -> tuple[str, dict[int, float]]:
-    """The criterion, and the figure of each candidate by it."""
+    """The criterion, and the figure of each candidate."""
     anomalies, label = count_anomalies(held_back), held_back.label
     if anomalies and label is not None:
         normal, anomalous = (label <= 0.5).cpu(), (label > 0.5).cpu()
@@ -260,13 +269,15 @@ def _rank(held_back: Batch, scores: dict[int, Scores]) -> tuple[str, dict[int, f
 
 
 def pick_beyond_doubt(scores: dict[int, Scores], standing: int) -> int:
-    """The candidate whose gain on the standing one is the most, less what may be doubted of it:
-    the standing one itself where no other gains beyond doubt."""
+    """The candidate with the largest gain on `standing`, less _DOUBT standard deviations of it.
+
+    `standing` itself, with a gain of 0, if no other is better beyond doubt.
+    """
     known = torch.tensor(_measure_aurocs(scores[standing]))
     gains = {i: torch.tensor(_measure_aurocs(one)) - known for i, one in scores.items()}
     return max(gains, key=lambda i: float(gains[i].mean() - _DOUBT * gains[i].std()))
 
 
 def _measure_aurocs(scores: Scores) -> list[float]:
-    """Against each planting."""
+    """The AUROC against each planting."""
     return [auroc(scores.usual, odd) for odd in scores.planted]

@@ -1,4 +1,4 @@
-"""How well a detector ranks held-back rows: by labels, and without any."""
+"""Measure how well a detector ranks held-back rows, with labels or without."""
 
 from collections.abc import Sequence
 
@@ -11,18 +11,18 @@ from models.detectors.detector import Detector
 from models.selection.synthetic_anomalies import KINDS, PLANTINGS
 from models.training.loop import scored
 
-# Fewer labelled anomalies held back rank detectors by chance: with 5 and many normal rows the
+# Labelled anomalies that a ranking needs. With 5 of them and many normal rows the standard
 # deviation of an AUROC of 0.9 is 0.09 (Hanley and McNeil, Radiology 1982, equation 2).
 LEAST_ANOMALIES = 5
 
-# Of each planting: an AUROC from so many rows is off by 0.01, less than plantings differ.
+# Rows of each planting: their AUROC is off by 0.01, less than plantings differ.
 _PLANTED_ROWS = 1_000
 
 PLANTED = f"mean AUROC against planted anomalies: {', '.join(KINDS)}"
 
 
 def count_anomalies(rows: Batch) -> int:
-    """Labelled anomalies to judge by; 0 where they, or the rows labelled normal, are too few."""
+    """The number of labelled anomalies; 0 if they, or the rows labelled normal, are too few."""
     if rows.label is None:
         return 0
     anomalous, normal = int((rows.label > 0.5).sum()), int((rows.label <= 0.5).sum())
@@ -30,7 +30,13 @@ def count_anomalies(rows: Batch) -> int:
 
 
 def auroc(normal: Tensor, anomalous: Tensor) -> float:
-    """Share of pairs in which the anomaly scores higher; ties count half. [rows] each."""
+    """The share of pairs in which the anomaly has the higher score; ties count half.
+
+    `normal` and `anomalous` are scores, [rows] each.
+
+    >>> auroc(normal=torch.tensor([1.0, 2.0]), anomalous=torch.tensor([2.0, 3.0]))
+    0.875
+    """
     ordered = normal.sort().values
     below = torch.searchsorted(ordered, anomalous, right=False)
     at_most = torch.searchsorted(ordered, anomalous, right=True)
@@ -38,13 +44,15 @@ def auroc(normal: Tensor, anomalous: Tensor) -> float:
 
 
 def measure_agreement(scores: Sequence[Tensor]) -> list[float]:
-    """Rank correlation (Spearman) of each detector's scores with the mean rank of all detectors,
-    -1 to 1: scores [rows] each, of the same rows."""
-    from scipy.stats import rankdata  # a second of start-up that only training needs
+    """The rank correlation (Spearman) of each detector's scores with the mean ranks of all.
+
+    `scores` are [rows] each, of the same rows. Each result is between -1 and 1; it is 0 for
+    constant scores.
+    """
+    from scipy.stats import rankdata  # takes a second, which only training needs
 
     ranks = [rankdata(one.numpy()) for one in scores]
     mean = rankdata(np.mean(ranks, axis=0))
-    # Constant scores agree with nobody.
     varied = [bool(np.ptp(one)) and bool(np.ptp(mean)) for one in ranks]
     return [
         float(np.corrcoef(one, mean)[0, 1]) if varies else 0.0
@@ -53,16 +61,21 @@ def measure_agreement(scores: Sequence[Tensor]) -> list[float]:
 
 
 def plant_anomalies(rows: Batch, layout: Layout, seed: int) -> list[Batch]:
-    """Anomalies of each planting made out of the first rows, on their device. They are drawn on
-    the CPU: the same whatever the device."""
+    """For each of PLANTINGS, anomalies made from the first rows, on the device of the rows.
+
+    They are drawn on the CPU, so that they are the same on every device.
+    """
     generator = torch.Generator().manual_seed(seed)
     usual = rows._replace(label=None).take(slice(_PLANTED_ROWS)).to("cpu")
     return [make(usual, layout, generator).to(rows.numeric.device) for make in PLANTINGS]
 
 
 class Judge:
-    """AUROC of one detector by itself: against labelled anomalies where there are enough, else
-    against anomalies planted in the held-back rows (`models.selection.synthetic_anomalies`)."""
+    """Measures the AUROC of one detector on held-back rows.
+
+    Against labelled anomalies if there are enough, else against anomalies planted in the held-back
+    rows (`models.selection.synthetic_anomalies`). `criterion` says which.
+    """
 
     def __init__(self, layout: Layout, held_back: Batch, seed: int) -> None:
         self.parts: list[Batch]

@@ -1,8 +1,7 @@
-"""Anomalies made out of normal rows: what a detector can be tried on where no row is labelled.
+"""Make anomalies from normal rows, to try detectors on when no row is labelled.
 
-Two of the four kinds of Han et al., "ADBench", NeurIPS 2022, section 3.3, without their fitted
-densities: they would take longer than the detectors. Features shuffled between rows, their third
-kind, chose detectors twice as far from the best (`models.selection.auto.choose`).
+These are two of the four kinds of Han et al., "ADBench", NeurIPS 2022, section 3.3, without the
+fitted densities, which would take longer than the detectors (docs/decisions/auto-choice.md).
 """
 
 from collections.abc import Callable
@@ -13,10 +12,9 @@ from torch import Tensor
 
 from models.batch import Batch, Layout
 
-# Share of a row's features that are changed, at least one: of all of them, every detector sees it.
+# Share of a row's features that are changed. If all were, every detector would see it.
 _SHARE = 0.3
-# Deviations, in scaled units, of the noise on a real number.
-_NOISE = 2.0
+_NOISE = 2.0  # standard deviation of the noise on a real number, in scaled units
 
 
 def add_noise(
@@ -26,7 +24,7 @@ def add_noise(
     share: float = _SHARE,
     noise: float = _NOISE,
 ) -> Batch:
-    """Some features of each row are a little off ("local anomalies"); a category is another."""
+    """Add noise to some features of each row ("local anomalies"); categories are replaced."""
     drawn = noise * torch.randn(rows.numeric.shape, generator=generator)
     binary = torch.tensor([given.kind == "binary" for given in layout.numeric])
     numeric = torch.where(binary, 1 - rows.numeric, rows.numeric + drawn)
@@ -38,14 +36,14 @@ def add_noise(
 def scatter(
     rows: Batch, layout: Layout, generator: torch.Generator, share: float = _SHARE
 ) -> Batch:
-    """Some features of each row are anywhere within the range of the rows ("global anomalies")."""
+    """Replace some features of each row by random values in their range ("global anomalies")."""
     return _mix_features(rows, _scatter_all(rows, layout, generator), layout, generator, share)
 
 
 Planting = Callable[[Batch, Layout, torch.Generator], Batch]
 KINDS: dict[str, Planting] = {"noisy": add_noise, "scattered": scatter}
-# Fainter and stronger ones too: detectors that differ less than from one of these to the next
-# cannot be told apart by anomalies of which nobody knows how strong they will be.
+# Fainter and stronger ones too, since nobody knows how strong real anomalies will be: a detector
+# must be better by more than its figures differ between these.
 PLANTINGS: tuple[Planting, ...] = (
     *(partial(add_noise, share=share) for share in (0.1, 0.3, 0.6)),
     *(partial(add_noise, noise=noise) for noise in (1.0, 4.0)),
@@ -54,7 +52,7 @@ PLANTINGS: tuple[Planting, ...] = (
 
 
 def _scatter_all(rows: Batch, layout: Layout, generator: torch.Generator) -> Batch:
-    """Rows of uniform numbers within the columns' ranges and of uniform codes."""
+    """Rows in which every feature is uniform in its range, independently of the others."""
 
     def uniform(values: Tensor) -> Tensor:
         low, high = values.amin(0), values.amax(0)
@@ -79,7 +77,7 @@ def _scatter_all(rows: Batch, layout: Layout, generator: torch.Generator) -> Bat
 def _mix_features(
     rows: Batch, others: Batch, layout: Layout, generator: torch.Generator, share: float
 ) -> Batch:
-    """Each row with some of its features, at least one, out of the same row of `others`."""
+    """Each row with a random share of its features, at least one, from the same row of `others`."""
     count, features = len(rows.numeric), len(layout.features)
     chosen = torch.rand(count, features, generator=generator)
     chosen = chosen <= torch.maximum(chosen.amin(1, keepdim=True), torch.tensor(share))

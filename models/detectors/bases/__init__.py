@@ -1,1 +1,1 @@
-"""Classes that several detectors inherit from. None can be chosen by name."""
+"""Abstract classes that several detectors inherit from. A spec cannot name one."""

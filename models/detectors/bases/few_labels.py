@@ -12,26 +12,27 @@ from models.refusal import Refusal
 
 
 class FewLabels(IntegratedGradientsDetector):
-    """Every row that is not a labelled anomaly counts as normal: a few hidden anomalies among
-    thousands of rows do less harm than their absence would.
+    """Learns from a few labelled anomalies; every other row counts as normal.
 
-    Ten anomalies in thousands of rows are in few batches, and weighing them would make steps of
-    very different sizes. So each row of a batch is paired with an anomaly, drawn anew: half of what
-    a step learns from is anomalous, as in DevNet (Pang et al., KDD 2019, algorithm 1). It is a
-    point between two labelled ones (mixup, Zhang et al., ICLR 2018): without, ten rows are learned
-    by heart, and AUPRC was 0.03 lower on two sets of six. In evaluation the mean loss of all
-    labelled anomalies is added instead: there are too few to hold any back.
+    In training each row of a batch is paired with an anomaly, so half of what a step learns from is
+    anomalous (DevNet, Pang et al., KDD 2019, algorithm 1). The anomaly is a random point between
+    two labelled ones (mixup, Zhang et al., ICLR 2018), which keeps the network from learning ten
+    rows by heart: docs/decisions/few-labels.md. In evaluation the mean loss of all labelled
+    anomalies is added instead, since there are too few to hold any back.
     """
 
     labels: ClassVar[Literal["none", "some", "all"]] = "some"
 
     def __init__(self, layout: Layout, config: Any) -> None:
         super().__init__(layout, config)
-        self._anomalies: Batch | None = None  # not in the state: a bundle holds no rows
+        self._anomalies: Batch | None = None  # not in the state: a bundle must not hold rows
 
     @abstractmethod
     def losses(self, columns: Tensor, anomalous: Tensor) -> Tensor:
-        """Loss of each row: float32 [rows], of the inputs [rows, width] and a mask [rows]."""
+        """Loss of each row, float32 [rows].
+
+        `columns` are the inputs [rows, width]; `anomalous` marks the labelled anomalies [rows].
+        """
 
     def show(self, anomalies: Batch) -> None:
         if not len(anomalies.numeric):
@@ -55,7 +56,7 @@ class FewLabels(IntegratedGradientsDetector):
         return own + self.losses(self._draw_between(rows), torch.ones_like(label, dtype=torch.bool))
 
     def _draw_between(self, rows: int) -> Tensor:
-        """So many points between two labelled anomalies each, drawn anew: [rows, width]."""
+        """Random points, each between two labelled anomalies: [rows, width]."""
         assert self._anomalies is not None
         known = self.inputs(self._anomalies)
         one, other = (torch.randint(len(known), (rows,), device=known.device) for _ in range(2))

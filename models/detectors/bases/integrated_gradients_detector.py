@@ -1,4 +1,4 @@
-"""Base of detectors whose score is one smooth function of all inputs."""
+"""Base of detectors whose score is one differentiable function of all inputs."""
 
 from abc import abstractmethod
 from typing import Any
@@ -14,12 +14,13 @@ from models.refusal import Refusal
 
 
 class IntegratedGradientsDetector(Detector):
-    """Explanation by integrated gradients from a reference row, the mean of the held-back rows but
-    those labelled anomalous (`calibrate`); before that, zeros.
+    """Explains its scores by integrated gradients from a reference row.
 
-    `base_score()`, the score of the reference row, plus the shares is the score. A share below 0
-    speaks for normal. `expected` is the reference row; of each category the commonest code.
-    The config has `steps`, the nodes of the integral.
+    The reference row is the mean of the held-back rows that are not labelled anomalous
+    (`calibrate`); before that, zeros. `base_score()` is its score. A share below 0 makes a row look
+    more normal. `expected` is the reference row, and for each category the most frequent code.
+
+    The config must have a field `steps`, the number of nodes of the integral.
     """
 
     reference: Tensor
@@ -32,12 +33,12 @@ class IntegratedGradientsDetector(Detector):
         self.register_buffer("usual_codes", torch.zeros(len(layout.categories), dtype=torch.int64))
 
     def make_inputs(self, layout: Layout) -> Inputs:
-        """What makes a batch one matrix."""
+        """The module that turns a batch into one matrix."""
         return Inputs(layout, embed=True)
 
     @abstractmethod
     def score_columns(self, columns: Tensor) -> Tensor:
-        """Score [rows] of the inputs as one matrix [rows, width]; gradients pass."""
+        """Score of each row, float32 [rows], of inputs [rows, width]; differentiable."""
 
     def score(self, batch: Batch) -> Tensor:
         return self.score_columns(self.inputs(batch))
@@ -61,8 +62,10 @@ class IntegratedGradientsDetector(Detector):
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
-        """Take the reference row from the held-back rows that are not labelled anomalous, or from
-        all."""
+        """Take the reference row from the held-back rows that are not labelled anomalous.
+
+        If all of them are, it is taken from all. Raises Refusal if there are no rows.
+        """
         normal = [b for b in map(_drop_anomalies, batches) if len(b.numeric)] or batches
         rows = sum(len(b.numeric) for b in normal)
         if not rows:

@@ -1,4 +1,4 @@
-"""Base of detectors that go through series, events and texts step by step."""
+"""Base of detectors that read series, events and texts step by step."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
@@ -11,20 +11,20 @@ from models.detectors.autoencoder import Autoencoder, AutoencoderConfig
 from models.detectors.detector import Detector
 from models.refusal import Refusal
 
-# Rows that are scored at once: what a cell says of 1,024 texts is 70 MB a block of 64 bytes.
+# Rows that are scored at once: the outputs for 1,024 texts take 70 MB a block of 64 bytes.
 _ROWS = 1024
 
 
 class Explanation(NamedTuple):
-    """What one input of a batch adds to the score, and where."""
+    """What one input of a batch adds to the score, in total and at each place."""
 
     share: Tensor  # float32 [rows]
-    places: Tensor  # float32, as the input in shape
-    expected: Tensor  # as the input in shape and type
+    places: Tensor  # float32, the shape of the input
+    expected: Tensor  # the shape and type of the input
 
 
 class Sequence(nn.Module, ABC):
-    """What a detector has learned of one series or one token input."""
+    """The model of one series or one token input."""
 
     @abstractmethod
     def loss(self, values: Tensor) -> Tensor:
@@ -32,22 +32,23 @@ class Sequence(nn.Module, ABC):
 
     @abstractmethod
     def score(self, values: Tensor) -> Tensor:
-        """What the input adds to each row's score: [rows]."""
+        """What this input adds to the score of each row: [rows]."""
 
     @abstractmethod
     def explain(self, values: Tensor) -> Explanation:
-        """The score once more, with its places."""
+        """The score, divided among the places of the input."""
 
     def calibrate(self, batches: list[Tensor]) -> None:
-        """Learn from held-back rows what is usual, where the score needs to know."""
+        """Measure on held-back rows what the score needs, such as usual errors."""
 
 
 class Sequential(Detector):
-    """Each series and each token input is judged by a `Sequence` of its own, all other columns
-    together by an `autoencoder` with its defaults; losses and scores add up.
+    """Has a `Sequence` for each series and each token input, and one autoencoder for the rest.
 
-    What restates a text that is read byte by byte is left out, and has no share: beside 256 numbers
-    of its n-grams the surprise of a text was drowned (AUROC 0.40 on sms_spam).
+    The autoencoder has its default options. Losses and scores of the parts are added up.
+
+    A signal that restates a text, such as its n-grams, is left out and has a share of 0: the text
+    is read byte by byte already (docs/decisions/sequence-scores.md).
     """
 
     def __init__(self, layout: Layout, config: Any) -> None:
@@ -61,11 +62,11 @@ class Sequential(Detector):
 
     @abstractmethod
     def model_series(self, series: SignalInput) -> Sequence:
-        """A fresh model of a series."""
+        """An untrained model of a series."""
 
     @abstractmethod
     def model_tokens(self, tokens: TokenInput) -> Sequence:
-        """A fresh model of a token input."""
+        """An untrained model of a token input."""
 
     @classmethod
     def unfit(cls, layout: Layout) -> str | None:
@@ -100,7 +101,7 @@ class Sequential(Detector):
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
-        """Learn from held-back rows how large errors usually are."""
+        """Measure the usual errors on held-back rows. Raises Refusal if there are none."""
         if not sum(len(b.numeric) for b in batches):
             name = type(self).__name__
             raise Refusal(f"expected held-back rows to calibrate the {name} on, found none")
@@ -110,7 +111,7 @@ class Sequential(Detector):
             self.rest.calibrate([self._take_others(b) for b in batches])
 
     def _pair_models(self, batch: Batch) -> list[tuple[Sequence, Tensor]]:
-        """The models and what each is to judge: first the series, then the tokens."""
+        """Each model with its values: first the series, then the tokens."""
         self.layout.check(batch)
         pairs = zip(self.layout.signals, batch.signals, strict=True)
         series = [signal for given, signal in pairs if given.kind == "series"]
@@ -118,7 +119,7 @@ class Sequential(Detector):
         return list(zip(models, (*series, *batch.tokens), strict=True))
 
     def _take_others(self, batch: Batch) -> Batch:
-        """What is neither a series nor tokens."""
+        """The batch without series, tokens and what restates a text."""
         pairs = zip(self.layout.signals, batch.signals, strict=True)
         signals = tuple(signal for given, signal in pairs if _is_other(given))
         return Batch(batch.numeric, batch.codes, batch.label, signals)
@@ -150,18 +151,18 @@ class Sequential(Detector):
 
 
 def _is_other(signal: SignalInput) -> bool:
-    """Whether a signal is judged with the numbers and categories."""
+    """Whether the autoencoder takes this signal, with the numbers and categories."""
     return signal.kind != "series" and signal.restates is None
 
 
 def _explain_nothing(signal: SignalInput, like: Tensor) -> Explanation:
-    """Of a signal that adds nothing to any row."""
+    """The explanation of a signal that adds nothing to any score."""
     zeros = like.new_zeros(len(like), *signal.shape)
     return Explanation(zeros.flatten(1).sum(1), zeros, zeros)
 
 
 def require_steps(layout: Layout) -> str | None:
-    """As `Detector.unfit`, for detectors that need one series or token input at least."""
+    """For `Detector.unfit`: the message if a layout has neither series nor tokens, else None."""
     series = [s for s in layout.signals if s.kind == "series"]
     if not series and not layout.tokens:
         return "expected a series (windows of rows), events or a text, found none"
@@ -170,13 +171,13 @@ def require_steps(layout: Layout) -> str | None:
 
 
 def require_only_series(layout: Layout) -> str | None:
-    """As `Detector.unfit`, for detectors that know nothing but series."""
+    """For `Detector.unfit`: the message if a layout has anything but series, else None."""
     others = [*(n.name for n in layout.numeric), *(c.name for c in layout.categories)]
     others += [*(s.name for s in layout.signals if s.kind != "series")]
     others += [*(t.name for t in layout.tokens)]
     if others:
         return (
-            f"expected series (windows of rows) alone, found '{others[0]}' beside them; give other "
-            "columns the role keep, and a window over its channels `alone: true`"
+            f"expected series (windows of rows) alone, found '{others[0]}' beside them; give the "
+            "other columns the role keep, and the window `alone: true`"
         )
     return require_steps(layout)

@@ -46,7 +46,7 @@ def fitted(values: Tensor, **options: float) -> Gaussian:
 def test_the_shrinkage_is_that_of_scikit_learn(rows: int) -> None:
     values = numbers(rows, 30)
     theirs = LedoitWolf().fit(values.double().numpy())
-    ours = Scatter.of(values)
+    ours = Scatter.from_rows(values)
     assert ours.shrinkage == pytest.approx(theirs.shrinkage_, rel=1e-6)
     np.testing.assert_allclose(ours.shrink().numpy(), theirs.covariance_, rtol=1e-6, atol=1e-8)
 
@@ -54,11 +54,11 @@ def test_the_shrinkage_is_that_of_scikit_learn(rows: int) -> None:
 def test_scatters_merge_to_that_of_all_rows_wherever_they_are_cut() -> None:
     values = numbers(100, 5)
     values[60:] += 50
-    whole = Scatter.of(values)
+    whole = Scatter.from_rows(values)
     for cuts in ([0, 100], [0, 1, 2, 100], [0, 59, 61, 100]):
-        parts = [Scatter.of(values[a:b]) for a, b in pairwise(cuts)]
+        parts = [Scatter.from_rows(values[a:b]) for a, b in pairwise(cuts)]
         for order in (parts, parts[::-1]):
-            merged = reduce(Scatter.merge, order)
+            merged = reduce(Scatter.combine, order)
             assert merged.count == 100
             for ours, theirs in zip(
                 (merged.mean, merged.squares, merged.cubes, merged.fourths),
