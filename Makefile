@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-slow lint docs infra bench bench-more bench-growth bench-s3 bench-night bench-plan quality chaos nodes audit clean
+.PHONY: help demo quick coverage test test-slow lock lint docs infra bench bench-more bench-growth bench-s3 bench-night bench-plan quality chaos nodes audit clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -18,11 +18,18 @@ INSTALL := pip install --quiet --disable-pip-version-check --require-hashes --re
 demo: .venv/.done ## two weeks of data, two detectors, one scored night, with the flags explained
 	$(BIN)/python -m jobs demo --folder demo
 
-# Two processes, a file of tests to one of them, one thread of torch in each: a third of the tests
-# waits for Ray to start. A test that hangs ends its process, as a wait for Ray hears no signal; a new
-# process would begin its file, and so the test, again. Threads that wait let go of their core: 13% of
-# two trainings side by side.
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
+# Two processes, one thread of torch in each; tests/scheduling.py says what runs where. Threads that
+# wait let go of their core: 13% of two trainings side by side. A process that a hanging test ended is
+# replaced, up to ten times.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 \
+	--no-loadscope-reorder --max-worker-restart 10
+QUICK := tests/models tests/cluster/lake tests/jobs/spec/test_spec.py
+
+quick: .venv/.done ## no Ray, no S3: the lines of models/ and cluster/lake/, under a minute
+	$(PYTEST) --quick -q $(QUICK)
+
+coverage: .venv/.done ## the share of the lines of models/ and cluster/lake/ that `make quick` runs
+	$(PYTEST) --quick -q $(QUICK) --cov=models --cov=cluster/lake --cov-report=term:skip-covered --cov-fail-under=90
 
 test: .venv/.done ## everything but the slow fault tests
 	$(PYTEST) -m "not slow"

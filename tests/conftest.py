@@ -1,4 +1,5 @@
-"""Real servers for the tests: S3 with conditional PUT (moto), S3 without (rclone)."""
+"""Real servers for the tests: S3 with conditional PUT (moto), S3 without (rclone). `--quick` leaves
+out what needs them."""
 
 import os
 import shutil
@@ -12,14 +13,45 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
+from tests import scheduling
 
 _MOTO = Path(__file__).with_name("moto_server.py")
 _KEY, _SECRET = "an-access-key", "a-secret-of-the-tests"
+
+
+# A busy machine is slow, not wrong: no example has a deadline.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="only tests without Ray and S3")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    scheduling.sort_long_first(items)
+    if config.getoption("--quick"):
+        chosen = scheduling.select_quick(items)
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> scheduling.Scheduling:
+    return scheduling.Scheduling(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_ray_in_quick_tests(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if request.config.getoption("--quick"):
+        assert "ray" not in sys.modules, "a quick test imported Ray: mark it `thorough`"
 
 
 @dataclass(frozen=True)
