@@ -1,0 +1,17 @@
+"""The notebook that looks at a night, over the watch of these tests."""
+
+import pytest
+
+from jobs.score import score
+from jobs.spec.spec import Spec
+from tests.examples import run
+from tests.night.conftest import DAYS
+
+
+def test_the_notebook_looks_at_last_night(watch: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    receipt = score(watch, DAYS[5])
+    monkeypatch.setenv("ANOMARAY_EXAMPLE_OUTPUT", watch.output.uri)
+    names = run("last_night")
+    assert len(names["flags"]) == receipt.flagged > 0
+    assert names["document"]["books"]["scored"] == receipt.scored
+    assert names["card"].is_file()
