@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from cluster.lake.input.filters import parse_filter
-from cluster.lake.input.snapshot import find_drift, list_days, take_snapshot
+from cluster.lake.input.partitions import list_days
+from cluster.lake.input.snapshot import find_drift, take_snapshot
 from cluster.lake.output.schemas import flag_schema
 from cluster.scoring.disguise import Disguise
 from jobs import input_rows

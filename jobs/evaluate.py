@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 from rich.table import Table
 
-from cluster.lake.input.snapshot import list_days
+from cluster.lake.input.partitions import list_days
 from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, cut_splits
 from cluster.lake.output.schemas import REGISTRY
 from cluster.lake.registry.registry import Registry

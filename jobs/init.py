@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from cluster.lake.input import limits
 from cluster.lake.input.arrow_types import to_storage_array
-from cluster.lake.input.snapshot import list_days, take_snapshot
+from cluster.lake.input.partitions import list_days
+from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.storage.opening import open_store
 from jobs.inference.roles import Inferred, infer
 from jobs.spec.columns import FEATURES

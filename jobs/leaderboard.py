@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
+from cluster.lake.input.partitions import list_days
 from cluster.lake.input.reading import read_rows
-from cluster.lake.input.snapshot import list_days, take_snapshot
+from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.input.splits import SPLIT_BYTES, Split, cut_splits
 from cluster.lake.storage.opening import open_store
 from cluster.splits.admission import CHUNKS, Intake

@@ -5,7 +5,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cluster.lake.input.snapshot import list_days, take_snapshot
+from cluster.lake.input.partitions import list_days
+from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.output.schemas import FLAGS, REGISTRY, flag_schema
 from cluster.lake.output.table import LakeTable
 from cluster.lake.registry.registry import Registry

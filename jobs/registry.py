@@ -7,7 +7,8 @@ from typing import Any
 from rich.table import Table
 
 from cluster.lake.derived.derive import remove_before
-from cluster.lake.input.snapshot import list_days, take_snapshot
+from cluster.lake.input.partitions import list_days
+from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.output.schemas import (
     FLAGS,
     QUARANTINE,

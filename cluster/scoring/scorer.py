@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.lake.input.reading import UnreadableFile
 from cluster.lake.input.splits import Split, Task
+from cluster.lake.input.unreadable import UnreadableFile
 from cluster.lake.output.journal import Journal
 from cluster.lake.output.schemas import (
     FLAGS,

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.lake.input.snapshot import Snapshot, list_days
+from cluster.lake.input.partitions import list_days
+from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, Split, cut_splits
 from jobs import input_rows
 from jobs.spec.spec import DayRange, Spec

@@ -29,8 +29,8 @@ import torch
 import yaml
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from cluster.lake.input.partitions import list_days
 from cluster.lake.input.reading import read_rows
-from cluster.lake.input.snapshot import list_days
 from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, cut_splits
 from cluster.lake.storage.opening import open_store
 from jobs import input_rows

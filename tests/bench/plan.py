@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.lake.input.snapshot import InputFile, RowGroup, Snapshot
+from cluster.lake.input.input_file import InputFile, RowGroup
+from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, cut_splits
 from cluster.lake.output.journal import Journal, record_key
 from cluster.lake.output.table import LakeTable

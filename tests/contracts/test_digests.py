@@ -19,7 +19,8 @@ from cluster.lake.derived.derivation import Derivation
 from cluster.lake.derived.derive import Deriver
 from cluster.lake.derived.history import History
 from cluster.lake.derived.windows import Window
-from cluster.lake.input.snapshot import InputFile, RejectedFile, RowGroup, Snapshot
+from cluster.lake.input.input_file import InputFile, RejectedFile, RowGroup
+from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.input.splits import cut_splits, group_tasks
 from cluster.lake.registry.registry import Entry
 from cluster.lake.registry.signatures import SigningKey
@@ -97,7 +98,7 @@ def test_a_snapshot_its_splits_and_its_tasks_keep_their_ids() -> None:
         "2773f8a9b4f9cdb4950b",
         "83d0a293924a3a3f2ab3",
     ]
-    assert [task.id for task in group_tasks(cut, rows=7, size=10_000)] == [
+    assert [task.id for task in group_tasks(cut, max_rows=7, max_bytes=10_000)] == [
         "317a85b5ece451bd7d8d",
         "85a24a2d8636a1e8d0ba",
     ]

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.lake.input import limits
-from cluster.lake.input.reading import UnreadableFile, read_rows
+from cluster.lake.input.reading import read_rows
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.input.splits import cut_splits
+from cluster.lake.input.unreadable import UnreadableFile
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from tests.cluster.lake.parquet_files import encoded, numbered

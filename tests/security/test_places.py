@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster.lake.input.snapshot import list_days, take_snapshot
+from cluster.lake.input.partitions import list_days
+from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Missing

@@ -29,17 +29,12 @@ from cluster.lake.derived.history import HistoryTable
 from cluster.lake.derived.windows import Windows
 from cluster.lake.input.arrow_types import decode_dictionaries
 from cluster.lake.input.filters import RowFilter, parse_filter
-from cluster.lake.input.reading import UnreadableFile, read_rows
-from cluster.lake.input.snapshot import (
-    InputFile,
-    RejectedFile,
-    Snapshot,
-    find_drift,
-    inspect_files,
-    list_days,
-    take_snapshot,
-)
+from cluster.lake.input.input_file import InputFile, RejectedFile
+from cluster.lake.input.partitions import list_days
+from cluster.lake.input.reading import read_rows
+from cluster.lake.input.snapshot import Snapshot, find_drift, inspect_files, take_snapshot
 from cluster.lake.input.splits import Split, cut_splits
+from cluster.lake.input.unreadable import UnreadableFile
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Object, Store
 from models import canonical_json

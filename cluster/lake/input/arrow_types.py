@@ -1,4 +1,4 @@
-"""Types as the readers hand them out: one of several ways to store the same values."""
+"""Plain Arrow types: one type for each of the several ways to store the same values."""
 
 from functools import cache
 
@@ -6,10 +6,9 @@ import pyarrow as pa
 
 
 def storage_type(kind: pa.DataType) -> pa.DataType:
-    """The type without extensions, at any depth: what they are stored as.
+    """The type with extension types replaced by their storage types, at any depth.
 
-    A file names its extension types itself, and Ray registers one whose values are unpickled by
-    whoever looks at them.
+    A file declares its own extension types, and Ray registers one that unpickles its values.
     """
     if isinstance(kind, pa.BaseExtensionType):
         return storage_type(kind.storage_type)
@@ -30,7 +29,7 @@ def storage_type(kind: pa.DataType) -> pa.DataType:
 
 
 def to_storage_array(column: pa.Array) -> pa.Array:
-    """The column without extension types."""
+    """The column with extension types replaced by their storage types."""
     if isinstance(column, pa.ExtensionArray):
         return to_storage_array(column.storage)
     wanted = storage_type(column.type)
@@ -38,10 +37,10 @@ def to_storage_array(column: pa.Array) -> pa.Array:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Large and view strings as string, large and view binary as binary, decimals as float64.
+    """The type in which a column is read.
 
-    Dictionaries stay, with their values so treated, extension types do not; all other types are
-    left alone.
+    Large and view strings become string, large and view binary binary, decimals float64, extension
+    types their storage types. Dictionaries stay, with plain values. Other types stay.
     """
     kind = storage_type(kind)
     if pa.types.is_dictionary(kind):
@@ -56,8 +55,10 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema of what `reading` gives for a file of this schema; of the metadata only the
-    names of a series' channels."""
+    """The schema in which a file of this schema is read.
+
+    Of the metadata, only the names of a series' channels are kept.
+    """
     return pa.schema(
         [pa.field(f.name, plain_type(f.type), f.nullable, _channel_names(f)) for f in schema]
     )
@@ -69,10 +70,7 @@ def _channel_names(field: pa.Field) -> dict[bytes, bytes] | None:
 
 
 def to_plain_array(column: pa.Array) -> pa.Array:
-    """The column in its plain type.
-
-    A decimal of more than 15 digits is rounded to the nearest float64.
-    """
+    """The column in its plain type. Decimals are rounded to the nearest float64."""
     column = to_storage_array(column)
     wanted = plain_type(column.type)
     if wanted == column.type:
@@ -84,8 +82,8 @@ def to_plain_array(column: pa.Array) -> pa.Array:
 
 
 def type_name(kind: pa.DataType) -> str:
-    """The type as text, the same for all ways to store the same values."""
-    return _type_name(storage_type(kind))  # an extension type hashes, or fails to, as its file says
+    """The plain type as text, the same for all ways to store the same values."""
+    return _type_name(storage_type(kind))  # first, because an extension type may fail to hash
 
 
 @cache  # a day of 2,000 files of 22 columns has 44,000 of them, and a handful of types
@@ -95,7 +93,7 @@ def _type_name(kind: pa.DataType) -> str:
 
 
 def decode_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Dictionaries as their values: files differ in what they hold as a dictionary."""
+    """The batch with dictionaries as their values: files differ in which columns they encode."""
     names = batch.schema.names
     columns = [
         c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns

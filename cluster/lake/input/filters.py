@@ -1,7 +1,6 @@
-"""A filter in the words of the spec: `label == 0 and proto in ("tcp", "udp")`.
+"""Row filters as a spec writes them: `label == 0 and proto in ("tcp", "udp")`.
 
-Python's grammar, read by Python's own parser, and of it only what is named here: nothing is ever
-evaluated by Python.
+Python's own parser reads a filter, and Arrow evaluates it. Only the syntax listed here is allowed.
 """
 
 import ast
@@ -36,15 +35,17 @@ _DEEPEST = 50
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Which rows to keep. A comparison with null is not true: such a row is left out."""
+    """Which rows to keep. A comparison with null is not true."""
 
     text: str
-    columns: tuple[str, ...]  # that it reads
+    columns: tuple[str, ...]  # the columns it reads
     expression: pc.Expression = field(compare=False, repr=False)
 
     def check(self, schema: pa.Schema) -> None:
-        """Raises `Refusal` where the columns' types cannot be compared as the filter does."""
-        empty = pa.schema([_decoded(schema.field(name)) for name in self.columns]).empty_table()
+        """Raise `Refusal` where a column's type does not fit its comparison."""
+        empty = pa.schema(
+            [_without_dictionary(schema.field(name)) for name in self.columns]
+        ).empty_table()
         try:
             kind = self._evaluate(empty).type
             if not pa.types.is_boolean(kind):
@@ -57,24 +58,28 @@ class RowFilter:
             ) from None
 
     def mask(self, batch: pa.RecordBatch) -> np.ndarray:
-        """bool [rows]: the rows to keep."""
+        """bool [rows]: True for the rows to keep."""
         columns = [_decode(batch.column(name)) for name in self.columns]
         mask = self._evaluate(pa.table(columns, names=list(self.columns)))
-        kept: np.ndarray = mask.fill_null(False).to_numpy(zero_copy_only=False)
-        return kept
+        known: np.ndarray = mask.fill_null(False).to_numpy(zero_copy_only=False)
+        return known
 
     def _evaluate(self, table: pa.Table) -> pa.Array:
         steps = [
             acero.Declaration("table_source", acero.TableSourceNodeOptions(table)),
             acero.Declaration("project", acero.ProjectNodeOptions([self.expression], ["keep"])),
         ]
-        # One thread: several would hand the rows back in any order.
+        # One thread: several return the rows in any order.
         column = acero.Declaration.from_sequence(steps).to_table(use_threads=False).column(0)
         return pa.concat_arrays(column.chunks or [pa.array([], column.type)])
 
 
 def parse_filter(text: str, names: Sequence[str]) -> RowFilter:
-    """Read a filter over these columns. Raises `Refusal` that says what is wrong, and where."""
+    """Parse a filter over columns of these names. Raises `Refusal`, with what is wrong and where.
+
+    >>> parse_filter("label == 0 and proto in ('tcp', 'udp')", ["label", "proto", "port"]).columns
+    ('label', 'proto')
+    """
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -84,17 +89,17 @@ def parse_filter(text: str, names: Sequence[str]) -> RowFilter:
     if _depth(tree) > _DEEPEST:
         raise reader.refusal("it is nested too deeply", f"at most {_DEEPEST} levels")
     expression = reader.truth(tree.body)
-    if not reader.seen:
+    if not reader.columns:
         raise reader.refusal("it names no column", "a comparison such as label == 0")
-    return RowFilter(text, tuple(dict.fromkeys(reader.seen)), expression)
+    return RowFilter(text, tuple(dict.fromkeys(reader.columns)), expression)
 
 
 class _Reader:
-    """Turns the syntax tree into an Arrow expression, noting the columns that it meets."""
+    """Turns the syntax tree into an Arrow expression, and collects its columns."""
 
     def __init__(self, text: str, names: tuple[str, ...]) -> None:
         self.text, self.names = text, names
-        self.seen: list[str] = []
+        self.columns: list[str] = []  # in the order of the text
 
     def refusal(self, found: str, expected: str = _ALLOWED) -> Refusal:
         return Refusal(f"filter {self.text!r}: {found}; expected {expected}")
@@ -172,7 +177,7 @@ class _Reader:
                 f"{suggest(name, self.names) or '.'} "
                 f"The input has {len(self.names)} columns: {join_names(self.names)}"
             )
-        self.seen.append(name)
+        self.columns.append(name)
         return pc.field(name)
 
     def _name(self, node: ast.expr) -> str:
@@ -194,9 +199,9 @@ def _depth(tree: ast.AST) -> int:
     return deepest
 
 
-def _decoded(one: pa.Field) -> pa.Field:
-    kind = plain_type(one.type)
-    return pa.field(one.name, kind.value_type if pa.types.is_dictionary(kind) else kind)
+def _without_dictionary(field: pa.Field) -> pa.Field:
+    kind = plain_type(field.type)
+    return pa.field(field.name, kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
 def _decode(column: pa.Array) -> pa.Array:

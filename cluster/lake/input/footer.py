@@ -1,4 +1,4 @@
-"""What the footer of a Parquet file says, or in plain words why it cannot be read."""
+"""The footer of a Parquet file, read without its data."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,99 +7,65 @@ import pyarrow as pa
 
 from cluster.lake.input import limits
 from cluster.lake.input.arrow_types import type_name
+from cluster.lake.input.input_file import InputFile, RejectedFile, RowGroup
+from cluster.lake.input.unreadable import UnreadableFile, footer_errors
 from cluster.lake.storage.store import ChangedSinceSnapshot, Missing, Object, Store
 
-_MAGIC, _ENCRYPTED = b"PAR1", b"PARE"
-# A file that is replaced while we look is looked at again; one that changes all the time is not
-# finished, and cannot be a part of a snapshot.
-_LOOKS = 3
+# A file that is replaced while its footer is read is read again. A file that changes every time is
+# still being written.
+_ATTEMPTS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Footer:
-    object: Object  # the version that was looked at
-    rows: int
-    row_groups: tuple[tuple[int, int], ...]  # rows, uncompressed bytes
-    columns: tuple[tuple[str, str], ...]  # name, type
-    schema: pa.Schema
+    file: InputFile
+    schema: pa.Schema  # as the file declares it
     fingerprint: str  # SHA-256 of the footer's bytes
 
 
-@dataclass(frozen=True)
-class Bad:
-    rule: str
-    message: str
-
-
-def read_footer(store: Store, found: Object) -> Footer | Bad:
-    """The footer of the object; of the version that took its place, if it was just replaced."""
-    for _ in range(_LOOKS):
+def read_footer(store: Store, found: Object) -> Footer | RejectedFile:
+    """The footer of a listed object, or of the version that has replaced it since."""
+    key = found.key
+    for attempt in range(_ATTEMPTS):
         try:
-            return _read(store, found)
+            return _read_version(store, store.stat(key) if attempt else found)
+        except UnreadableFile as error:
+            return RejectedFile(key, error.rule, str(error))
         except Missing:
-            return Bad("vanished", f"{found.key} was listed, but is not there any more")
+            return RejectedFile(key, "vanished", f"{key} was listed, but is not there any more")
         except ChangedSinceSnapshot:
-            try:
-                found = store.stat(found.key)
-            except Missing:
-                return Bad("vanished", f"{found.key} was listed, but is not there any more")
-    return Bad("changed", f"{found.key} changed while it was looked at: it is still being written")
+            continue
+    message = f"{key} changed each time it was read: it is still being written"
+    return RejectedFile(key, "changed", message)
 
 
-def _read(store: Store, found: Object) -> Footer | Bad:
+def _read_version(store: Store, found: Object) -> Footer:
+    key = found.key
     if found.size == 0:
-        return Bad("empty_file", f"{found.key} has zero bytes: expected a Parquet file")
-    with store.open_parquet(found.key, found.version) as file:
-        try:
+        message = f"{key} has zero bytes: expected a Parquet file"
+        raise UnreadableFile(key, "empty_file", message)
+    with store.open_parquet(key, found.version) as file:
+        with footer_errors(key, file):
             parquet = limits.open_parquet(file)
             metadata, schema = parquet.metadata, parquet.schema_arrow
             limits.check(metadata, found.size)
-        except limits.Oversized as error:
-            return Bad(error.rule, f"{found.key} declares more than is read: {error}")
-        except (pa.ArrowException, OSError) as error:
-            if not is_content(error):
-                raise
-            return explain(file, found, error)
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-        counted = sum(group.num_rows for group in groups)
-        if counted != metadata.num_rows or any(group.num_rows < 0 for group in groups):
-            message = f"the footer says {metadata.num_rows:,} rows, its row groups {counted:,}"
-            return Bad("unreadable", f"{found.key}: {message}")
+        rows = sum(group.num_rows for group in groups)
+        if rows != metadata.num_rows or any(group.num_rows < 0 for group in groups):
+            message = f"{key}: the footer says {metadata.num_rows:,} rows, its row groups {rows:,}"
+            raise UnreadableFile(key, "unreadable", message)
         file.seek(-8, 2)
         length = int.from_bytes(file.read(4), "little")
         file.seek(-8 - length, 2)
         return Footer(
-            object=found,
-            rows=counted,
-            row_groups=tuple((group.num_rows, group.total_byte_size) for group in groups),
-            columns=tuple((field.name, type_name(field.type)) for field in schema),
+            file=InputFile(
+                key=key,
+                size=found.size,
+                version=found.version,
+                rows=rows,
+                row_groups=tuple(RowGroup(g.num_rows, g.total_byte_size) for g in groups),
+                columns=tuple((field.name, type_name(field.type)) for field in schema),
+            ),
             schema=schema,
             fingerprint=hashlib.sha256(file.read()).hexdigest(),
         )
-
-
-def is_content(error: BaseException) -> bool:
-    """Whether an error speaks of what is in the file, not of the way to it.
-
-    Arrow raises OSError for both; only errors of the system carry a number.
-    """
-    return not isinstance(error, OSError) or error.errno is None
-
-
-def explain(file: object, found: Object, error: BaseException) -> Bad:
-    """Why a file without a usable footer has none; never quotes the file's content."""
-    file.seek(0)  # type: ignore[attr-defined]
-    first = file.read(4)  # type: ignore[attr-defined]
-    file.seek(max(0, found.size - 4))  # type: ignore[attr-defined]
-    last = file.read(4)  # type: ignore[attr-defined]
-    size = f"{found.size:,} bytes"
-    if _ENCRYPTED in (first, last):
-        return Bad("unreadable", f"{found.key} is encrypted: expected plain Parquet")
-    if first != _MAGIC:
-        kind = "text, perhaps CSV or JSON" if first.isascii() and first.strip() else "other data"
-        message = f"{found.key} is not a Parquet file: it begins like {kind} ({size})"
-        return Bad("not_parquet", message)
-    if last != _MAGIC:
-        message = f"{found.key} is truncated: it begins as Parquet, but has no footer ({size})"
-        return Bad("truncated", message)
-    return Bad("unreadable", f"{found.key} has a damaged footer ({size}): {error}")

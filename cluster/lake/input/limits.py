@@ -1,7 +1,7 @@
-"""What a Parquet file may declare. What declares more is set aside before a page is decoded.
+"""What a Parquet file may declare; a file that declares more is set aside before it is decoded.
 
-Only the footer is asked: a look costs no read and no loop over columns. What pages declare of
-themselves is bounded by the format, 2 GiB each.
+Only the footer is checked, which needs no further read. The format itself limits what a page may
+declare to 2 GiB.
 """
 
 from typing import Any
@@ -17,51 +17,48 @@ FOOTER_BYTES = 64 * 1024**2
 # Leaves of the schema. The widest public tables (genes, clicks) have some thousands.
 COLUMNS = 10_000
 # Elements of any list in the footer: columns and their parents, row groups, chunks of a row group.
-# Reading stops at the list's declared length, before there is memory for it.
+# Reading stops at the list's declared length, before memory is allocated for it.
 _LIST = 4 * COLUMNS
-# Uncompressed bytes that are declared, for each byte of the file. Measured: 258 public files of
-# flows, transactions, texts and logs have 3.2 at most, a column of one value about 1 with a
-# dictionary. Without one it has 21 under snappy, 240 under lz4, and 1,500 to 2,700 under zstd.
+# Uncompressed bytes declared for each byte of the file. Public files have 3.2 at most, bombs
+# thousands (docs/decisions/parquet-limits.md).
 EXPANSION = 200
-# A file may declare so much whatever its size: it is one split (`jobs.training.plan.SPLIT_BYTES`).
+# A file may declare this much whatever its size: it is one split (`splits.SPLIT_BYTES`).
 FREE_BYTES = 256 * 1024**2
-# Of one row, all columns together: no batch has less than a row, so this is what a row may take.
+# One row, all columns together. A batch has at least one row, so this bounds a batch.
 ROW_BYTES = 256 * 1024**2
-# Of one batch that is decoded at once: batches of wide rows have fewer.
+# One batch; batches of wide rows have fewer rows.
 BATCH_BYTES = 512 * 1024**2
 
 
 class Oversized(Refusal):
-    """A file that declares more than is decoded."""
+    """A file declares more than is decoded."""
 
     rule = "oversized"
 
 
 def open_parquet(file: Any, **options: Any) -> pq.ParquetFile:
-    """The file, its footer decoded within the limits.
+    """Open a Parquet file and decode its footer, within the limits.
 
-    Raises `Oversized` for a footer that is too large, has too many columns, or nests deeper than
-    Arrow's 100 levels; and as pyarrow does for a damaged one.
+    Raises `Oversized` for a footer that is too large, has too many columns or nests deeper than
+    Arrow's 100 levels; and what pyarrow raises for a damaged one.
     """
     _check_footer(file)
     file.seek(0)
     try:
         return pq.ParquetFile(file, thrift_container_size_limit=_LIST, **options)
-    except Refusal:  # of the store: the object has changed
-        raise
-    except pa.ArrowException:
+    except (Refusal, pa.ArrowException):  # a Refusal is the store's: the object has changed
         raise
     except OSError as error:
         if "Exceeded size limit" in str(error):
-            most = f"{COLUMNS:,} columns and {_LIST:,} row groups"
-            raise Oversized(f"its footer declares a longer list than is read: {most}") from None
-        if "too deeply nested" in str(error):
             raise Oversized(
-                "its schema is nested deeper than the 100 levels that are read"
+                "its footer declares a longer list than is read: "
+                f"{COLUMNS:,} columns and {_LIST:,} row groups"
             ) from None
+        if "too deeply nested" in str(error):
+            raise Oversized("its schema is nested deeper than 100 levels") from None
         raise
     except (ValueError, TypeError, LookupError, AttributeError) as error:
-        # Libraries register Arrow types (Ray's tensors), which parse what the file says of them.
+        # Libraries register Arrow types (Ray's tensors) that parse the file's own text about them.
         kind = type(error).__name__
         raise pa.ArrowInvalid(f"its schema names a type that cannot be made ({kind})") from error
 
@@ -81,8 +78,8 @@ def check(metadata: pq.FileMetaData, size: int) -> None:
             )
     if declared > max(FREE_BYTES, EXPANSION * size):
         raise Oversized(
-            f"its {size:,} bytes declare {declared:,} uncompressed: expected {EXPANSION} for each "
-            "byte at most; write the file with another compression if they are meant"
+            f"its {size:,} bytes declare {declared:,} uncompressed: expected at most {EXPANSION} "
+            "for each byte; if the data is genuine, write the file with another compression"
         )
 
 
@@ -92,10 +89,10 @@ def batch_rows(wanted: int, rows: int, size: int) -> int:
 
 
 def _check_footer(file: Any) -> None:
-    """The last eight bytes of a Parquet file: the footer's length and `PAR1`."""
+    """The last eight bytes of a Parquet file are the footer's length and `PAR1`."""
     size = file.size()
     if size < 12:
-        return  # no Parquet: pyarrow says so
+        return  # not Parquet: pyarrow says so
     file.seek(size - 8)
     length = int.from_bytes(file.read(8)[:4], "little")
     if FOOTER_BYTES < length <= size:

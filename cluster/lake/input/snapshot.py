@@ -1,61 +1,33 @@
-"""List a day, freeze it, compare its files.
+"""The frozen list of a day's files, and how they differ from each other.
 
-A snapshot is plain data: it can be printed, compared, stored and replayed. Nothing of it depends
-on Ray or on the order in which footers arrive. A driver holds a million files: classes of which
-there is one a file have slots, and files share what they have in common.
+A snapshot is plain data that can be printed and compared. It depends neither on Ray nor on the
+order in which footers arrive.
 """
 
-import base64
-import bisect
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
-from urllib.parse import unquote
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from cluster.lake.input.arrow_types import plain_schema
-from cluster.lake.input.footer import Bad, read_footer
+from cluster.lake.input.footer import Footer, read_footer
+from cluster.lake.input.input_file import InputFile, RejectedFile
+from cluster.lake.input.partitions import list_files
 from cluster.lake.storage.opening import open_store
-from cluster.lake.storage.store import Object, Store, check_key
+from cluster.lake.storage.store import Store
 from models import canonical_json
 from models.refusal import Refusal
 
-ALL = "all"  # the one day of an input without partitions
+T = TypeVar("T")
+
 # Footers are small reads that wait for the network: more threads than CPUs.
 _FOOTER_THREADS = 16
+# A read that waits for a thread takes 1 KB, so a million of them are handed out in parts.
 _FOOTERS_AHEAD = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class RowGroup:
-    rows: int
-    bytes: int  # uncompressed
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """A file whose footer was read."""
-
-    key: str  # relative to the snapshot's URI
-    size: int  # bytes
-    version: str  # see `store.Object`
-    rows: int
-    row_groups: tuple[RowGroup, ...]
-    columns: tuple[tuple[str, str], ...]  # name and type of each column
-
-
-@dataclass(frozen=True)
-class RejectedFile:
-    """A file that cannot be used; its rows, if it has any, are not in the snapshot's count."""
-
-    key: str
-    # empty_file, not_parquet, truncated, vanished, changed, oversized, unreadable, duplicate
-    rule: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -66,9 +38,9 @@ class Snapshot:
     day: str
     files: tuple[InputFile, ...]
     rejected: tuple[RejectedFile, ...]
-    schema: pa.Schema  # of the first good file, as `reading.read` gives it; empty without files
-    # Of rows that were derived (see `derive`): digests of the input's day, and of all that they
-    # were derived from.
+    schema: pa.Schema  # of the first good file, as `read_rows` gives it; empty without files
+    # Only of derived rows: the digest of the day's own files, and of everything that the rows were
+    # derived from (see `derive`).
     input_digest: str = ""
     derivation: str = ""
 
@@ -83,9 +55,9 @@ class Snapshot:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over what was found: the same files give the same digest, wherever they lie.
+        """SHA-256 of the list of files: the same files give the same digest at any URI.
 
-        Derived rows have the digest of what they were derived from.
+        For derived rows it is the digest of everything that they were derived from.
         """
         if self.derivation:
             return self.derivation
@@ -103,34 +75,13 @@ class Snapshot:
 
     @property
     def day_digest(self) -> str:
-        """The digest of the day's own files in the input, whatever else its rows are made from."""
+        """The digest of the day's own input files, also where rows are derived from more."""
         return self.input_digest or self.digest
-
-    def to_document(self) -> dict[str, Any]:
-        """JSON-able; `from_document` gives an equal snapshot."""
-        schema = base64.b64encode(self.schema.serialize().to_pybytes()).decode()
-        return {
-            "uri": self.uri,
-            "day": self.day,
-            "files": [asdict(file) for file in self.files],
-            "rejected": [asdict(file) for file in self.rejected],
-            "schema": schema,
-            "input_digest": self.input_digest,
-            "derivation": self.derivation,
-        }
-
-    @classmethod
-    def from_document(cls, document: dict[str, Any]) -> "Snapshot":
-        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(document["schema"])))
-        files = tuple(_file(entry) for entry in document["files"])
-        rejected = tuple(RejectedFile(**entry) for entry in document["rejected"])
-        derived = document["input_digest"], document["derivation"]
-        return cls(document["uri"], document["day"], files, rejected, schema, *derived)
 
 
 @dataclass(frozen=True)
 class Drift:
-    """A column whose type in one file is not that of the snapshot's schema."""
+    """A column whose type in one file differs from the snapshot's schema."""
 
     key: str
     column: str
@@ -142,67 +93,52 @@ class Drift:
         return f"{self.key}: column {self.column!r}: expected {self.expected}, {found}"
 
 
-def list_days(uri: str, partition: str | None) -> tuple[str, ...]:
-    """The days there are at `uri`, in order; `("all",)` or none for an input without partitions."""
-    store, root = _at(uri)
-    if partition is None:
-        return (ALL,) if any(_is_data(o.key) for o in store.list(root)) else ()
-    return tuple(sorted(_partitions(store, root, partition)))
-
-
 def take_snapshot(uri: str, partition: str | None, day: str) -> Snapshot:
-    """Freeze the files of a day: `uri/<partition>=<day>/**.parquet`.
+    """Freeze the files of a day, each with its footer read. Raises as `list_files` does.
 
-    Names that begin with `_` or `.` are ignored at every level. A day whose folder is there but
-    empty gives a snapshot without files. Raises `Refusal` for a day that is not there, a partition
-    value that leaves its folder, and a day with files of which none is Parquet.
+    A file that cannot be used, or that doubles another, is in `rejected`.
     """
-    store, root = _at(uri)
-    seen = [o for folder in _folders(store, root, uri, partition, day) for o in store.list(folder)]
-    visible = sorted(o for o in seen if not _hidden(o.key))
-    data = [o for o in visible if _is_data(o.key)]
-    if visible and not data:
-        raise Refusal(
-            f"day {day} of {uri} has {len(visible)} files, but none that ends in .parquet "
-            f"(the first is {visible[0].key}): expected Parquet files"
-        )
-    good: list[tuple[InputFile, str]] = []
+    store = open_store(uri)
+    good: list[Footer] = []
     bad: list[RejectedFile] = []
-    first, columns = pa.schema([]), dict[Any, Any]()  # equal columns are one object
-    for file, schema, mark in _looks(store, data):
-        if isinstance(file, RejectedFile):
-            bad.append(file)
+    columns: dict[Any, Any] = {}  # equal columns are one object: a driver holds a million files
+    files = list_files(uri, partition, day)
+    for footer in _map(lambda file: read_footer(store, file), files):
+        if isinstance(footer, RejectedFile):
+            bad.append(footer)
             continue
-        first = first if good else plain_schema(schema)
-        shared = columns.setdefault(file.columns, file.columns)
-        good.append((replace(file, columns=shared), mark))
-    doubles = _duplicates(store, good)
+        shared = columns.setdefault(footer.file.columns, footer.file.columns)
+        # Of the schemas only the first is needed.
+        schema = footer.schema if not good else good[0].schema
+        good.append(replace(footer, file=replace(footer.file, columns=shared), schema=schema))
+    doubles = _find_doubles(store, good)
     return Snapshot(
         uri=store.uri if partition is None else uri,
         day=day,
-        files=tuple(file for file, _ in good if file.key not in doubles),
-        rejected=tuple(sorted((*bad, *doubles.values()), key=lambda f: f.key)),
-        schema=first,  # a double is never the first
+        files=tuple(footer.file for footer in good if footer.file.key not in doubles),
+        rejected=tuple(sorted((*bad, *doubles.values()), key=lambda file: file.key)),
+        schema=_schema_of(good),  # the first file doubles none
     )
 
 
 def inspect_files(uri: str, keys: Sequence[str]) -> tuple[tuple[InputFile, ...], pa.Schema]:
-    """These files as they are now, and the schema of the first. `Refusal` for one that is none."""
+    """The files with these keys as they are now, and the schema of the first.
+
+    Raises `Refusal` for a file that cannot be used.
+    """
     store = open_store(uri)
-    with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
-        outcomes = list(threads.map(lambda key: _look(store, store.stat(key)), keys))
-    for file, _, _ in outcomes:
-        if isinstance(file, RejectedFile):
-            raise Refusal(file.message)
-    files = tuple(file for file, _, _ in outcomes if isinstance(file, InputFile))
-    return files, plain_schema(outcomes[0][1]) if outcomes else pa.schema([])
+    good = []
+    for footer in _map(lambda key: read_footer(store, store.stat(key)), keys):
+        if isinstance(footer, RejectedFile):
+            raise Refusal(footer.message)
+        good.append(footer)
+    return tuple(footer.file for footer in good), _schema_of(good)
 
 
 def find_drift(snapshot: Snapshot, needed: Sequence[str]) -> tuple[Drift, ...]:
-    """Where a file has a needed column in another type than the snapshot's schema, or not at all.
+    """Where a file lacks a needed column, or has it in another type than the first file with it.
 
-    Ways to store the same values (dictionaries, large strings, decimals) are no drift. A column
-    that the first file lacks is compared with the first file that has it.
+    Ways to store the same values (dictionaries, large strings, decimals) are not drift.
     """
     expected: dict[str, str] = {}
     layouts = dict.fromkeys(file.columns for file in snapshot.files)  # in their order; few
@@ -217,111 +153,35 @@ def find_drift(snapshot: Snapshot, needed: Sequence[str]) -> tuple[Drift, ...]:
     )
 
 
-def _at(uri: str) -> tuple[Store, str]:
-    """The store of the keys, and the prefix of the input in it (see `open_store`)."""
-    store = open_store(uri)
-    last = uri.rstrip("/").rsplit("/", 1)[-1]
-    return store, last if last.endswith(".parquet") else ""
-
-
-def _folders(store: Store, root: str, uri: str, partition: str | None, day: str) -> list[str]:
-    if partition is None:
-        if day != ALL:
-            raise Refusal(f"{uri} has no partitions: its only day is {ALL!r}, not {day!r}")
-        if not store.list(root):
-            raise Refusal(f"no data in {uri}: expected Parquet files, found nothing")
-        return [root]
-    _check_value(partition, day)
-    there = _partitions(store, root, partition)
-    if day not in there:
-        raise Refusal(_missing_day(uri, partition, day, sorted(there)))
-    return there[day]
-
-
-def _partitions(store: Store, root: str, partition: str) -> dict[str, list[str]]:
-    """Folders by day: two folders may spell one day, with and without percent-encoding."""
-    found: dict[str, list[str]] = {}
-    for name in store.folders(root):
-        key, equals, value = name.partition("=")
-        if equals and unquote(key) == partition:
-            day = unquote(value)
-            _check_value(partition, day)
-            found.setdefault(day, []).append("/".join(filter(None, (root, name))))
-    return found
-
-
-def _check_value(partition: str, value: str) -> None:
-    try:
-        check_key(value)
-    except Refusal:
-        raise Refusal(
-            f"partition {partition}={value!r} is not allowed: expected a value without '..', "
-            "backslashes, control characters or empty parts; rename the folder"
-        ) from None
-
-
-def _missing_day(uri: str, partition: str, day: str, there: list[str]) -> str:
-    if not there:
-        return f"{uri} has no folder {partition}=…: expected one for day {day}"
-    place = bisect.bisect(there, day)
-    nearest = ", ".join(there[max(0, place - 3) : place + 3])
-    return f"day {day} is not in {uri}: it has {len(there)} days, the nearest are {nearest}"
-
-
-def _hidden(key: str) -> bool:
-    return any(part.startswith(("_", ".")) for part in key.split("/"))
-
-
-def _is_data(key: str) -> bool:
-    return key.lower().endswith(".parquet") and not _hidden(key)
-
-
-def _looks(
-    store: Store, data: Sequence[Object]
-) -> Iterator[tuple[InputFile | RejectedFile, pa.Schema, str]]:
-    """`_look` at each, in order; a part at a time, since what waits for a thread takes 1 KB."""
+def _map(
+    read: Callable[[T], Footer | RejectedFile], items: Sequence[T]
+) -> Iterator[Footer | RejectedFile]:
+    """The footers in the order of the items, read in parallel."""
     with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
-        for start in range(0, len(data), _FOOTERS_AHEAD):
-            part = data[start : start + _FOOTERS_AHEAD]
-            yield from threads.map(lambda one: _look(store, one), part)
+        for start in range(0, len(items), _FOOTERS_AHEAD):
+            yield from threads.map(read, items[start : start + _FOOTERS_AHEAD])
 
 
-def _look(store: Store, found: Object) -> tuple[InputFile | RejectedFile, pa.Schema, str]:
-    """The file with its schema and the fingerprint of its footer, or why it cannot be used."""
-    read = read_footer(store, found)
-    if isinstance(read, Bad):
-        return RejectedFile(found.key, read.rule, read.message), pa.schema([]), ""
-    groups = tuple(RowGroup(rows, size) for rows, size in read.row_groups)
-    now = read.object
-    file = InputFile(now.key, now.size, now.version, read.rows, groups, read.columns)
-    return file, read.schema, read.fingerprint
+def _schema_of(footers: Sequence[Footer]) -> pa.Schema:
+    return plain_schema(footers[0].schema) if footers else pa.schema([])
 
 
-def _duplicates(store: Store, files: Sequence[tuple[InputFile, str]]) -> dict[str, RejectedFile]:
-    """Files with the same bytes as an earlier one: their rows would be counted twice."""
-    first: dict[tuple[int, str], list[tuple[str, str]]] = {}  # by size and footer: key, digest
-    found = {}
-    for file, fingerprint in files:
-        if not file.rows:
-            continue
-        alike = first.setdefault((file.size, fingerprint), [])
-        if alike and not alike[0][1]:
-            alike[0] = alike[0][0], _digest(store, alike[0][0])
-        digest = _digest(store, file.key) if alike else ""
-        twin = next((key for key, other in alike if other and other == digest), None)
-        if twin is None:
-            alike.append((file.key, digest))
-        else:
-            message = f"{file.key} has the same bytes as {twin}: its {file.rows:,} rows are doubles"
-            found[file.key] = RejectedFile(file.key, "duplicate", message)
-    return found
+def _find_doubles(store: Store, footers: Sequence[Footer]) -> dict[str, RejectedFile]:
+    """Files with the same bytes as an earlier one, by key: their rows would be counted twice.
 
-
-def _digest(store: Store, key: str) -> str:
-    return hashlib.sha256(store.read(key)).hexdigest()
-
-
-def _file(document: dict[str, Any]) -> InputFile:
-    groups = tuple(RowGroup(**group) for group in document["row_groups"])
-    columns = tuple((name, kind) for name, kind in document["columns"])
-    return InputFile(**{**document, "row_groups": groups, "columns": columns})
+    Only files of equal size and equal footers are read.
+    """
+    alike: dict[tuple[int, str], list[InputFile]] = {}
+    for footer in footers:
+        if footer.file.rows:
+            alike.setdefault((footer.file.size, footer.fingerprint), []).append(footer.file)
+    doubles = {}
+    for files in (files for files in alike.values() if len(files) > 1):
+        first: dict[str, str] = {}  # key by digest
+        for file in files:
+            twin = first.setdefault(hashlib.sha256(store.read(file.key)).hexdigest(), file.key)
+            if twin != file.key:
+                same = f"{file.key} has the same bytes as {twin}"
+                message = f"{same}: its {file.rows:,} rows are doubles"
+                doubles[file.key] = RejectedFile(file.key, "duplicate", message)
+    return doubles

@@ -1,7 +1,6 @@
-"""Cut a snapshot into splits, each with the name of what is in it; put small ones together.
+"""Cut a snapshot into splits, each with an id, and group small splits into tasks.
 
-The same snapshot gives the same splits: a run that is begun again finds by their names what was
-done. A driver holds a million of them.
+The same snapshot gives the same splits, so a run that is resumed knows by their ids which are done.
 """
 
 import hashlib
@@ -10,22 +9,23 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from cluster.lake.input.snapshot import InputFile, RowGroup, Snapshot
+from cluster.lake.input.input_file import InputFile, RowGroup
+from cluster.lake.input.snapshot import Snapshot
 from models import canonical_json
 
-# A split is large enough that its fixed cost (two journal records, one shard) is small beside
-# reading it, and small enough that a killed one loses seconds of work. A row group as pyarrow
-# writes it is one split: each range of it would decode the ranges before it, too.
+# Large enough that a split's fixed cost (two journal records, one shard) is small beside reading
+# it, and small enough that a killed one loses seconds of work. A row group as pyarrow writes it is
+# one split: a range of rows decodes the rows before it too.
 SPLIT_ROWS = 1024**2
 SPLIT_BYTES = 256 * 1024**2
-# Beyond so many, splits grow with the day: the driver holds a line of each, and 4 GB of a million
-# at the commit (docs/scale.md).
+# Beyond this number splits grow with the day: the driver holds a line for each, and 4 GB for a
+# million at the commit (docs/scale.md).
 _MOST_SPLITS = 1_000_000
-# Small splits are scored together, but in so many tasks at least that a pool of actors is busy to
-# the end.
+# Small splits are grouped, but into at least this many tasks, so that no actor runs idle.
 _TASKS = 64
 
 
+# A driver holds a million splits: slots halve what each of them takes.
 @dataclass(frozen=True, slots=True)
 class Split:
     """Some row groups of one file, or a range of rows of one row group."""
@@ -40,7 +40,7 @@ class Split:
     bytes: int  # uncompressed; of a part of a row group its share by rows
 
     def to_document(self) -> dict[str, Any]:
-        # By hand: `asdict` copies what it finds, and took ten times as long.
+        # By hand: `asdict` copies each value, and took ten times as long.
         return {
             "id": self.id,
             "key": self.key,
@@ -59,7 +59,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What an actor takes in one go: a split, or several small ones."""
+    """What a worker is handed at once: one split, or several small ones."""
 
     id: str
     splits: tuple[Split, ...]
@@ -70,7 +70,7 @@ class Task:
 
     @property
     def files(self) -> str:
-        """The files, for messages and cards: the first and how many more."""
+        """The files, for messages and cards: the first, and how many more."""
         keys = list(dict.fromkeys(split.key for split in self.splits))
         return keys[0] + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
 
@@ -82,31 +82,45 @@ class Task:
         return cls(document["id"], tuple(map(Split.from_document, document["splits"])))
 
 
-def cut_splits(snapshot: Snapshot, max_rows: int, max_bytes: int) -> tuple[Split, ...]:
-    """Cut into splits of at most so many rows and uncompressed bytes; every row is in exactly one.
+def plan_tasks(snapshot: Snapshot) -> tuple[Task, ...]:
+    """The tasks of a day, as scoring hands them out."""
+    rows, size = split_limits(snapshot.rows, snapshot.bytes)
+    return group_tasks(cut_splits(snapshot, rows, size), snapshot.rows // _TASKS, size)
 
-    Small row groups of one file go together. A larger one is cut into even ranges of rows, down to
-    single rows.
+
+def split_limits(rows: int, size: int) -> tuple[int, int]:
+    """The most rows and the most uncompressed bytes of a split, for a day of `rows` and `size`."""
+    larger = max(
+        1, -(-rows // (SPLIT_ROWS * _MOST_SPLITS)), -(-size // (SPLIT_BYTES * _MOST_SPLITS))
+    )
+    return SPLIT_ROWS * larger, SPLIT_BYTES * larger
+
+
+def cut_splits(snapshot: Snapshot, max_rows: int, max_bytes: int) -> tuple[Split, ...]:
+    """Cut a snapshot into splits of at most `max_rows` rows and `max_bytes` uncompressed bytes.
+
+    Every row is in exactly one split. Small row groups of one file go together; a larger one is cut
+    into even ranges of rows, down to single rows.
     """
     if max_rows < 1 or max_bytes < 1:
         raise ValueError(f"max_rows {max_rows} and max_bytes {max_bytes}: expected 1 at least")
     return tuple(s for file in snapshot.files for s in _cut_file(file, max_rows, max_bytes))
 
 
-def group_tasks(splits: Sequence[Split], rows: int, size: int) -> tuple[Task, ...]:
-    """Neighbouring splits together, as long as they have at most `rows` rows and `size` bytes.
+def group_tasks(splits: Sequence[Split], max_rows: int, max_bytes: int) -> tuple[Task, ...]:
+    """Group neighbouring splits into tasks of at most `max_rows` rows and `max_bytes` bytes.
 
-    A task costs a few writes, however small it is: 2,000 files of 4,000 rows one by one took most
-    of their time in them.
+    A task costs a few writes, however small it is: 2,000 files of 4,000 rows, one by one, spent
+    most of their time in them.
     """
     tasks: list[list[Split]] = []
-    held_rows = held_bytes = 0
+    rows = size = 0
     for split in splits:
-        if not tasks or held_rows + split.rows > rows or held_bytes + split.bytes > size:
+        if not tasks or rows + split.rows > max_rows or size + split.bytes > max_bytes:
             tasks.append([])
-            held_rows = held_bytes = 0
+            rows = size = 0
         tasks[-1].append(split)
-        held_rows, held_bytes = held_rows + split.rows, held_bytes + split.bytes
+        rows, size = rows + split.rows, size + split.bytes
     return tuple(Task(_task_id(task), tuple(task)) for task in tasks)
 
 
@@ -126,10 +140,10 @@ def _cut_file(file: InputFile, max_rows: int, max_bytes: int) -> Iterator[Split]
         large = group.rows > max_rows or group.bytes > max_bytes
         full = split.rows + group.rows > max_rows or split.bytes + group.bytes > max_bytes
         if split.rows and (large or full):
-            yield _named(split)
+            yield _with_id(split)
             split = replace(start, first_row=row)
         if large:
-            yield from _ranges(replace(start, first_row=row), index, group, max_rows, max_bytes)
+            yield from _cut_group(replace(start, first_row=row), index, group, max_rows, max_bytes)
             split = replace(start, first_row=row + group.rows)
         else:
             split = replace(
@@ -140,16 +154,16 @@ def _cut_file(file: InputFile, max_rows: int, max_bytes: int) -> Iterator[Split]
             )
         row += group.rows
     if split.rows:
-        yield _named(split)
+        yield _with_id(split)
 
 
-def _ranges(
+def _cut_group(
     start: Split, index: int, group: RowGroup, max_rows: int, max_bytes: int
 ) -> Iterator[Split]:
     pieces = min(group.rows, max(-(-group.rows // max_rows), -(-group.bytes // max_bytes)))
     edges = [group.rows * piece // pieces for piece in range(pieces + 1)]
     for offset, stop in pairwise(edges):
-        yield _named(
+        yield _with_id(
             replace(
                 start,
                 row_groups=(index,),
@@ -161,22 +175,8 @@ def _ranges(
         )
 
 
-def _named(split: Split) -> Split:
-    """With its id: 80 bits of a digest, so that no two splits of a run ever meet."""
+def _with_id(split: Split) -> Split:
+    """80 bits of a digest, so that no two splits of a run have the same id."""
     parts = [split.key, split.version, split.row_groups, split.offset, split.rows]
     data = canonical_json.encode(parts, ascii_only=True, spaced=True)
     return replace(split, id=hashlib.sha256(data).hexdigest()[:20])
-
-
-def plan_tasks(taken: Snapshot) -> tuple[Task, ...]:
-    """How a day is handed to the scorers."""
-    rows, size = split_limits(taken.rows, taken.bytes)
-    return group_tasks(cut_splits(taken, rows, size), taken.rows // _TASKS, size)
-
-
-def split_limits(rows: int, size: int) -> tuple[int, int]:
-    """Most rows and uncompressed bytes of a split, of a day of so many of them."""
-    larger = max(
-        1, -(-rows // (SPLIT_ROWS * _MOST_SPLITS)), -(-size // (SPLIT_BYTES * _MOST_SPLITS))
-    )
-    return SPLIT_ROWS * larger, SPLIT_BYTES * larger

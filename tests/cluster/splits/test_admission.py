@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cluster.lake.input.snapshot import ALL, Snapshot, take_snapshot
+from cluster.lake.input.partitions import ALL
+from cluster.lake.input.snapshot import Snapshot, take_snapshot
 from cluster.lake.input.splits import Split, cut_splits
 from cluster.splits.admission import Admission, AdmittedRows, Intake
 from cluster.splits.counts import Counts

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cluster.lake.input.snapshot import ALL, take_snapshot
+from cluster.lake.input.partitions import ALL
+from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.input.splits import cut_splits
 from cluster.splits import chunks
 from cluster.splits.admission import CHUNKS, Intake

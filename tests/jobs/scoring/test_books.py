@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.lake.input.snapshot import RejectedFile, Snapshot
+from cluster.lake.input.input_file import RejectedFile
+from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.output.journal import Journal
 from cluster.lake.storage.opening import open_store
 from cluster.splits.key_sample import KeySample

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.lake.input import reading
-from cluster.lake.input.reading import UnreadableFile, open_split, read_rows
+from cluster.lake.input.reading import open_split, read_rows
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.input.splits import Split, cut_splits
+from cluster.lake.input.unreadable import UnreadableFile
 from cluster.lake.storage.local import LocalFile
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.s3 import RangedFile

@@ -1,14 +1,15 @@
 """A day is listed, checked and frozen; what cannot be used is named with the reason."""
 
-import json
 import threading
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from cluster.lake.input.footer import Bad, Footer, read_footer
-from cluster.lake.input.snapshot import Snapshot, find_drift, list_days, take_snapshot
+from cluster.lake.input.footer import Footer, read_footer
+from cluster.lake.input.input_file import RejectedFile
+from cluster.lake.input.partitions import list_days
+from cluster.lake.input.snapshot import Snapshot, find_drift, take_snapshot
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from models.refusal import Refusal
@@ -36,16 +37,6 @@ def test_a_day_is_frozen_with_its_row_groups(store: Store) -> None:
     assert taken.bytes > 15 * 16
     assert taken.files[0].version == store.stat(f"day={DAY}/b.parquet").version
     assert list_days(store.uri, "day") == ("2026-11-21", DAY)
-
-
-def test_a_snapshot_survives_json(store: Store) -> None:
-    put(store, "a.parquet", numbered(10), row_group_size=4)
-    put(store, "b.parquet", numbered(0))
-    store.put(f"day={DAY}/c.parquet", b"")
-    taken = take_snapshot(store.uri, "day", DAY)
-    again = Snapshot.from_document(json.loads(json.dumps(taken.to_document())))
-    assert again == taken
-    assert again.digest == taken.digest
 
 
 def test_the_digest_changes_with_the_files_and_only_then(store: Store) -> None:
@@ -192,7 +183,7 @@ def test_a_file_that_vanishes_while_it_is_looked_at_is_named(store: Store) -> No
     found = store.stat("a.parquet")
     store.delete("a.parquet")
     read = read_footer(store, found)
-    assert isinstance(read, Bad)
+    assert isinstance(read, RejectedFile)
     assert read.rule == "vanished"
     assert read.message == "a.parquet was listed, but is not there any more"
 
@@ -203,7 +194,7 @@ def test_a_file_that_is_replaced_while_it_is_looked_at_is_taken_as_it_is_now(sto
     store.put("a.parquet", encoded(numbered(7)))
     read = read_footer(store, found)
     assert isinstance(read, Footer)
-    assert (read.rows, read.object) == (7, store.stat("a.parquet"))
+    assert (read.file.rows, read.file.version) == (7, store.stat("a.parquet").version)
 
 
 def test_a_second_copy_of_a_file_is_set_aside(store: Store) -> None:

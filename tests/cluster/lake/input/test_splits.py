@@ -8,7 +8,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.lake.input.snapshot import InputFile, RowGroup, Snapshot
+from cluster.lake.input.input_file import InputFile, RowGroup
+from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.input.splits import Split, Task, cut_splits, group_tasks
 
 groups = st.lists(
