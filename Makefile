@@ -45,6 +45,7 @@ lint: .venv/.done ## ruff, mypy strict, import layers
 
 docs: .venv/.done ## the pictures and pages that are made from the code
 	$(BIN)/python -m tests.house draw docs/house.svg
+	$(BIN)/python -m jobs.spec
 
 # checkov pins a hundred packages, many against requirements.lock: it has an environment of its own.
 .venv-infra/.done: infra/requirements.lock

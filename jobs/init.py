@@ -1,7 +1,10 @@
-"""A first spec, written from a look at the data: every role with the reason for it."""
+"""Writes a first spec from a sample of the data: every column with a role and the reason."""
 
 import json
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -12,9 +15,10 @@ from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.storage.opening import open_store
 from jobs.inference.roles import Inferred, infer
 from jobs.spec.columns import FEATURES
+from jobs.spec.reference import schema_line
 from models.refusal import Refusal
 
-MOST_ROWS = 50_000  # looked at; 20,000 already tells a port from a counter, and reading is cheap
+MOST_ROWS = 50_000  # a sample: 20,000 rows already distinguish a port from a counter
 MOST_FILES = 4
 SAMPLE_BATCH = 8_192
 
@@ -22,39 +26,50 @@ WHOLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 YAML_WORDS = {"true", "false", "null"}
 
 
-def init(uri: str, name: str | None = None, partition: str | None = None) -> str:
-    """The text of a spec for the data at `uri`, named `name` or after the last folder.
+@dataclass(frozen=True)
+class Sample:
+    """What a sample of the newest day shows of the data at `uri`."""
 
-    The partition key is taken from the first folder `key=value`, unless given. Raises `Refusal`
-    where there is no Parquet file, or no column that a detector could use.
+    uri: str
+    partition: str | None  # the key of the folders `key=value`; None without such folders
+    days: tuple[str, ...]
+    rows: int
+    columns: tuple[Inferred, ...]
+
+
+def init(uri: str, output: Path) -> str:
+    """The text of a spec for the data at `uri`, to be written to `output`.
+
+    Raises `Refusal` if there is no Parquet file, or no column that a detector could use.
     """
-    partition = partition or _partition(uri)
+    return render(look(uri), output)
+
+
+def look(uri: str) -> Sample:
+    """Read a sample of the newest day. Raises `Refusal` if there is no Parquet file."""
+    partition = _partition(uri)
     days = list_days(uri, partition)
     if not days:
         raise Refusal(f"expected Parquet files in {uri!r}, found none; check the address")
-    table = _sample(uri, partition, days[-1])
-    return render(uri, name or uri, partition, days, table.num_rows, infer(table))
+    table = _read_sample(uri, partition, days[-1])
+    return Sample(uri, partition, days, table.num_rows, tuple(infer(table)))
 
 
-def render(
-    uri: str,
-    name: str,
-    partition: str | None,
-    days: tuple[str, ...],
-    rows: int,
-    columns: list[Inferred],
-) -> str:
-    """The text of a spec, with a comment for every guess. Raises `Refusal` without a feature."""
+def render(sample: Sample, output: Path) -> str:
+    """The text of a spec with a comment for every guess. Raises `Refusal` without a feature."""
+    columns, uri, partition = sample.columns, sample.uri, sample.partition
     if not any(set(column.roles) & set(FEATURES) for column in columns):
         why = "; ".join(f"{column.name!r}: {column.why}" for column in columns[:20])
         raise Refusal(f"expected a column that a detector could use, found none: {why}")
-    name = _spec_name(name)
+    name = _spec_name(output.stem)
     label = next((column.name for column in columns if "label" in column.roles), None)
     out = "out" if uri.strip("/") not in ("", ".") and not uri.startswith("out") else "../out"
     lines = [
-        f"# Written by `python -m jobs init` from {rows:,} rows of {_printed(days[-1])},",
-        f"# the newest of {len(days)} day(s). The roles are guesses: read them once, then run",
-        "# `python -m jobs check` on this file.",
+        schema_line(output),
+        f"# Written by `python -m jobs init` from {sample.rows:,} rows of",
+        f"# {_printed(sample.days[-1])}, the newest of {len(sample.days)} day(s). The roles are",
+        "# guesses: read them, then run `python -m jobs check` on this file.",
+        "# docs/spec.md explains every key.",
         f"name: {name}",
         "input:",
         f"  uri: {_inline(uri)}",
@@ -67,7 +82,7 @@ def render(
     ]
     if label:
         normal = json.dumps(f"{label} == 0")
-        lines.append(f"  # filter: {normal}  # learn from rows that are known to be normal only")
+        lines.append(f"  # filter: {normal}  # learn from normal rows only")
     lines += [
         "threshold: {policy: quantile, contamination: 0.001}  # 1 flag in 1,000 rows",
         f"output: {{uri: {_inline(f'{out}/{name}')}}}",
@@ -75,7 +90,7 @@ def render(
     return "\n".join(lines) + "\n"
 
 
-def _columns(columns: list[Inferred]) -> list[str]:
+def _columns(columns: Sequence[Inferred]) -> list[str]:
     names = [_inline(column.name) for column in columns]
     width = min(32, max(map(len, names)))
     lines = []
@@ -94,28 +109,26 @@ def _option(value: object) -> str:
 
 
 def _printed(text: str) -> str:
-    """For a comment, which a line end in a day's or a field's name would end."""
+    """Text for a comment, which a line break in a name would end."""
     return text if text.isprintable() else ascii(text)
 
 
 def _inline(text: str) -> str:
-    """A string as YAML reads it back; quoted unless it is a plain name or path."""
+    """A string as a YAML value: quoted unless it is a plain name or path."""
     plain = WHOLE_NAME.fullmatch(text.replace("/", "_")) and text.lower() not in YAML_WORDS
-    # What does not print is escaped: YAML ends a line, and so a comment, at U+0085 and U+2028 too.
+    # Escape what cannot be printed: YAML also ends a line at U+0085 and U+2028.
     return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _spec_name(text: str) -> str:
-    """The last part of a path, made of what a name may have."""
-    last = [part for part in re.split(r"[/\\]", text) if part.strip(".")][-1:] or ["watch"]
-    stem = re.sub(r"\.parquet$", "", last[0])
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", stem)
+    """Text with only the characters that the name of a watch may have."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", text)
     return name if name[:1].isalpha() else f"watch_{name}"
 
 
 def _partition(uri: str) -> str | None:
-    """The key of the first folder `key=value`."""
-    if uri.endswith(".parquet"):  # one file, or one folder written as if it were one
+    """The key of the first folder `key=value`; None without one."""
+    if uri.endswith(".parquet"):  # one file, or a folder of that name
         return None
     for folder in open_store(uri).folders():
         key, equals, _ = folder.partition("=")
@@ -124,8 +137,8 @@ def _partition(uri: str) -> str | None:
     return None
 
 
-def _sample(uri: str, partition: str | None, day: str) -> pa.Table:
-    """Rows of the day's first files, at most `MOST_ROWS`, spread evenly over the files."""
+def _read_sample(uri: str, partition: str | None, day: str) -> pa.Table:
+    """At most `MOST_ROWS` rows, spread evenly over the first files of the day."""
     taken = take_snapshot(uri, partition, day)
     if not taken.files:
         reasons = "; ".join(f"{file.key}: {file.message}" for file in taken.rejected[:5])

@@ -37,7 +37,7 @@ def init(
 
     if output.exists() and not force:
         raise Refusal(f"{output} exists: name another file with --output, or pass --force")
-    output.write_text(job.init(uri, output.stem))
+    output.write_text(job.init(uri, output))
     err.print(f"wrote {output}; look through it, then: python -m jobs check {output}")
 
 

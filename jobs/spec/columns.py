@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from typing_extensions import TypeAliasType
 
 from jobs.spec.errors import key_errors, value_error
 from jobs.spec.source import Key
@@ -25,26 +26,29 @@ from models.columns import (
 )
 from models.suggestion import join_names, suggest
 
-Role = Literal[
-    "id",
-    "time",
-    "entity",
-    "numeric",
-    "categorical",
-    "boolean",
-    "ip",
-    "port",
-    "timestamp",
-    "vector",
-    "sequence",
-    "image",
-    "audio",
-    "text",
-    "video",
-    "label",
-    "kind",
-    "keep",
-]
+Role = TypeAliasType(
+    "Role",
+    Literal[
+        "id",
+        "time",
+        "entity",
+        "numeric",
+        "categorical",
+        "boolean",
+        "ip",
+        "port",
+        "timestamp",
+        "vector",
+        "sequence",
+        "image",
+        "audio",
+        "text",
+        "video",
+        "label",
+        "kind",
+        "keep",
+    ],
+)
 ROLES: dict[Role, str] = {
     "id": "Names the row in flags. Several id columns name it together.",
     "time": "When the row happened. One column at most.",

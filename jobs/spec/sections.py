@@ -102,7 +102,9 @@ class Input(Frozen):
     partition: Annotated[str, AfterValidator(_check_partition)] | None = None
     """The key of the folders `key=value` that hold a day each; null for one day named `all`."""
     filter: Filter | None = None
-    """A comparison of columns, such as `label == 0 and proto != 'icmp'`. Other rows are ignored."""
+    """The rows to read, such as `label == 0 and proto in ("tcp", "udp")`. Allowed are comparisons,
+    `in`, `is None`, `and`, `or`, `not` and `column('a name with spaces')`. A comparison with null
+    is not true."""
 
 
 class DetectorChoice(Frozen):
@@ -137,7 +139,8 @@ class Training(Frozen):
     uri: URI | None = None
     """Where the training rows are; null for `input.uri`."""
     filter: Filter | None = None
-    """Rows to learn from, beside `input.filter`. `label == 0` learns from normal rows only."""
+    """The rows to learn from, of those that pass `input.filter`. `label == 0` learns from normal
+    rows only."""
     days: Annotated[str, AfterValidator(_check_days)] | None = None
     """FIRST..LAST, both included, or one day; null for all days but the newest."""
     validation: Annotated[float, Field(gt=0, le=0.5)] = 0.1
@@ -145,7 +148,7 @@ class Training(Frozen):
     workers: Count = 1
     """Most workers that train together (DDP)."""
     min_workers: Count = 1
-    """Fewest workers that a cluster that lost nodes continues with."""
+    """Fewest workers that go on training after the cluster lost nodes."""
     epochs: Count = 30
     """Most passes over the training rows."""
     batch_rows: Count = 1024
@@ -168,7 +171,7 @@ class Training(Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of all random numbers."""
     baselines: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ("isolation_forest", "pca")
-    """Detectors that are trained beside, for comparison by `evaluate`."""
+    """Detectors that are trained as well, for comparison by `evaluate`."""
     earlier_labels: bool = False
     """Allows a history of labels as a feature of detectors that learn without labels."""
 

@@ -53,7 +53,6 @@ class Spec(Frozen):
     name: Name
     """Name of the watch in messages, metrics and run cards: letters, digits, _ and -."""
     input: Input
-    """Where the rows are."""
     columns: Annotated[dict[str, Column], AfterValidator(check_columns)]
     """The columns of the input by name. Other columns of the input are not read."""
     history: Histories = ()
@@ -63,17 +62,12 @@ class Spec(Frozen):
     detector: NamedDetector
     """The detector and its options."""
     training: Training = Training()
-    """Which rows the detector learns from, and how it is trained."""
     threshold: ThresholdChoice
     """How the threshold on the scores is chosen."""
     output: Output
-    """Where the tables of the watch are written."""
     gates: Gates = Gates()
-    """Checks that stop a commit."""
     nightly: Nightly = Nightly()
-    """What the verb `nightly` does on its own."""
     bundle: BundlePolicy = BundlePolicy()
-    """Which champions may score."""
     alerts: Alerts = ()
     """Webhooks that are told about a night."""
 

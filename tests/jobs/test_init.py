@@ -119,37 +119,37 @@ def test_the_spec_that_init_writes_loads_and_fits_the_data(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_logs(Path("data/flow logs"))
-    text = init.init("data/flow logs")
-    Path("flows.yaml").write_text(text)
-    spec = load("flows.yaml")
+    text = init.init("data/flow logs", Path("flow logs.yaml"))
+    Path("flow logs.yaml").write_text(text)
+    spec = load("flow logs.yaml")
     assert (spec.name, spec.input.partition) == ("flow_logs", "day")
     assert spec.roles.id == ("uid",)
     assert "# user_agent_text:" in text
-    assert f"from {ROWS} rows of 2026-01-02" in text
-    report = check.run("flows.yaml")
+    assert f"from {ROWS} rows of\n# 2026-01-02, the newest of 2 day(s)" in text
+    report = check.run("flow logs.yaml")
     assert report.ok, report.errors
 
 
-def test_a_spec_may_be_given_its_name(tmp_path: Path) -> None:
+def test_a_spec_is_named_after_its_file(tmp_path: Path) -> None:
     write_logs(tmp_path / "data")
-    assert "\nname: watch_9-to-5\n" in init.init(str(tmp_path / "data"), "specs/9-to-5")
+    assert "\nname: watch_9-to-5\n" in init.init(str(tmp_path / "data"), Path("specs/9-to-5.yaml"))
 
 
 def test_init_says_when_there_is_nothing_to_learn_from(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(Refusal, match="expected Parquet files"):
-        init.init(str(empty))
+        init.init(str(empty), Path("watch.yaml"))
     pq.write_table(pa.table({"id": ["a", "b", "c"]}), empty / "a.parquet")
     with pytest.raises(Refusal, match="expected a column that a detector could use, found none"):
-        init.init(str(empty))
+        init.init(str(empty), Path("watch.yaml"))
 
 
 def test_init_reads_at_most_its_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(init, "MOST_ROWS", 100)
     for part in range(6):
         pq.write_table(pa.table({"x": np.arange(1000.0)}), tmp_path / f"part-{part}.parquet")
-    text = init.init(str(tmp_path))
+    text = init.init(str(tmp_path), Path("watch.yaml"))
     assert "from 100 rows of" in text
 
 
@@ -164,7 +164,8 @@ def test_any_names_of_columns_give_a_spec_that_loads(
     """Names are the input's: quotes, colons, hashes and line ends cannot break the YAML."""
     columns = [np.arange(50) * 1.5 for _ in names] + [np.arange(50) * 2.5]
     table = pa.Table.from_arrays([pa.array(c) for c in columns], [*names, "amount"])
-    text = init.render("data", "data", None, ("all",), 50, infer(table))
+    sample = init.Sample("data", None, ("all",), 50, tuple(infer(table)))
+    text = init.render(sample, Path("data.yaml"))
     path = tmp_path_factory.mktemp("specs") / "spec.yaml"
     path.write_text(text)
     found = {feature.name for feature in load(path).features}
@@ -177,7 +178,8 @@ def test_field_names_in_types_cannot_break_out_of_a_comment(tmp_path: Path) -> N
     kind = pa.struct([pa.field("a\ninput: {uri: evil}\u2028b", pa.int32())])
     table = pa.table({"x": pa.array([{}, {}], kind), "y": [1.5, 2.5]})
     path = tmp_path / "spec.yaml"
-    path.write_text(init.render("data", "data", None, ("all",), 2, infer(table)))
+    sample = init.Sample("data", None, ("all",), 2, tuple(infer(table)))
+    path.write_text(init.render(sample, path))
     assert load(path).input.uri == "data"
 
 
@@ -194,7 +196,7 @@ REAL: dict[str, dict[str, str | None]] = {
 def test_real_data_get_a_spec_that_loads_and_fits(tmp_path: Path, name: str) -> None:
     if not (DATA / name).exists():
         pytest.skip(f"the shared data set {name} is not there")
-    (tmp_path / "spec.yaml").write_text(init.init(str(DATA / name)))
+    (tmp_path / "spec.yaml").write_text(init.init(str(DATA / name), tmp_path / "spec.yaml"))
     roles = load(tmp_path / "spec.yaml").roles
     wanted = REAL[name]
     assert (*roles.id, roles.time, roles.label) == tuple(wanted.values())

@@ -140,7 +140,7 @@ def test_ray_is_told_not_to_unpickle_whatever_the_environment_says() -> None:
 def test_a_first_look_at_a_file_unpickles_nothing(tmp_path: Path, marker: Path) -> None:
     table = pickled_objects(marker).append_column("n", [[1.5, 2.5, 3.5]])
     open_store(str(tmp_path / "lake")).put("a.parquet", encoded(table))
-    assert "n:" in init.init(str(tmp_path / "lake"))
+    assert "n:" in init.init(str(tmp_path / "lake"), tmp_path / "watch.yaml")
 
 
 @pytest.mark.parametrize("name", [ENCODER, DETECTOR, CALIBRATION, MANIFEST])

@@ -154,9 +154,15 @@ def test_a_check_says_what_a_spec_does_not_hide(
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ({"role": "time", "sensitive": "mask"}, "role time is shown as it is"),
-        ({"role": "label", "sensitive": "hmac"}, "role label is shown as it is"),
-        ({"role": "id", "sensitive": "mask"}, "a masked id names no row any more"),
+        (
+            {"role": "time", "sensitive": "mask"},
+            "reports show the values of a column with the role time",
+        ),
+        (
+            {"role": "label", "sensitive": "hmac"},
+            "reports show the values of a column with the role label",
+        ),
+        ({"role": "id", "sensitive": "mask"}, "a masked id no longer names a row"),
         ({"role": "keep", "sensitive": True}, "expected one of mask, hmac"),
     ],
 )

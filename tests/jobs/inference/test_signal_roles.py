@@ -33,7 +33,7 @@ def test_lists_bytes_and_texts_get_the_role_that_their_content_asks_for(tmp_path
     assert found["picture"].why == "PNG files"
     pq.write_table(table, tmp_path / "rows.parquet")
     path = tmp_path / "watch.yaml"
-    path.write_text(init.init(str(tmp_path / "rows.parquet")))
+    path.write_text(init.init(str(tmp_path / "rows.parquet"), path))
     assert load(path).columns.keys() == ROLES.keys()
     assert check.run(path).ok
 
@@ -86,7 +86,7 @@ def test_the_options_of_signals_reach_the_encoder(tmp_path: Path) -> None:
         ),
         ("{role: image, length: 8}", r"length belongs to the role sequence or text, found image"),
         ("{role: image, channels: 2}", r"watch.yaml:4: columns.a.channels"),
-        ("{role: [image, text]}", r"expected at most one kind of feature, found"),
+        ("{role: [image, text]}", r"expected at most one feature role, found"),
     ],
 )
 def test_a_wrong_option_is_named_with_its_line(tmp_path: Path, entry: str, message: str) -> None:
