@@ -26,13 +26,13 @@ PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --nu
 QUICK := tests/models tests/cluster/lake tests/jobs/spec/test_spec.py
 
 quick: .venv/.done ## no Ray, no S3: the lines of models/ and cluster/lake/, under a minute
-	$(PYTEST) --quick -q $(QUICK)
+	$(PYTEST) --quick only -q $(QUICK)
 
 coverage: .venv/.done ## the share of the lines of models/ and cluster/lake/ that `make quick` runs
-	$(PYTEST) --quick -q $(QUICK) --cov=models --cov=cluster/lake --cov-report=term:skip-covered --cov-fail-under=90
+	$(PYTEST) --quick only -q $(QUICK) --cov=models --cov=cluster/lake --cov-report=term:skip-covered --cov-fail-under=90
 
-test: .venv/.done ## everything but the slow fault tests
-	$(PYTEST) -m "not slow"
+test: .venv/.done ## everything but the slow fault tests (TESTS: options of pytest)
+	$(PYTEST) -m "not slow" $(TESTS)
 
 test-slow: .venv/.done ## all tests
 	$(PYTEST)

@@ -32,15 +32,18 @@ settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick", action="store_true", help="only tests without Ray and S3")
+    text = "`only` runs the tests of `make quick`, `none` the others"
+    parser.addoption("--quick", choices=("only", "none"), help=text)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     scheduling.sort_long_first(items)
-    if config.getoption("--quick"):
-        chosen = scheduling.select_quick(items)
-        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-        items[:] = chosen
+    if asked := config.getoption("--quick"):
+        quick = {item.nodeid for item in scheduling.select_quick(items)}
+        wanted = [(item.nodeid in quick) == (asked == "only") for item in items]
+        left = [item for item, keep in zip(items, wanted, strict=True) if not keep]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item, keep in zip(items, wanted, strict=True) if keep]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> scheduling.Scheduling:
@@ -50,7 +53,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> scheduling.S
 @pytest.fixture(scope="session", autouse=True)
 def _no_ray_in_quick_tests(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    if request.config.getoption("--quick"):
+    if request.config.getoption("--quick") == "only":
         assert "ray" not in sys.modules, "a quick test imported Ray: mark it `thorough`"
 
 

@@ -8,6 +8,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 # Files of these folders start Ray and take longest: they begin first.
 _LONG = ("tests/night", "tests/cluster/runtime", "tests/cluster/training", "tests/faults")
+# Where the tests of `make quick` are.
+_QUICK = ("tests/models/", "tests/cluster/lake/", "tests/jobs/spec/test_spec.py")
 # Fixtures that start a server of S3, or Ray.
 _SERVERS = {"s3_server", "rclone_server", "s3_uri", "s3_without_conditions", "ray_session"}
 _CASE = re.compile(r"detectors/test_contract\.py::.*\[.*?((?:table|image|series|tokens)-\w+)")
@@ -49,6 +51,8 @@ def select_quick(items: list[pytest.Item]) -> list[pytest.Item]:
     layout_of: dict[str, str] = {}
     chosen = []
     for item in items:
+        if not item.nodeid.startswith(_QUICK):
+            continue
         marked = item.get_closest_marker("slow") or item.get_closest_marker("thorough")
         served = _SERVERS & set(getattr(item, "fixturenames", ()))
         callspec = getattr(item, "callspec", None)
