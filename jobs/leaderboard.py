@@ -16,11 +16,10 @@ from rich.table import Table
 
 from cluster.lake.input.partitions import list_days
 from cluster.lake.input.reading import read_rows
-from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.input.splits import SPLIT_BYTES, Split, cut_splits
 from cluster.lake.storage.opening import open_store
 from cluster.splits.admission import CHUNKS, Intake
-from jobs import check
+from jobs import check, input_rows
 from jobs.spec.spec import DayRange, Spec
 from jobs.terminal.console import step
 from jobs.training.options import training_filter, training_options
@@ -118,8 +117,8 @@ def _judged_days(spec: Spec, days: DayRange | None, trained: Sequence[str]) -> t
 
 def _learned(spec: Spec, days: Sequence[str], rows: int) -> tuple[Encoder, Batch]:
     """The encoder, fitted on the sample, and the sample."""
-    uri, row_filter = spec.training_uri, training_filter(spec)
-    splits, schema = _pieces(spec, uri, days, rows, training=True)
+    row_filter = training_filter(spec)
+    uri, splits, schema = _pieces(spec, spec.training_uri, days, rows, training=True)
     fit = EncoderFit(spec.features, schema)
     required = tuple(source.column.name for source in fit.sources)
     store = open_store(uri)
@@ -139,9 +138,9 @@ def _test(
     spec: Spec, days: Sequence[str], rows: int, encoder: Encoder
 ) -> tuple[Batch, NDArray[np.int8]]:
     """The rows of the days that have a label, and the labels."""
-    splits, _ = _pieces(spec, spec.input.uri, days, rows, training=False)
+    uri, splits, _ = _pieces(spec, spec.input.uri, days, rows, training=False)
     label, row_filter = spec.roles.label, spec.input.filter
-    parts = list(_encoded(spec, spec.input.uri, row_filter, label, encoder, splits))
+    parts = list(_encoded(spec, uri, row_filter, label, encoder, splits))
     whole = join(parts) if parts else None
     known = None if whole is None or whole.label is None else whole.label.isfinite()
     if whole is None or known is None or not known.any():
@@ -153,9 +152,9 @@ def _test(
 
 def _pieces(
     spec: Spec, uri: str, days: Sequence[str], rows: int, *, training: bool
-) -> tuple[list[Split], pa.Schema]:
-    """Splits from all over the days that hold about so many rows, and the schema."""
-    taken = [take_snapshot(uri, spec.input.partition, day) for day in days]
+) -> tuple[str, list[Split], pa.Schema]:
+    """Splits from all over the days that hold about `rows` rows, with their URI and schema."""
+    taken = input_rows.take_snapshots(spec, uri, days)
     check.check(spec, taken[0].schema, training=training).refuse()
     size = max(1, rows // _PIECES)
     pieces = [s for day in taken for s in cut_splits(day, size, SPLIT_BYTES)]
@@ -165,7 +164,7 @@ def _pieces(
             break
         chosen.append(int(place))
         held += pieces[place].rows
-    return [pieces[place] for place in sorted(chosen)], taken[0].schema
+    return taken[0].uri, [pieces[place] for place in sorted(chosen)], taken[0].schema
 
 
 def _encoded(
@@ -203,8 +202,13 @@ def _standing(
         learned, held_back = _parts(rows, name, spec.training.seed)
         started = time.perf_counter()
         options = training_options(spec)
-        if detector.labels != "none":  # whose rows of highest loss are the labelled anomalies
+        if detector.labels != "none":  # the rows of highest loss are the labelled anomalies
             options = replace(options, trim=0.0)
+        elif not spec.training.earlier_labels and any(entry.labels for entry in spec.history):
+            raise Refusal(
+                "learns without labels and must not see earlier ones, which a history holds "
+                "(training.earlier_labels: true lets it)"
+            )
         learn(detector, learned, held_back, options)
         trained = time.perf_counter()
         scores = scored(detector, test).numpy()

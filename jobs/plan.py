@@ -27,7 +27,7 @@ def plan(spec: Spec, day: str) -> dict[str, Any]:
     return {
         "watch": spec.name,
         "day": day,
-        "uri": spec.input.uri,
+        "uri": taken.uri,
         "snapshot": taken.digest,
         "files": len(taken.files),
         "rejected": [{"key": r.key, "rule": r.rule, "message": r.message} for r in taken.rejected],
