@@ -1,8 +1,7 @@
-"""One suite over the whole catalogue: what every detector promises, whatever it has learned, on
-every layout of `tests.models.layouts` that it does not call unfit.
+"""The contract: what every detector of the catalogue promises, whatever it has learned.
 
-A new line in `models.detectors.catalog` is tested from the start. Options here only make training
-short.
+Each runs on every layout of `tests.models.layouts` that fits it: a new detector is tested as soon
+as models/detectors/single.py imports it. OPTIONS only make training short.
 """
 
 from collections.abc import Iterator
