@@ -83,7 +83,7 @@ def train(
     # Beside the driver: anywhere else it would be lost with its node.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
-    filesystem, path = storage.arrow()
+    filesystem, path = storage.arrow_filesystem()
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={

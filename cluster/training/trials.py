@@ -92,7 +92,7 @@ def _run(
     store: Store,
     listener: "_Listener",
 ) -> None:
-    filesystem, path = store.arrow()
+    filesystem, path = store.arrow_filesystem()
     gpus = ray.cluster_resources().get("GPU", 0)
     trainable = tune.with_parameters(_train, subject=subject, rows=rows, held_back=held_back)
     tuner = tune.Tuner(

@@ -24,7 +24,7 @@ GPU_RATES = (1e6, 5e6, 25e6)
 BYTES_A_ROW = 6_793e6 / 64e6
 PLAIN_BYTES_A_ROW = 124  # of W1's files, uncompressed, by their footers
 ROWS_A_CORE = 64e6 / 95.1 * 0.89
-PART = 16 * 1024**2  # bytes of a GET of a large range (`cluster.lake.storage.s3`)
+PART = 16 * 1024**2  # bytes of a GET of a large range (`cluster.lake.storage.ranged_file`)
 NIGHT_H = 6.0
 
 

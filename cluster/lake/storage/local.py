@@ -12,18 +12,25 @@ from typing import Any
 
 import pyarrow.fs
 
-from cluster.lake.storage.store import Object, ReadOnlyFile, Store, changed, check_key, missing
+from cluster.lake.storage.store import (
+    Object,
+    ReadOnlyFile,
+    Store,
+    changed_error,
+    check_key,
+    missing_error,
+)
 from models.refusal import Refusal
 
-# A file that is being written has this ending, is in nobody's way and is never listed.
+# A file has this ending while it is written. Such files are never listed.
 _UNFINISHED = ".anomaray-unfinished"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# What file systems without hard links answer.
+# The errors of file systems without hard links.
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 class LocalStore(Store):
-    """Objects are files; a write goes to an unfinished file first and is then renamed or linked."""
+    """Objects are files. A write goes to an unfinished file, which is then renamed or linked."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(str(root))
@@ -37,12 +44,11 @@ class LocalStore(Store):
 
     def list(self, prefix: str = "") -> tuple[Object, ...]:
         top = self._path(prefix) if prefix else self.root
-        found = []
-        for path in [top] if top.is_file() else _files(top, self.root, set()):
-            # A file may go while we list: it is then not there.
-            with contextlib.suppress(FileNotFoundError):
-                found.append(_object(path.relative_to(self.root).as_posix(), path.stat()))
-        return tuple(sorted(found))
+        objects = []
+        for path in [top] if top.is_file() else _walk(top, self.root, set()):
+            with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                objects.append(_object(path.relative_to(self.root).as_posix(), path.stat()))
+        return tuple(sorted(objects))
 
     def folders(self, prefix: str = "") -> tuple[str, ...]:
         top = self._path(prefix) if prefix else self.root
@@ -54,19 +60,19 @@ class LocalStore(Store):
         try:
             status = self._path(key).stat()
         except (FileNotFoundError, NotADirectoryError):
-            raise missing(self.uri, key) from None
+            raise missing_error(self.uri, key) from None
         if not stat.S_ISREG(status.st_mode):
-            raise missing(self.uri, key)
+            raise missing_error(self.uri, key)
         return _object(key, status)
 
     def read(self, key: str) -> bytes:
         path = self._path(key)
         try:
             if not stat.S_ISREG(path.stat().st_mode):
-                raise missing(self.uri, key)
+                raise missing_error(self.uri, key)
             return path.read_bytes()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise missing(self.uri, key) from None
+            raise missing_error(self.uri, key) from None
 
     def put(self, key: str, data: bytes) -> None:
         path = self._path(key)
@@ -81,14 +87,14 @@ class LocalStore(Store):
         path = self._path(key)
         with self._unfinished(path, data) as unfinished:
             try:
-                # A link, not a rename: it fails where the name is taken, in one step.
+                # A link, unlike a rename, fails where the name is taken, in one step.
                 path.hardlink_to(unfinished)
             except FileExistsError:
                 return False
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
-                unfinished.replace(path)  # creates_once() says that this is not exclusive
+                unfinished.replace(path)  # not exclusive: creates_once() is False here
         _flush_folder(path.parent)
         return True
 
@@ -99,24 +105,24 @@ class LocalStore(Store):
         try:
             return LocalFile(self, key, self._path(key), version)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise missing(self.uri, key) from None
+            raise missing_error(self.uri, key) from None
 
     @property
     def delta_options(self) -> dict[str, str]:
         return {}
 
-    def arrow(self) -> tuple[Any, str]:
+    def arrow_filesystem(self) -> tuple[Any, str]:
         return pyarrow.fs.LocalFileSystem(), self.uri
 
     def _path(self, key: str) -> Path:
-        """Where the key lies. `Refusal` where a link on the way leads out of the store."""
+        """The path of the key. `Refusal` where a link on the way leads out of the store."""
         path = self.root / check_key(key)
         _check_inside(path, self.root)
         return path
 
     @contextlib.contextmanager
     def _unfinished(self, path: Path, data: bytes) -> Iterator[Path]:
-        """The data in a file beside `path`, flushed to the disk; gone afterwards in any case."""
+        """A file beside `path` with the data, flushed to the disk; removed in any case."""
         temporary = path.with_name(f".{uuid.uuid4().hex}{_UNFINISHED}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,10 +143,10 @@ class LocalStore(Store):
 
 
 class LocalFile(ReadOnlyFile):
-    """A local file that is checked, after each read, to be the one that was opened."""
+    """A local file whose version is checked after each read."""
 
     def __init__(self, store: LocalStore, key: str, path: Path, version: str | None) -> None:
-        # A pipe that someone put into the lake would be waited for until the morning.
+        # O_NONBLOCK: opening a named pipe would wait for its writer for ever.
         self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         status = os.fstat(self._descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -151,12 +157,12 @@ class LocalFile(ReadOnlyFile):
         self._uri, self._key = store.uri, key
         self._version = version if version is not None else _version(status)
         try:
-            self._check()
+            self._check_version()
         except Refusal:
             self.close()
             raise
 
-    def _at(self, start: int, stop: int) -> bytes:
+    def _read_range(self, start: int, stop: int) -> bytes:
         parts = []
         while start < stop:
             part = os.pread(self._descriptor, stop - start, start)
@@ -164,14 +170,14 @@ class LocalFile(ReadOnlyFile):
                 break
             parts.append(part)
             start += len(part)
-        # Afterwards: a file that was written over in place keeps its inode, not its mtime.
-        self._check()
+        # After the read: a file that is overwritten in place keeps its inode, not its mtime.
+        self._check_version()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _check(self) -> None:
+    def _check_version(self) -> None:
         found = _version(os.fstat(self._descriptor))
         if found != self._version:
-            raise changed(self._uri, self._key, self._version, found)
+            raise changed_error(self._uri, self._key, self._version, found)
 
     def close(self) -> None:
         descriptor, self._descriptor = getattr(self, "_descriptor", -1), -1
@@ -190,21 +196,20 @@ def _object(key: str, status: os.stat_result) -> Object:
 
 
 def _check_inside(path: Path, root: Path) -> None:
-    """A link in a lake could name any file that the job may read, or write: it stays inside."""
+    """Refuse a link that leads out of the lake: it could name any file that the job may read."""
     real = os.path.realpath(path)
     if real == str(path):  # no link on the way
         return
     inside = os.path.realpath(root)
     if real != inside and not real.startswith(inside.rstrip("/") + "/"):
         raise Refusal(
-            f"{path} is, or lies behind, a link that leads out of {root}: expected links inside of "
-            "it only; copy the files, mount them there, or name their own place in the spec"
+            f"{path} is, or lies behind, a link that leads out of {root}: expected only links that "
+            "stay inside; copy the files, mount them there, or name their own place in the spec"
         )
 
 
-def _files(folder: Path, root: Path, above: set[str]) -> Iterator[Path]:
-    """All files below the folder; links to folders are followed inside of the root, but never in a
-    circle."""
+def _walk(folder: Path, root: Path, above: set[str]) -> Iterator[Path]:
+    """All files below the folder. Links inside the root are followed, but never in a circle."""
     real = str(folder.resolve())
     if real in above or not folder.is_dir():
         return
@@ -212,13 +217,13 @@ def _files(folder: Path, root: Path, above: set[str]) -> Iterator[Path]:
         if entry.is_symlink():
             _check_inside(Path(entry.path), root)
         if entry.is_dir():
-            yield from _files(Path(entry.path), root, above | {real})
+            yield from _walk(Path(entry.path), root, above | {real})
         elif not entry.name.endswith(_UNFINISHED):
             yield Path(entry.path)
 
 
 def _flush_folder(folder: Path) -> None:
-    """A new name is on the disk only once its folder is."""
+    """Flush the folder: until then a new name is not on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

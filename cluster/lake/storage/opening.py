@@ -10,10 +10,13 @@ from models.refusal import Refusal
 
 
 def open_store(uri: str) -> Store:
-    """Open a plain path, `file://…` or `s3://bucket/prefix`.
+    """Open a plain path, `file://…` or `s3://bucket/prefix`. Raises `Refusal` for another URI.
 
-    A URI that ends in `.parquet` opens the folder around it, so that keys have the name of the
-    file (or of a folder with such a name, as Spark writes them) in them.
+    A URI that ends in `.parquet` opens the folder around it, so that keys begin with the name of
+    that file (or folder: Spark writes folders with such names).
+
+    >>> open_store("s3://lake/flows")
+    Store('s3://lake/flows')
     """
     scheme = urlsplit(uri).scheme.lower() if "://" in uri else ""
     if CONTROL.search(uri):
@@ -24,7 +27,7 @@ def open_store(uri: str) -> Store:
     if scheme == "s3":
         bucket, _, prefix = uri[len("s3://") :].partition("/")
         parts = [part for part in prefix.split("/") if part]
-        if "@" in bucket:  # not quoted: it may well be a secret
+        if "@" in bucket:  # not quoted: it may be a secret
             raise Refusal("an s3:// URI with '@': credentials belong in the AWS environment")
         if not bucket:
             raise Refusal(f"{uri!r} names no bucket: expected s3://bucket/prefix")

@@ -1,4 +1,4 @@
-"""How many requests of a thread had to be sent again."""
+"""How many requests of a thread were sent again."""
 
 import threading
 from collections.abc import Iterator
@@ -7,29 +7,29 @@ from contextvars import ContextVar
 
 
 class Count:
-    """A number that the tasks of one piece of work add to."""
+    """A number that several tasks add to."""
 
     def __init__(self) -> None:
         self.value = 0
 
 
-class _Mine(threading.local):
+class _ThreadCount(threading.local):
     def __init__(self) -> None:
         self.count = Count()
 
 
-_mine = _Mine()
+_thread = _ThreadCount()
 _current: ContextVar[Count | None] = ContextVar("retries", default=None)
 
 
 def thread_retries() -> Count:
-    """The count of this thread, since it began."""
-    return _mine.count
+    """The count of this thread since it began."""
+    return _thread.count
 
 
 @contextmanager
 def count_retries(count: Count) -> Iterator[None]:
-    """What is sent again inside the block, and in the tasks that it starts, adds to the count.
+    """Add the retries inside the block, and in the tasks that it starts, to the count.
 
     A store's requests run in another thread than the one that waits for them.
     """
@@ -41,6 +41,6 @@ def count_retries(count: Count) -> Iterator[None]:
 
 
 def add_retry(*_: object) -> None:
-    """One request is sent again."""
+    """Count one request that is sent again."""
     if (count := _current.get()) is not None:
         count.value += 1

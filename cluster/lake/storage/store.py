@@ -1,20 +1,6 @@
-"""One way to open `file://` and `s3://`: whole objects, create-once, versions that can be held to.
+"""Objects by key on a local folder or S3, each with a version that a reader can hold it to.
 
-Which library does what, by measurement (moto and `rclone serve s3` on loopback, two cores; medians
-of 5 to 30 runs, in ms):
-
-    operation                                   s3fs    pyarrow.fs
-    list 300 objects                              64        40     but without the ETag: s3fs
-    put 100 bytes                                5.3      10.5     one request against three: s3fs
-    put 8 MB                                      36        78     s3fs
-    create once (If-None-Match)                  4.1         -     only s3fs
-    read 100 bytes                               4.5       5.9     s3fs
-    read 111 MB, one request                     229       208     but no If-Match: s3fs
-    4 row groups, 10 of 20 columns               697      2828     326 by `RangedFile`
-
-So s3fs does everything here, its caches and its own retries switched off; pyarrow.fs is only handed
-to Ray Train, which wants a pyarrow file system (`Store.arrow`). Endpoint, region and credentials
-come from the standard AWS environment and profile, and from nowhere else.
+s3fs does the work on S3 (docs/decisions/object-storage.md).
 """
 
 import io
@@ -34,13 +20,13 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Missing(Refusal):
-    """There is no such object."""
+    """The object does not exist."""
 
     rule = "vanished"
 
 
 class ChangedSinceSnapshot(Refusal):
-    """The object is there, but is not the version that was asked for."""
+    """The object has another version than the one asked for."""
 
     rule = "changed"
 
@@ -58,7 +44,7 @@ class Object:
 class Store(ABC):
     """A folder or a bucket prefix; keys are relative to it and use `/`.
 
-    Values: a store can be pickled and compared, and holds no state but its URI.
+    A store is a value: it can be pickled and compared, and has no state but its URI.
     """
 
     remote: ClassVar[bool] = False  # whether reading waits for a network
@@ -85,11 +71,11 @@ class Store(ABC):
 
     @abstractmethod
     def folders(self, prefix: str = "") -> tuple[str, ...]:
-        """Names of the folders directly in the folder `prefix`, sorted."""
+        """Names of the folders directly in `prefix`, sorted."""
 
     @abstractmethod
     def stat(self, key: str) -> Object:
-        """What is known of one object. Raises `Missing`."""
+        """Size, version and time of one object. Raises `Missing`."""
 
     @abstractmethod
     def read(self, key: str) -> bytes:
@@ -97,14 +83,14 @@ class Store(ABC):
 
     @abstractmethod
     def put(self, key: str, data: bytes) -> None:
-        """Write the object whole or not at all, over what was there. `Refusal` on a full disk."""
+        """Write the object whole or not at all, over an earlier one. `Refusal` on a full disk."""
 
     @abstractmethod
     def create(self, key: str, data: bytes) -> bool:
-        """Write the object if there is none; False where there is one, which is left as it is.
+        """Write the object if there is none; False, and no change, where there is one.
 
-        One of several racing creators gets True, where the store has conditional writes. Where it
-        has none (`creates_once` is False), that holds for a single writer only.
+        Of several racing creators exactly one gets True. Where the store has no conditional writes
+        (`creates_once` is False), this holds for a single writer only.
         """
 
     @abstractmethod
@@ -115,7 +101,7 @@ class Store(ABC):
     def open_parquet(self, key: str, version: str | None = None) -> Any:
         """A seekable file for `pq.ParquetFile`, held to one version of the object.
 
-        Raises `Missing` and, now or at any later read, `ChangedSinceSnapshot`.
+        Raises `Missing`; here and at each later read, `ChangedSinceSnapshot`.
         """
 
     @property
@@ -125,11 +111,11 @@ class Store(ABC):
 
     @property
     def delta_uri(self) -> str:
-        """Where deltalake finds this folder."""
+        """The URI of this folder for deltalake."""
         return self.uri
 
     @abstractmethod
-    def arrow(self) -> tuple[Any, str]:
+    def arrow_filesystem(self) -> tuple[Any, str]:
         """The pyarrow file system and the path in it, for Ray Train's storage."""
 
     def exists(self, key: str) -> bool:
@@ -140,7 +126,7 @@ class Store(ABC):
         return True
 
     def read_unchanged(self, key: str, version: str) -> bytes:
-        """The whole object, if it is this version. Raises `Missing`, `ChangedSinceSnapshot`."""
+        """The whole object, in this version. Raises `Missing`, `ChangedSinceSnapshot`."""
         with self.open_parquet(key, version) as file:
             data: bytes = file.read()
             return data
@@ -151,7 +137,7 @@ class Store(ABC):
             self.delete(found.key)
 
     def creates_once(self) -> bool:
-        """Whether conditional writes work here: tried out, on a key that is removed again."""
+        """Whether conditional writes work here: tries it on a key, which it removes again."""
         key = f"_probe-{uuid.uuid4().hex}"
         try:
             first = self._create(key, b"first")
@@ -162,11 +148,15 @@ class Store(ABC):
 
     @abstractmethod
     def _create(self, key: str, data: bytes) -> bool:
-        """`create` by the conditional write alone."""
+        """`create` by a conditional write, without a check before it."""
 
 
 def check_key(key: str) -> str:
-    """The key, if it can only name something inside its store; `Refusal` for any other."""
+    """The key, if it cannot lead out of its store. Raises `Refusal` otherwise.
+
+    >>> check_key("day=2026-01-31/part-0.parquet")
+    'day=2026-01-31/part-0.parquet'
+    """
     parts = key.split("/")
     if CONTROL.search(key) or "\\" in key or not all(parts) or {".", ".."} & set(parts):
         raise Refusal(
@@ -176,30 +166,30 @@ def check_key(key: str) -> str:
     return key
 
 
-def changed(uri: str, key: str, expected: str, found: str) -> ChangedSinceSnapshot:
+def changed_error(uri: str, key: str, expected: str, found: str) -> ChangedSinceSnapshot:
     return ChangedSinceSnapshot(
         f"{uri}/{key} changed since the snapshot: expected version {expected}, found {found}; "
         "run again to take a new snapshot"
     )
 
 
-def missing(uri: str, key: str) -> Missing:
+def missing_error(uri: str, key: str) -> Missing:
     return Missing(f"{uri}/{key}: expected an object, found none")
 
 
 class ReadOnlyFile(io.RawIOBase):
-    """What `pq.ParquetFile` needs of a Python file; `_at` reads, and is all that differs."""
+    """A Python file with what `pq.ParquetFile` needs; subclasses say how to read a range."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.length = size
         self._place = 0
 
-    def _at(self, start: int, stop: int) -> bytes | memoryview:
-        raise io.UnsupportedOperation("a ReadOnlyFile says how it reads")
+    def _read_range(self, start: int, stop: int) -> bytes | memoryview:
+        raise NotImplementedError
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Be told which byte ranges [start, stop) will be read."""
+        """Fetch the byte ranges [start, stop), which will be read. Does nothing on a local disk."""
 
     def readable(self) -> bool:
         return True
@@ -219,15 +209,15 @@ class ReadOnlyFile(io.RawIOBase):
         return self._place
 
     def read(self, size: int = -1) -> bytes:
-        return bytes(self._take(size))
+        return bytes(self._advance(size))
 
     def read_buffer(self, size: int = -1) -> pa.Buffer:
-        """As `read`, without a copy of what was fetched before; pyarrow calls it where it can."""
-        return pa.py_buffer(self._take(size))
+        """`read` without a copy of bytes that were fetched before; pyarrow prefers it."""
+        return pa.py_buffer(self._advance(size))
 
-    def _take(self, size: int | None) -> bytes | memoryview:
+    def _advance(self, size: int | None) -> bytes | memoryview:
         stop = self.length if size is None or size < 0 else min(self.length, self._place + size)
         if stop <= self._place:
             return b""
         start, self._place = self._place, stop
-        return self._at(start, stop)
+        return self._read_range(start, stop)

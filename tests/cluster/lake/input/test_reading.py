@@ -18,7 +18,7 @@ from cluster.lake.input.splits import Split, cut_splits
 from cluster.lake.input.unreadable import UnreadableFile
 from cluster.lake.storage.local import LocalFile
 from cluster.lake.storage.opening import open_store
-from cluster.lake.storage.s3 import RangedFile
+from cluster.lake.storage.ranged_file import RangedFile
 from cluster.lake.storage.store import ChangedSinceSnapshot, Store
 from models.refusal import Refusal, SchemaMismatch
 from tests.cluster.lake.parquet_files import encoded, numbered

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.lake.storage import s3
+from cluster.lake.storage import ranged_file
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.retries import thread_retries
 from cluster.lake.storage.store import ChangedSinceSnapshot, Missing, Store, check_key
@@ -156,9 +156,9 @@ def test_ranges_are_the_bytes_of_the_object(
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment.items():
             patch.setenv(name, value)
-        patch.setattr(s3, "_PART", 10_000)
-        patch.setattr(s3, "_HOLE", 1_000)
-        patch.setattr(s3, "_TAIL", 500)
+        patch.setattr(ranged_file, "_PART", 10_000)
+        patch.setattr(ranged_file, "_HOLE", 1_000)
+        patch.setattr(ranged_file, "_TAIL", 500)
         store = open_store("s3://ranges/x")
         http_put(f"{s3_server.endpoint}/ranges")
         store.put("data", data)
@@ -226,7 +226,7 @@ def test_the_uri_of_a_parquet_file_opens_the_folder_around_it(tmp_path: Path) ->
 
 def test_pyarrow_sees_the_same_folder(store: Store) -> None:
     store.put("a/b", b"data")
-    files, path = store.arrow()
+    files, path = store.arrow_filesystem()
     with files.open_input_file(f"{path}/a/b") as file:
         assert file.read() == b"data"
 
@@ -254,7 +254,7 @@ def test_endpoint_and_credentials_may_come_from_a_profile(
     assert store.read("a") == b"data"
     assert store.delta_options["AWS_ENDPOINT_URL"] == s3_server.endpoint
     assert store.delta_options["AWS_REGION"] == "eu-west-1"
-    files, path = store.arrow()
+    files, path = store.arrow_filesystem()
     assert files.open_input_file(f"{path}/a").read() == b"data"
     assert flags(store).commit("d1", "r1", "s1", [], 0) == 1
     assert flags(store).read_counter("d1") == 1
