@@ -17,8 +17,9 @@ from models.columns import Roles
 from models.detectors.detector import Detector
 from models.encoding.encoder import Encoder
 from models.encoding.raw_batch import RawBatch
-from models.explaining.explainer import REASONS_TYPE, Explainer
+from models.explaining.explainer import Explainer
 from models.explaining.pictures import Picture, draw_largest_share
+from models.explaining.reasons import REASONS
 
 
 def _padded(tensor: Tensor, rows: int) -> Tensor:
@@ -59,7 +60,7 @@ def scores(
 class Explained(NamedTuple):
     """Why rows have their scores."""
 
-    reasons: pa.Array  # `REASONS_TYPE` [rows]
+    reasons: pa.Array  # `REASONS` [rows]
     pictures: list[Picture | None]  # [rows]
 
 
@@ -74,7 +75,7 @@ def explain(
 ) -> Explained:
     """The `top` reasons of each row, and a picture of those at the places `pictured`, where a
     signal of theirs may be shown."""
-    reasons = [pa.array([], REASONS_TYPE)]
+    reasons = [pa.array([], REASONS)]
     pictures: list[Picture | None] = []
     explainer = Explainer(encoder)
     for chunk, batch in encoded(encoder, extracted, device):

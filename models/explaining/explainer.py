@@ -14,19 +14,10 @@ from models.encoding.layout import list_raw_inputs
 from models.encoding.raw_batch import RawBatch
 from models.explaining.numbers import format_numbers
 from models.explaining.places import Words
+from models.explaining.reasons import REASONS
 from models.explaining.signals import SignalWords
 from models.schema import Source
 
-REASONS_TYPE = pa.list_(
-    pa.struct(
-        [
-            ("feature", pa.string()),
-            ("contribution", pa.float32()),
-            ("observed", pa.string()),
-            ("expected", pa.string()),
-        ]
-    )
-)
 HIDDEN = "[sensitive]"
 NULL = "null"
 OTHER = "other (not in the vocabulary)"
@@ -139,7 +130,7 @@ class Explainer:
         sensitive: frozenset[str] = frozenset(),
     ) -> pa.Array:
         """The `top` features of each row by their share, with observed and expected values:
-        `REASONS_TYPE` [rows].
+        `REASONS` [rows].
 
         Features that added nothing are left out, but each row has at least one reason. The sine
         and cosine of a time are one feature; its share is their sum. Sensitive columns show
@@ -163,7 +154,7 @@ class Explainer:
                 pa.array(observed.tolist(), pa.string()),
                 pa.array(expected.tolist(), pa.string()),
             ],
-            fields=list(REASONS_TYPE.value_type),
+            fields=list(REASONS.value_type),
         )
         offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), reasons)

@@ -1,12 +1,12 @@
-"""How well scores find known anomalies: measures with 95% bootstrap intervals.
+"""Measures how well scores find known anomalies, with 95% bootstrap intervals.
 
-Definitions are those of scikit-learn: AUROC counts a tie between an anomaly and a normal row as
-half, AUPRC is the average precision `sum (R_i - R_{i-1}) P_i` over the distinct scores.
+Every measure is defined as in scikit-learn: AUROC counts a tie between an anomaly and a normal row
+as half, and AUPRC is the average precision `sum (R_i - R_{i-1}) P_i` over the distinct scores.
 
-The bootstrap is Poisson's (Hanley & MacGibbon 2006; Chamandy et al. 2012): each row is drawn
-Poisson(1) times. The sum over m rows is Poisson(m), so neighbours in the ranking that cannot be
-told apart by any measure are drawn as one. With 1% anomalies, a million rows become about 20,000
-draws a resample, and the result has the same distribution.
+The bootstrap is a Poisson bootstrap (Hanley & MacGibbon 2006; Chamandy et al. 2012): a resample
+draws each row Poisson(1) times. The sum of m such draws is Poisson(m), so rows that no measure can
+tell apart are drawn together. With 1% anomalies, a million rows need about 20,000 draws per
+resample, and the result has the same distribution.
 """
 
 from collections.abc import Iterable
@@ -16,14 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from models.refusal import Refusal
-from models.scores import quality as metrics
 
-# Ranks at which an analyst stops reading.
-RANKS = (10, 100, 1000)
-
+RANKS = (10, 100, 1000)  # numbers of flags that an analyst may read
 
 Counts = NDArray[np.int64]
 
@@ -34,7 +31,7 @@ _NOTHING_FLAGGED = "no score is above the threshold"
 
 @dataclass(frozen=True)
 class Measure:
-    """A value in [0, 1] with its 95% interval, or None and the reason why there is none."""
+    """A value from 0 to 1 with its 95% interval, or None with a reason."""
 
     value: float | None
     low: float | None = None
@@ -44,7 +41,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class AtK:
-    """The k highest scores; a tie across the k-th place counts in proportion."""
+    """Precision and recall of the k highest scores; a tie at the k-th place counts in proportion."""
 
     k: int
     precision: Measure
@@ -53,25 +50,25 @@ class AtK:
 
 @dataclass(frozen=True)
 class KindQuality:
-    """One kind of anomaly against all normal rows."""
+    """How well one kind of anomaly is found among all normal rows."""
 
     kind: str
     rows: int
-    recall: float  # share with a score above the threshold
-    auroc: float | None  # None when there is no normal row
+    recall: float  # share of its rows with a score above the threshold
+    auroc: float | None  # None if no row is normal
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How scores and a threshold did on labelled rows."""
+    """How well scores and a threshold find the anomalies among labelled rows."""
 
     rows: int
     anomalies: int
     threshold: float
     flagged: int  # scores above the threshold
-    found: int  # anomalies among them
+    found: int  # anomalies among the flagged rows
     auroc: Measure
-    auprc: Measure  # chance level is anomalies / rows
+    auprc: Measure  # anomalies / rows by chance
     precision: Measure
     recall: Measure
     f1: Measure
@@ -81,8 +78,40 @@ class Quality:
     seed: int
 
     def to_document(self) -> dict[str, Any]:
-        """Plain JSON values: what the run card reads."""
+        """The measures as a JSON object."""
         return asdict(self)
+
+
+def measure_auroc(normal: ArrayLike, anomalous: ArrayLike) -> float:
+    """AUROC: the share of pairs of a normal and an anomalous row where the anomaly scores higher.
+
+    A tie counts as half a pair. Both arguments are scores, [rows], with at least one row each.
+
+    >>> measure_auroc([1.0, 2.0], [2.0, 3.0])
+    0.875
+    """
+    low, high = np.asarray(normal), np.asarray(anomalous)
+    labels = np.repeat([0, 1], [len(low), len(high)])
+    steps = _rank(np.concatenate([low, high]), labels, np.inf)
+    return _auroc(steps.positives, steps.negatives)
+
+
+def evaluate_table(table: pa.Table, column: str, threshold: float) -> Quality | None:
+    """Measure a column of scores against the columns `label` and, if there is one, `kind`.
+
+    Rows without a label are left out. Returns None if no row has a label.
+    """
+    known = table.filter(pc.is_valid(table.column("label")))
+    if known.num_rows == 0:
+        return None
+    kinds = known.column("kind").to_pylist() if "kind" in known.column_names else None
+    return evaluate(
+        known.column(column).to_numpy().astype(np.float32),
+        known.column("label").to_numpy().astype(np.int8),
+        threshold,
+        kinds,
+        tuple(k for k in RANKS if k <= known.num_rows),
+    )
 
 
 def evaluate(
@@ -94,32 +123,38 @@ def evaluate(
     seed: int = 0,
     resamples: int = 200,
 ) -> Quality:
-    """Measure scores [rows] against labels [rows] of 0 (normal) and 1 (anomaly).
+    """Measure scores, [rows], against labels, [rows]: 0 is normal, 1 is an anomaly.
 
-    `kinds` [rows] names the kind of each anomaly; what it says of normal rows is not used. A
-    measure that is not defined (one class only, nothing flagged, k above the number of rows) is
-    None with a reason. The order of the rows does not matter: the same rows, seed and
-    `resamples` give the same result.
+    `kinds`, [rows], names the kind of each anomaly; its entries for normal rows are ignored. A
+    measure that is not defined is None with a reason: only one class, nothing flagged, or `k`
+    above the number of rows. The same rows, seed and `resamples` give the same result, whatever
+    the order of the rows.
 
-    Raises Refusal for a non-finite score, another label than 0 and 1, or unequal lengths.
+    Raises Refusal for a score that is not finite, a label other than 0 and 1, or unequal lengths.
+
+    >>> scores = np.array([0.1, 0.2, 0.3, 0.9], np.float32)
+    >>> quality = evaluate(scores, np.array([0, 0, 1, 1], np.int8), threshold=0.5)
+    >>> quality.auroc.value, quality.precision.value, quality.recall.value
+    (1.0, 1.0, 0.5)
     """
     scores = np.asarray(scores)
     labels = np.asarray(labels)
     _check(scores, labels, ks)
-    steps = _steps(scores, labels, threshold)
-    point = _measure(steps.positives, steps.negatives, steps.above, ks)
-    low, high = _interval(steps, ks, seed, resamples)
+    steps = _rank(scores, labels, threshold)
+    values = _measure(steps.positives, steps.negatives, steps.above, ks)
+    low, high = _find_interval(steps, ks, seed, resamples)
     anomalies = int(steps.positives.sum())
     rows = len(scores)
-    flagged = int(steps.positives[: steps.above].sum() + steps.negatives[: steps.above].sum())
+    found = int(steps.positives[: steps.above].sum())
+    flagged = found + int(steps.negatives[: steps.above].sum())
 
     def measure(i: int, *reasons: str | None) -> Measure:
         reason = next((r for r in reasons if r), None)
-        if reason or not np.isfinite(point[i]):
+        if reason or not np.isfinite(values[i]):
             return Measure(None, reason=reason or "not defined for these rows")
         known = bool(np.isfinite(low[i]))
         return Measure(
-            float(point[i]), float(low[i]) if known else None, float(high[i]) if known else None
+            float(values[i]), float(low[i]) if known else None, float(high[i]) if known else None
         )
 
     empty = _NO_ANOMALIES if anomalies == 0 else None
@@ -131,7 +166,7 @@ def evaluate(
         anomalies=anomalies,
         threshold=float(threshold),
         flagged=flagged,
-        found=int(steps.positives[: steps.above].sum()),
+        found=found,
         auroc=measure(0, empty, full),
         auprc=measure(1, empty),
         precision=measure(2, unflagged),
@@ -141,7 +176,7 @@ def evaluate(
             AtK(k, measure(5 + 2 * i, short[i]), measure(6 + 2 * i, short[i], empty))
             for i, k in enumerate(ks)
         ),
-        kinds=_by_kind(scores, labels, threshold, kinds) if kinds is not None else (),
+        kinds=_evaluate_kinds(labels, kinds, steps) if kinds is not None else (),
         resamples=resamples,
         seed=seed,
     )
@@ -150,14 +185,14 @@ def evaluate(
 def _check(scores: NDArray[Any], labels: NDArray[Any], ks: tuple[int, ...]) -> None:
     if scores.ndim != 1 or scores.shape != labels.shape:
         raise Refusal(
-            "expected one score and one label a row, "
+            "expected one score and one label per row, "
             f"found scores of shape {scores.shape} and labels of shape {labels.shape}"
         )
     if not np.isfinite(scores).all():
         bad = int((~np.isfinite(scores)).sum())
         raise Refusal(
             f"expected finite scores, found {bad:,} that are not (first at row "
-            f"{int(np.argmin(np.isfinite(scores))):,}); nothing is measured on a broken detector"
+            f"{int(np.argmin(np.isfinite(scores))):,}); train the detector again"
         )
     if not np.isin(labels, (0, 1)).all():
         row = int(np.argmin(np.isin(labels, (0, 1))))
@@ -170,22 +205,23 @@ def _check(scores: NDArray[Any], labels: NDArray[Any], ks: tuple[int, ...]) -> N
 
 
 class _Steps(NamedTuple):
-    """The ranking, highest score first, in steps whose inner order no measure can see.
+    """The rows ranked by score, highest first, and gathered into steps.
 
-    A step is all rows of one score; neighbouring steps of normal rows only are one step, unless
-    the threshold lies between them.
+    A step is all rows with one score. Neighbouring steps of only normal rows are one step, unless
+    the threshold lies between them: no measure depends on the order inside a step.
     """
 
-    positives: Counts  # [steps] anomalies
-    negatives: Counts  # [steps] normal rows
-    above: int  # this many steps lie above the threshold
+    positives: Counts  # [steps]: anomalies
+    negatives: Counts  # [steps]: normal rows
+    above: int  # number of steps above the threshold
+    order: Counts  # [rows]: indices of the rows, highest score first
 
 
-def _steps(scores: NDArray[Any], labels: NDArray[Any], threshold: float) -> _Steps:
+def _rank(scores: NDArray[Any], labels: NDArray[Any], threshold: float) -> _Steps:
     if len(scores) == 0:
-        return _Steps(np.zeros(0, np.int64), np.zeros(0, np.int64), 0)
+        return _Steps(np.zeros(0, np.int64), np.zeros(0, np.int64), 0, np.zeros(0, np.int64))
     order = np.argsort(scores)[::-1]
-    ranked = scores[order].astype(np.float64)  # a float32 threshold would round the cut-off
+    ranked = scores[order].astype(np.float64)  # float32 would round the threshold
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
     positives = np.add.reduceat(labels[order].astype(np.int64), starts)
     negatives = np.diff(np.r_[starts, len(ranked)]) - positives
@@ -197,22 +233,31 @@ def _steps(scores: NDArray[Any], labels: NDArray[Any], threshold: float) -> _Ste
         np.add.reduceat(positives, first),
         np.add.reduceat(negatives, first),
         int(above[first].sum()),
+        order,
     )
+
+
+def _auroc(positives: Counts, negatives: Counts) -> float:
+    """AUROC of steps, highest first; NaN if one class is missing.
+
+    The sum over steps of negatives * (positives above + half of those in the step), over P * N.
+    """
+    pairs = float(positives.sum()) * float(negatives.sum())
+    if not pairs:
+        return np.nan
+    above = np.cumsum(positives, dtype=np.float64)
+    return float(negatives @ (above - positives / 2) / pairs)
 
 
 def _measure(
     positives: Counts, negatives: Counts, above: int, ks: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    """AUROC, AUPRC, precision, recall, F1, then precision and recall for each k; NaN if undefined.
-
-    AUROC = sum over steps of negatives * (positives above + half the tied ones), over P * N.
-    """
+    """AUROC, AUPRC, precision, recall, F1, then precision and recall for each k; NaN if undefined."""
     result = np.full(5 + 2 * len(ks), np.nan)
+    result[0] = _auroc(positives, negatives)
     hits = np.r_[0.0, np.cumsum(positives, dtype=np.float64)]
     drawn = np.r_[0.0, np.cumsum(positives + negatives, dtype=np.float64)]
     total, rows = hits[-1], drawn[-1]
-    if total and rows > total:
-        result[0] = negatives @ (hits[1:] - positives / 2) / (total * (rows - total))
     if total:
         seen = positives > 0
         result[1] = positives[seen] @ (hits[1:][seen] / drawn[1:][seen]) / total
@@ -223,17 +268,17 @@ def _measure(
     for i, k in enumerate(ks):
         if k > rows:
             continue
-        top = float(np.interp(k, drawn, hits))  # linear inside a tie: its expected value
+        top = float(np.interp(k, drawn, hits))  # linear inside a tie: the expected value
         result[5 + 2 * i] = top / k
         if total:
             result[6 + 2 * i] = top / total
     return result
 
 
-def _interval(
+def _find_interval(
     steps: _Steps, ks: tuple[int, ...], seed: int, resamples: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """2.5% and 97.5% quantiles over the resamples; NaN where over half of them are undefined."""
+    """The 2.5% and 97.5% quantiles over the resamples; NaN if half of them or more are undefined."""
     width = 5 + 2 * len(ks)
     if resamples == 0 or len(steps.positives) == 0:
         return np.full(width, np.nan), np.full(width, np.nan)
@@ -251,45 +296,31 @@ def _interval(
 
 
 def _draw(rng: np.random.Generator, counts: Counts) -> Counts:
-    """How often each step is drawn; empty steps cost nothing."""
+    """The rows drawn of each step, [steps]; only steps with rows cost a draw."""
     result = np.zeros_like(counts)
     filled = np.flatnonzero(counts)
     result[filled] = rng.poisson(counts[filled])
     return result
 
 
-def _by_kind(
-    scores: NDArray[Any], labels: NDArray[Any], threshold: float, kinds: Iterable[str | None]
+def _evaluate_kinds(
+    labels: NDArray[Any], kinds: Iterable[str | None], steps: _Steps
 ) -> tuple[KindQuality, ...]:
-    """Each kind of anomaly, most rows first. Anomalies without a kind are "unnamed"."""
-    names = np.array([str(k) if k else "unnamed" for k in kinds], dtype=object)
-    if len(names) != len(scores):
-        raise Refusal(f"expected one kind a row ({len(scores):,}), found {len(names):,}")
-    anomalous = labels == 1
-    normal = np.sort(scores[~anomalous])
-    by_name: dict[str, list[int]] = {}
-    for row in np.flatnonzero(anomalous):
-        by_name.setdefault(names[row], []).append(int(row))
-    result = []
-    for name, rows in by_name.items():
-        own = scores[rows]
-        below = np.searchsorted(normal, own, "left") + np.searchsorted(normal, own, "right")
-        auroc = float(below.mean() / (2 * len(normal))) if len(normal) else None
-        recall = float((own.astype(np.float64) > threshold).mean())
-        result.append(KindQuality(name, len(rows), recall, auroc))
-    return tuple(sorted(result, key=lambda k: (-k.rows, k.kind)))
-
-
-def evaluate_table(table: pa.Table, column: str, threshold: float) -> Quality | None:
-    """Measure a column of scores against `label` and `kind`; None without a labelled row."""
-    known = table.filter(pc.is_valid(table.column("label")))
-    if known.num_rows == 0:
-        return None
-    kinds = known.column("kind").to_pylist() if "kind" in known.column_names else None
-    return metrics.evaluate(
-        known.column(column).to_numpy().astype(np.float32),
-        known.column("label").to_numpy().astype(np.int8),
-        threshold,
-        kinds,
-        tuple(k for k in RANKS if k <= known.num_rows),
+    """Each kind of anomaly, the one with the most rows first; None is named "unnamed"."""
+    names = [str(kind) if kind else "unnamed" for kind in kinds]
+    if len(names) != len(labels):
+        raise Refusal(f"expected one kind per row ({len(labels):,}), found {len(names):,}")
+    step = np.empty(len(labels), np.int64)  # of each row
+    step[steps.order] = np.repeat(
+        np.arange(len(steps.positives)), steps.positives + steps.negatives
     )
+    by_name: dict[str, list[int]] = {}
+    for row in np.flatnonzero(labels == 1):
+        by_name.setdefault(names[row], []).append(int(step[row]))
+    result = []
+    for name, own in by_name.items():
+        positives = np.bincount(own, minlength=len(sizes))
+        auroc = _auroc(positives, steps.negatives)
+        recall = int(positives[: steps.above].sum()) / len(own)
+        result.append(KindQuality(name, len(own), recall, None if np.isnan(auroc) else auroc))
+    return tuple(sorted(result, key=lambda k: (-k.rows, k.kind)))

@@ -12,10 +12,10 @@ from models.batch import Batch, Layout
 from models.detectors.catalog import CATALOG
 from models.detectors.detector import expect
 from models.refusal import Refusal
+from models.scores.quality import measure_auroc
 from models.selection.ranking import (
     LEAST_ANOMALIES,
     PLANTED,
-    auroc,
     count_anomalies,
     measure_agreement,
     plant_anomalies,
@@ -258,7 +258,9 @@ def _rank(held_back: Batch, scores: dict[int, Scores]) -> tuple[str, dict[int, f
     anomalies, label = count_anomalies(held_back), held_back.label
     if anomalies and label is not None:
         normal, anomalous = (label <= 0.5).cpu(), (label > 0.5).cpu()
-        figures = {i: auroc(one.usual[normal], one.usual[anomalous]) for i, one in scores.items()}
+        figures = {
+            i: measure_auroc(one.usual[normal], one.usual[anomalous]) for i, one in scores.items()
+        }
         return f"AUROC by the labels of {anomalies:,} held-back anomalies", figures
     if all(one.planted for one in scores.values()):
         return PLANTED, {i: sum(_measure_aurocs(s)) / len(s.planted) for i, s in scores.items()}
@@ -280,4 +282,4 @@ def pick_beyond_doubt(scores: dict[int, Scores], standing: int) -> int:
 
 def _measure_aurocs(scores: Scores) -> list[float]:
     """The AUROC against each planting."""
-    return [auroc(scores.usual, odd) for odd in scores.planted]
+    return [measure_auroc(scores.usual, odd) for odd in scores.planted]

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from models.batch import Batch, Layout
 from models.detectors.detector import Detector
+from models.scores.quality import measure_auroc
 from models.selection.synthetic_anomalies import KINDS, PLANTINGS
 from models.training.loop import scored
 
@@ -27,20 +28,6 @@ def count_anomalies(rows: Batch) -> int:
         return 0
     anomalous, normal = int((rows.label > 0.5).sum()), int((rows.label <= 0.5).sum())
     return anomalous if min(anomalous, normal) >= LEAST_ANOMALIES else 0
-
-
-def auroc(normal: Tensor, anomalous: Tensor) -> float:
-    """The share of pairs in which the anomaly has the higher score; ties count half.
-
-    `normal` and `anomalous` are scores, [rows] each.
-
-    >>> auroc(normal=torch.tensor([1.0, 2.0]), anomalous=torch.tensor([2.0, 3.0]))
-    0.875
-    """
-    ordered = normal.sort().values
-    below = torch.searchsorted(ordered, anomalous, right=False)
-    at_most = torch.searchsorted(ordered, anomalous, right=True)
-    return float((below + at_most).double().mean()) / 2 / len(normal)
 
 
 def measure_agreement(scores: Sequence[Tensor]) -> list[float]:
@@ -91,4 +78,4 @@ class Judge:
 
     def __call__(self, detector: Detector) -> float:
         usual = scored(detector, self.usual)
-        return float(np.mean([auroc(usual, scored(detector, part)) for part in self.parts]))
+        return float(np.mean([measure_auroc(usual, scored(detector, part)) for part in self.parts]))

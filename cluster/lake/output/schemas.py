@@ -7,22 +7,11 @@ and never widen silently.
 import pyarrow as pa
 
 from models.columns import Roles
+from models.explaining.reasons import REASONS
 from models.refusal import Refusal
 
 # Folders of an output.
 FLAGS, SCORES, QUARANTINE, RUNS, REGISTRY = "flags", "scores", "quarantine", "_runs", "registry"
-
-
-REASONS = pa.list_(
-    pa.struct(
-        [
-            pa.field("feature", pa.string()),
-            pa.field("contribution", pa.float32()),
-            pa.field("observed", pa.string()),
-            pa.field("expected", pa.string()),
-        ]
-    )
-)
 
 # What was seen of the signal that is most to blame, and where in it; null for other flags.
 PICTURE = pa.struct([pa.field("feature", pa.string()), pa.field("png", pa.binary())])

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from models.batch import Contributions
 from models.columns import Boolean, Categorical, FeatureColumn, IPAddress, Numeric, Port, Timestamp
 from models.encoding.encoder import Encoder
-from models.explaining.explainer import REASONS_TYPE, Explainer
+from models.explaining.explainer import Explainer
 from models.explaining.numbers import format_numbers
+from models.explaining.reasons import REASONS
 from tests.models.flows import batch_of, fit, flows
 
 NIGHT = datetime(2026, 11, 22, 3, 12)  # a Sunday
@@ -36,7 +37,7 @@ def explain(
     row = torch.tensor([(shares or {}).get(name, 0.0 if shares else 1.0) for name in names])
     contributions = Contributions(row.repeat(len(observed), 1), encoder(other))
     reasons = Explainer(encoder).explain(extracted, contributions, top, sensitive)
-    assert reasons.type == REASONS_TYPE
+    assert reasons.type == REASONS
     assert len(reasons) == len(observed)
     first: list[dict[str, Any]] = reasons.to_pylist()[0]
     return first
@@ -165,7 +166,7 @@ def test_no_rows_have_no_reasons() -> None:
     encoder = fit(flows())
     extracted = encoder.extract(batch_of(flows(0)))
     empty = Contributions(torch.zeros(0, len(encoder.layout.features)), encoder(extracted))
-    assert Explainer(encoder).explain(extracted, empty, 3).equals(pa.array([], REASONS_TYPE))
+    assert Explainer(encoder).explain(extracted, empty, 3).equals(pa.array([], REASONS))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from models.refusal import Refusal
-from models.scores.quality import _draw, _measure, _steps, evaluate
+from models.scores.quality import _draw, _measure, _rank, evaluate, measure_auroc
 
 Labelled = tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]
 
@@ -41,6 +41,7 @@ def test_every_measure_agrees_with_sklearn_on_tied_scores(
     flagged = scores.astype(np.float64) > threshold
     quality = evaluate(scores, labels, threshold, resamples=2)
     assert quality.auroc.value == pytest.approx(roc_auc_score(labels, scores))
+    assert quality.auroc.value == measure_auroc(scores[labels == 0], scores[labels == 1])
     assert quality.auprc.value == pytest.approx(average_precision_score(labels, scores))
     assert quality.f1.value == pytest.approx(f1_score(labels, flagged, zero_division=0))
     assert quality.flagged == int(flagged.sum())
@@ -50,7 +51,7 @@ def test_a_resample_is_the_weighted_measure_of_sklearn() -> None:
     scores, labels = sample(400, 0.3, 1, distinct=4)
     threshold = 0.6
     weights = np.random.default_rng(2).poisson(1.0, len(scores))
-    steps = _steps(scores, labels, threshold)
+    steps = _rank(scores, labels, threshold)
     # The step of every row: rows of one score, normal-only neighbours together.
     order = np.argsort(scores)[::-1]
     step = np.repeat(np.arange(len(steps.positives)), steps.positives + steps.negatives)
@@ -66,7 +67,7 @@ def test_a_resample_is_the_weighted_measure_of_sklearn() -> None:
 def test_gathered_draws_spread_as_draws_of_single_rows_do() -> None:
     scores, labels = sample(2_000, 0.05, 3)
     rng = np.random.default_rng(4)
-    steps = _steps(scores, labels, 1.0)
+    steps = _rank(scores, labels, 1.0)
     assert len(steps.positives) < 300  # most normal rows were gathered
     ours = [
         _measure(_draw(rng, steps.positives), _draw(rng, steps.negatives), steps.above, ())[0]
@@ -159,7 +160,7 @@ def test_the_order_of_the_rows_does_not_matter() -> None:
     [
         ([1.0, np.nan], [0, 1], "found 1 that are not"),
         ([1.0, 2.0], [0, 2], "found 2 at row 1"),
-        ([1.0, 2.0], [0, 1, 1], "one score and one label a row"),
+        ([1.0, 2.0], [0, 1, 1], "one score and one label per row"),
     ],
 )
 def test_broken_input_is_refused(scores: list[float], labels: list[int], message: str) -> None:

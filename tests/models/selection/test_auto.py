@@ -6,7 +6,7 @@ import torch
 from models.batch import join
 from models.refusal import Refusal
 from models.selection.auto import AutoConfig, Scores, choose, list_candidates, pick_beyond_doubt
-from models.selection.ranking import auroc, measure_agreement
+from models.selection.ranking import measure_agreement
 from models.selection.synthetic_anomalies import KINDS
 from models.training.options import TrainingOptions
 from tests.models.layouts import TABLE, far_table_rows, table_rows
@@ -99,7 +99,3 @@ def test_planted_rows_fit_the_layout_and_each_differs_from_its_own(kind: str) ->
     assert differs.float().mean() > 0.8
     again = KINDS[kind](rows, TABLE, torch.Generator().manual_seed(0))
     assert torch.equal(again.numeric, planted.numeric)
-
-
-def test_ties_count_half() -> None:
-    assert auroc(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 3.0])) == 0.875
