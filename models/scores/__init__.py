@@ -1,2 +1,1 @@
-"""What becomes of scores: threshold, severity, sketches, quality, drift. No rows and no
-detectors."""
+"""Scores, and what is made of them: thresholds, severity, quality, drift. No rows or detectors."""

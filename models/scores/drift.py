@@ -1,4 +1,4 @@
-"""How far the scores of a day are from those that the threshold was made from."""
+"""Drift: how far the scores of a day are from the scores of the calibration."""
 
 import numpy as np
 
@@ -7,12 +7,13 @@ from models.scores.sketch import ScoreSketch
 
 
 def measure_drift(calibration: ScoreSketch, scores: ScoreHistogram) -> float | None:
-    """The Kolmogorov-Smirnov distance of two sets of scores; None where one of them is empty.
+    """The Kolmogorov-Smirnov distance of the day's scores from the calibration's, 0 to 1.
 
-    The largest difference of the shares at or below any score (Smirnov, "Table for Estimating the
-    Goodness of Fit of Empirical Distributions", 1948): 0 to 1, whatever the scale of the scores,
-    with no bins to choose. It is looked for at the edges of the histogram's bins, where the
-    day's shares are exact; those of the calibration are the sketch's estimates.
+    Returns None if either has no scores. The distance is the largest difference, over all scores,
+    between the two shares of scores at or below it (Smirnov, "Table for Estimating the Goodness of
+    Fit of Empirical Distributions", 1948), so it does not depend on the unit of the scores. It is
+    evaluated at the edges of the histogram's bins: there the day's shares are exact, and the
+    calibration's are the sketch's estimates.
     """
     if not calibration.count or not scores.count:
         return None

@@ -1,22 +1,27 @@
-"""Counts of scores by size: what a run keeps of its scores, cheap, mergeable and reproducible."""
+"""Counts of scores by size: the cheap, mergeable summary that a run keeps of its scores."""
 
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Bins are the float32 numbers of one sign, one exponent and one value of the 5 leading mantissa
-# bits: 1/32 of their size wide. Counting costs 3 ns a row, where a quantile sketch (`ScoreSketch`,
-# which thresholds need) takes 49, and the same scores give the same counts in any order.
+# A bin holds the float32 numbers with the same sign, exponent and 5 leading mantissa bits, so its
+# width is 1/32 of its size. Counting takes 3 ns per row, a quantile sketch (`ScoreSketch`, which
+# thresholds need) 49 ns, and the counts do not depend on the order of the scores.
 _SHIFT = 18
 _BINS = 1 << (32 - _SHIFT)
 _SIGN = np.uint32(0x8000_0000)
 
 
 class ScoreHistogram:
-    """Counts of finite float32 scores; `count`, `minimum` and `maximum` are exact.
+    """Counts of finite float32 scores, each known to within 1/32 of its size.
 
-    Where a score lies is known to within 1/32 of its size.
+    `count`, `minimum` and `maximum` are exact.
+
+    >>> histogram = ScoreHistogram()
+    >>> histogram.update(np.array([0.5, 1.5, 2.5], np.float32))
+    >>> histogram.count_between([0.0, 1.0, 3.0]).tolist()
+    [1, 2]
     """
 
     def __init__(self) -> None:
@@ -30,7 +35,7 @@ class ScoreHistogram:
         if not len(scores):
             return
         bits = (scores + np.float32(0)).view(np.uint32)  # -0.0 becomes 0.0
-        # In the order of the numbers: negative ones are the other way round.
+        # Bits in the order of the numbers: the bits of negative numbers are in reverse order.
         ordered = np.where(bits & _SIGN, ~bits, bits | _SIGN)
         self._bins += np.bincount(ordered >> np.uint32(_SHIFT), minlength=_BINS)
         self.count += len(scores)
@@ -45,18 +50,20 @@ class ScoreHistogram:
         self.maximum = max(self.maximum, other.maximum)
 
     def accumulate(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Edges of the bins that hold scores, ascending, and the scores below each, exactly."""
+        """Ascending edges of the bins that hold scores, and the exact number of scores below."""
         filled = np.flatnonzero(self._bins)
-        edges = np.stack([_values(filled), _values(filled + 1)], 1).reshape(-1)
+        edges = np.stack([_find_starts(filled), _find_starts(filled + 1)], 1).reshape(-1)
         below = np.concatenate([[0], np.cumsum(self._bins[filled])])
         return edges, np.repeat(below, 2)[1:-1]
 
     def count_between(self, edges: ArrayLike) -> NDArray[np.int64]:
-        """About how many scores lie between neighbouring edges, ascending; their sum is exact where
-        the edges enclose all scores."""
+        """Estimate the number of scores between neighbouring edges.
+
+        `edges` ascend. The sum of the numbers is exact if the edges enclose all scores.
+        """
         filled = np.flatnonzero(self._bins)
-        starts = np.clip(_values(filled), self.minimum, self.maximum)
-        stops = np.clip(_values(filled + 1), self.minimum, self.maximum)
+        starts = np.clip(_find_starts(filled), self.minimum, self.maximum)
+        stops = np.clip(_find_starts(filled + 1), self.minimum, self.maximum)
         places = np.stack([starts, stops], 1).reshape(-1)
         below = np.repeat(np.concatenate([[0], np.cumsum(self._bins[filled])]), 2)[1:-1]
         wanted = np.asarray(edges, np.float64)
@@ -84,7 +91,7 @@ class ScoreHistogram:
         return histogram
 
 
-def _values(bins: NDArray[np.int64]) -> NDArray[np.float64]:
+def _find_starts(bins: NDArray[np.int64]) -> NDArray[np.float64]:
     """The smallest number of each bin."""
     ordered = (bins.astype(np.uint64) << np.uint64(_SHIFT)).clip(max=0xFFFF_FFFF).astype(np.uint32)
     bits = np.where(ordered & _SIGN, ordered & ~_SIGN, ~ordered)

@@ -41,7 +41,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class AtK:
-    """Precision and recall of the k highest scores; a tie at the k-th place counts in proportion."""
+    """Precision and recall of the k highest scores; a tie at place k counts in proportion."""
 
     k: int
     precision: Measure
@@ -252,7 +252,7 @@ def _auroc(positives: Counts, negatives: Counts) -> float:
 def _measure(
     positives: Counts, negatives: Counts, above: int, ks: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    """AUROC, AUPRC, precision, recall, F1, then precision and recall for each k; NaN if undefined."""
+    """AUROC, AUPRC, precision, recall, F1, then precision and recall per k; NaN if undefined."""
     result = np.full(5 + 2 * len(ks), np.nan)
     result[0] = _auroc(positives, negatives)
     hits = np.r_[0.0, np.cumsum(positives, dtype=np.float64)]
@@ -278,7 +278,7 @@ def _measure(
 def _find_interval(
     steps: _Steps, ks: tuple[int, ...], seed: int, resamples: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The 2.5% and 97.5% quantiles over the resamples; NaN if half of them or more are undefined."""
+    """The 2.5% and 97.5% quantiles over the resamples; NaN if half of these are undefined."""
     width = 5 + 2 * len(ks)
     if resamples == 0 or len(steps.positives) == 0:
         return np.full(width, np.nan), np.full(width, np.nan)
@@ -310,10 +310,9 @@ def _evaluate_kinds(
     names = [str(kind) if kind else "unnamed" for kind in kinds]
     if len(names) != len(labels):
         raise Refusal(f"expected one kind per row ({len(labels):,}), found {len(names):,}")
+    sizes = steps.positives + steps.negatives
     step = np.empty(len(labels), np.int64)  # of each row
-    step[steps.order] = np.repeat(
-        np.arange(len(steps.positives)), steps.positives + steps.negatives
-    )
+    step[steps.order] = np.repeat(np.arange(len(sizes)), sizes)
     by_name: dict[str, list[int]] = {}
     for row in np.flatnonzero(labels == 1):
         by_name.setdefault(names[row], []).append(int(step[row]))

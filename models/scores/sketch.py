@@ -1,46 +1,43 @@
-"""A mergeable summary of many scores: exact in its upper tail, close below it.
+"""A mergeable summary of many scores: exact in the upper tail, close below it.
 
-Thresholds and severities live in the upper tail, so the largest scores are kept as they are and
-the rest goes into a relative-error quantile sketch.
+Thresholds and severities lie in the upper tail. The largest scores are therefore kept as they are,
+and the others go into a quantile sketch with a relative error.
 """
 
 import base64
 import binascii
-import json
 from typing import Any, Self
 
 import numpy as np
 from datasketches import req_floats_sketch
 from numpy.typing import ArrayLike, NDArray
 
-from models import canonical_json
 from models.refusal import Refusal
 
-# Largest scores kept exactly: a contamination of 0.001 is exact up to 4 million rows, for 16 KB.
+# Scores kept exactly: a contamination of 0.001 is exact up to 4 million rows, in 16 KB.
 TAIL = 4096
 
-# REQ (Cormode et al., PODS 2021, high-rank accuracy), not KLL: KLL's error is a share of all rows,
-# REQ's a share of the rows above. Measured on 4 million log-normal scores merged from 40 sketches,
-# rows above the 1 - 0.0001 quantile: KLL k=2048 is off by -80% (24 KB), REQ k=12 by 0.5% (8 KB),
-# k=32 by 0.2% (19 KB), k=64 by 0.2% (33 KB). Updates: 40, 48 and 57 ns a row; KLL takes 42.
+# Accuracy of the REQ sketch: rows above a score are off by 0.2% (docs/decisions/score-sketch.md).
 BODY_K = 32
 
 FORMAT = 1
 
-# A full sketch is about 50 KB as JSON; nothing that we wrote comes near this.
-MAX_BYTES = 1 << 20
-
 
 class NonFiniteScore(Refusal):
-    """A score is NaN or infinite: one NaN in a calibration would silently flag nothing at all."""
+    """A score is NaN or infinite. One NaN in a calibration would silently flag no row at all."""
 
 
 class ScoreSketch:
-    """Counts of scores, mergeable in any order and grouping.
+    """A summary of float32 scores that merges in any order and grouping.
 
-    Scores are float32. `count`, `minimum`, `maximum` and `tail` are exact, and so is every answer
-    about the largest 4,096 scores; all answers are exact while there are at most that many. Below
-    the tail, a number of rows above is within about 0.2% of itself (see `BODY_K`).
+    `count`, `minimum`, `maximum` and `tail` are exact, and so is every answer about the largest
+    4,096 scores. Below the tail, a number of rows above a score is within about 0.2% of the true
+    number (see `BODY_K`).
+
+    >>> sketch = ScoreSketch()
+    >>> sketch.update([0.1, 0.2, 0.3, 0.9])
+    >>> int(sketch.count_above(0.25)), round(sketch.quantile(0.75), 3)
+    (2, 0.3)
     """
 
     def __init__(self) -> None:
@@ -51,7 +48,7 @@ class ScoreSketch:
 
     @property
     def tail(self) -> NDArray[np.float32]:
-        """The largest scores, at most 4,096, in descending order."""
+        """The largest scores, at most 4,096, in descending order: float32 [rows]."""
         return self._tail.copy()
 
     @property
@@ -65,9 +62,9 @@ class ScoreSketch:
         return float(self._tail[0])
 
     def update(self, scores: ArrayLike) -> None:
-        """Add scores, [rows]. Raises `NonFiniteScore`, and adds none, when one is not finite."""
+        """Add scores, [rows]. Raises NonFiniteScore, and adds none, if one is not finite."""
         with np.errstate(over="ignore"):  # a float64 that overflows is refused below
-            # A copy: the library takes neither read-only nor other than contiguous arrays.
+            # A copy: the library needs a writable, contiguous array.
             fresh = np.array(scores, dtype=np.float32, order="C").reshape(-1)
         finite = np.isfinite(fresh)
         if not finite.all():
@@ -85,7 +82,7 @@ class ScoreSketch:
         self._grid_cache = None
 
     def merge(self, other: "ScoreSketch") -> None:
-        """Add the scores of another sketch, which stays as it is."""
+        """Add the scores of another sketch, which does not change."""
         if other.count == 0:
             return
         self._body.merge(other._body)
@@ -94,9 +91,9 @@ class ScoreSketch:
         self._grid_cache = None
 
     def count_above(self, value: ArrayLike) -> NDArray[np.int64]:
-        """Number of scores strictly above each value, int64 of the shape of `value`.
+        """The number of scores strictly above each value, int64 in the shape of `value`.
 
-        Exact from the smallest score of the tail upwards, and below the minimum.
+        Exact for values in the tail and below the minimum.
         """
         self._need_rows()
         values, rows = self._grid
@@ -104,24 +101,20 @@ class ScoreSketch:
         return np.concatenate(([self.count], rows))[place]
 
     def count_at_least(self, value: ArrayLike) -> NDArray[np.int64]:
-        """Number of scores at or above each value, int64 of the shape of `value`."""
+        """The number of scores at or above each value, int64 in the shape of `value`."""
         self._need_rows()
         values, rows = self._grid
         place = np.searchsorted(values, np.asarray(value, dtype=np.float64), side="left")
         return np.concatenate(([self.count], rows))[place]
 
-    def fraction_above(self, value: float) -> float:
-        """Share of the scores that are strictly above `value`."""
-        return int(self.count_above(value)) / self.count
-
     def cut(self, rows: float) -> float:
         """The smallest known score with at most `rows` scores strictly above it.
 
-        Exact for `rows` < 4,096. Of many equal scores all are above the cut or none is. At least
-        the minimum is returned, so that one score is never above.
+        Exact for `rows` below 4,096. Equal scores are all above the cut, or none of them is. The
+        lowest cut is the minimum, so at least one score is never above it.
         """
         self._need_rows()
-        # 1e-6 rows: 0.0003 * 10_000 is 2.9999999999999996 in floating point, and means 3.
+        # 0.0003 * 10_000 is 2.9999999999999996 in floating point, but 3 is meant.
         allowed = int(np.floor(rows + 1e-6))
         if allowed < 0:
             raise Refusal(f"expected a number of rows of 0 or more; found {rows}")
@@ -129,23 +122,24 @@ class ScoreSketch:
         return float(values[int(np.argmax(above <= allowed))])
 
     def quantile(self, q: float) -> float:
-        """The smallest known score with a share of at least `q` of the scores at or below it."""
+        """The smallest known score with a share of at least `q` of all scores at or below it."""
         if not 0 <= q <= 1:
             raise Refusal(f"expected a quantile between 0 and 1; found {q}")
         return self.cut((1 - q) * self.count)
 
     def values(self) -> NDArray[np.float32]:
-        """Distinct scores that the sketch knows of, ascending: all of them in the tail."""
+        """The distinct scores that the sketch holds, ascending. It holds every one of the tail."""
         self._need_rows()
         return self._grid[0].copy()
 
     def histogram(
         self, bins: int | NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Edges [bins + 1] and rows [bins], as `numpy.histogram`: equal bins, or the edges given.
+        """Edges, [bins + 1], and rows, [bins], like `numpy.histogram`.
 
-        A bin holds the scores above its lower edge up to and with its upper edge; the first one
-        also holds its lower edge. Equal bins reach from the minimum to the maximum, and hold all.
+        `bins` is a number of equal bins from the minimum to the maximum, or the edges. A bin holds
+        the scores above its lower edge, up to and including its upper edge; the first bin also
+        holds its lower edge.
         """
         if isinstance(bins, int):
             low, high = self.minimum, self.maximum
@@ -159,9 +153,9 @@ class ScoreSketch:
         return edges, rows[:-1] - rows[1:]
 
     def to_document(self) -> dict[str, Any]:
-        """The sketch as a JSON object of numbers and base64 text."""
+        """The sketch as a JSON object of numbers and base64 text, about 50 KB if it is full."""
         if self.count:
-            # Sorts its buffers: without, a sketch has other bytes before a query than after it.
+            # A query sorts the buffers: the bytes are then the same before and after any query.
             self._body.get_quantile(0.5)
         return {
             "format": FORMAT,
@@ -172,7 +166,7 @@ class ScoreSketch:
 
     @classmethod
     def from_document(cls, document: Any) -> Self:
-        """The sketch of `to_document`. Raises `Refusal` for anything else."""
+        """The sketch that `to_document` wrote. Raises Refusal for any other document."""
         sketch = cls()
         try:
             if document["format"] != FORMAT:
@@ -191,29 +185,14 @@ class ScoreSketch:
             raise Refusal("expected a score sketch; its counts, tail and body do not agree")
         return sketch
 
-    def to_bytes(self) -> bytes:
-        """Canonical JSON of `to_document`; about 50 KB when full."""
-        return canonical_json.encode(self.to_document(), ascii_only=True)
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """The sketch of `to_bytes`. Raises `Refusal` for anything else."""
-        if len(data) > MAX_BYTES:
-            raise Refusal(f"expected a score sketch of at most {MAX_BYTES:,} bytes")
-        try:
-            document = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise Refusal(f"expected a score sketch; it is not JSON ({error})") from error
-        return cls.from_document(document)
-
     @property
     def _grid(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Distinct known scores, ascending, and the number of rows strictly above each."""
+        """The distinct known scores, ascending, and the number of rows strictly above each."""
         if self._grid_cache is None:
             ascending = self._tail[::-1]
             floor = ascending[0]
             below = [(value, weight) for value, weight in self._body if value < floor]
-            body, rows = self._estimates(below)
+            body, rows = self._estimate(below)
             exact, first = np.unique(ascending, return_index=True)
             last = np.concatenate((first[1:], [ascending.size])).astype(np.int64)
             self._grid_cache = (
@@ -222,16 +201,16 @@ class ScoreSketch:
             )
         return self._grid_cache
 
-    def _estimates(
+    def _estimate(
         self, weighted: list[tuple[float, int]]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Distinct scores below the tail, ascending, and an estimate of the rows above each."""
+        """Distinct scores below the tail, ascending, and the estimated rows above each."""
         pairs = np.array([*weighted, (self.minimum, 0)], dtype=np.float64)
         values, inverse = np.unique(pairs[:, 0].astype(np.float32), return_inverse=True)
-        if values[-1] >= self._tail[-1]:  # the minimum belongs to the tail: nothing lies below
+        if values[-1] >= self._tail[-1]:  # the minimum is in the tail: no score lies below
             return np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
         upto = np.cumsum(np.bincount(inverse, weights=pairs[:, 1])).astype(np.int64)
-        # At least the minimum itself is not above; at least the whole tail is.
+        # The whole tail is above, and the minimum itself is not.
         return values, np.clip(self.count - upto, self._tail.size, self.count - 1)
 
     def _keep_largest(self, fresh: NDArray[np.float32]) -> None:

@@ -1,4 +1,4 @@
-"""From calibration scores to a threshold. A row is flagged when its score is above it, strictly."""
+"""Policies that choose a threshold from calibration scores. A score above it makes a flag."""
 
 import hashlib
 import json
@@ -18,19 +18,22 @@ from models.scores.sketch import ScoreSketch
 
 _Rows = NDArray[np.float64]
 
-# Three full sketches are 150 KB as JSON; a threshold is 300 bytes.
+# A calibration of three full sketches takes 150 KB as JSON, a threshold 300 bytes.
 MAX_CALIBRATION_BYTES = 4 << 20
 MAX_THRESHOLD_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scores of held-back rows, from which thresholds and severities are made."""
+    """Scores of held-back rows. Thresholds and severities are made from them.
+
+    Raises Refusal if there are no scores, or if `days` or `entities_per_day` is not above 0.
+    """
 
     scores: ScoreSketch  # of all rows, labelled or not
     normal: ScoreSketch | None = None  # of the rows labelled 0
     anomalous: ScoreSketch | None = None  # of the rows labelled 1
-    days: float = 1  # that the rows stand for: half the rows of a day are half a day
+    days: float = 1  # days that the rows stand for: half of a day's rows are 0.5 days
     entities_per_day: float | None = None  # distinct entities on an average day
 
     def __post_init__(self) -> None:
@@ -39,16 +42,16 @@ class Calibration:
         if not 0 < self.days < float("inf"):
             raise Refusal(f"expected a calibration of more than 0 days; found {self.days}")
         if self.entities_per_day is not None and not 0 < self.entities_per_day < float("inf"):
-            raise Refusal(f"expected entities a day above 0; found {self.entities_per_day}")
+            raise Refusal(f"expected entities per day above 0; found {self.entities_per_day}")
 
     @property
     def digest(self) -> str:
-        """SHA-256 of `to_bytes`, in hexadecimal."""
+        """SHA-256 of `to_bytes()`, in hexadecimal."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON."""
-        return _canonical(
+        """The calibration as canonical JSON."""
+        return _encode(
             {
                 "scores": self.scores.to_document(),
                 "normal": None if self.normal is None else self.normal.to_document(),
@@ -60,11 +63,11 @@ class Calibration:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """The calibration of `to_bytes`. Raises `Refusal` for anything else."""
+        """The calibration that `to_bytes` wrote. Raises Refusal for any other bytes."""
         document = _parse(data, MAX_CALIBRATION_BYTES, "a calibration", set(cls.__annotations__))
         days, entities = document["days"], document["entities_per_day"]
         if not isinstance(days, int | float) or not isinstance(entities, int | float | None):
-            raise Refusal("expected a calibration; its days or entities a day are not numbers")
+            raise Refusal("expected a calibration; its days or entities per day are not numbers")
         normal, anomalous = document["normal"], document["anomalous"]
         return cls(
             ScoreSketch.from_document(document["scores"]),
@@ -87,9 +90,9 @@ class Quantile:
 
 @dataclass(frozen=True)
 class Budget:
-    """Flags at most `flags` rows a day on average, in all or for each entity.
+    """Flags at most `flags` rows per day on average, in all or for each entity.
 
-    Both are averages over the calibration: one day, or one entity, may have more.
+    The average is taken over the calibration: one day, or one entity, may have more flags.
     """
 
     flags: float
@@ -103,7 +106,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class FBeta:
-    """Best F-beta on the labelled rows: recall counts `beta` times as much as precision."""
+    """Has the best F-beta on the labelled rows: recall counts `beta` times as much as precision."""
 
     beta: float = 1.0
 
@@ -113,10 +116,10 @@ class FBeta:
 
 @dataclass(frozen=True)
 class Cost:
-    """Least cost on the labelled rows. Both costs in one unit, such as minutes or euros."""
+    """Has the least cost on the labelled rows. Both costs share one unit, for example euros."""
 
-    false_positive: float  # cost of a normal row flagged
-    false_negative: float  # cost of an anomalous row not flagged
+    false_positive: float  # cost of a flagged normal row
+    false_negative: float  # cost of an anomaly without a flag
 
     def __post_init__(self) -> None:
         _check("false_positive", self.false_positive)
@@ -125,14 +128,14 @@ class Cost:
 
 @dataclass(frozen=True)
 class ExtremeValue:
-    """Flags a normal row with a chance of `probability`, extrapolated from the upper tail.
+    """Flags a normal row with a probability that is extrapolated from the upper tail.
 
-    Peaks over threshold, the initial step of SPOT (Siffer et al., KDD 2017): for a probability so
-    small that few or no calibration rows lie above its threshold.
+    This is peaks over threshold, the initial step of SPOT (Siffer et al., KDD 2017). It is meant
+    for probabilities so small that few calibration rows, or none, lie above the threshold.
     """
 
     probability: float  # above 0 and below tail_fraction
-    tail_fraction: float = 0.02  # share of the rows that the tail is fitted to; Siffer et al.: 2%
+    tail_fraction: float = 0.02  # share of the rows in the fitted tail, from Siffer et al.
 
     def __post_init__(self) -> None:
         _check("tail_fraction", self.tail_fraction, below=1)
@@ -151,38 +154,55 @@ POLICIES: dict[str, type[Policy]] = {
 
 
 def describe(policy: Policy) -> dict[str, Any]:
-    """The policy as a JSON object: its name in `POLICIES` under "policy", and its fields."""
+    """The policy as a JSON object.
+
+    >>> describe(Quantile(0.001))
+    {'policy': 'quantile', 'contamination': 0.001}
+    """
     name = next(name for name, kind in POLICIES.items() if type(policy) is kind)
     return {"policy": name, **asdict(policy)}
 
 
 def choose(policy: Policy, calibration: Calibration) -> float:
-    """The threshold that a policy asks for: a finite number that float32 holds exactly.
+    """Choose the threshold of a policy: a finite number that float32 holds exactly.
 
-    Raises `Refusal` when the calibration lacks what the policy needs.
+    Raises Refusal if the calibration lacks something that the policy needs, such as labels.
+
+    >>> sketch = ScoreSketch()
+    >>> sketch.update(np.arange(1000))
+    >>> calibration = Calibration(sketch, days=10)
+    >>> choose(Quantile(0.01), calibration)  # 1% of the rows score higher
+    989.0
+    >>> choose(Budget(2), calibration)  # two rows per day score higher
+    979.0
     """
     match policy:
         case Quantile(contamination):
             return calibration.scores.cut(contamination * calibration.scores.count)
         case Budget():
-            return _by_budget(policy, calibration)
+            return _choose_by_budget(policy, calibration)
         case FBeta(beta):
-            return _by_labels(calibration, partial(_f_beta, beta))
+            return _choose_by_labels(calibration, partial(_measure_f_beta, beta))
         case Cost(false_positive, false_negative):
-            return _by_labels(calibration, partial(_savings, false_positive, false_negative))
+            return _choose_by_labels(
+                calibration, partial(_measure_savings, false_positive, false_negative)
+            )
         case ExtremeValue():
-            return _by_tail(policy, calibration.scores)
+            return _choose_by_tail(policy, calibration.scores)
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold as an artefact of its own: made, compared and rolled back without a GPU."""
+    """A threshold as an artefact of its own: it is made, compared and rolled back without a GPU.
+
+    Raises Refusal for a value that float32 does not hold exactly.
+    """
 
     value: float
-    policy: dict[str, Any]  # as `describe` gives it
-    bundle: str  # id of the bundle whose scores it cuts
+    policy: dict[str, Any]  # as `describe` returns it
+    bundle: str  # id of the bundle whose scores it divides
     created: str  # UTC, ISO 8601
-    calibration: str  # SHA-256 of the calibration it was chosen on
+    calibration: str  # SHA-256 of the calibration that it was chosen on
 
     def __post_init__(self) -> None:
         if not np.isfinite(self.value) or float(np.float32(self.value)) != self.value:
@@ -193,29 +213,29 @@ class Threshold:
 
     @classmethod
     def choose(cls, policy: Policy, calibration: Calibration, bundle: str) -> Self:
-        """The threshold that a policy asks for, made now, for the bundle of that id."""
+        """Choose the threshold of a policy for the bundle with that id, and date it now."""
         value = choose(policy, calibration)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(value, describe(policy), bundle, now, calibration.digest)
 
     @property
     def id(self) -> str:
-        """16 hexadecimal digits: the same for the same value, policy, bundle and calibration."""
+        """16 hexadecimal digits that depend on all fields but `created`."""
         content = asdict(self)
         del content["created"]
-        return hashlib.sha256(_canonical(content)).hexdigest()[:16]
+        return hashlib.sha256(_encode(content)).hexdigest()[:16]
 
     def flags(self, scores: ArrayLike) -> NDArray[np.bool_]:
-        """Which float32 scores, [rows], are flagged: those strictly above the threshold."""
+        """Which scores, [rows], are flags: those strictly above the threshold, in float32."""
         return np.asarray(scores, dtype=np.float32) > np.float32(self.value)
 
     def to_json(self) -> bytes:
-        """Canonical JSON."""
-        return _canonical(asdict(self))
+        """The threshold as canonical JSON."""
+        return _encode(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """The threshold of `to_json`. Raises `Refusal` for anything else."""
+        """The threshold that `to_json` wrote. Raises Refusal for any other bytes."""
         document = _parse(data, MAX_THRESHOLD_BYTES, "a threshold", set(cls.__annotations__))
         text = ("bundle", "created", "calibration")
         if (
@@ -223,11 +243,11 @@ class Threshold:
             or not isinstance(document["policy"], dict)
             or not all(isinstance(document[name], str) for name in text)
         ):
-            raise Refusal("expected a threshold; a field of it has another type")
+            raise Refusal("expected a threshold; one of its fields has another type")
         return cls(**document)
 
 
-def _by_budget(policy: Budget, calibration: Calibration) -> float:
+def _choose_by_budget(policy: Budget, calibration: Calibration) -> float:
     rows, days = calibration.scores.count, calibration.days
     allowed = policy.flags * days
     if policy.per == "day_and_entity":
@@ -245,10 +265,13 @@ def _by_budget(policy: Budget, calibration: Calibration) -> float:
     return calibration.scores.cut(allowed)
 
 
-def _by_labels(calibration: Calibration, merit: Callable[[_Rows, _Rows, _Rows], _Rows]) -> float:
-    """The threshold of the highest merit of (hits, false alarms, missed), of equals the highest.
+def _choose_by_labels(
+    calibration: Calibration, merit: Callable[[_Rows, _Rows, _Rows], _Rows]
+) -> float:
+    """The threshold with the highest merit, a function of hits, false alarms and missed anomalies.
 
-    It lies midway between two known scores, as a split of a decision tree does.
+    Of equal thresholds the highest is chosen. It lies midway between two known scores, like a split
+    of a decision tree.
     """
     normal, anomalous = calibration.normal, calibration.anomalous
     if normal is None or anomalous is None:
@@ -268,28 +291,26 @@ def _by_labels(calibration: Calibration, merit: Callable[[_Rows, _Rows, _Rows], 
     middle = ((low.astype(np.float64) + high) / 2).astype(np.float32)
     candidates = np.where(middle < high, middle, low)
     candidates = candidates[np.isfinite(candidates)]
-    hits, false = (
-        anomalous.count_above(candidates).astype(float),
-        normal.count_above(candidates).astype(float),
-    )
+    hits = anomalous.count_above(candidates).astype(float)
+    false = normal.count_above(candidates).astype(float)
     merits = merit(hits, false, anomalous.count - hits)
     return float(candidates[len(merits) - 1 - int(np.argmax(merits[::-1]))])
 
 
-def _f_beta(beta: float, hits: _Rows, false: _Rows, missed: _Rows) -> _Rows:
+def _measure_f_beta(beta: float, hits: _Rows, false: _Rows, missed: _Rows) -> _Rows:
     """F-beta (van Rijsbergen 1979): (1 + b²) TP / ((1 + b²) TP + b² FN + FP)."""
     weighted = (1 + beta**2) * hits
     return weighted / (weighted + beta**2 * missed + false)
 
 
-def _savings(
+def _measure_savings(
     false_positive: float, false_negative: float, hits: _Rows, false: _Rows, missed: _Rows
 ) -> _Rows:
-    """The cost of the errors, negated; a hit costs nothing."""
+    """The negative cost of the errors. A hit costs nothing."""
     return -(false_positive * false + false_negative * missed)
 
 
-def _by_tail(policy: ExtremeValue, scores: ScoreSketch) -> float:
+def _choose_by_tail(policy: ExtremeValue, scores: ScoreSketch) -> float:
     law = fit_tail(scores, int(policy.tail_fraction * scores.count))
     distinct = 0 if law is None else int((scores.values() > law.start).sum())
     if law is None or distinct < LEAST_EXCESSES:
@@ -298,7 +319,7 @@ def _by_tail(policy: ExtremeValue, scores: ScoreSketch) -> float:
             f"{policy.tail_fraction:g} of {scores.count:,} rows; found {distinct}: calibrate on "
             "more days, raise tail_fraction, or use quantile"
         )
-    if policy.probability >= law.fraction:  # inside the rows that the sketch knows
+    if policy.probability >= law.fraction:  # within the known scores: no law is needed
         return scores.cut(policy.probability * scores.count)
     with np.errstate(over="ignore"):
         value = float(np.float32(law.quantile(policy.probability)))
@@ -316,7 +337,7 @@ def _check(name: str, value: float, below: float = float("inf")) -> None:
         raise Refusal(f"expected {name} above 0{bound}; found {value}")
 
 
-def _canonical(document: dict[str, Any]) -> bytes:
+def _encode(document: dict[str, Any]) -> bytes:
     return canonical_json.encode(document, ascii_only=True)
 
 

@@ -6,11 +6,17 @@ import importlib
 import pytest
 
 MODULES = [
+    "models.canonical_json",
     "models.detectors.catalog",
     "models.detectors.search_space",
     "models.layers.integrated_gradients",
+    "models.scores.extreme_values",
+    "models.scores.histogram",
+    "models.scores.quality",
+    "models.scores.severity",
+    "models.scores.sketch",
+    "models.scores.threshold",
     "models.selection.auto",
-    "models.selection.ranking",
     "models.suggestion",
 ]
 

@@ -279,7 +279,7 @@ def test_a_calibration_that_makes_no_sense_is_refused() -> None:
         with pytest.raises(Refusal, match="more than 0 days; found"):
             Calibration(one, days=days)
     for entities in (0.0, float("nan"), float("inf")):
-        with pytest.raises(Refusal, match="entities a day above 0; found"):
+        with pytest.raises(Refusal, match="entities per day above 0; found"):
             Calibration(one, entities_per_day=entities)
     document = json.loads(Calibration(one).to_bytes())
     with pytest.raises(Refusal, match="are not numbers"):
