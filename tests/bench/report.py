@@ -134,11 +134,11 @@ def _head(results: Results) -> str:
         "Written by `python -m tests.bench report` from measured results; not edited by hand.\n\n"
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
         f"{machine['system']}; Python {machine['python']}, {packages}. "
-        f"Commit {machine['commit'] or 'unknown'}, {results.started[:10]}. Contenders ran in turn "
-        f"on the same cores: one round to warm up, then {results.rounds} that count, their order "
-        "rotated; figures are medians. Wall time is that of the whole command, job time the "
-        "program's own count without its start, CPU time and peak private memory those of the "
-        "whole process tree."
+        f"Commit {machine['commit'] or 'unknown'}, {results.started[:10]}.\n\n"
+        "Contenders ran in turn on the same cores: one round to warm up, then "
+        f"{results.rounds} that count, in rotated order. Figures are medians. Wall time is the "
+        "time of the whole command; job time is the program's own count, without its start. CPU "
+        "time and peak private memory are of the whole process tree."
     )
 
 
@@ -191,8 +191,8 @@ def _s3(results: Results) -> str:
     ceiling = results.ceiling
     return (
         "## What the S3 server can deliver\n\n"
-        f"{ceiling['megabytes_per_second']:,.0f} MB a second to {ceiling['threads']:.0f} threads "
-        "that fetch whole objects and throw them away, on the same cores as the server."
+        f"{ceiling['megabytes_per_second']:,.0f} MB a second, to {ceiling['threads']:.0f} threads "
+        "that fetch whole objects and discard them, on the same cores as the server."
     )
 
 
@@ -201,9 +201,8 @@ def _how(results: Results) -> str:
     return (
         "## How this was measured\n\n"
         f"```\n{results.command}\npython -m tests.bench report\n```\n\n"
-        "`make bench` sets up a virtual environment with all contenders and does both. Every "
-        "contender scores with the same trained bundle, and about "
-        f"{ANOMALIES:.0%} of the rows are anomalous; what it flags is compared with the others' "
-        "flags, and a contender that differs by more than rounding at the threshold is not "
-        f"reported.{skipped}"
+        "`make bench` sets up a virtual environment with all contenders, measures and reports. "
+        f"About {ANOMALIES:.0%} of the rows are anomalous. All contenders score with the same "
+        "trained bundle, and their flags are compared: a contender whose flags differ by more than "
+        f"rounding at the threshold is not reported.{skipped}"
     )

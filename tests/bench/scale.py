@@ -130,15 +130,16 @@ def _driver_table(driver: list[dict[str, Any]]) -> str:
     ]
     about = (
         "## The driver\n\n"
-        "One process plans the night, hands tasks out, adds up answers, and commits; everything "
-        "else is done by actors. Its own code, on a snapshot without data files and with made-up "
-        "answers as large as those of W1 (`tests/bench/plan.py`); time of a step, and the most "
-        "memory that its process had.\n\n"
+        "One process plans the night, hands out tasks, adds up receipts and commits. Actors do "
+        "everything else. Measured is the driver's own code (`tests/bench/plan.py`), on a snapshot "
+        "without data files and with made-up receipts as large as those of W1: the time of each "
+        "step, and the peak memory of the process.\n\n"
         "![seconds of the driver by step](scale.svg)"
     )
     after = (
-        "`sum up` is spread over the whole night. `resume` is what a driver does that takes up a "
-        "run whose driver was killed near its end. Memory counts the list of files and the plan."
+        "`sum up` is spread over the whole night. `resume` is the work of a second driver, after "
+        "the first was killed near the end of the run. Memory counts the list of files and the "
+        "plan."
     )
     table = "\n".join([head, "|---|" + "---:|" * len(sizes), *rows])
     return f"{about}\n\n{table}\n\n{after}"
@@ -155,12 +156,12 @@ def _requests_table(lines: dict[str, Any]) -> str:
     ]
     about = (
         "## Requests to S3\n\n"
-        "Counted at a server (`tests/bench/requests.py`): the driver's steps at 1,000 and 4,000 "
-        "splits; `score` is a whole command, Ray and all, over days of 16 and 64 files of one "
-        "split each, so that its line holds what actors send and the driver's part once more. To "
-        "it comes one GET for each 16 MiB that is read. A resumed run lists the journal, in pages "
-        "of 1,000 names, only where more than one split in 25 has no segment yet; the others it "
-        "asks for by name, a thousand at most where one driver was killed."
+        "Counted at the server (`tests/bench/requests.py`), for the driver's steps at 1,000 and "
+        "4,000 splits. `score` is a whole command with Ray, over days of 16 and 64 files of one "
+        "split each; it counts the requests of actors and driver together. In addition, one GET is "
+        "sent for each 16 MiB of input. A resumed run lists the journal, in pages of 1,000 names, "
+        "only if more than one split in 25 has no segment yet. Otherwise it asks for records by "
+        "name, at most a thousand after one driver was killed."
     )
     return "\n".join([about, "", head, "|---|" + "---:|" * (len(kinds) + 1), *rows])
 
@@ -192,9 +193,9 @@ def _nights(driver: list[dict[str, Any]], lines: dict[str, Any], prices: Prices)
     table = [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
     about = (
         "## A night of 10 TB, and one of 1 PB\n\n"
-        "Parquet bytes of tables such as W1's: "
-        f"{BYTES_A_ROW:.0f} bytes a row, scored on CPUs by its autoencoder at {ROWS_A_CORE:,.0f} "
-        "rows a second of a core (docs/performance.md: W4-64M, at 0.89 of it from S3)."
+        f"The bytes are of Parquet files as in W1, {BYTES_A_ROW:.0f} bytes a row. CPUs score them "
+        f"with W1's autoencoder at {ROWS_A_CORE:,.0f} rows a second for each core "
+        "(docs/performance.md: the rate of W4-64M, times 0.89 for S3)."
     )
     return "\n".join([about, "", head, "|---|" + "---:|" * len(SIZES), *table])
 
@@ -214,24 +215,23 @@ def _bounds(prices: Prices) -> str:
     split_gib = SIZES[-1].split_rows * PLAIN_BYTES_A_ROW / GIB
     return (
         "## On GPUs\n\n"
-        "No rate of a GPU was measured for this page, so none is claimed. With `r` rows a second "
-        f"of a GPU, a night takes `rows / (3600 r)` GPU hours. `r` cannot be more than the network "
-        f"brings: {a_gpu / 1e6:,.0f} million rows a second at 25 Gbit/s a node, four times that at "
-        "100 Gbit/s; nor more than the node's CPUs decode, about "
-        f"{ROWS_A_CORE / 1e6:.1f} million a second each, of a small detector. So GPUs pay where a "
-        "detector computes more for a row than decoding the row costs: images, series, texts, wide "
-        "networks.\n\n"
+        "This page claims no rate of a GPU, because none was measured for it. If a GPU scores `r` "
+        "rows a second, a night takes `rows / (3600 r)` GPU hours. The network bounds `r`: "
+        f"{a_gpu / 1e6:,.0f} million rows a second at 25 Gbit/s a node, four times that at 100 "
+        "Gbit/s. So do the CPUs of the node, each of which decodes about "
+        f"{ROWS_A_CORE / 1e6:.1f} million rows a second. A GPU pays if scoring a row costs more "
+        "than decoding it: images, series, texts, wide networks.\n\n"
         "| | nodes of 25 Gbit/s at least | of 100 Gbit/s | rows a second in all |\n"
         "|---|---:|---:|---:|\n" + rows + "\n\n"
         "If a GPU had these rates, its hours and their price would be:\n\n"
         "| rows a second | 10 TB | 1 PB |\n|---|---:|---:|\n" + hours + "\n\n"
         "## Where it breaks next\n\n"
-        f"A split has {SPLIT_ROWS:,} rows or 256 MiB at most, up to a million splits; of a larger "
-        "day splits grow, so that driver and commit stay as they are at a million, and actors need "
-        f"more memory (a petabyte: splits of {split_gib:.1f} GiB uncompressed). They grow only as "
-        "far as files do, for a split is of one file: a petabyte in files of 10 MB is a hundred "
-        "million splits, for which one driver is not made. Compact such a lake first, or partition "
-        "it finer (`input.partition` by the hour: each hour is a run and a commit of its own)."
+        f"A split has at most {SPLIT_ROWS:,} rows or 256 MiB. A day that would have more than a "
+        "million splits gets larger ones: the driver and the commit stay as they are at a million, "
+        f"and actors need more memory ({split_gib:.1f} GiB uncompressed for a split of a petabyte)"
+        ". A split never spans two files, so it cannot grow beyond its file. A petabyte in files "
+        "of 10 MB is a hundred million splits, too many for one driver. Compact such a lake first, "
+        "or partition it by the hour (`input.partition`): each hour is then a run and a commit."
     )
 
 
@@ -248,9 +248,9 @@ def _assumptions(prices: Prices) -> str:
         f"| an hour of a small GPU node (g6.xlarge) | {prices.gpu_hour} |\n"
         f"| a million GET or HEAD | {prices.get * 1e6:.2f} |\n"
         f"| a million PUT, POST or LIST | {prices.put * 1e6:.2f} |\n\n"
-        "List prices of us-east-1 as they were assumed here, not looked up: change `Prices` in "
-        "`tests/bench/scale.py` and run it again. Not counted: storage, the head node "
-        "(one, all night), and traffic between zones, which a gateway endpoint avoids."
+        "These are assumed list prices of us-east-1, not looked up. To use yours, change `Prices` "
+        "in `tests/bench/scale.py` and run it again. Not counted: storage, one head node all "
+        "night, and traffic between zones, which a gateway endpoint avoids."
     )
 
 

@@ -1,4 +1,4 @@
-"""What stands between Anomaray and the hand-written loop: its profile beside the loop's time."""
+"""Where the time of a run goes: its profile beside the time of the hand-written loop."""
 
 import json
 from pathlib import Path
@@ -25,10 +25,11 @@ def section(results: Results) -> str:
     if not tables:
         return ""
     return (
-        "## What stands between\n\n"
-        "The driver's stages are seconds of wall time, and add up to the job's. The actors' are "
-        "nanoseconds of one thread for each row, and seconds of all threads. The loop reads the "
-        "same columns and scores them; it has no journal, books, checksums, reasons or quarantine."
+        "## Where the time goes\n\n"
+        "The driver's stages are in seconds of wall time and add up to the job time. The actors' "
+        "stages are in seconds of all threads, and in nanoseconds of one thread for each row. The "
+        "hand-written loop reads the same columns and scores them; it has no journal, books, "
+        "checksums, reasons or quarantine."
         "\n\n" + "\n\n".join(tables)
     )
 

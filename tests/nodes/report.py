@@ -17,59 +17,60 @@ OWN_CHECKS = ", Ray's own health checks"
 
 _PAGE = """# Many nodes
 
-What a run does when a node of its cluster is killed, cut off or added. Every trial is one command
-(`python -m jobs train … --workers 2` or `score`) on a Ray of three nodes of one CPU, which is
-struck in its middle. The committed flags are compared, column by column and bit by bit, with those
-of a quiet run on one node.
+What happens to a run when a node of its cluster is killed, cut off or added. Each trial is one
+command (`python -m jobs train … --workers 2` or `score`) on a Ray cluster of three nodes with one
+CPU each. The fault strikes in the middle of the command. The committed flags are compared with
+those of an undisturbed run on one node, column by column and bit by bit.
 
 {faults}
 
-- recovered: the same command ended with 0; nobody gave it again.
-- rows lost, rows doubled: flags of the quiet run that are missing, or there twice. A training
-  commits no flags; lost are its epochs that did not happen in the end.
-- seconds lost: the median beyond that of the same command undisturbed on the same machines, on two
-  cores that had other work, more at one time than at another: what is below twenty is within that.
+- recovered: the same command ended with exit status 0, without being given again.
+- rows lost, rows doubled: flags of the undisturbed run that are missing or there twice. A training
+  commits no flags; its rows lost are epochs that were never finished.
+- seconds lost: the median time beyond that of the same command undisturbed. The two cores had other
+  work, more at one time than at another, so differences below twenty seconds say nothing.
   Undisturbed: {quiet}.
 
-`make nodes` plays the trials, and the faults of the network where the machine allows namespaces.
+`make nodes` plays the trials. It plays the faults of the network where the machine allows network
+namespaces.
 
 {overhead}## For production
 
-Ray's head asks each node for a sign of life, and declares it dead when several have failed; what
-waits for the node waits as long. A question to a node whose network is cut fails after the timeout:
-with Ray's own settings, a node counts as living for 65 s more. The trials set, in the environment
-of `ray start --head`:
+Ray's head checks the health of each node and declares a node dead after several failed checks. All
+that waits for the node waits that long. A check of a node whose network is cut fails after the
+timeout: with Ray's own settings, such a node counts as alive for another 65 s. The trials set these
+variables in the environment of `ray start --head`:
 
 | variable | Ray's own | trials |
 |---|--:|--:|
 {health}
 {own_checks}
-Short settings find a lost node sooner, and take a busy one for lost, too: it is ended, and its work
-done again, which costs time and never a row.
+Short settings find a lost node sooner, but they also take a busy node for a lost one. Its work is
+then done again, which costs time but never a row.
 
-A training that has lost a worker is started anew from its last checkpoint as soon as Ray has
-declared the node dead, with as many workers as the remaining nodes hold, between
-`training.min_workers` and `--workers`. Where Ray does not notice, since the node lives and only its
-workers do not reach each other, they give up a collective operation after 120 s
-(`ANOMARAY_COLLECTIVE_SECONDS`). Where there is room for fewer workers than
-`training.min_workers`, it waits for nodes without limit, and says so after 30 s. After the fourth
-loss the training ends with one message, and goes on from its checkpoint when it is started again.
+When a training loses a worker, it restarts from its last checkpoint as soon as Ray has declared the
+node dead. It then has as many workers as the remaining nodes hold, between `training.min_workers`
+and `--workers`. If the node lives and only its workers do not reach each other, Ray does not
+notice; the workers give up a collective operation after 120 s (`ANOMARAY_COLLECTIVE_SECONDS`). If
+there is room for fewer workers than `training.min_workers`, the training waits for nodes without
+limit, and says so after 30 s. After the fourth loss the training ends with one message; started
+again, it resumes from its checkpoint.
 
-Workers find each other by the name of their machine. Where that name is a loopback address (Debian
-writes 127.0.1.1 into `/etc/hosts`), set `GLOO_SOCKET_IFNAME`, and `NCCL_SOCKET_IFNAME` on GPUs, to
-the network interface where each node is started, as the trials with networks of their own do.
+Workers find each other by the name of their machine. If that name resolves to a loopback address
+(Debian writes 127.0.1.1 into `/etc/hosts`), set `GLOO_SOCKET_IFNAME`, and on GPUs
+`NCCL_SOCKET_IFNAME`, to the network interface of the node before Ray is started there.
 """
 
 
 _OVERHEAD = """## What a second and a third node cost
 
-The same day of {rows:,} rows, scored by as many actors on one node and on several of one CPU each,
-in turns. Figures are seconds of scoring, and the ratio of the medians.
+The same day of {rows:,} rows, scored by the same number of actors on one node and on several nodes
+of one CPU each, in turn. Figures are seconds of scoring and the ratio of the medians.
 
 {table}
 
-All nodes share the two cores of one machine: this is the cost of Ray's own traffic and of a raylet
-and an object store a node, without a network between them.
+All nodes share the two cores of one machine. So this is the cost of Ray's own traffic, and of a
+raylet and an object store for each node, without a network between them.
 
 """
 
