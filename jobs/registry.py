@@ -19,7 +19,7 @@ from cluster.lake.output.schemas import (
     score_schema,
 )
 from cluster.lake.output.table import LakeTable
-from cluster.lake.registry.registry import Registry
+from cluster.lake.registry.registry import Promotion, Registry
 from cluster.lake.storage.opening import open_store
 from jobs.champion import load_signer, trusted_signers
 from jobs.input_rows import DERIVED
@@ -88,8 +88,14 @@ def promote(spec: Spec, bundle_id: str, *, sign_with: Path | None = None) -> str
     before = registry.read_champion()
     earlier = (e.baselines for e in reversed(registry.list_entries()) if e.bundle == bundle_id)
     baselines = next(earlier, {})
-    digests = {bundle_id: bundle.digest}
-    registry.promote(bundle_id, threshold.id, "promoted by hand", baselines, signer, digests)
+    promotion = Promotion(
+        bundle=bundle_id,
+        threshold=threshold.id,
+        note="promoted by hand",
+        baselines=baselines,
+        digests={bundle_id: bundle.digest},
+    )
+    registry.promote(promotion, signer)
     return f"champion: {bundle_id}, threshold {threshold.value:.6g}" + (
         f" (before: {before.bundle})" if before else ""
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.lake.output.schemas import REGISTRY
-from cluster.lake.registry.registry import Registry
+from cluster.lake.registry.registry import Promotion, Registry
 from cluster.lake.storage.opening import open_store
 from jobs.champion import load_champion, load_signer
 from jobs.spec.spec import Spec
@@ -30,8 +30,14 @@ def change_threshold(
     signer = load_signer(spec, sign_with) if promote else None
     after = choose_threshold(registry, champion.bundle, calibration, spec.policy)
     if promote and after.id != champion.threshold:
-        note, digests = "threshold changed", champion.digests
-        registry.promote(champion.bundle, after.id, note, champion.baselines, signer, digests)
+        promotion = Promotion(
+            bundle=champion.bundle,
+            threshold=after.id,
+            note="threshold changed",
+            baselines=champion.baselines,
+            digests=champion.digests,
+        )
+        registry.promote(promotion, signer)
     return {
         "bundle": champion.bundle,
         "before": {"id": before.id, "value": before.value, "policy": before.policy},

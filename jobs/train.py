@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.lake.output.schemas import REGISTRY
-from cluster.lake.registry.registry import Registry
+from cluster.lake.registry.registry import Promotion, Registry
 from cluster.lake.storage.opening import open_store
 from cluster.runtime.session import session
 from jobs import check
@@ -75,8 +75,14 @@ def train(
     threshold = choose_threshold(registry, champion.id, champion.calibration, spec.policy)
     baselines = {name: ids[name] for name in ids if name}
     if promote:
-        digests = {one.id: one.digest for one in made.values()}
-        registry.promote(champion.id, threshold.id, "trained", baselines, signer, digests)
+        promotion = Promotion(
+            bundle=champion.id,
+            threshold=threshold.id,
+            note="trained",
+            baselines=baselines,
+            digests={one.id: one.digest for one in made.values()},
+        )
+        registry.promote(promotion, signer)
     history = champion.metadata["history"]
     return TrainedBundle(
         bundle=champion.id,

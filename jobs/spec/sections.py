@@ -251,10 +251,10 @@ class Output(Frozen):
 
 
 def _check_key(text: str) -> str:
-    from cluster.lake.registry.signatures import public_key  # imports cryptography
+    from cluster.lake.registry.signatures import parse_public_key  # imports cryptography
 
     try:
-        public_key(text)
+        parse_public_key(text)
     except ValueError as error:
         raise value_error("ed25519:… as `python -m jobs keys` prints it") from error
     return text

@@ -160,7 +160,7 @@ def test_an_entry_of_the_registry_keeps_its_signature() -> None:
     key = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
     entry = Entry(7, "b" * 16, "c" * 16, "größer", "2026-01-14", {"pca": "d"}, {"b": "e"}, "f")
     signature = key.sign(entry.statement("flows"))
-    assert signature["key"] == "ed25519:A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="
-    assert signature["value"] == (
+    assert signature.key == "ed25519:A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="
+    assert signature.value == (
         "FJCEWJAxhbNzqQIcaL+PMPwbOvVwmrcJhjQ8jWqYiwNLsmg5TsfFvjzz0rxK3uGVA3TBj4C/xEJ2A0TYJbK3BQ=="
     )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cluster.lake.output.schemas import REGISTRY
-from cluster.lake.registry.registry import Registry
+from cluster.lake.registry.registry import Promotion, Registry
 from cluster.lake.storage.opening import open_store
 from jobs.spec.spec import Spec, load
 from jobs.threshold import choose_threshold
@@ -53,7 +53,7 @@ def champion(data: Path, tmp_path: Path) -> Spec:
     registry = registry_of(spec)
     registry.add_bundle(bundle.to_files())
     threshold = choose_threshold(registry, bundle.id, bundle.calibration, spec.policy)
-    registry.promote(bundle.id, threshold.id)
+    registry.promote(Promotion(bundle.id, threshold.id))
     return spec
 
 

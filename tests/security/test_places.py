@@ -8,7 +8,7 @@ import yaml
 
 from cluster.lake.input.partitions import list_days
 from cluster.lake.input.snapshot import take_snapshot
-from cluster.lake.registry.registry import Registry
+from cluster.lake.registry.registry import Promotion, Registry
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Missing
 from jobs.spec.spec import SpecRefused, load
@@ -124,7 +124,7 @@ def test_no_id_leads_out_of_a_registry(name: str, lake: Path) -> None:
     for use in (
         registry.read_bundle,
         registry.read_threshold,
-        lambda name: registry.promote(name, "t"),
+        lambda name: registry.promote(Promotion(name, "t")),
     ):
         with pytest.raises(Refusal):
             use(name)

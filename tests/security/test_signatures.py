@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cluster.lake.output.schemas import QUARANTINE_SCHEMA
 from cluster.lake.output.table import LakeTable
-from cluster.lake.registry.registry import Registry
+from cluster.lake.registry.registry import Promotion, Registry
 from cluster.lake.registry.signatures import load_key, make_key
 from cluster.lake.storage.opening import open_store
 from jobs import registry, threshold
@@ -91,7 +91,7 @@ def test_what_the_right_key_signed_is_let_in(watch: Watch) -> None:
 def test_a_champion_without_a_signature_is_refused_where_one_is_demanded(watch: Watch) -> None:
     chosen = Threshold.choose(Quantile(0.1), watch.first.calibration, watch.first.id)
     watch.registry.add_threshold(chosen.id, chosen.to_json())
-    watch.registry.promote(watch.first.id, chosen.id)
+    watch.registry.promote(Promotion(watch.first.id, chosen.id))
     assert "champion 1 is not signed; the spec demands one that is" in watch.refusal()
     assert watch.open(signed="optional") == watch.first.id
 
@@ -101,7 +101,7 @@ def test_another_key_is_refused_before_and_after(watch: Watch) -> None:
     with pytest.raises(Refusal, match=r"expected a key of the spec to sign with, found ed25519:"):
         watch.promote(watch.first, watch.folder / "other.pem")
     watch.promote(watch.first)
-    assert f"is signed with the key {watch.key.public}, which is none" in watch.refusal(
+    assert f"is signed with the key {watch.key.public}, which the spec does not" in watch.refusal(
         keys=[other.public]
     )
     assert watch.open(keys=[other.public, watch.key.public]) == watch.first.id  # while keys change
@@ -129,7 +129,7 @@ def test_no_key_to_sign_with_is_refused_before_any_work(watch: Watch) -> None:
 def test_a_changed_entry_is_refused(change: Callable[[dict[str, Any]], None], watch: Watch) -> None:
     watch.promote(watch.first)
     watch.change(1, change)
-    assert "champion 1 has a signature that is not of it" in watch.refusal()
+    assert "champion 1 does not match its signature" in watch.refusal()
 
 
 @pytest.mark.parametrize("signature", [None, [], "ed25519:", {}, {"key": "none"}])
@@ -153,7 +153,7 @@ def test_a_changed_byte_of_a_signed_bundle_is_refused(name: str, watch: Watch) -
 def test_another_bundle_in_the_place_of_a_signed_one_is_refused(watch: Watch) -> None:
     watch.promote(watch.first)
     watch.change(1, lambda entry: entry.update(bundle=watch.second.id))
-    assert "champion 1 has a signature that is not of it" in watch.refusal()
+    assert "champion 1 does not match its signature" in watch.refusal()
     folder = watch.folder / "out" / "registry" / "bundles"
     for name, data in watch.second.to_files().items():  # its files under the first one's id
         (folder / watch.first.id / name).write_bytes(data)
@@ -176,7 +176,7 @@ def test_an_earlier_entry_cannot_stand_in_for_a_later_one(watch: Watch) -> None:
     watch.promote(watch.second)
     champions = watch.folder / "out" / "registry" / "champions"
     (champions / "00003.json").write_bytes((champions / "00001.json").read_bytes())
-    assert "champion 3 has a signature that is not of it" in watch.refusal()
+    assert "champion 3 does not match its signature" in watch.refusal()
 
 
 def test_the_champion_of_another_watch_is_refused(watch: Watch) -> None:
@@ -196,7 +196,9 @@ def test_a_rollback_signs_nothing_that_was_not_signed(watch: Watch) -> None:
 
 def test_a_spec_can_name_the_oldest_champion_that_it_lets_in(watch: Watch) -> None:
     watch.promote(watch.first)
-    assert "champion 1 is older than what was in force: expected 2" in watch.refusal(at_least=2)
+    assert "champion 1 is older than one that was used before: expected 2" in watch.refusal(
+        at_least=2
+    )
 
 
 def test_an_earlier_champion_is_refused_once_flags_of_a_later_one_are_committed(
@@ -208,7 +210,7 @@ def test_an_earlier_champion_is_refused_once_flags_of_a_later_one_are_committed(
     require_newest(watch.spec(), entry, table)
     table.commit("2026-01-01", "run-1", "digest", [], None, {"champion": "2"})
     table.commit("2026-01-02", "run-2", "digest", [], None, {})
-    with pytest.raises(Refusal, match=r"champion 1 is older .* expected 2 or a later one"):
+    with pytest.raises(Refusal, match=r"champion 1 is older .* expected 2 or later"):
         require_newest(watch.spec(), entry, table)
     require_newest(watch.spec(signed="optional"), entry, table)
 

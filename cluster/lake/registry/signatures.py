@@ -1,8 +1,8 @@
-"""Who made a champion: entries of the registry signed with Ed25519 (RFC 8032).
+"""Entries of the registry signed with Ed25519 (RFC 8032), to prove who made a champion.
 
-What is signed is the whole entry: its number, the watch, and the SHA-256 of the threshold and of
-the bundle's manifest, which has those of all its files. So a signature holds for one bundle and one
-threshold, in one watch, at one place of its history: no earlier entry can stand in for a later one.
+The signature covers the whole entry: its number, the watch, and the SHA-256 of the threshold and of
+the bundle's manifest, which has a digest of each file. So it holds for one bundle and one threshold
+in one watch at one place of its history: no earlier entry can stand in for a later one.
 """
 
 import base64
@@ -28,44 +28,59 @@ from models import canonical_json
 from models.refusal import Refusal
 
 _SCHEME = "ed25519:"
-# Begins what is signed, so that the key's signatures of anything else are none of an entry.
+# Begins each signed message, so that no other signature of the key passes for one of an entry.
 _DOMAIN = b"anomaray champion 1\n"
 
 
 @dataclass(frozen=True)
+class Signature:
+    key: str  # as `SigningKey.public`
+    value: str  # base64
+
+    @classmethod
+    def from_document(cls, document: Any) -> "Signature | None":
+        """The signature in an entry's JSON; None where there is none."""
+        if not isinstance(document, Mapping) or set(document) != {"key", "value"}:
+            return None
+        return cls(str(document["key"]), str(document["value"]))
+
+
+@dataclass(frozen=True)
 class SigningKey:
-    """A private key; it is in no repr, so in no message and no trace."""
+    """A private key. Its repr, and so messages and tracebacks, do not show it."""
 
     key: Ed25519PrivateKey = field(repr=False)
 
     @property
     def public(self) -> str:
-        """`ed25519:` and 32 bytes in base64, as a spec lists it."""
+        """The public key as a spec lists it: `ed25519:` and 32 bytes in base64."""
         raw = self.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         return _SCHEME + base64.b64encode(raw).decode()
 
-    def sign(self, statement: Mapping[str, Any]) -> dict[str, str]:
-        """The signature, as an entry has it."""
+    def sign(self, statement: Mapping[str, Any]) -> Signature:
         value = base64.b64encode(self.key.sign(_message(statement))).decode()
-        return {"key": self.public, "value": value}
+        return Signature(self.public, value)
 
 
 def make_key(path: Path) -> SigningKey:
-    """A new key in a new file that only its owner can read (mode 0600)."""
-    made = SigningKey(Ed25519PrivateKey.generate())
-    pem = made.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    """Make a key, in a new file that only its owner can read (mode 0600)."""
+    signing_key = SigningKey(Ed25519PrivateKey.generate())
+    pem = signing_key.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
         raise Refusal(f"{path} exists: a key is never overwritten; name another file") from None
     with os.fdopen(descriptor, "wb") as file:
         file.write(pem)
-    return made
+    return signing_key
 
 
 def load_key(path: Path) -> SigningKey:
-    """The key of `make_key`. `Refusal` for another kind of key, and for a file that all may read
-    or its group may write; a mounted secret is often readable to a group."""
+    """Load the key of `make_key`.
+
+    Raises `Refusal` for another kind of key, and for a file that everyone may read or the group
+    may write. The group may read it, because mounted secrets are often like that.
+    """
     try:
         mode = path.stat().st_mode
         data = path.read_bytes()
@@ -76,7 +91,7 @@ def load_key(path: Path) -> SigningKey:
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise Refusal(
             f"signing key {path}: others may use it (mode {stat.S_IMODE(mode):04o}); expected "
-            "0600: if it was ever shared, make a new one with `python -m jobs keys`"
+            "0600; if the key was ever shared, make a new one with `python -m jobs keys`"
         )
     try:
         key = load_pem_private_key(data, None)
@@ -87,8 +102,8 @@ def load_key(path: Path) -> SigningKey:
     return SigningKey(key)
 
 
-def public_key(text: str) -> Ed25519PublicKey:
-    """The key that `SigningKey.public` names. Raises ValueError."""
+def parse_public_key(text: str) -> Ed25519PublicKey:
+    """Parse `SigningKey.public`. Raises ValueError for any other text."""
     if not text.startswith(_SCHEME):
         raise ValueError(
             "expected ed25519: and a key in base64, as `python -m jobs keys` prints it"
@@ -100,23 +115,22 @@ def public_key(text: str) -> Ed25519PublicKey:
         raise ValueError("expected 32 bytes in base64 after ed25519:") from None
 
 
-def verify(
-    statement: Mapping[str, Any], signature: Mapping[str, str] | None, keys: Iterable[str]
-) -> None:
-    """Raise `Refusal` unless one of the keys signed the statement; says what is wrong, as the end
-    of a sentence."""
-    trusted = tuple(keys)
-    if not isinstance(signature, Mapping):
+def verify(statement: Mapping[str, Any], signature: Signature | None, keys: Iterable[str]) -> None:
+    """Raise `Refusal` unless one of the keys signed the statement.
+
+    Its message is the end of a sentence about the entry: "is not signed".
+    """
+    if signature is None:
         raise Refusal("is not signed")
-    key, value = signature.get("key"), signature.get("value")
-    if key not in trusted:
-        raise Refusal(f"is signed with the key {key}, which is none of the spec's")
+    if signature.key not in tuple(keys):
+        raise Refusal(f"is signed with the key {signature.key}, which the spec does not list")
     try:
-        public_key(key).verify(base64.b64decode(str(value), validate=True), _message(statement))
+        value = base64.b64decode(signature.value, validate=True)
+        parse_public_key(signature.key).verify(value, _message(statement))
     except (InvalidSignature, binascii.Error, ValueError):
         raise Refusal(
-            "has a signature that is not of it: it was changed, or is the entry of another watch "
-            "or another time"
+            "does not match its signature: it was changed, or is the entry of another watch or "
+            "another time"
         ) from None
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cluster.lake.registry.registry import Entry, Registry
+from cluster.lake.registry.registry import Entry, Promotion, Registry
 from cluster.lake.storage.store import Store
 from models.refusal import Refusal
 
@@ -53,8 +53,8 @@ def test_without_a_champion_one_is_told_to_train(registry: Registry) -> None:
 
 def test_the_last_promoted_bundle_is_the_champion(registry: Registry) -> None:
     a, b = registry.add_bundle(files("a")), registry.add_bundle(files("b"))
-    registry.promote(a, "t1", "trained", {"pca": b})
-    promoted = registry.promote(b, "t1", "better")
+    registry.promote(Promotion(a, "t1", "trained", {"pca": b}))
+    promoted = registry.promote(Promotion(b, "t1", "better"))
     assert promoted == registry.read_champion()
     assert brief(registry.read_champion()) == (2, b, "t1")
     assert [(e.number, e.note, e.baselines) for e in registry.list_entries()] == [
@@ -66,21 +66,21 @@ def test_the_last_promoted_bundle_is_the_champion(registry: Registry) -> None:
 
 def test_a_rollback_is_a_new_entry_equal_to_the_previous_distinct_one(registry: Registry) -> None:
     a, b = registry.add_bundle(files("a")), registry.add_bundle(files("b"))
-    registry.promote(a, "t1", baselines={"pca": b})
-    registry.promote(b, "t1")
-    registry.promote(b, "t1", "the same again")
+    registry.promote(Promotion(a, "t1", baselines={"pca": b}))
+    registry.promote(Promotion(b, "t1"))
+    registry.promote(Promotion(b, "t1", "the same again"))
     back = registry.rollback()
     assert brief(back) == (4, a, "t1")
     assert back.baselines == {"pca": b}
     assert len(registry.list_entries()) == 4
-    registry.promote(a, "t2")
+    registry.promote(Promotion(a, "t2"))
     assert brief(registry.rollback()) == (6, a, "t1"), "a threshold can be rolled back alone"
 
 
 def test_there_is_no_rollback_without_an_earlier_champion(registry: Registry) -> None:
     with pytest.raises(Refusal, match="no earlier champion to roll back to"):
         registry.rollback()
-    registry.promote(registry.add_bundle(files("a")), "t1")
+    registry.promote(Promotion(registry.add_bundle(files("a")), "t1"))
     with pytest.raises(Refusal, match="no earlier champion to roll back to"):
         registry.rollback()
 
@@ -88,17 +88,17 @@ def test_there_is_no_rollback_without_an_earlier_champion(registry: Registry) ->
 def test_what_is_not_there_cannot_be_promoted(registry: Registry) -> None:
     a = registry.add_bundle(files("a"))
     with pytest.raises(Refusal, match=f"bundle gone is not in the registry .*; it has: {a}"):
-        registry.promote("gone", "t1")
+        registry.promote(Promotion("gone", "t1"))
     with pytest.raises(Refusal, match="bundle gone is not"):
-        registry.promote(a, "t1", baselines={"pca": "gone"})
+        registry.promote(Promotion(a, "t1", baselines={"pca": "gone"}))
     with pytest.raises(Refusal, match="threshold gone is not in the registry"):
-        registry.promote(a, "gone")
+        registry.promote(Promotion(a, "gone"))
     assert registry.list_entries() == ()
 
 
 def test_a_champion_whose_bundle_is_gone_is_refused(registry: Registry) -> None:
     a = registry.add_bundle(files("a"))
-    registry.promote(a, "t1")
+    registry.promote(Promotion(a, "t1"))
     registry.store.delete(f"bundles/{a}/bundle.json")
     with pytest.raises(Refusal, match=f"champion 1 cannot be used: bundle {a} is not .* roll back"):
         registry.read_champion()
@@ -107,7 +107,7 @@ def test_a_champion_whose_bundle_is_gone_is_refused(registry: Registry) -> None:
 def test_racing_promotions_all_count_and_none_is_lost(registry: Registry) -> None:
     bundles = [registry.add_bundle(files(str(index))) for index in range(4)]
     with ThreadPoolExecutor(4) as threads:
-        entries = list(threads.map(lambda b: registry.promote(b, "t1"), bundles))
+        entries = list(threads.map(lambda b: registry.promote(Promotion(b, "t1")), bundles))
     assert sorted(e.number for e in entries) == [1, 2, 3, 4]
     assert {e.bundle for e in registry.list_entries()} == set(bundles)
     champion = max(entries, key=lambda e: e.number)
