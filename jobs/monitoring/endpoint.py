@@ -1,4 +1,4 @@
-"""The ways out for metrics: an HTTP endpoint, and a file for node_exporter's textfile collector."""
+"""Publishes metrics: over HTTP, and in a file for node_exporter's textfile collector."""
 
 import os
 import threading
@@ -19,7 +19,7 @@ from jobs.spec.spec import Spec
 from jobs.terminal.console import say, warn
 from models.refusal import Refusal
 
-# node_exporter is scraped every 15 s at most.
+# Prometheus scrapes node_exporter every 15 s at most.
 _WRITE_EVERY_S = 15.0
 
 Source = Callable[[], Iterable[Sample]]
@@ -27,18 +27,18 @@ Source = Callable[[], Iterable[Sample]]
 
 @dataclass(frozen=True)
 class Destinations:
-    """Where metrics go; nowhere by default."""
+    """Where metrics are published; nowhere by default."""
 
-    port: int | None = None  # of an HTTP endpoint; 0 is a free one
-    host: str = "127.0.0.1"  # the address that it listens on
-    file: Path | None = None  # `….prom`, in the folder of node_exporter's textfile collector
+    port: int | None = None  # of the HTTP endpoint; 0 takes a free one
+    host: str = "127.0.0.1"  # address on which the endpoint listens
+    file: Path | None = None  # NAME.prom, in the folder of node_exporter's textfile collector
 
 
 @contextmanager
 def publish_run(spec: Spec, verb: str, destinations: Destinations) -> Iterator[LiveMetrics]:
-    """The metrics of the verb that the block runs, exposed at these destinations.
+    """Publish the metrics of a verb while the block runs it.
 
-    Raises `Refusal`, before the block, for a place that cannot be had.
+    Raises `Refusal`, before the block, for a port in use or a file that cannot be written.
     """
     status = WatchStatus(spec)
     status.refresh()
@@ -55,26 +55,28 @@ def publish_run(spec: Spec, verb: str, destinations: Destinations) -> Iterator[L
 
 @contextmanager
 def publish(sources: Sequence[Source], destinations: Destinations) -> Iterator[None]:
-    """While the block runs, whoever asks gets what the sources say then; the file has what they
-    said last."""
-    registry = collector_registry(sources)
+    """Publish the samples of the sources while the block runs; the file keeps the last ones.
+
+    Raises `Refusal`, before the block, for a port in use or a file that cannot be written.
+    """
+    registry = make_collector_registry(sources)
     with ExitStack() as stack:
         if destinations.port is not None:
-            stack.enter_context(_endpoint(registry, destinations.host, destinations.port))
+            stack.enter_context(_serve(registry, destinations.host, destinations.port))
         if destinations.file is not None:
-            stack.enter_context(_file(registry, destinations.file))
+            stack.enter_context(_keep_file(registry, destinations.file))
         yield
 
 
-def collector_registry(sources: Sequence[Source]) -> CollectorRegistry:
-    """A registry of the sources and of nothing else, such as this process's memory."""
+def make_collector_registry(sources: Sequence[Source]) -> CollectorRegistry:
+    """Make a registry of these sources alone, without the process metrics of prometheus_client."""
     registry = CollectorRegistry()
-    registry.register(_Asked(sources))
+    registry.register(_SourceCollector(sources))
     return registry
 
 
-class _Asked(Collector):
-    """Asks the sources at each scrape."""
+class _SourceCollector(Collector):
+    """Collects from the sources at each scrape."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = sources
@@ -92,12 +94,12 @@ class _Asked(Collector):
         return families.values()
 
     def describe(self) -> Iterable[MetricFamily]:
-        """Nothing is asked before the first scrape."""
+        """Describes nothing: the sources are first read at the first scrape."""
         return ()
 
 
 @contextmanager
-def _endpoint(registry: CollectorRegistry, host: str, port: int) -> Iterator[None]:
+def _serve(registry: CollectorRegistry, host: str, port: int) -> Iterator[None]:
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
@@ -115,32 +117,34 @@ def _endpoint(registry: CollectorRegistry, host: str, port: int) -> Iterator[Non
 
 
 @contextmanager
-def _file(registry: CollectorRegistry, path: Path) -> Iterator[None]:
-    """Written at the beginning, every few seconds, and at the end."""
+def _keep_file(registry: CollectorRegistry, path: Path) -> Iterator[None]:
+    """Write the file at the start, every 15 s, and at the end."""
     if path.suffix != ".prom":
-        raise Refusal(f"--metrics-file {path}: expected NAME.prom: node_exporter reads no other")
+        raise Refusal(
+            f"--metrics-file {path}: expected NAME.prom: node_exporter reads no other name"
+        )
     try:
         _write(registry, path)
     except OSError as error:
         raise Refusal(f"--metrics-file {path}: cannot be written: {error.strerror}") from None
     over = threading.Event()
 
-    def keep() -> None:
+    def rewrite() -> None:
         while not over.wait(_WRITE_EVERY_S):
-            _write_or_say(registry, path)
+            _write_or_warn(registry, path)
 
-    thread = threading.Thread(target=keep, name="anomaray-metrics", daemon=True)
+    thread = threading.Thread(target=rewrite, name="anomaray-metrics", daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
-        _write_or_say(registry, path)
+        _write_or_warn(registry, path)
 
 
-def _write_or_say(registry: CollectorRegistry, path: Path) -> None:
-    """A run does not end because of its metrics."""
+def _write_or_warn(registry: CollectorRegistry, path: Path) -> None:
+    """Write the file; a failure does not end the run."""
     try:
         _write(registry, path)
     except OSError as error:
@@ -148,7 +152,7 @@ def _write_or_say(registry: CollectorRegistry, path: Path) -> None:
 
 
 def _write(registry: CollectorRegistry, path: Path) -> None:
-    """Whole or not at all; for node_exporter, which is another user, whatever the umask is."""
+    """Replace the file whole, readable by node_exporter's user whatever the umask is."""
     beside = path.with_name(f".{path.name}-{os.getpid()}")
     beside.write_bytes(generate_latest(registry))
     beside.chmod(0o644)

@@ -1,4 +1,4 @@
-"""A process that stands and tells Prometheus how watches are, from their records in the lake."""
+"""A process that serves the status of watches to Prometheus, from their records in the lake."""
 
 import signal
 import threading
@@ -12,11 +12,13 @@ from models.refusal import Refusal
 
 
 def run_exporter(specs: Sequence[Spec], destinations: Destinations, every: float) -> None:
-    """Serve the watches' metrics until SIGTERM or SIGINT, reading the records every so many
-    seconds. Needs no Ray. Raises `Refusal` for two specs of one name, and for a port in use."""
+    """Serve the status of the watches until SIGTERM or SIGINT; read it anew every `every` seconds.
+
+    Needs no Ray. Raises `Refusal` for two specs of one name and for a port in use.
+    """
     names = [spec.name for spec in specs]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise Refusal(f"two specs have the name {twice[0]}: their metrics could not be told apart")
+        raise Refusal(f"two specs have the name {twice[0]}: rename one to tell their metrics apart")
     watches = [WatchStatus(spec) for spec in specs]
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -24,7 +26,7 @@ def run_exporter(specs: Sequence[Spec], destinations: Destinations, every: float
     for watch in watches:
         watch.refresh()
     with publish([watch.collect for watch in watches], destinations):
-        say(f"the records of {', '.join(names)}, read every {every:g} s")
+        say(f"reading the records of {', '.join(names)} every {every:g} s")
         while not over.wait(every):
             for watch in watches:
                 watch.refresh()

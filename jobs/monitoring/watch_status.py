@@ -1,7 +1,7 @@
-"""How a watch stands, by its records in the lake: the commit log and the entry of its last day.
+"""The status of a watch, from its records in the lake: the commit log and the last day's entry.
 
-They outlive every job and every node, so "nothing was committed by six" can be told even where no
-job ever ran. Only what the role `reporter` may read is read, and no row of any table.
+The records outlive every job and node, so an alert "nothing was committed by six" works even if no
+job ever ran. The role `reporter` may read all of them. No row of a table is read.
 """
 
 from datetime import UTC, date, datetime, time
@@ -19,23 +19,24 @@ _ENTRY = "/entry.json"
 
 
 class WatchStatus:
-    """The records of one watch, as they were at the last look."""
+    """The records of one watch at the last refresh."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self._found: dict[Metric, float] = {}
 
     def refresh(self) -> None:
-        """Read the records. Where they cannot be read, that is all that is known."""
+        """Read the records. If that fails, the only sample is LAKE_READABLE 0."""
         output = open_store(self.spec.output.uri)
         try:
-            self._found = {**_committed(output), **_last_day(output), Metric.LAKE_READABLE: 1}
-        except Exception as error:  # whatever it is: a run goes on, and an exporter answers
+            self._found = _read_commits(output) | _read_last_day(output)
+            self._found[Metric.LAKE_READABLE] = 1
+        except Exception as error:  # no error here may end a run or an exporter
             warn(f"no metrics of {self.spec.name} from the lake", error)
             self._found = {Metric.LAKE_READABLE: 0}
 
     def collect(self) -> list[Sample]:
-        """What was found, and the limits that the spec sets."""
+        """The samples of the records, and the limits of the spec's gates."""
         gates = self.spec.gates
         limits = {
             Metric.FLAG_RATE_LOWEST: gates.flag_rate[0],
@@ -46,7 +47,7 @@ class WatchStatus:
         return [Sample(metric, (self.spec.name,), value) for metric, value in found.items()]
 
 
-def _committed(output: Store) -> dict[Metric, float]:
+def _read_commits(output: Store) -> dict[Metric, float]:
     logged = read_commits(output.child("flags"))
     found = {Metric.LAST_COMMIT: max((one["timestamp"] for one in logged), default=0) / 1000}
     if days := [midnight for one in logged if (midnight := _midnight(one["day"])) is not None]:
@@ -54,8 +55,8 @@ def _committed(output: Store) -> dict[Metric, float]:
     return found
 
 
-def _last_day(output: Store) -> dict[Metric, float]:
-    """What the run that ended last left beside its card, committed or not."""
+def _read_last_day(output: Store) -> dict[Metric, float]:
+    """The entry that the last run wrote beside its card, whether its day was committed or not."""
     reports = output.child(REPORTS)
     entries = [found for found in reports.list() if found.key.endswith(_ENTRY)]
     if not entries:
@@ -79,7 +80,7 @@ def _last_day(output: Store) -> dict[Metric, float]:
 
 
 def _midnight(day: str) -> float | None:
-    """Unix seconds at which the day begins in UTC; None for a day that is no date."""
+    """Unix seconds at which the day begins in UTC; None for a day that is not a date."""
     try:
         return datetime.combine(date.fromisoformat(day), time(), UTC).timestamp()
     except ValueError:

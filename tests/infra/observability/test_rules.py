@@ -10,7 +10,7 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from jobs.monitoring.endpoint import collector_registry
+from jobs.monitoring.endpoint import make_collector_registry
 from jobs.monitoring.metric_names import Metric, Sample
 from tests.infra.observability import manifests
 from tests.infra.observability.manifests import OBSERVABILITY, RULES
@@ -115,4 +115,4 @@ def test_the_panels_have_their_own_ids_and_places() -> None:
 
 def test_what_is_exported_is_well_named_to_prometheus() -> None:
     every = [Sample(metric, tuple("x" for _ in metric.labels), 1.0) for metric in Metric]
-    promtool("check", "metrics", said=generate_latest(collector_registry([lambda: every])))
+    promtool("check", "metrics", said=generate_latest(make_collector_registry([lambda: every])))

@@ -1,4 +1,4 @@
-"""The ways out: what is told, where it goes, and what a run does when it cannot go there."""
+"""Publishing metrics: over HTTP, in a file, and with a destination that fails."""
 
 import os
 import re
@@ -49,7 +49,7 @@ def taken() -> Iterator[int]:
         yield other.getsockname()[1]
 
 
-def test_every_name_keeps_the_conventions_and_is_there_once() -> None:
+def test_metric_names_are_unique_and_follow_the_conventions() -> None:
     names = [metric.full_name for metric in Metric]
     assert len(set(names)) == len(names)
     for metric in Metric:
@@ -59,7 +59,7 @@ def test_every_name_keeps_the_conventions_and_is_there_once() -> None:
         assert (metric.kind == "counter") == metric.full_name.endswith("_total")
 
 
-def test_what_is_asked_for_is_what_the_sources_say_at_that_moment() -> None:
+def test_a_scrape_returns_the_current_values_of_the_sources() -> None:
     flags = 0.0
     port = free_port()
 
@@ -74,7 +74,9 @@ def test_what_is_asked_for_is_what_the_sources_say_at_that_moment() -> None:
         scraped(port)
 
 
-def test_a_file_appears_whole_can_be_read_by_others_and_has_the_last_word(tmp_path: Path) -> None:
+def test_the_file_appears_whole_is_readable_by_all_and_keeps_the_last_values(
+    tmp_path: Path,
+) -> None:
     file, flags = tmp_path / "night.prom", 0.0
 
     def source() -> Iterator[Sample]:
@@ -107,7 +109,7 @@ def test_a_folder_that_goes_away_does_not_end_the_run(
     ("name", "message"),
     [("night.txt", "expected NAME.prom"), ("nowhere/night.prom", "No such file or directory")],
 )
-def test_a_file_that_cannot_be_is_refused_before_the_work(
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
     name: str, message: str, tmp_path: Path
 ) -> None:
     with (
@@ -147,7 +149,7 @@ def test_an_address_that_is_not_ours_is_refused() -> None:
         pytest.fail("the work has begun")
 
 
-def test_counters_go_on_from_day_to_day_and_leave_out_what_was_done_before() -> None:
+def test_counters_add_up_over_days_without_the_work_of_earlier_processes() -> None:
     metrics = LiveMetrics("flows", "nightly")
     seen: list[float] = []
     for first in (0, 10):
@@ -183,7 +185,7 @@ def value(metrics: LiveMetrics, metric: Metric, *more: str) -> float:
 
 
 @pytest.mark.parametrize("failed", [False, True])
-def test_a_run_says_how_it_ended(failed: bool) -> None:
+def test_a_run_reports_how_it_ended(failed: bool) -> None:
     metrics = LiveMetrics("flows", "score")
     assert value(metrics, Metric.RUN_ACTIVE, "score") == 1
     assert Metric.RUN_SUCCESS not in {sample.metric for sample in metrics.collect()}

@@ -1,4 +1,4 @@
-"""What the lake says of a watch: by its records alone, and whatever they are."""
+"""The status of a watch, from its records in the lake alone."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def read_status(spec: Spec) -> dict[Metric, float]:
     return {sample.metric: sample.value for sample in status.collect()}
 
 
-def test_a_watch_that_has_nothing_says_so_and_has_its_limits(tmp_path: Path) -> None:
+def test_a_new_watch_has_no_commit_and_the_limits_of_its_gates(tmp_path: Path) -> None:
     assert read_status(load(spec_at(tmp_path))) == {
         Metric.LAKE_READABLE: 1,
         Metric.LAST_COMMIT: 0,
@@ -80,7 +80,7 @@ def test_a_watch_that_has_nothing_says_so_and_has_its_limits(tmp_path: Path) -> 
     }
 
 
-def test_the_newest_day_is_told_whichever_was_committed_last(tmp_path: Path) -> None:
+def test_the_newest_day_counts_whichever_day_was_committed_last(tmp_path: Path) -> None:
     spec = load(spec_at(tmp_path))
     before = time.time() - 1
     commit(spec, "2026-01-04", "2026-01-06", "2026-01-05")
@@ -89,7 +89,7 @@ def test_the_newest_day_is_told_whichever_was_committed_last(tmp_path: Path) -> 
     assert before < found[Metric.LAST_COMMIT] <= time.time()
 
 
-def test_days_that_are_no_dates_have_a_commit_and_no_newest_day(tmp_path: Path) -> None:
+def test_days_that_are_not_dates_have_a_commit_and_no_newest_day(tmp_path: Path) -> None:
     spec = load(spec_at(tmp_path))
     commit(spec, "all")
     found = read_status(spec)
@@ -97,7 +97,7 @@ def test_days_that_are_no_dates_have_a_commit_and_no_newest_day(tmp_path: Path) 
     assert Metric.LAST_DAY not in found
 
 
-def test_the_day_that_ended_last_is_told_also_where_it_was_refused(tmp_path: Path) -> None:
+def test_the_day_that_ended_last_counts_even_if_it_was_refused(tmp_path: Path) -> None:
     spec = load(spec_at(tmp_path))
     put_entry(spec, "2026-01-06")
     put_entry(spec, "2026-01-05", status="refused", score_drift=None)
@@ -114,7 +114,7 @@ def test_the_day_that_ended_last_is_told_also_where_it_was_refused(tmp_path: Pat
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"status": "committed"}', b"\xff"])
-def test_records_that_cannot_be_read_are_told_instead_of_old_numbers(
+def test_unreadable_records_replace_the_old_values(
     data: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = load(spec_at(tmp_path))
@@ -130,7 +130,7 @@ def test_records_that_cannot_be_read_are_told_instead_of_old_numbers(
     assert "no metrics of flows from the lake" in capsys.readouterr().err
 
 
-def test_an_exporter_tells_of_all_watches_as_they_change_until_it_is_ended(tmp_path: Path) -> None:
+def test_an_exporter_serves_all_watches_as_they_change_until_it_is_stopped(tmp_path: Path) -> None:
     paths = [spec_at(tmp_path / name, name) for name in ("flows", "cards")]
     flows, cards = (load(path) for path in paths)
     commit(flows, "2026-01-05")
@@ -163,7 +163,7 @@ def answer_with(port: int, name: str, value: float) -> Series:
         time.sleep(0.1)  # between two looks at the condition
 
 
-def test_two_specs_of_one_name_cannot_be_told_apart(tmp_path: Path) -> None:
+def test_two_specs_of_one_name_are_refused(tmp_path: Path) -> None:
     spec = load(spec_at(tmp_path))
     with pytest.raises(Refusal, match="two specs have the name flows"):
         run_exporter([spec, spec], Destinations(0), 60)
