@@ -1,12 +1,14 @@
-"""The champion of a watch, used only if it is what was promoted, by whom the spec trusts."""
+"""The champion of a watch: loaded only if it is unchanged and signed as the spec demands."""
 
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cluster.lake.output.schemas import REGISTRY
 from cluster.lake.output.table import LakeTable
 from cluster.lake.registry.registry import Entry, Registry, Signer, Trust
 from cluster.lake.registry.signatures import load_key
+from cluster.lake.storage.opening import open_store
 from jobs.spec.spec import Spec
 from models.bundle import Bundle, open_bundle
 from models.refusal import Refusal
@@ -15,70 +17,76 @@ from models.scores.threshold import Threshold
 
 @dataclass(frozen=True)
 class Champion:
-    """An entry of the registry with what it names, verified."""
+    """An entry of the registry with its bundle and threshold, both verified."""
 
     entry: Entry
     bundle: Bundle
     threshold: Threshold
 
 
-def load_champion(spec: Spec, registry: Registry) -> Champion:
-    """The champion in force.
+def open_registry(spec: Spec) -> Registry:
+    """The registry of the watch."""
+    return Registry(open_store(spec.output.uri).child(REGISTRY))
 
-    Raises `Refusal` where there is none, where bundle or threshold are not the ones that were
-    promoted, and where the spec demands a signature that is missing or wrong.
+
+def load_champion(spec: Spec, registry: Registry) -> Champion:
+    """Load the current champion.
+
+    Raises `Refusal` if there is none, if its bundle or threshold has changed since the promotion,
+    or if a signature that the spec demands is missing or wrong.
     """
     entry = registry.require_champion()
     trusted_signers(spec).check(entry)
     expected = entry.digests.get(entry.bundle, entry.bundle)
     bundle = open_bundle(registry.read_bundle(entry.bundle), expected)
-    return Champion(entry, bundle, _threshold(entry, registry))
+    return Champion(entry, bundle, _load_threshold(entry, registry))
 
 
 def trusted_signers(spec: Spec) -> Trust:
-    """Whose champions the spec lets in."""
+    """The signers whose champions the spec accepts; anyone, unless it demands signatures."""
     policy = spec.bundle
     return Trust(spec.name, policy.keys if policy.signed == "required" else (), policy.at_least)
 
 
 def require_newest(spec: Spec, entry: Entry, table: LakeTable) -> None:
-    """Refuse a champion that is older than one whose flags were committed, where champions are
-    signed: who can write to the registry alone cannot put an earlier one back by deleting the
-    later."""
+    """Raise `Refusal` for a signed champion that is older than one that has committed flags.
+
+    So nobody can bring back an old champion by deleting newer entries from the registry.
+    """
     if spec.bundle.signed == "required":
         used = max((int(commit.get("champion", 0)) for commit in table.history()), default=0)
         replace(trusted_signers(spec), at_least=used).check(entry)
 
 
 def load_signer(spec: Spec, key_file: Path | None) -> Signer | None:
-    """What signs the next champion; None where there is no key, and none is asked for.
+    """Load the signer of the next champion; None without a key file if the spec demands none.
 
-    Raises `Refusal`, before any work is done, for a champion that could not be used afterwards.
+    Raises `Refusal`, before any work, if the spec would not accept the champion afterwards.
     """
     required = spec.bundle.signed == "required"
     if key_file is None:
         if required:
             raise Refusal(
-                f"{spec.where('bundle', 'signed')}: a champion must be signed, and there is no key "
-                "to sign with: pass --sign-with KEYFILE (made by `python -m jobs keys`)"
+                f"{spec.where('bundle', 'signed')}: champions must be signed and no key was "
+                "given: pass --sign-with KEYFILE (made by `python -m jobs keys`)"
             )
         return None
     signer = Signer(spec.name, load_key(key_file))
     if required and signer.key.public not in spec.bundle.keys:
         raise Refusal(
-            f"{spec.where('bundle', 'keys')}: expected a key of the spec to sign with, found "
-            f"{signer.key.public} in {key_file}: add it to bundle.keys, or use another"
+            f"{spec.where('bundle', 'keys')}: expected a key that the spec lists, found "
+            f"{signer.key.public} in {key_file}: add it to bundle.keys, or use another key"
         )
     return signer
 
 
-def _threshold(entry: Entry, registry: Registry) -> Threshold:
+def _load_threshold(entry: Entry, registry: Registry) -> Threshold:
     data = registry.read_threshold(entry.threshold)
     threshold = Threshold.from_json(data)
     digest = hashlib.sha256(data).hexdigest()
     if threshold.id != entry.threshold or entry.threshold_sha256 not in ("", digest):
         raise Refusal(
-            f"threshold {entry.threshold} of champion {entry.number} was changed since it was "
-            "promoted: promote a bundle anew (`python -m jobs promote`)"
+            f"threshold {entry.threshold} of champion {entry.number} has changed since its "
+            "promotion: promote a bundle again (`python -m jobs promote`)"
         )
     return threshold

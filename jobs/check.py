@@ -105,7 +105,7 @@ def _look(spec: Spec, uri: str, key: tuple[str, str], *, training: bool) -> Repo
             text = f"expected {folders}Parquet files in {uri!r}, found none"
             return Report(errors=(f"{where}: {'.'.join(key)}: {text}",))
         taken = take_snapshot(uri, spec.input.partition, days[-1])
-        input_rows.preview(spec, uri, days[-1])
+        input_rows.preview_derivation(spec, uri, days[-1])
     except Refusal as refusal:
         return Report(errors=(f"{where}: {'.'.join(key)}: {refusal}",))
     seen = f"{uri}, day {days[-1]} of {len(days)}: {len(taken.files)} files, {taken.rows:,} rows"

@@ -1,4 +1,4 @@
-"""Evaluate the champion and its baselines side by side on labelled days."""
+"""Evaluate the champion and its baselines on labelled days."""
 
 from typing import Any
 
@@ -7,39 +7,37 @@ from rich.table import Table
 
 from cluster.lake.input.partitions import list_days
 from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, cut_splits
-from cluster.lake.output.schemas import REGISTRY
-from cluster.lake.registry.registry import Registry
-from cluster.lake.storage.opening import open_store
 from cluster.runtime.nodes import nodes
 from cluster.runtime.resources import plan_actors
 from cluster.runtime.session import session
 from cluster.scoring import labelled
 from cluster.splits.admission import Intake
 from jobs import check, input_rows
-from jobs.champion import load_champion
+from jobs.champion import load_champion, open_registry
 from jobs.spec.spec import DayRange, Spec
 from jobs.terminal.console import say, step
 from jobs.training.plan import listed
 from models.bundle import Bundle, open_bundle
 from models.refusal import Refusal
-from models.scores.quality import Measure, evaluate_table
+from models.scores.quality import evaluate_table
 from models.scores.threshold import choose
 
 
 def evaluate(
     spec: Spec, days: DayRange | None = None, *, address: str | None = None
 ) -> dict[str, Any]:
-    """Quality of detector and baselines on the labelled rows of `days` (None: all).
+    """Measure the champion and its baselines on the labelled rows of `days` (None: all).
 
-    The detector is judged at its threshold, each baseline at the one that the same policy gives
-    on the baseline's own calibration.
+    The champion is measured at its threshold; each baseline at the threshold that the spec's policy
+    gives on the baseline's own calibration. Returns the verb's JSON document. Raises `Refusal`
+    without labels.
     """
     if not spec.roles.label:
         raise Refusal(
-            f"watch {spec.name} has no column with the role label: evaluation needs one "
-            "(`label: {role: label}`, 0 for normal and 1 for an anomaly)"
+            f"watch {spec.name} has no column with the role label, which evaluation needs: "
+            "add one (`label: {role: label}`, 0 for normal and 1 for an anomaly)"
         )
-    registry = Registry(open_store(spec.output.uri).child(REGISTRY))
+    registry = open_registry(spec)
     champion = load_champion(spec, registry)
     bundle, entry = champion.bundle, champion.entry
     baselines = {
@@ -48,34 +46,37 @@ def evaluate(
     }
     thresholds = {bundle.detector_name: champion.threshold.value}
     thresholds |= {n: choose(spec.policy, b.calibration) for n, b in baselines.items()}
-    chosen, table = _scores(spec, days, bundle, baselines, address)
-    found: dict[str, Any] = {}
+    chosen, table = _score(spec, days, bundle, baselines, address)
+    qualities: dict[str, Any] = {}
     for name, value in thresholds.items():
         quality = evaluate_table(table, name, value)
         if quality is None:
-            raise Refusal(f"no row of {listed(chosen)} has a label: evaluation needs labelled days")
-        found[name] = quality.to_document()
+            raise Refusal(f"no row of {listed(chosen)} has a label: choose labelled days")
+        qualities[name] = quality.to_document()
     return {
         "watch": spec.name,
         "days": list(chosen),
         "bundle": bundle.id,
         "detector": bundle.detector_name,
         "rows": table.num_rows,
-        "quality": found,
+        "quality": qualities,
     }
 
 
-def _scores(
+def _score(
     spec: Spec,
     days: DayRange | None,
     bundle: Bundle,
     baselines: dict[str, Bundle],
     address: str | None,
 ) -> tuple[tuple[str, ...], pa.Table]:
-    uri, partition = spec.input.uri, spec.input.partition
-    chosen = tuple(d for d in list_days(uri, partition) if days is None or d in days)
+    """The days, and their rows: a column of scores for each detector, with the labels."""
+    uri = spec.input.uri
+    there = list_days(uri, spec.input.partition)
+    chosen = tuple(day for day in there if days is None or day in days)
     if not chosen:
-        raise Refusal(f"no day of {uri} is in {days}: it has {list_days(uri, partition)}")
+        wanted = f" from {days.first} to {days.last}" if days else ""
+        raise Refusal(f"{uri} has no day{wanted}; it has {listed(there)}")
     splits = []
     snapshots = input_rows.take_snapshots(spec, uri, chosen)
     for taken in snapshots:
@@ -84,7 +85,7 @@ def _scores(
         splits += [(taken.day, s) for s in cut_splits(taken, SPLIT_ROWS, SPLIT_BYTES)]
     roles = spec.roles
     carried = tuple(filter(None, [roles.label, roles.kind]))
-    # The baselines were fitted on the same encoder: one reading serves all.
+    # Champion and baselines share the encoder, so the rows are read once.
     intake = Intake(snapshots[0].uri, bundle.encoder, roles, spec.input.filter, carried)
     detectors = {bundle.detector_name: bundle.detector}
     detectors |= {name: each.detector for name, each in baselines.items()}
@@ -99,7 +100,7 @@ def _scores(
 
 
 def render_table(document: dict[str, Any]) -> list[Table]:
-    """What `evaluate` found, for a terminal: measures side by side, then recall by kind."""
+    """The document of `evaluate` as tables: a column for each detector, then recall by kind."""
     quality = document["quality"]
     names = list(quality)
     first = quality[names[0]]
@@ -118,10 +119,10 @@ def render_table(document: dict[str, Any]) -> list[Table]:
         ("recall", "recall"),
         ("F1", "f1"),
     ):
-        measures.add_row(label, *(_shown(quality[n][key]) for n in names))
+        measures.add_row(label, *(_format_measure(quality[n][key]) for n in names))
     for place, at in enumerate(first["at_k"]):
         for key in ("precision", "recall"):
-            cells = (_shown(quality[n]["at_k"][place][key]) for n in names)
+            cells = (_format_measure(quality[n]["at_k"][place][key]) for n in names)
             measures.add_row(f"{key} at {at['k']:,}", *cells)
     measures.add_row("flagged", *(f"{quality[n]['flagged']:,}" for n in names))
     tables = [measures]
@@ -132,23 +133,22 @@ def render_table(document: dict[str, Any]) -> list[Table]:
         for name in names:
             kinds.add_column(name, justify="right", no_wrap=True)
         for place, kind in enumerate(first["kinds"]):
-            cells = (_kind(quality[n]["kinds"][place]) for n in names)
+            cells = (_format_kind(quality[n]["kinds"][place]) for n in names)
             kinds.add_row(kind["kind"], f"{kind['rows']:,}", *cells)
         tables.append(kinds)
     return tables
 
 
-def _kind(kind: dict[str, Any]) -> str:
+def _format_kind(kind: dict[str, Any]) -> str:
     auroc = "" if kind["auroc"] is None else f" ({kind['auroc']:.3f})"
     return f"{kind['recall']:.3f}{auroc}"
 
 
-def _shown(measure: dict[str, Any] | Measure) -> str:
-    document = measure if isinstance(measure, dict) else vars(measure)
-    if document["value"] is None:
-        return f"– ({document['reason']})"
-    if document["low"] is None:
-        return f"{document['value']:.4f}"
-    # Digits without the leading 0: three columns of them fit a terminal of 80.
-    low, high = (f"{document[end]:.2f}".removeprefix("0") for end in ("low", "high"))
-    return f"{document['value']:.4f} [{low}–{high}]"
+def _format_measure(measure: dict[str, Any]) -> str:
+    if measure["value"] is None:
+        return f"– ({measure['reason']})"
+    if measure["low"] is None:
+        return f"{measure['value']:.4f}"
+    # Without leading zeros, three columns fit into a terminal of 80.
+    low, high = (f"{measure[end]:.2f}".removeprefix("0") for end in ("low", "high"))
+    return f"{measure['value']:.4f} [{low}–{high}]"

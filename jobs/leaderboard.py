@@ -1,6 +1,7 @@
-"""Which detector of the catalogue finds this watch's anomalies best: each one learned from a
-sample of the training days and judged on labelled days that it has not seen. One process, no Ray,
-nothing is written.
+"""Rank the detectors of the catalogue on a watch.
+
+Each detector is trained on a sample of the training days and measured on labelled days that it has
+not seen. Runs in one process, without Ray, and writes nothing but derived rows.
 """
 
 import time
@@ -33,8 +34,8 @@ from models.scores import quality as metrics
 from models.scores.quality import Measure
 from models.training.loop import learn, scored
 
-# A sample is taken in so many pieces from all over the days: fewer would be a few hours of one
-# day, more would open a file for a handful of rows.
+# Pieces of a sample, spread over the days: fewer would cover a few hours of one day, more would
+# open a file for a handful of rows.
 _PIECES = 64
 # Share of the sample that is held back for the validation loss and the calibration.
 _HELD_BACK = 0.1
@@ -45,12 +46,12 @@ class Standing:
     """A line of the leaderboard."""
 
     detector: str
-    chosen: bool  # whether it is the spec's own, with the spec's options; others have defaults
+    chosen: bool  # whether it is the spec's detector, with its options; others have defaults
     auroc: Measure | None = None
     auprc: Measure | None = None
     train_seconds: float | None = None
-    rows_per_second: float | None = None  # scored, on this process's threads
-    refused: str | None = None  # why it has no figure
+    rows_per_second: float | None = None  # of scoring, in this process
+    refused: str | None = None  # why it was not measured
 
 
 def leaderboard(
@@ -60,29 +61,28 @@ def leaderboard(
     rows: int = 50_000,
     detectors: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Train and judge `detectors` (none: all of the catalogue), best AUROC first.
+    """Train and measure `detectors` (none: all of the catalogue); the best AUROC comes first.
 
-    At most about `rows` rows are learned from, and as many judged. `days` are the labelled days
-    (None: all that the spec does not learn from). Raises Refusal where there is nothing to judge
-    by.
+    About `rows` rows are learned from, and about as many measured. `days` are the labelled days
+    (None: all that the spec does not train on). Returns the verb's JSON document. Raises `Refusal`
+    without labels.
     """
     if not spec.roles.label:
         raise Refusal(
-            f"watch {spec.name} has no column with the role label, so there is nothing to rank "
-            "detectors by: add one (`label: {role: label}`, 0 for normal and 1 for an anomaly) "
-            "with labels for some days"
+            f"watch {spec.name} has no column with the role label, which ranking needs: add one "
+            "(`label: {role: label}`, 0 for normal and 1 for an anomaly) with labels for some days"
         )
     for name in detectors:
         CATALOG.find(name)
     trained = training_days(spec, None)
-    judged = _judged_days(spec, days, trained)
-    encoder, learned = _learned(spec, trained, rows)
-    test, labels = _test(spec, judged, rows, encoder)
+    judged = _choose_labelled_days(spec, days, trained)
+    encoder, learned = _read_training_sample(spec, trained, rows)
+    test, labels = _read_labelled_sample(spec, judged, rows, encoder)
     names = list(detectors) or list(CATALOG)
     standings = []
-    with step("train and judge", len(names)) as progress:
+    with step("train and measure", len(names)) as progress:
         for name in names:
-            standings.append(_standing(spec, name, encoder, learned, test, labels))
+            standings.append(_measure(spec, name, encoder, learned, test, labels))
             progress.advance()
     standings.sort(key=lambda s: -1.0 if s.auroc is None else -(s.auroc.value or 0.0))
     standings.sort(key=lambda s: s.auroc is None)
@@ -97,28 +97,30 @@ def leaderboard(
     }
 
 
-def _judged_days(spec: Spec, days: DayRange | None, trained: Sequence[str]) -> tuple[str, ...]:
-    """The days to judge by; a day that is learned from says nothing."""
+def _choose_labelled_days(
+    spec: Spec, days: DayRange | None, trained: Sequence[str]
+) -> tuple[str, ...]:
+    """The days to measure on, none of which is trained on."""
     there = list_days(spec.input.uri, spec.input.partition)
     seen = set(trained) if spec.training.uri is None else set()
     chosen = tuple(d for d in there if (d not in seen if days is None else d in days))
     if seen & set(chosen):
         raise Refusal(
-            f"{listed(sorted(seen & set(chosen)))} would be learned from and judged by: choose "
-            f"other --days, or fewer training.days than {listed(trained)}"
+            f"{listed(sorted(seen & set(chosen)))} cannot be measured, because the detectors train "
+            f"on {listed(trained)}: choose other --days, or fewer training.days"
         )
     if not chosen:
         raise Refusal(
-            f"no day is left to judge by: {spec.input.uri} has {listed(there)}, and the training "
-            f"takes {listed(trained)}; give fewer training.days, or other --days"
+            f"no day is left to measure: {spec.input.uri} has {listed(there)}, and the detectors "
+            f"train on {listed(trained)}; choose fewer training.days, or other --days"
         )
     return chosen
 
 
-def _learned(spec: Spec, days: Sequence[str], rows: int) -> tuple[Encoder, Batch]:
-    """The encoder, fitted on the sample, and the sample."""
+def _read_training_sample(spec: Spec, days: Sequence[str], rows: int) -> tuple[Encoder, Batch]:
+    """An encoder fitted on a sample of the training rows, and the encoded sample."""
     row_filter = training_filter(spec)
-    uri, splits, schema = _pieces(spec, spec.training_uri, days, rows, training=True)
+    uri, splits, schema = _sample_splits(spec, spec.training_uri, days, rows, training=True)
     fit = EncoderFit(spec.features, schema)
     required = tuple(source.column.name for source in fit.sources)
     store = open_store(uri)
@@ -128,32 +130,32 @@ def _learned(spec: Spec, days: Sequence[str], rows: int) -> tuple[Encoder, Batch
             fit.update(batch)
     encoder = fit.finish()
     label = spec.roles.label if spec.roles.label in schema.names else None
-    parts = list(_encoded(spec, uri, row_filter, label, encoder, splits))
+    parts = list(_encode(spec, uri, row_filter, label, encoder, splits))
     if not parts:
         raise Refusal(f"no row of {listed(days)} passes the filter {row_filter!r}")
     return encoder, join(parts)
 
 
-def _test(
+def _read_labelled_sample(
     spec: Spec, days: Sequence[str], rows: int, encoder: Encoder
 ) -> tuple[Batch, NDArray[np.int8]]:
-    """The rows of the days that have a label, and the labels."""
-    uri, splits, _ = _pieces(spec, spec.input.uri, days, rows, training=False)
+    """A sample of the labelled rows, encoded, and their labels, [rows] of 0 and 1."""
+    uri, splits, _ = _sample_splits(spec, spec.input.uri, days, rows, training=False)
     label, row_filter = spec.roles.label, spec.input.filter
-    parts = list(_encoded(spec, uri, row_filter, label, encoder, splits))
+    parts = list(_encode(spec, uri, row_filter, label, encoder, splits))
     whole = join(parts) if parts else None
     known = None if whole is None or whole.label is None else whole.label.isfinite()
     if whole is None or known is None or not known.any():
-        raise Refusal(f"no row of {listed(days)} has a label: nothing to rank detectors by")
+        raise Refusal(f"no row of {listed(days)} has a label: choose labelled days")
     whole = whole.take(known)
     assert whole.label is not None
     return whole._replace(label=None), whole.label.numpy().astype(np.int8)
 
 
-def _pieces(
+def _sample_splits(
     spec: Spec, uri: str, days: Sequence[str], rows: int, *, training: bool
 ) -> tuple[str, list[Split], pa.Schema]:
-    """Splits from all over the days that hold about `rows` rows, with their URI and schema."""
+    """The URI, small splits with about `rows` rows from all of the days, and the schema."""
     taken = input_rows.take_snapshots(spec, uri, days)
     check.check(spec, taken[0].schema, training=training).refuse()
     size = max(1, rows // _PIECES)
@@ -167,7 +169,7 @@ def _pieces(
     return taken[0].uri, [pieces[place] for place in sorted(chosen)], taken[0].schema
 
 
-def _encoded(
+def _encode(
     spec: Spec,
     uri: str,
     row_filter: str | None,
@@ -175,7 +177,7 @@ def _encoded(
     encoder: Encoder,
     splits: Sequence[Split],
 ) -> Iterator[Batch]:
-    """The good rows of the splits, with labels where there is a column of them, NaN for null."""
+    """Encode the good rows of the splits; labels, if asked for, are NaN where they are null."""
     roles = replace(spec.roles, label=label, kind=None)
     intake = Intake(uri, encoder, roles, row_filter, (label,) if label else ())
     for split in splits:
@@ -187,7 +189,7 @@ def _encoded(
             yield encoded
 
 
-def _standing(
+def _measure(
     spec: Spec,
     name: str,
     encoder: Encoder,
@@ -195,19 +197,20 @@ def _standing(
     test: Batch,
     labels: NDArray[np.int8],
 ) -> Standing:
+    """Train a detector on `rows` and measure its scores of `test`."""
     chosen = name == spec.detector.name
     try:
         torch.manual_seed(spec.training.seed)
         detector = CATALOG.build(name, encoder.layout, spec.detector.options if chosen else {})
-        learned, held_back = _parts(rows, name, spec.training.seed)
+        learned, held_back = _split_sample(rows, name, spec.training.seed)
         started = time.perf_counter()
         options = training_options(spec)
         if detector.labels != "none":  # the rows of highest loss are the labelled anomalies
             options = replace(options, trim=0.0)
         elif not spec.training.earlier_labels and any(entry.labels for entry in spec.history):
             raise Refusal(
-                "learns without labels and must not see earlier ones, which a history holds "
-                "(training.earlier_labels: true lets it)"
+                "learns without labels, but a history shows it earlier ones: set "
+                "training.earlier_labels to allow that"
             )
         learn(detector, learned, held_back, options)
         trained = time.perf_counter()
@@ -226,8 +229,8 @@ def _standing(
     )
 
 
-def _parts(rows: Batch, name: str, seed: int) -> tuple[Batch, Batch]:
-    """(learned, held back). Labels stay only for a detector that learns from them."""
+def _split_sample(rows: Batch, name: str, seed: int) -> tuple[Batch, Batch]:
+    """Split into (learned, held back); only a detector that learns from labels keeps them."""
     wanted = CATALOG[name].labels
     if wanted == "none":
         rows = rows._replace(label=None)
@@ -236,8 +239,8 @@ def _parts(rows: Batch, name: str, seed: int) -> tuple[Batch, Batch]:
             rows = rows.take(rows.label.isfinite())
         if rows.label is None or not (rows.label > 0.5).any():
             raise Refusal(
-                "learns from labelled anomalies, and the training rows have none "
-                "(training.filter may leave them out)"
+                "learns from labelled anomalies, but the training rows have none "
+                "(training.filter may remove them)"
             )
     order = torch.randperm(len(rows.numeric), generator=torch.Generator().manual_seed(seed))
     held = max(1, round(_HELD_BACK * len(order)))
@@ -245,10 +248,10 @@ def _parts(rows: Batch, name: str, seed: int) -> tuple[Batch, Batch]:
 
 
 def render_table(document: dict[str, Any]) -> Table:
-    """What `leaderboard` found, for a terminal."""
+    """The document of `leaderboard` as a table for the terminal."""
     table = Table(
-        title=f"{document['watch']}: learned from {document['trained_rows']:,} rows of "
-        f"{listed(document['trained_days'])}, judged on {document['rows']:,} labelled rows "
+        title=f"{document['watch']}: trained on {document['trained_rows']:,} rows of "
+        f"{listed(document['trained_days'])}, measured on {document['rows']:,} labelled rows "
         f"({document['anomalies']:,} anomalies) of {listed(document['days'])}",
         title_justify="left",
     )
@@ -262,15 +265,15 @@ def render_table(document: dict[str, Any]) -> Table:
             continue
         table.add_row(
             name,
-            _shown(standing["auroc"]),
-            _shown(standing["auprc"]),
+            _format_measure(standing["auroc"]),
+            _format_measure(standing["auprc"]),
             f"{standing['train_seconds']:.1f}",
             f"{standing['rows_per_second']:,.0f}",
         )
     return table
 
 
-def _shown(measure: dict[str, Any]) -> str:
+def _format_measure(measure: dict[str, Any]) -> str:
     if measure["value"] is None:
         return f"– ({measure['reason']})"
     if measure["low"] is None:

@@ -1,5 +1,6 @@
 """Show what a run would do before it does it: snapshot, splits, predicted cost."""
 
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
@@ -16,8 +17,8 @@ from jobs.spec.spec import Spec
 
 def plan(spec: Spec, day: str) -> dict[str, Any]:
     """The snapshot and the splits of a day, with predicted rows, bytes, memory and time."""
-    derived = input_rows.preview(spec, spec.input.uri, day)
-    if derived and derived["done"]:
+    derived = input_rows.preview_derivation(spec, spec.input.uri, day)
+    if derived and derived.done:
         (taken,) = input_rows.take_snapshots(spec, spec.input.uri, [day])
     else:
         taken = take_snapshot(spec.input.uri, spec.input.partition, day)
@@ -34,7 +35,7 @@ def plan(spec: Spec, day: str) -> dict[str, Any]:
         "rows": taken.rows,
         "bytes": taken.bytes,
         "splits": [s.to_document() for s in splits],
-        "derived": derived,
+        "derived": asdict(derived) if derived else None,
         "predicted": {
             "memory_bytes": Demand(largest).memory(THREADS),
             "rows_per_second": rate,
@@ -92,11 +93,11 @@ def render_table(document: dict[str, Any]) -> Table:
     return table
 
 
-def _derived(outlook: dict[str, Any] | None) -> str:
+def _derived(preview: dict[str, Any] | None) -> str:
     """What is derived first, as one more line."""
-    if outlook is None:
+    if preview is None:
         return ""
-    past = outlook["looks_back_on"]
+    past = preview["looks_back_on"]
     back = f"looking back on {len(past)} days from {past[0]}" if past else "looking back on no day"
-    cost = "done before" if outlook["done"] else f"{outlook['rows_to_read']:,} rows to read"
-    return f"\nderived first: {len(outlook['columns'])} columns, {back}; {cost}"
+    cost = "done before" if preview["done"] else f"{preview['rows_to_read']:,} rows to read"
+    return f"\nderived first: {len(preview['columns'])} columns, {back}; {cost}"

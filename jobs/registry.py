@@ -1,4 +1,4 @@
-"""The registry of a watch: list its bundles, change the champion, clean up."""
+"""Manage the registry of a watch: list its bundles, change the champion, remove old files."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,15 +13,14 @@ from cluster.lake.output.schemas import (
     FLAGS,
     QUARANTINE,
     QUARANTINE_SCHEMA,
-    REGISTRY,
     SCORES,
     flag_schema,
     score_schema,
 )
 from cluster.lake.output.table import LakeTable
-from cluster.lake.registry.registry import Promotion, Registry
+from cluster.lake.registry.registry import Promotion
 from cluster.lake.storage.opening import open_store
-from jobs.champion import load_signer, trusted_signers
+from jobs.champion import load_signer, open_registry, trusted_signers
 from jobs.input_rows import DERIVED
 from jobs.spec.spec import Spec
 from jobs.threshold import choose_threshold
@@ -29,13 +28,9 @@ from models.bundle import open_bundle
 from models.refusal import Refusal
 
 
-def _registry(spec: Spec) -> Registry:
-    return Registry(open_store(spec.output.uri).child(REGISTRY))
-
-
 def list_bundles(spec: Spec) -> dict[str, Any]:
-    """Bundles with their facts, and the champions in order."""
-    registry = _registry(spec)
+    """The bundles, newest first, and the champions in order, as the verb's JSON document."""
+    registry = open_registry(spec)
     champion = registry.read_champion()
     found = []
     for bundle_id in registry.list_bundles():
@@ -61,7 +56,7 @@ def list_bundles(spec: Spec) -> dict[str, Any]:
 
 
 def render_table(document: dict[str, Any]) -> Table:
-    """The listing for a terminal."""
+    """The bundles as a table for the terminal."""
     table = Table(title=f"bundles of {document['watch']}", title_justify="left")
     for name in ("", "bundle", "detector", "created", "learned from", "rows", "loss"):
         right = name in ("rows", "loss")
@@ -81,8 +76,8 @@ def render_table(document: dict[str, Any]) -> Table:
 
 
 def promote(spec: Spec, bundle_id: str, *, sign_with: Path | None = None) -> str:
-    """Make a bundle the champion, with a threshold by the spec's policy."""
-    registry, signer = _registry(spec), load_signer(spec, sign_with)
+    """Make a bundle the champion, with a threshold by the spec's policy; returns the message."""
+    registry, signer = open_registry(spec), load_signer(spec, sign_with)
     bundle = open_bundle(registry.read_bundle(bundle_id), bundle_id)
     threshold = choose_threshold(registry, bundle_id, bundle.calibration, spec.policy)
     before = registry.read_champion()
@@ -102,19 +97,21 @@ def promote(spec: Spec, bundle_id: str, *, sign_with: Path | None = None) -> str
 
 
 def rollback(spec: Spec, *, sign_with: Path | None = None) -> str:
-    """Make the champion before this one the champion again: a new entry, signed anew."""
+    """Make the previous champion the champion again, as a new, newly signed entry."""
     signer = load_signer(spec, sign_with)
-    entry = _registry(spec).rollback(signer=signer, trust=trusted_signers(spec))
+    entry = open_registry(spec).rollback(signer=signer, trust=trusted_signers(spec))
     return f"champion: {entry.bundle}, threshold {entry.threshold} (rolled back)"
 
 
 def vacuum(spec: Spec, hours: int, dry_run: bool) -> list[str]:
-    """Files of all tables of the watch that no commit names and that are older than `hours`; and
-    derived rows of that age, which are derived anew where they are needed."""
+    """Remove files older than `hours` that no commit names, and derived rows of that age.
+
+    Returns the keys; with `dry_run` nothing is removed. Derived rows are derived again on demand.
+    """
     output = open_store(spec.output.uri)
     newest = list_days(spec.input.uri, spec.input.partition)[-1:]
     if not newest:
-        raise Refusal(f"no data in {spec.input.uri}: it says what the tables of flags look like")
+        raise Refusal(f"no data in {spec.input.uri}: vacuum takes the tables' columns from it")
     schema = take_snapshot(spec.input.uri, spec.input.partition, newest[0]).schema
     tables = {
         FLAGS: flag_schema(schema, spec.roles),

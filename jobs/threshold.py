@@ -1,12 +1,10 @@
-"""Choose a threshold from the stored score sketches of a bundle: no GPU, no data, no detector."""
+"""Choose a threshold from the score sketches in a bundle, without GPU, data or detector."""
 
 from pathlib import Path
 from typing import Any
 
-from cluster.lake.output.schemas import REGISTRY
 from cluster.lake.registry.registry import Promotion, Registry
-from cluster.lake.storage.opening import open_store
-from jobs.champion import load_champion, load_signer
+from jobs.champion import load_champion, load_signer, open_registry
 from jobs.spec.spec import Spec
 from models.scores.threshold import Calibration, Policy, Threshold
 
@@ -14,7 +12,7 @@ from models.scores.threshold import Calibration, Policy, Threshold
 def choose_threshold(
     registry: Registry, bundle: str, calibration: Calibration, policy: Policy
 ) -> Threshold:
-    """Choose by the policy, and keep the threshold as an artefact of its own."""
+    """Choose a threshold by the policy and store it in the registry."""
     threshold = Threshold.choose(policy, calibration, bundle)
     registry.add_threshold(threshold.id, threshold.to_json())
     return threshold
@@ -23,8 +21,11 @@ def choose_threshold(
 def change_threshold(
     spec: Spec, promote: bool = True, *, sign_with: Path | None = None
 ) -> dict[str, Any]:
-    """A new threshold for the champion by the policy of the spec as it stands now."""
-    registry = Registry(open_store(spec.output.uri).child(REGISTRY))
+    """Choose a threshold for the champion by the spec's current policy, and put it in force.
+
+    Returns the verb's JSON document. With `promote` False the threshold is only stored.
+    """
+    registry = open_registry(spec)
     found = load_champion(spec, registry)
     champion, before, calibration = found.entry, found.threshold, found.bundle.calibration
     signer = load_signer(spec, sign_with) if promote else None

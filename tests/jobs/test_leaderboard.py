@@ -1,4 +1,4 @@
-"""The leaderboard of a watch: who is ranked, on which days, and when it refuses."""
+"""The leaderboard of a watch: which detectors and days it measures, and when it refuses."""
 
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def by_name(document: dict[str, Any]) -> dict[str, Any]:
     return {standing["detector"]: standing for standing in document["standings"]}
 
 
-def test_detectors_are_ranked_by_the_days_that_are_not_learned_from(tmp_path: Path) -> None:
+def test_detectors_are_ranked_on_the_days_that_are_not_trained_on(tmp_path: Path) -> None:
     found = leaderboard(spec(tmp_path), detectors=["ecod", "knn", "autoencoder"])
     assert (found["trained_days"], found["days"]) == ([*DAYS[:2]], [DAYS[2]])
     assert (found["trained_rows"], found["rows"], found["anomalies"]) == (760, 400, ANOMALIES)
@@ -122,8 +122,8 @@ def test_days_without_a_labelled_row_are_refused(tmp_path: Path) -> None:
         leaderboard(spec(tmp_path, labels=False), detectors=["knn"])
 
 
-def test_a_day_that_is_learned_from_is_not_judged_by(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match="2026-01-02 would be learned from and judged by"):
+def test_a_training_day_is_not_measured(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match="2026-01-02 cannot be measured"):
         leaderboard(spec(tmp_path), DayRange.parse("2026-01-02..2026-01-03"))
 
 

@@ -98,7 +98,7 @@ def test_a_champion_without_a_signature_is_refused_where_one_is_demanded(watch: 
 
 def test_another_key_is_refused_before_and_after(watch: Watch) -> None:
     other = make_key(watch.folder / "other.pem")
-    with pytest.raises(Refusal, match=r"expected a key of the spec to sign with, found ed25519:"):
+    with pytest.raises(Refusal, match=r"expected a key that the spec lists, found ed25519:"):
         watch.promote(watch.first, watch.folder / "other.pem")
     watch.promote(watch.first)
     assert f"is signed with the key {watch.key.public}, which the spec does not" in watch.refusal(
@@ -108,7 +108,7 @@ def test_another_key_is_refused_before_and_after(watch: Watch) -> None:
 
 
 def test_no_key_to_sign_with_is_refused_before_any_work(watch: Watch) -> None:
-    with pytest.raises(Refusal, match=r"watch\.yaml:\d+: a champion must be signed, .*--sign-with"):
+    with pytest.raises(Refusal, match=r"watch\.yaml:\d+: champions must be signed .*--sign-with"):
         load_signer(watch.spec(), None)
 
 
@@ -168,7 +168,7 @@ def test_a_changed_threshold_is_refused_signed_or_not(watch: Watch) -> None:
     document["value"] = 1e9  # nothing would be flagged any more
     path.write_text(json.dumps(document, sort_keys=True, separators=(",", ":")))
     assert "threshold" in watch.refusal()
-    assert "was changed since it was promoted" in watch.refusal(signed="optional")
+    assert "has changed since its promotion" in watch.refusal(signed="optional")
 
 
 def test_an_earlier_entry_cannot_stand_in_for_a_later_one(watch: Watch) -> None:
