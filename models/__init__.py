@@ -1,1 +1,1 @@
-"""What is learned: columns, encoders, detectors, thresholds, bundles. No Ray, no URIs."""
+"""What is learned: encoders, detectors, thresholds, bundles. Nothing here knows Ray or a URI."""

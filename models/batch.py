@@ -1,4 +1,4 @@
-"""Encoded rows and their shape: what an encoder makes and a detector takes."""
+"""Encoded rows and their layout: the output of an encoder and the input of a detector."""
 
 import hashlib
 import math
@@ -12,16 +12,21 @@ from torch import Tensor
 from models import canonical_json
 from models.refusal import Refusal
 
-# Rows a chunk: 4,096 of a table fit the cache of a CPU; 8,192 was about 10% slower and 65,536 lost
-# 30% to page faults.
+# Rows per chunk. 4,096 rows of a table fit a CPU's cache; with 8,192 rows scoring was about 10%
+# slower, and with 65,536 page faults took 30%.
 CHUNK = 4096
-# Of the signals and tokens of a chunk. A convolution makes tens of channels out of each, so that
-# these 4 MiB become some 100 MiB: 256 images of 32 x 32 in colour, and a table's chunk whole.
+# Bytes of the signals and tokens of a chunk. A convolution makes tens of channels from each signal,
+# so 4 MiB become about 100 MiB. 256 colour images of 32 x 32 pixels fit.
 CHUNK_BYTES = 4 * 1024**2
 
 
 class Batch(NamedTuple):
-    """Encoded rows on one device."""
+    """Encoded rows on one device.
+
+    >>> batch = Batch(torch.zeros(3, 2), torch.zeros(3, 0, dtype=torch.int64))
+    >>> batch.take(slice(2)).numeric.shape
+    torch.Size([2, 2])
+    """
 
     numeric: Tensor  # float32 [rows, len(layout.numeric)]
     codes: Tensor  # int64 [rows, len(layout.categories)]; 0 is "other", 1 is null
@@ -33,11 +38,11 @@ class Batch(NamedTuple):
         return self.map(lambda tensor: tensor.to(device))
 
     def take(self, rows: Tensor | slice) -> "Batch":
-        """The rows at these places, or where a mask is true."""
+        """The rows at the given indices, or those where a mask is true."""
         return self.map(lambda tensor: tensor[rows])
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        """The batch with every tensor changed in the same way."""
+        """The batch after `change` was applied to every tensor."""
         return Batch(
             change(self.numeric),
             change(self.codes),
@@ -48,7 +53,7 @@ class Batch(NamedTuple):
 
 
 def join(batches: Sequence[Batch]) -> Batch:
-    """The rows of all batches; labels only where every batch has them."""
+    """Concatenate batches. The result has labels if every batch has labels."""
     labels = [b.label for b in batches if b.label is not None]
     return Batch(
         torch.cat([b.numeric for b in batches]),
@@ -59,9 +64,12 @@ def join(batches: Sequence[Batch]) -> Batch:
     )
 
 
-def count_chunk_rows(bytes_a_row: int) -> int:
-    """A power of two, at most CHUNK: rows whose signals and tokens of this size fit."""
-    fitting = CHUNK_BYTES // max(1, bytes_a_row)
+def count_chunk_rows(bytes_per_row: int) -> int:
+    """The rows that fit one chunk: a power of two, at most CHUNK.
+
+    `bytes_per_row` is the size of the signals and tokens of one row.
+    """
+    fitting = CHUNK_BYTES // max(1, bytes_per_row)
     return min(CHUNK, 1 << max(0, fitting.bit_length() - 1))
 
 
@@ -69,8 +77,8 @@ def count_chunk_rows(bytes_a_row: int) -> int:
 class NumericInput:
     """One column of `Batch.numeric`."""
 
-    name: str  # as a reason names it: "duration", "duration is null", "hour of ts (sin)"
-    kind: Literal["real", "binary"]  # scaled number (about zero mean, unit variance), or 0/1
+    name: str  # as in a reason: "duration", "duration is null", "hour of ts (sin)"
+    kind: Literal["real", "binary"]  # a scaled number of about mean 0 and variance 1, or 0 and 1
 
 
 @dataclass(frozen=True)
@@ -84,39 +92,43 @@ class CategoryInput:
 
 @dataclass(frozen=True)
 class SignalInput:
-    """One entry of `Batch.signals`: numbers in a fixed shape, about zero mean and unit variance.
+    """One entry of `Batch.signals`: numbers in a fixed shape, of about mean 0 and variance 1.
 
-    The shape is (width,) of a vector, (channels, steps) of a series, (channels, height, width) of
-    an image, (channels, bands, steps) of a spectrogram, (channels, frames, height, width) of a
-    video. Of a `masked` one the
-    last channel is 1 where there is data and 0 where the row was padded; padding is 0 throughout.
+    The shape is (width,) for a vector, (channels, steps) for a series, (channels, height, width)
+    for an image, (channels, bands, steps) for a spectrogram and (channels, frames, height, width)
+    for a video. If it is `masked`, the last channel is 1 for data and 0 for padding; the other
+    channels are 0 in the padding.
     """
 
     name: str
     kind: Literal["vector", "series", "image", "spectrogram", "video"]
     shape: tuple[int, ...]
     masked: bool = False
-    channels: tuple[str, ...] = ()  # names of the channels, where they have one
-    restates: str | None = None  # the token input of the same text
+    channels: tuple[str, ...] = ()  # names of the channels, if the input has them
+    restates: str | None = None  # name of the token input that has the same text
 
     @property
     def width(self) -> int:
-        """Numbers in it."""
+        """The number of values in the signal."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class TokenInput:
-    """One entry of `Batch.tokens`: a text or a list of events as codes in order."""
+    """One entry of `Batch.tokens`: the codes of a text or a list of events, in order."""
 
     name: str
     size: int  # codes are 0 .. size - 1
-    length: int  # codes a row
+    length: int  # codes per row
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The shape of an encoder's output: what a detector is built for."""
+    """The inputs that an encoder makes and a detector is built for.
+
+    >>> Layout((NumericInput("bytes", "real"),), (CategoryInput("proto", 5),)).features
+    ('bytes', 'proto')
+    """
 
     numeric: tuple[NumericInput, ...]
     categories: tuple[CategoryInput, ...]
@@ -131,24 +143,24 @@ class Layout:
 
     @property
     def chunk_rows(self) -> int:
-        """Rows to score at once: always the same for a layout, since a score may differ in its
-        last bits with their number."""
+        """Rows to score at once. It is fixed for a layout, because the number of rows in a
+        computation may change the last bits of a score."""
         signals = sum(4 * signal.width for signal in self.signals)
         return count_chunk_rows(signals + sum(8 * tokens.length for tokens in self.tokens))
 
     def digest(self) -> bytes:
-        """SHA-256 of names, kinds and sizes, 32 bytes: two layouts are the same if this is."""
+        """SHA-256 of the layout, 32 bytes. Two layouts with the same digest are the same."""
         data = canonical_json.encode(asdict(self), ascii_only=True, spaced=True)
         return hashlib.sha256(data).digest()
 
     def check(self, batch: Batch) -> None:
-        """Raise Refusal unless the batch has this layout's columns and types.
+        """Raise Refusal unless the batch has the inputs and types of this layout.
 
-        The range of the codes is checked on the CPU only: on a GPU the check would wait for the
-        device, and the encoder makes no other codes.
+        The range of the codes is checked only on a CPU: on a GPU the check would wait for the
+        device.
         """
         wanted = (len(self.numeric), torch.float32, len(self.categories), torch.int64)
-        found = (*_columns(batch.numeric), *_columns(batch.codes))
+        found = (*_describe(batch.numeric), *_describe(batch.codes))
         if wanted != found or len(batch.numeric) != len(batch.codes):
             raise Refusal(
                 f"expected a batch of {wanted[0]} numeric columns ({wanted[1]}) and {wanted[2]} "
@@ -162,12 +174,12 @@ class Layout:
             ends = zip(codes.amin(1).tolist(), codes.amax(1).tolist(), strict=True)
             for category, (least, most) in zip(self.categories, ends, strict=True):
                 if least < 0 or most >= category.size:
-                    raise _outside(category.name, category.size)
-        for given, tokens in zip(self.tokens, batch.tokens, strict=True):
+                    raise _refuse_codes(category.name, category.size)
+        for token_input, tokens in zip(self.tokens, batch.tokens, strict=True):
             if tokens.numel() and tokens.device.type == "cpu":
                 low, high = tokens.aminmax()
-                if low < 0 or high >= given.size:
-                    raise _outside(given.name, given.size)
+                if low < 0 or high >= token_input.size:
+                    raise _refuse_codes(token_input.name, token_input.size)
 
     def _check_shapes(self, batch: Batch) -> None:
         rows = len(batch.numeric)
@@ -184,22 +196,23 @@ class Layout:
             )
 
 
-def _outside(name: str, size: int) -> Refusal:
+def _refuse_codes(name: str, size: int) -> Refusal:
     return Refusal(
         f"expected codes of '{name}' from 0 to {size - 1}, found others; encode the rows with the "
         "encoder that the detector was trained with"
     )
 
 
-def _columns(tensor: Tensor) -> tuple[int, torch.dtype]:
+def _describe(tensor: Tensor) -> tuple[int, torch.dtype]:
     return (tensor.shape[1] if tensor.ndim == 2 else -1), tensor.dtype
 
 
 class Contributions(NamedTuple):
-    """Why a row got its score."""
+    """The share of each feature in the score of each row."""
 
-    shares: Tensor  # float32 [rows, len(layout.features)], in the score's unit
-    expected: Batch  # what the detector expected instead, encoded: float32 and int64 as in Batch
-    # Where within a feature: float32 [rows, *shape] of each signal, then [rows, length] of each
-    # token input. Each adds up to the share of its feature, but for what no place is to blame for.
+    shares: Tensor  # float32 [rows, len(layout.features)], in the unit of the score
+    expected: Batch  # the encoded rows that the detector expected instead
+    # The share of each place in a feature: float32 [rows, *shape] of each signal, then
+    # [rows, length] of each token input. The places add up to the share of the feature, except for
+    # a part that belongs to no place.
     maps: tuple[Tensor, ...] = ()

@@ -1,4 +1,4 @@
-"""A trained detector on disk: four files, verified before any is used; never pickle."""
+"""A trained detector on disk: four files, which are verified before any is used. Never pickle."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ from models.refusal import Refusal
 from models.scores.severity import Severity
 from models.scores.threshold import Calibration
 
-# Raised when an older reader would misread what is written.
+# Goes up when an older version would misread the files.
 FORMAT = 1
 
 MANIFEST = "bundle.json"
@@ -35,11 +35,11 @@ CALIBRATION = "calibration.json"
 CONTENT = (ENCODER, DETECTOR, CALIBRATION)
 FILES = (MANIFEST, *CONTENT)
 
-# A header takes about 100 bytes a tensor: room for 10,000 tensors. The format itself allows 100 MB
-# of JSON, which a hostile file could make a parser work on.
+# A header takes about 100 bytes per tensor, so 10,000 tensors fit. The format allows headers of
+# 100 MB, which would keep the parser of a hostile file busy.
 MAX_HEADER_BYTES = 1 << 20
 
-# Vocabularies and the history of losses take tens of kilobytes.
+# Vocabularies and the losses of a training take tens of kilobytes.
 MAX_JSON_BYTES = 16 << 20
 
 LIBRARIES = ("torch", "numpy", "pyarrow", "scikit-learn", "safetensors", "datasketches")
@@ -47,15 +47,15 @@ LIBRARIES = ("torch", "numpy", "pyarrow", "scikit-learn", "safetensors", "datask
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A trained detector with all that scoring needs but a threshold.
+    """A trained detector with everything that scoring needs except the threshold.
 
-    `metadata` is JSON: spec digest, digests of the training snapshots, days, metrics, history of
-    losses. "versions" is added where it is missing.
+    `metadata` holds JSON values: digests of the spec and of the training snapshots, days, metrics
+    and losses. The key "versions" is added if it is missing.
     """
 
     encoder: Encoder
     detector: Detector
-    detector_name: str  # in the catalogue
+    detector_name: str  # its name in the catalogue
     calibration: Calibration
     metadata: dict[str, Any]
 
@@ -64,16 +64,17 @@ class Bundle:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Every field of the detector's config, so that a default may change in a later version."""
+        """All fields of the detector's config, since a later version may have other defaults."""
         return asdict(self.detector.config)
 
     @cached_property
     def severity(self) -> Severity:
+        """The mapping of the detector's scores to severities."""
         return Severity.from_calibration(self.calibration)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of `bundle.json`, and through the hashes in it, of all files."""
+        """SHA-256 of `bundle.json`, which holds the hashes of the other files."""
         return _sha256(self.to_files()[MANIFEST])
 
     @property
@@ -82,9 +83,9 @@ class Bundle:
         return self.digest[:16]
 
     def to_files(self) -> dict[str, bytes]:
-        """The files of the bundle by name; the same bytes for the same content.
+        """The content of each file, by name. The same bundle always gives the same bytes.
 
-        Raises `Refusal` when the metadata is not JSON.
+        Raises Refusal if the metadata is not JSON.
         """
         content = {
             ENCODER: _save(self.encoder),
@@ -104,38 +105,38 @@ class Bundle:
 
 
 def open_bundle(files: Mapping[str, bytes], expected: str | None = None) -> Bundle:
-    """The bundle of `Bundle.to_files`, on the CPU and in evaluation mode.
+    """Open the files that `Bundle.to_files` made, on the CPU and in evaluation mode.
 
     Args:
-        files: contents by name.
-        expected: id or digest of the bundle that is wanted, where it is known. Without it, changes
-            are found, but not the work of someone who also wrote new checksums.
+        files: the content of each file, by name.
+        expected: the id or digest of the wanted bundle. Without it, a change is only found if the
+            checksums were not changed with it.
 
-    Raises `Refusal` for missing, extra, changed or truncated files, an oversized header, another
-    format version, and tensors or options that do not fit the detector.
+    Raises Refusal for missing, extra, changed or truncated files, an oversized header, another
+    format, and tensors or options that do not fit the detector.
     """
     _check_names(files)
-    document = _manifest(files[MANIFEST])
+    document = _read_manifest(files[MANIFEST])
     digest = _sha256(files[MANIFEST])
     if expected is not None and (len(expected) < 16 or not digest.startswith(expected)):
         raise Refusal(f"expected the bundle {expected}; found {digest[:16]}: fetch it again")
     for name in CONTENT:
         _verify(name, files[name], document["files"][name])
-    encoder = _encoder(document["encoder"], _load(ENCODER, files[ENCODER]))
-    detector = _detector(document["detector"], encoder, _load(DETECTOR, files[DETECTOR]))
+    encoder = _open_encoder(document["encoder"], _load(ENCODER, files[ENCODER]))
+    detector = _open_detector(document["detector"], encoder, _load(DETECTOR, files[DETECTOR]))
     calibration = Calibration.from_bytes(files[CALIBRATION])
     name = document["detector"]["name"]
     bundle = Bundle(encoder.eval(), detector.eval(), name, calibration, document["metadata"])
-    # Its identity is that of the bytes read, even if another safetensors wrote them otherwise.
+    # The digest of these bytes: another version of safetensors could write other bytes.
     object.__setattr__(bundle, "digest", digest)
     return bundle
 
 
 def read_directory(path: Path) -> dict[str, bytes]:
-    """The files of a bundle in a local folder, not yet verified: give them to `open_bundle`.
+    """Read the files of a bundle from a local folder. `open_bundle` verifies them.
 
-    Raises `Refusal` when the folder, or anything in it, is not exactly what a bundle has: links,
-    sub-folders and special files are refused, not followed.
+    Raises Refusal if the folder does not hold exactly the files of a bundle. Links, sub-folders and
+    special files are refused too.
     """
     if path.is_symlink():
         raise Refusal(f"expected a bundle's folder; {path} is a symbolic link: name its target")
@@ -151,9 +152,9 @@ def read_directory(path: Path) -> dict[str, bytes]:
 
 
 def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files of a bundle to a new local folder, whole or not at all.
+    """Write the files of a bundle to a new local folder, all of them or none.
 
-    Raises `Refusal` when there is something at `path` already.
+    Raises Refusal if `path` exists.
     """
     _check_names(files)
     if path.is_symlink() or path.exists():
@@ -176,7 +177,7 @@ def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that a score depends on."""
+    """The versions of Python and of the libraries that scores depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
@@ -194,7 +195,7 @@ def _check_names(names: Mapping[str, bytes] | set[str]) -> None:
         )
 
 
-def _manifest(data: bytes) -> dict[str, Any]:
+def _read_manifest(data: bytes) -> dict[str, Any]:
     """`bundle.json`, verified against its own checksum."""
     if len(data) > MAX_JSON_BYTES:
         raise Refusal(
@@ -205,17 +206,19 @@ def _manifest(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise Refusal(f"expected {MANIFEST} to be JSON; it is damaged or truncated") from error
     if not isinstance(document, dict) or type(document.get("format")) is not int:
-        raise Refusal(f"expected {MANIFEST} with a format version; found none: not a bundle")
+        raise Refusal(
+            f"expected {MANIFEST} with a format version; found none: this is not a bundle"
+        )
     if document["format"] > FORMAT:
         raise Refusal(
             f"expected a bundle of format {FORMAT} or older; found format {document['format']}, "
-            "from a newer version: upgrade this one, or train again"
+            "which a newer version wrote: upgrade Anomaray, or train again"
         )
     checksum = document.pop("checksum", None)
     try:
         intact = checksum == _checksum(document)
         intact = intact and data == _canonical({**document, "checksum": checksum})
-    except Refusal:  # NaN, which JSON does not have and Python's parser takes
+    except Refusal:  # NaN, which Python's parser accepts although JSON does not have it
         intact = False
     if not intact:
         raise Refusal(f"{MANIFEST} was changed or damaged since it was written: copy it again")
@@ -261,7 +264,7 @@ def _verify(name: str, data: bytes, entry: dict[str, Any]) -> None:
             f"expected a header of at most {MAX_HEADER_BYTES:,} bytes in {name}; found {header:,}"
         )
     if len(data) < 8 or header > len(data) - 8:
-        raise Refusal(f"expected {name} to hold its header; it ends before: train again")
+        raise Refusal(f"expected {name} to hold its header; it ends before that: train again")
 
 
 def _save(module: nn.Module) -> bytes:
@@ -279,7 +282,7 @@ def _load(name: str, data: bytes) -> dict[str, Tensor]:
         raise Refusal(f"expected {name} to be safetensors; it cannot be read ({error})") from error
 
 
-def _encoder(document: dict[str, Any], tensors: dict[str, Tensor]) -> Encoder:
+def _open_encoder(document: dict[str, Any], tensors: dict[str, Tensor]) -> Encoder:
     try:
         return Encoder.from_document(document, tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -290,7 +293,7 @@ def _encoder(document: dict[str, Any], tensors: dict[str, Tensor]) -> Encoder:
         ) from error
 
 
-def _detector(entry: dict[str, Any], encoder: Encoder, tensors: dict[str, Tensor]) -> Detector:
+def _open_detector(entry: dict[str, Any], encoder: Encoder, tensors: dict[str, Tensor]) -> Detector:
     detector = CATALOG.build(entry["name"], encoder.layout, entry["options"])
     try:
         detector.load_state_dict(tensors)
@@ -303,7 +306,7 @@ def _detector(entry: dict[str, Any], encoder: Encoder, tensors: dict[str, Tensor
 
 
 def _read_file(path: Path) -> bytes:
-    """The bytes of a plain file, without following a link put in its place since it was listed."""
+    """The bytes of a plain file. A link that took its place meanwhile is not followed."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:

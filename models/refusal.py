@@ -1,13 +1,13 @@
-"""The one exception for input that we refuse."""
+"""The exceptions for input that is refused."""
 
 
 class Refusal(ValueError):
-    """Input that cannot be used.
+    """Raised for input that cannot be used.
 
-    The message says what was expected, what was found and what to do, and never holds the raw
-    value of a sensitive column. The command line prints it without a traceback and exits with 2.
+    The message says what was expected, what was found and what to do. It never holds a value of a
+    sensitive column. The command line prints it without a traceback and exits with code 2.
     """
 
 
 class SchemaMismatch(Refusal):
-    """A column is missing, or has another type or unit than the one expected."""
+    """Raised if a column is missing, or does not have the expected type or unit."""

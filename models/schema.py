@@ -1,4 +1,4 @@
-"""The input columns that an encoder reads: what their types must be, now and when scoring."""
+"""The input columns that an encoder reads, and the types that training and scoring must have."""
 
 import json
 from collections import Counter
@@ -26,6 +26,7 @@ from models.columns import (
 from models.refusal import Refusal, SchemaMismatch
 from models.suggestion import join_names, suggest
 
+# The Arrow types that each kind of column can have.
 USABLE: dict[type[FeatureColumn], str] = {
     Numeric: "a number (integer, float, decimal or boolean)",
     Categorical: "text, an integer or a boolean",
@@ -41,25 +42,25 @@ USABLE: dict[type[FeatureColumn], str] = {
     Video: "a list of binary (the bytes of PNG, JPEG or WebP files)",
 }
 KINDS = {kind.__name__: kind for kind in USABLE}
-# Steps of a series whose type does not say how many numbers each has: training learns it.
+# Signature of a series whose type does not give the numbers per step: training learns the number.
 UNEVEN = "steps of equally long lists"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One input column: how it is used, and what it looked like in training."""
+    """One input column: its use, and its type and nulls in training."""
 
     column: FeatureColumn
-    signature: str  # what may not change: "number", "text", "timestamp[us] without a zone", …
+    signature: str  # must not change: "number", "text", "timestamp[us] without a zone", …
     type: str  # the Arrow type, for messages
-    feature: bool = True  # False: read only because a feature refers to it
+    feature: bool = True  # False if it is read only because a feature refers to it
     nullable: bool = False  # nulls occurred in training
-    channels: tuple[str, ...] = ()  # names of a series' channels, where the schema has them
-    list_size: int | None = None  # of a list that has a fixed size
+    channels: tuple[str, ...] = ()  # names of a series' channels, if the schema has them
+    list_size: int | None = None  # set if the list has a fixed size
 
     @property
     def has_events(self) -> bool:
-        """Is it a sequence of events, not of numbers?"""
+        """Whether this is a sequence of events, not of numbers."""
         return self.signature.startswith("events")
 
     def to_document(self) -> dict[str, Any]:
@@ -90,7 +91,13 @@ def column_from_document(document: dict[str, Any]) -> FeatureColumn:
 
 
 def find_signature(column: FeatureColumn, data_type: pa.DataType) -> str | None:
-    """What must stay the same about a column's type from training on; None when unusable."""
+    """The part of a column's type that must not change after training; None for unusable types.
+
+    >>> find_signature(Numeric("bytes"), pa.int32())
+    'number'
+    >>> find_signature(Timestamp("ts"), pa.timestamp("us"))
+    'timestamp[us] without a zone'
+    """
     t = pa.types
     value = data_type.value_type if t.is_dictionary(data_type) else data_type
     text = t.is_string(value) or t.is_large_string(value) or t.is_string_view(value)
@@ -103,7 +110,7 @@ def find_signature(column: FeatureColumn, data_type: pa.DataType) -> str | None:
             return "boolean" if whole or t.is_boolean(value) else None
         case IPAddress():
             return "text" if text else None
-        case Port():  # floats: pandas writes integers with nulls as doubles
+        case Port():  # pandas writes integers with nulls as floats
             return "integer" if whole or t.is_floating(value) else None
         case Categorical():
             named = {"text": text, "integer": whole, "boolean": t.is_boolean(value)}
@@ -122,18 +129,18 @@ def find_signature(column: FeatureColumn, data_type: pa.DataType) -> str | None:
         case Video():
             return "list of bytes" if _is_list(value) and _is_binary(value.value_type) else None
         case Sequence():
-            return _sequence_signature(value)
+            return _find_sequence_signature(value)
 
 
-def _sequence_signature(kind: pa.DataType) -> str | None:
-    """Integers are events, and so are booleans: what has an order of size comes as floats."""
+def _find_sequence_signature(kind: pa.DataType) -> str | None:
+    """Integers and booleans are events. Numbers of a series are floats or decimals."""
     if not _is_list(kind):
         return None
     step = kind.value_type
     if _is_fixed(step):
         number = _is_number(step.value_type)
         return f"steps of {step.list_size} numbers" if number and step.list_size else None
-    if _is_list(step):  # what Spark writes
+    if _is_list(step):  # Spark writes such lists
         return UNEVEN if _is_number(step.value_type) else None
     events = find_signature(Categorical(""), step)
     return f"events of {events}" if events else "steps of 1 numbers" if _is_number(step) else None
@@ -158,10 +165,10 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def find_sources(columns: tuple[FeatureColumn, ...], schema: pa.Schema) -> tuple[Source, ...]:
-    """The columns to read for these features: each once, features first.
+    """The columns to read for the features, each once, features first.
 
-    Raises `Refusal` for columns named twice, `SchemaMismatch` for missing, duplicate or
-    unusable ones.
+    Raises Refusal if a feature is named twice, and SchemaMismatch if a column is missing from the
+    schema, is there twice or has an unusable type.
     """
     names = [column.name for column in columns]
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -192,7 +199,7 @@ def find_sources(columns: tuple[FeatureColumn, ...], schema: pa.Schema) -> tuple
                     found_signature,
                     str(data_type),
                     column.name in names,
-                    channels=_channels(schema.field(column.name)),
+                    channels=_read_channels(schema.field(column.name)),
                     list_size=data_type.list_size if _is_fixed(data_type) else None,
                 )
             )
@@ -200,9 +207,11 @@ def find_sources(columns: tuple[FeatureColumn, ...], schema: pa.Schema) -> tuple
     return tuple(sources)
 
 
-def _channels(field: pa.Field) -> tuple[str, ...]:
-    """The names in the field's metadata `channels`, a JSON list; none where it is something else:
-    other programs may use the same key."""
+def _read_channels(field: pa.Field) -> tuple[str, ...]:
+    """The names in the field's metadata `channels`, a JSON list.
+
+    Other programs may use the same key, so anything else counts as no names.
+    """
     try:
         names = json.loads((field.metadata or {}).get(b"channels", b"[]"))
     except ValueError:
@@ -213,10 +222,10 @@ def _channels(field: pa.Field) -> tuple[str, ...]:
 
 
 def check_types(sources: tuple[Source, ...], schema: pa.Schema) -> None:
-    """Raises `SchemaMismatch` unless `schema` has each source with the type of training.
+    """Raise SchemaMismatch unless `schema` has each source with the type of training.
 
-    Extra and reordered columns are fine; so is another width of the same family of types
-    (int32 for int64, large_string for string, dictionary-encoded or not).
+    Columns may be reordered or added. A type may have another width or encoding: int32 for int64,
+    large_string for string, dictionary-encoded or not.
     """
     refuse(check_names((source.column.name for source in sources), schema))
     messages = []
@@ -234,7 +243,7 @@ def check_types(sources: tuple[Source, ...], schema: pa.Schema) -> None:
 
 
 def check_names(wanted: Iterable[str], schema: pa.Schema) -> list[str]:
-    """One message for each wanted column that is not in the schema exactly once."""
+    """Messages about the wanted columns that are not in the schema exactly once."""
     counts = Counter(schema.names)
     messages = []
     for name in wanted:

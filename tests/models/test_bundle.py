@@ -203,11 +203,11 @@ def test_another_bundle_than_the_wanted_one_is_refused(bundle: Bundle, files: Fi
 
 def test_a_newer_format_says_to_upgrade(files: Files) -> None:
     newer = forged(files, lambda document: document.update(format=2))
-    with pytest.raises(Refusal, match=r"format 1 or older; found format 2, .*: upgrade this one"):
+    with pytest.raises(Refusal, match=r"format 1 or older; found format 2, .*: upgrade Anomaray"):
         open_bundle(newer)
     for found in ("1", True, None, 1.0):
         bad = forged(files, lambda document, found=found: document.update(format=found))  # type: ignore[misc]
-        with pytest.raises(Refusal, match="a format version; found none: not a bundle"):
+        with pytest.raises(Refusal, match="a format version; found none: this is not a bundle"):
             open_bundle(bad)
     with pytest.raises(Refusal, match="a part of it is missing or misshapen"):
         open_bundle(forged(files, lambda document: document.update(format=0)))

@@ -6,10 +6,13 @@ import importlib
 import pytest
 
 MODULES = [
+    "models.batch",
     "models.canonical_json",
+    "models.columns",
     "models.detectors.catalog",
     "models.detectors.search_space",
     "models.layers.integrated_gradients",
+    "models.schema",
     "models.scores.extreme_values",
     "models.scores.histogram",
     "models.scores.quality",
