@@ -51,6 +51,23 @@ class Bundle:
 
     `metadata` holds JSON values: digests of the spec and of the training snapshots, days, metrics
     and losses. The key "versions" is added if it is missing.
+
+    >>> from pyarrow import record_batch
+    >>> from models.columns import Numeric
+    >>> from models.encoding.fit import EncoderFit
+    >>> from models.scores.sketch import ScoreSketch
+    >>> rows = record_batch({"bytes": [1.0, 2.0, 3.0]})
+    >>> fit = EncoderFit((Numeric("bytes"),), rows.schema)
+    >>> fit.update(rows)
+    >>> encoder = fit.finish()
+    >>> detector = CATALOG.build("autoencoder", encoder.layout, {})
+    >>> scores = ScoreSketch()
+    >>> scores.update([0.5, 0.7])  # of held-back rows
+    >>> bundle = Bundle(encoder, detector, "autoencoder", Calibration(scores), {})
+    >>> sorted(bundle.to_files())
+    ['bundle.json', 'calibration.json', 'detector.safetensors', 'encoder.safetensors']
+    >>> open_bundle(bundle.to_files(), expected=bundle.id).id == bundle.id
+    True
     """
 
     encoder: Encoder

@@ -1,2 +1,1 @@
-"""Raw numbers and codes to scaled inputs, fitted on a stream of rows. Nothing here knows a
-detector."""
+"""Makes raw numbers and codes into scaled inputs, fitted on a stream of rows. Knows no detector."""

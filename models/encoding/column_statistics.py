@@ -1,4 +1,4 @@
-"""Statistics of one column that merge: moments, a sketch of quantiles, counts of values."""
+"""Mergeable statistics of one column: moments, a sketch of quantiles, counts of values."""
 
 import base64
 import math
@@ -16,14 +16,14 @@ from models.encoding.moments import KLL_K, Moments
 from models.encoding.signal_statistics import SignalStatistics
 from models.schema import Source
 
-# Slots of a vocabulary's sketch, as a power of two: exact up to 12,288 distinct values; above that
-# a count errs by 0.02% of the rows at most, far below the rarest of the values that are kept.
+# Slots of the sketch of a vocabulary, as a power of two. Counts are exact up to 12,288 distinct
+# values; above, they are off by at most 0.02% of the rows, far less than any kept value has.
 VOCABULARY_LG = 14
-LONGEST_TEXT = 256  # bytes; a longer value is never frequent enough to be worth its memory
+LONGEST_TEXT = 256  # bytes; longer values are too rare to be worth their memory
 
 
 def choose_vocabulary_size(source: Source) -> int:
-    """How many values get a code of their own; 0 for columns without a vocabulary."""
+    """The number of values with a code of their own; 0 for a column without a vocabulary."""
     match column := source.column:
         case Categorical():
             return column.max_values
@@ -37,7 +37,7 @@ def choose_vocabulary_size(source: Source) -> int:
 
 @dataclass
 class Statistics:
-    """What one column's cells add up to. Numbers are counted after log1p where it is asked."""
+    """Statistics of the cells of one column. If the column asks for log1p, of the logarithms."""
 
     nulls: int = 0
     moments: Moments = field(default_factory=Moments)
@@ -58,7 +58,7 @@ class Statistics:
         return statistics
 
     def add(self, column: FeatureColumn, cells: Cells, good: Bools | None) -> None:
-        """Count the cells of the rows that are good (None for all)."""
+        """Add the cells of the good rows, a mask [rows]; None for all rows."""
         present = good
         if cells.null is not None:
             self.nulls += int((cells.null if good is None else cells.null & good).sum())
@@ -69,7 +69,7 @@ class Statistics:
                 numbers = np.sign(numbers) * np.log1p(np.abs(numbers))
             self.moments.add(numbers)
             if self.quantiles is not None:
-                # The sketch takes no read-only arrays, such as those that Arrow lends.
+                # The sketch needs a writable array; arrays from Arrow are read-only.
                 self.quantiles.update(np.require(numbers, np.float64, ["C", "W"]))
         if self.signal is not None:
             self.signal.add(column, cells, present)
@@ -78,7 +78,7 @@ class Statistics:
                 present = np.repeat(present, cells.lengths)
             indices, texts = cells.text
             chosen = indices if present is None else indices[present]
-            chosen = chosen[chosen >= 0]  # of a list, single events may be null
+            chosen = chosen[chosen >= 0]  # single events of a list may be null
             counts = np.bincount(chosen, minlength=len(texts))
             short = np.asarray(
                 pc.less_equal(pc.binary_length(texts), LONGEST_TEXT).fill_null(False)
@@ -123,7 +123,7 @@ class Statistics:
 
     @property
     def vocabulary(self) -> list[tuple[str, int]]:
-        """Values and their counts, the most frequent first, ties by value."""
+        """Values and their counts, the most frequent first, equal counts by value."""
         kind = datasketches.frequent_items_error_type.NO_FALSE_NEGATIVES
         counted = [(text, count) for text, count, _, _ in self.texts.get_frequent_items(kind, 0)]
         return sorted(counted, key=lambda item: (-item[1], item[0]))

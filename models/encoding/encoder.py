@@ -1,7 +1,7 @@
-"""Columns to tensors: fitted on a stream, saved with the detector, one path to train and score.
+"""The encoder turns columns into tensors, in the same way for training and scoring.
 
-`extract` is Arrow and numpy on the CPU (look-up, parsing, checks); `forward` is tensor operations
-on any device (logarithm, scaling, clipping, null indicators). Both are elementwise: a row gives
+`extract` looks up, parses and checks cells on the CPU, with Arrow and numpy. `forward` applies
+logarithms, scales, clips and adds null indicators, with tensor operations on any device. A row has
 the same output in any batch.
 """
 
@@ -29,11 +29,11 @@ NULL_CODE = 1
 
 
 class Encoder(nn.Module):
-    """The fitted mapping of columns to `Batch`. Made by `EncoderFit.finish` or `from_document`.
+    """The fitted mapping of columns to a `Batch`. Made by `EncoderFit.finish` or `from_document`.
 
-    `layout.numeric` holds the raw inputs in the order of the columns, then the null indicators;
-    `layout.categories` the columns with a vocabulary, `layout.signals` and `layout.tokens` what
-    `learned` says of a column.
+    `layout.numeric` holds the raw inputs in the order of the columns, then the null indicators.
+    `layout.categories` holds the columns with a vocabulary; `layout.signals` and `layout.tokens`
+    hold the learned inputs.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class Encoder(nn.Module):
         self.vocabularies = vocabularies
         self.ranges = ranges
         self.scaling = scaling
-        # In the order of the columns: JSON that sorts its keys has lost it.
+        # JSON with sorted keys has lost the order of the columns.
         self.learned = sort_by_source(sources, learned or {})
-        self.signals = nn.ModuleList(signals or [])  # one an entry of `layout.signals`
+        self.signals = nn.ModuleList(signals or [])  # one per entry of `layout.signals`
         self.raw, self.layout = make_layout(sources, vocabularies, self.learned)
         if len(scaling.centre) != len(self.raw):
             raise Refusal(
@@ -67,8 +67,10 @@ class Encoder(nn.Module):
 
     @property
     def bytes_per_row(self) -> int:
-        """Memory of one row, extracted and encoded: 1 a pixel and 4 a number, 8 a code, 4 and 8 a
-        token."""
+        """The memory of one row, raw and encoded.
+
+        A raw pixel takes 1 byte, a number 4, a code 8, a token 4 raw and 8 encoded.
+        """
         numbers = len(self.raw) + len(self.layout.numeric)
         raw = sum(
             each.raw_width * (1 if pixels else 4)
@@ -80,17 +82,17 @@ class Encoder(nn.Module):
 
     @property
     def scalings(self) -> list[SignalScaling]:
-        """One an entry of `layout.signals`."""
+        """The scalings of the signals, one per entry of `layout.signals`."""
         return [each for each in self.signals if isinstance(each, SignalScaling)]
 
     def check_schema(self, schema: pa.Schema) -> None:
-        """Raises `SchemaMismatch` where a column is missing, doubled, or of another type."""
+        """Raise SchemaMismatch if a column is missing, is there twice or has another type."""
         check_types(self.sources, schema)
 
     def extract(self, batch: pa.RecordBatch) -> RawBatch:
         """Decode and look up the columns of a batch, on the CPU.
 
-        Raises `SchemaMismatch` as `check_schema` does; cells that cannot be used are problems.
+        Cells that cannot be used become problems. Raises SchemaMismatch like `check_schema`.
         """
         if self._checked is None or not batch.schema.equals(self._checked):
             self.check_schema(batch.schema)
@@ -105,19 +107,19 @@ class Encoder(nn.Module):
             codes = None
             if name in self._lookups and cells.text is not None:
                 codes = self._look_up(name, cells.text)
-            fixed = shape_cells(source, learned, cells, codes)
-            broken = [*_find_problems(source, cells), *fixed.broken]
+            shaped = shape_cells(source, learned, cells, codes)
+            broken = [*_find_problems(source, cells), *shaped.broken]
             problems.extend(
                 Problem(int(row), name, rule) for at, rule in broken for row in np.flatnonzero(at)
             )
             if source.feature:
-                filling.add(source, cells, codes, fixed, [at for at, _ in broken])
+                filling.add(source, cells, codes, shaped, [at for at, _ in broken])
         order = {name: i for i, name in enumerate(self.required)}
         problems.sort(key=lambda problem: (problem.row, order[problem.column]))
         return filling.finish(tuple(problems))
 
     def make_empty(self) -> RawBatch:
-        """No rows, in the shape of those that `extract` gives."""
+        """A raw batch without rows."""
         return RawBatch(
             torch.empty(0, len(self.raw)),
             torch.empty(0, len(self.layout.categories), dtype=torch.int64),
@@ -130,7 +132,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, extracted: RawBatch) -> Batch:
-        """Scale what `extract` gave, on the device where it lies."""
+        """Scale a raw batch, on the device where it is."""
         values = extracted.values
         signals = tuple(
             scaling(raw, None if null is None else values[:, null])
@@ -142,17 +144,17 @@ class Encoder(nn.Module):
         return Batch(self.scaling(values), extracted.codes, None, signals, tokens)
 
     def to_document(self) -> dict[str, Any]:
-        """All but the tensors of `state_dict()`, as JSON."""
+        """The encoder as a JSON object, without the tensors of `state_dict()`."""
         return {
             "sources": [source.to_document() for source in self.sources],
             "vocabularies": {name: list(texts) for name, texts in self.vocabularies.items()},
-            "ranges": {name: asdict(seen) for name, seen in self.ranges.items()},
-            "learned": {name: found.to_document() for name, found in self.learned.items()},
+            "ranges": {name: asdict(known) for name, known in self.ranges.items()},
+            "learned": {name: part.to_document() for name, part in self.learned.items()},
         }
 
     @classmethod
     def from_document(cls, document: dict[str, Any], tensors: dict[str, Tensor]) -> "Encoder":
-        """The encoder of `to_document()` and `state_dict()`. Raises `Refusal` where they differ."""
+        """The encoder of `to_document()` and `state_dict()`. Raises Refusal if the two differ."""
         sources = tuple(Source.from_document(source) for source in document["sources"])
         found = {
             name: LearnedInputs.from_document(one) for name, one in document["learned"].items()
@@ -175,18 +177,18 @@ class Encoder(nn.Module):
         return cls(
             sources,
             {name: tuple(texts) for name, texts in document["vocabularies"].items()},
-            {name: NumberRange(**seen) for name, seen in document["ranges"].items()},
+            {name: NumberRange(**known) for name, known in document["ranges"].items()},
             Scaling(scaling),
             learned,
             [SignalScaling(one, **own) for one, own in zip(given, signals, strict=True)],
         )
 
     def subtract_offset(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Numbers of a column less its offset, which float32 could not hold."""
-        seen = self.ranges.get(name)
-        if seen is None or not seen.offset:
+        """Subtract the offset of a column in float64: float32 could not hold the numbers."""
+        known = self.ranges.get(name)
+        if known is None or not known.offset:
             return values
-        return np.clip(values.astype(np.float64) - seen.offset, -FLOAT32_MAX, FLOAT32_MAX)
+        return np.clip(values.astype(np.float64) - known.offset, -FLOAT32_MAX, FLOAT32_MAX)
 
     def _look_up(self, name: str, text: Texts) -> np.ndarray[Any, Any]:
         vocabulary = self._lookups[name].cast(text.texts.type)
@@ -196,12 +198,12 @@ class Encoder(nn.Module):
 
 
 class _Filling:
-    """The tensors of a batch while its columns come in, one after the other."""
+    """Fills the tensors of a raw batch, one column after the other."""
 
     def __init__(self, encoder: Encoder, rows: int) -> None:
         self.encoder, self.rows = encoder, rows
-        # Each column in one piece of memory: so it is filled and, on a CPU, scaled (see
-        # `Inputs.columns`); writing with strides was 14% to 40% slower.
+        # Each column is contiguous, because it is filled and scaled by columns (see
+        # `Inputs.columns`). Writing with strides was 14% to 40% slower.
         self.values = np.empty((len(encoder.raw), rows), np.float32)
         self.codes = np.empty((len(encoder.layout.categories), rows), np.int64)
         self.signals: list[Tensor] = []
@@ -213,10 +215,10 @@ class _Filling:
         source: Source,
         cells: Cells,
         codes: np.ndarray[Any, Any] | None,
-        fixed: ShapedCells,
+        shaped: ShapedCells,
         broken: list[Bools],
     ) -> None:
-        """The cells of a feature; zeros where a rule is broken."""
+        """Add the cells of a feature, as zeros if they break a rule."""
         first = self.number
         signal = isinstance(source.column, SignalColumn)
         for column in self._inputs(source, cells):
@@ -231,7 +233,7 @@ class _Filling:
             self.values[first : self.number, at] = 0
             if codes is not None and not signal:
                 self.codes[self.category - 1, at] = 0
-        for wide, kept in ((fixed.signal, self.signals), (fixed.tokens, self.tokens)):
+        for wide, kept in ((shaped.signal, self.signals), (shaped.tokens, self.tokens)):
             if wide is not None:
                 for at in broken:
                     wide[at] = 0
@@ -247,7 +249,7 @@ class _Filling:
         )
 
     def _inputs(self, source: Source, cells: Cells) -> tuple[np.ndarray[Any, Any], ...]:
-        """The raw inputs [rows]; of a signal only whether it is null, where training had that."""
+        """The raw inputs, [rows] each. Those of a signal say only whether it is null."""
         if not isinstance(source.column, SignalColumn):
             return cells.inputs
         if not source.nullable:
@@ -256,10 +258,10 @@ class _Filling:
 
 
 def _find_problems(source: Source, cells: Cells) -> list[tuple[Bools, str]]:
-    """The broken rules, and nulls where training had none.
+    """The rows that break a rule. One rule forbids nulls in a column that had none in training.
 
-    A null that was never seen would be imputed, and so pass as normal; it is set aside instead. A
-    categorical column has a code for it.
+    Such a null would be imputed and look normal, so it is a problem instead. A categorical column
+    has a code for null.
     """
     broken = list(cells.problems)
     if (

@@ -1,4 +1,4 @@
-"""Fitting an encoder in one pass: statistics that merge, so every worker reads its own splits."""
+"""Fits an encoder in one pass. The statistics merge, so every worker can read its own splits."""
 
 import json
 import math
@@ -22,25 +22,34 @@ from models.schema import Source, check_types, find_sources
 
 FORMAT = 2  # of `EncoderFit.to_bytes`
 KNOTS = 121  # a knot every 0.05 normal scores
-# Above this many widths from zero, float32 (24 bits) resolves less than 1/16,000 of a width, so
-# the centre is subtracted in float64 first. Think of epoch seconds, or a pressure of 101,325 Pa.
+# Above 1,000 widths from zero, float32 resolves steps of 1/16,000 of a width at best. The centre is
+# then subtracted in float64 first. Examples are epoch seconds and a pressure of 101,325 Pa.
 FAR = 1e3
-# An IQR below this share of the standard deviation is that of a column that is all but constant;
-# dividing by it would blow up every other value.
+# A column with an IQR below this share of its standard deviation is almost constant. Dividing by
+# the IQR would make every other value huge.
 TINY_IQR = 1e-6
 QUARTILES_APART = 1.349  # IQR of the standard normal distribution, in standard deviations
 NORMAL = NormalDist()
 
 
 class EncoderFit:
-    """Statistics of the training rows, in memory that does not grow with their number.
+    """Statistics of the training rows, in memory that does not grow with the number of rows.
 
-    The order of `update` and `merge` does not matter, up to the rounding of floats and, beyond
-    2,048 rows, the rank error of a sketch.
+    The order of `update` and `merge` changes only the rounding of floats and, beyond 2,048 rows,
+    the rank error of a sketch.
+
+    >>> rows = pa.record_batch({"bytes": [10.0, 20.0, 30.0]})
+    >>> fit = EncoderFit((Numeric("bytes"),), rows.schema)
+    >>> fit.update(rows)
+    >>> encoder = fit.finish()
+    >>> encoder(encoder.extract(rows)).numeric
+    tensor([[-1.2247],
+            [ 0.0000],
+            [ 1.2247]])
     """
 
     def __init__(self, columns: tuple[FeatureColumn, ...], schema: pa.Schema) -> None:
-        """Raises `Refusal` for columns that are missing, doubled, or of an unusable type."""
+        """Raises Refusal if a column is missing, is there twice or has an unusable type."""
         self._start(find_sources(columns, schema))
 
     def _start(self, sources: tuple[Source, ...]) -> None:
@@ -52,13 +61,13 @@ class EncoderFit:
 
     @property
     def chunk_rows(self) -> int:
-        """Rows whose signals and tokens fit the cache, however wide they turn out to be."""
+        """Rows to decode at once, so that their signals and tokens fit the cache."""
         return count_chunk_rows(sum(bound_bytes(source) for source in self.sources))
 
     def update(self, batch: pa.RecordBatch) -> None:
-        """Count the rows of a batch, but for those with problems: they will not be scored either.
+        """Add the rows of a batch. Rows with problems are left out, as in scoring.
 
-        Raises `SchemaMismatch` when the batch's columns have other types than the schema's.
+        Raises SchemaMismatch if the columns do not have the types of the schema.
         """
         if self._checked is None or not batch.schema.equals(self._checked):
             check_types(self.sources, batch.schema)
@@ -74,7 +83,7 @@ class EncoderFit:
             statistics.add(source.column, cells, good)
 
     def merge(self, other: "EncoderFit") -> None:
-        """Add what another fit of the same columns and types has counted."""
+        """Add the statistics of another fit. Raises Refusal for other columns or types."""
         mine = [(source.column, source.signature) for source in self.sources]
         if mine != [(source.column, source.signature) for source in other.sources]:
             raise Refusal(
@@ -87,7 +96,7 @@ class EncoderFit:
             ours.merge(theirs)
 
     def to_bytes(self) -> bytes:
-        """JSON; sketches in base64."""
+        """The statistics as JSON, with the sketches in base64."""
         document = {
             "format": FORMAT,
             "rows": self.rows,
@@ -99,6 +108,7 @@ class EncoderFit:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "EncoderFit":
+        """The statistics that `to_bytes` wrote. Raises Refusal for another format."""
         document = json.loads(data)
         if document.get("format") != FORMAT:
             raise Refusal(
@@ -112,7 +122,7 @@ class EncoderFit:
         return fit
 
     def finish(self) -> Encoder:
-        """The encoder. Raises `Refusal` when no row could be used."""
+        """Make the encoder. Raises Refusal if no row could be used."""
         if not self.rows:
             raise Refusal(
                 f"expected rows to fit the encoder on, found none without problems "
@@ -148,15 +158,15 @@ class EncoderFit:
                 scale, ranges[column.name] = scale_number(column, statistics)
                 scales.append(scale)
             else:
-                scales.extend(_fixed_scales(source))
+                scales.extend(_list_fixed_scales(source))
             if statistics.nulls and len(scales) > first and statistics.signal is None:
                 nulls.append(first)
         scaling = Scaling.from_scales(scales, nulls)
         return Encoder(tuple(sources), vocabularies, ranges, scaling, learned, signals)
 
 
-def _fixed_scales(source: Source) -> list[Scale]:
-    """Flags stay 0 and 1; sines and cosines get unit variance (for times spread evenly)."""
+def _list_fixed_scales(source: Source) -> list[Scale]:
+    """The scales that need no fit: flags stay 0 and 1, sines and cosines get unit variance."""
     if isinstance(source.column, SignalColumn):
         return [Scale()] if source.nullable else []
     width = math.sqrt(0.5) if isinstance(source.column, Timestamp) else 1.0
@@ -164,7 +174,7 @@ def _fixed_scales(source: Source) -> list[Scale]:
 
 
 def scale_number(column: Numeric, statistics: Statistics) -> tuple[Scale, NumberRange]:
-    """Centre, width and knots of a numeric column; all zeros and ones when it is always null."""
+    """The scale and range of a numeric column. A column that is always null keeps the defaults."""
     moments = statistics.moments
     if not moments.count:
         return Scale(log1p=column.log1p, clip=column.clip), NumberRange()
@@ -188,9 +198,10 @@ def scale_number(column: Numeric, statistics: Statistics) -> tuple[Scale, Number
 
 
 def find_knots(statistics: Statistics) -> tuple[tuple[float, float], ...]:
-    """Points and their normal scores, strictly increasing in both.
+    """Points and their normal scores. Both increase strictly.
 
-    A value's score is Φ⁻¹ of its mid-rank, so a tie (90% zeros) sits in the middle of its ranks.
+    The score of a value is Φ⁻¹ of its mid-rank: a tie, such as 90% zeros, has the middle of its
+    ranks.
     """
     sketch, moments = statistics.quantiles, statistics.moments
     grid = np.linspace(-WIDEST_SCORE, WIDEST_SCORE, KNOTS)

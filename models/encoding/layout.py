@@ -1,4 +1,4 @@
-"""What an encoder makes of its columns: raw inputs, and the layout of a batch."""
+"""The raw inputs and the layout that an encoder makes from its columns."""
 
 import math
 
@@ -19,19 +19,22 @@ from models.decoding.scalars import PORT_CLASSES
 from models.encoding.signals import LearnedInputs
 from models.schema import Source
 
-SPECIAL = 2  # codes before the vocabulary: 0 is "other", 1 is null
-PIXELS = (Image, Video)  # columns whose raw form is uint8
+SPECIAL = 2  # codes before those of the vocabulary: 0 is "other", 1 is null
+PIXELS = (Image, Video)  # columns with raw values of uint8
 
 
 def choose_embedding_width(size: int) -> int:
-    """fast.ai's rule of thumb, 1.6 size^0.56 (Howard & Gugger 2020), at most 16: vocabularies of
-    logs are small, and a wider table outweighs the numbers beside it."""
+    """The width of an embedding: fast.ai's rule, 1.6 size^0.56 (Howard & Gugger 2020), at most 16.
+
+    A wider embedding would outweigh the numbers beside it.
+    """
     return min(16, round(1.6 * math.pow(size, 0.56)))
 
 
 def sort_by_source(
     sources: tuple[Source, ...], learned: dict[str, LearnedInputs]
 ) -> dict[str, LearnedInputs]:
+    """The learned inputs in the order of the sources."""
     names = [source.column.name for source in sources]
     return {name: learned[name] for name in names if name in learned}
 
@@ -41,7 +44,7 @@ def make_layout(
     vocabularies: dict[str, tuple[str, ...]],
     learned: dict[str, LearnedInputs],
 ) -> tuple[tuple[NumericInput, ...], Layout]:
-    """The raw inputs, and what the encoder makes of them."""
+    """The raw inputs, and the layout of the encoded rows."""
     raw: list[NumericInput] = []
     nulls: list[NumericInput] = []
     categories: list[CategoryInput] = []
@@ -70,7 +73,10 @@ def make_layout(
 def find_pixels(
     sources: tuple[Source, ...], raw: tuple[NumericInput, ...], learned: dict[str, LearnedInputs]
 ) -> list[tuple[bool, int | None]]:
-    """Of each signal: is it pixels, which have no NaN; and which raw input says that it is null."""
+    """For each signal: is it pixels, and the index of the raw input that says that it is null.
+
+    Only pixels need that input, because other signals are NaN where they are null.
+    """
     places = {given.name: i for i, given in enumerate(raw)}
     kinds = {source.column.name: isinstance(source.column, PIXELS) for source in sources}
     return [
@@ -81,7 +87,7 @@ def find_pixels(
 
 
 def list_raw_inputs(column: FeatureColumn, signature: str) -> tuple[NumericInput, ...]:
-    """Names and kinds of `Cells.inputs`, in their order."""
+    """The names and kinds of `Cells.inputs`, in the same order."""
     name = column.name
     match column:
         case Numeric():

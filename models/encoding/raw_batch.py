@@ -1,4 +1,4 @@
-"""Rows as the encoder extracted them: raw, on the CPU or wherever they were sent."""
+"""Raw rows: decoded and looked up, but not yet scaled."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from models.decoding.scalars import Problem
 
 
 class RawBatch(NamedTuple):
-    """A batch of rows before scaling. Rows with problems are still there, with zeros for them."""
+    """Rows before scaling, on one device. The cells of a row with a problem are zeros."""
 
     values: Tensor  # float32 [rows, raw inputs]; NaN is null
     codes: Tensor  # int64 [rows, categories]
@@ -24,18 +24,18 @@ class RawBatch(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory."""
+        """The size of the tensors in bytes."""
         return sum(t.nbytes for t in (self.values, self.codes, *self.signals, *self.tokens))
 
     def take(self, rows: Tensor | slice) -> "RawBatch":
-        """The rows at these places, or where a mask is true, without their problems."""
+        """The rows at the given indices, or those where a mask is true, without their problems."""
         return self.map(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str) -> "RawBatch":
         return self.map(lambda tensor: tensor.to(device))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "RawBatch":
-        """Every tensor changed in the same way, without the problems."""
+        """The batch after `change` was applied to every tensor, without the problems."""
         return RawBatch(
             change(self.values),
             change(self.codes),
@@ -46,7 +46,7 @@ class RawBatch(NamedTuple):
 
 
 def join(parts: Sequence[RawBatch]) -> RawBatch:
-    """The rows of all parts, without their problems; each column in one piece of memory."""
+    """Concatenate batches, without their problems. Each column is contiguous in memory."""
     if len(parts) == 1:
         return parts[0]._replace(problems=())
     return RawBatch(

@@ -1,4 +1,4 @@
-"""Numbers to the detector's unit and back: elementwise tensor operations, on any device."""
+"""Scales numbers for the detector, and back: elementwise tensor operations on any device."""
 
 import math
 from dataclasses import dataclass
@@ -9,22 +9,26 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-# Bound on a scaled number whose column asks for no clipping: its square, summed over a thousand
-# features, still fits in float32, so a score stays finite.
+# Bound on a scaled number of a column without clipping. The sum of a thousand squares of it fits in
+# float32, so a score stays finite.
 UNCLIPPED = 1e15
-# Half-width of a normal score's knots. The sketch of the quantiles is right to 0.14% of the rows
-# (see encoder_fit.KLL_K), which is the share beyond 3: knots further out would be noise.
+# The normal score of the outermost knot. Ranks of the quantile sketch are off by 0.14% of the rows
+# (see `moments.KLL_K`), which is the share beyond a score of 3: further knots would be noise.
 WIDEST_SCORE = 3.0
 
-# Distances below are subnormal in float32: a GPU may flush them to zero, and 0 / 0 is NaN.
+# Smaller distances are subnormal in float32: a GPU may flush them to zero, and 0 / 0 is NaN.
 SMALLEST = float(np.finfo(np.float32).tiny)
-
 
 Floats = npt.NDArray[np.float64]
 
 
 class Scale(NamedTuple):
-    """How one raw input is scaled: (t - centre) / width, t = x or sign(x) log(1 + |x|)."""
+    """The scale of one raw input x: (t - centre) / width, where t = x or sign(x) log(1 + |x|).
+
+    >>> scale = Scale(centre=100.0, width=20.0)
+    >>> scale.invert(np.array([-1.0, 2.0])).tolist()
+    [80.0, 140.0]
+    """
 
     centre: float = 0.0
     width: float = 1.0
@@ -33,7 +37,7 @@ class Scale(NamedTuple):
     knots: tuple[tuple[float, float], ...] = ()  # (t, normal score), strictly increasing in both
 
     def invert(self, scaled: Floats) -> Floats:
-        """The raw inputs that have these scaled values, for people to read; float64, any shape."""
+        """The raw inputs with these scaled values, for people to read: float64 in any shape."""
         if self.knots:
             points, scores = zip(*self.knots, strict=True)
             beyond = scaled - np.clip(scaled, scores[0], scores[-1])
@@ -42,38 +46,38 @@ class Scale(NamedTuple):
             numbers = scaled * self.width + self.centre
         if not self.log1p:
             return numbers
-        # 700: exp(709) is the largest that float64 holds; a detector may expect anything.
+        # A detector may expect any value, and float64 holds at most exp(709).
         raw: Floats = np.copysign(np.expm1(np.minimum(np.abs(numbers), 700.0)), numbers)
         return raw
 
 
 @dataclass(frozen=True)
 class NumberRange:
-    """What training saw of a numeric column, in the input's unit."""
+    """The range of a numeric column in training, in the unit of the input."""
 
-    offset: float = 0.0  # subtracted in float64, where float32 could not tell values apart
+    offset: float = 0.0  # subtracted in float64 where float32 could not tell values apart
     low: float = -math.inf
     high: float = math.inf
 
 
 class Scaling(nn.Module):
-    """Scales raw inputs and adds null indicators; parameters are buffers, saved with the bundle.
+    """Scales raw inputs and adds null indicators. Its buffers are saved with the bundle.
 
-    `quantile` columns are mapped piecewise-linearly from their quantiles to normal scores
-    (Φ⁻¹ of the rank), not to a uniform range: there the 1-in-100 and the 1-in-1,000 value lie
-    0.03 standard deviations apart, here 0.8, and the tail is what must be seen. Beyond the values
-    of training the map goes on with the column's standard deviation as its unit, so a value that
-    was never seen does not hide at the edge.
+    A `quantile` column is mapped from its quantiles to normal scores (Φ⁻¹ of the rank), linearly
+    between the knots. In a uniform range, the 1-in-100 and the 1-in-1,000 value would lie 0.03
+    standard deviations apart; as normal scores they lie 0.8 apart, and the tail is visible. Beyond
+    the values of training, the column's standard deviation is the unit, so a larger value gets a
+    larger score.
     """
 
     centre: Tensor  # float32 [raw]
     width: Tensor  # float32 [raw]
     clip: Tensor  # float32 [raw]
-    logged: Tensor  # int64, indexes of the raw inputs that are logged first
-    nulls: Tensor  # int64, indexes of the raw inputs that have a null indicator
-    ranked: Tensor  # int64 [q], indexes of the raw inputs scaled by quantiles
-    knots: Tensor  # float32 [2, q, k]: t and normal score, the last column repeated as padding
-    last: Tensor  # int64 [q], index of the last knot that is not padding
+    logged: Tensor  # int64, indices of the raw inputs with log1p
+    nulls: Tensor  # int64, indices of the raw inputs with a null indicator
+    ranked: Tensor  # int64 [q], indices of the raw inputs scaled by quantiles
+    knots: Tensor  # float32 [2, q, k]: t and normal score, padded with the last knot
+    last: Tensor  # int64 [q], index of the last knot before the padding
 
     def __init__(self, buffers: dict[str, Tensor]) -> None:
         super().__init__()
@@ -82,9 +86,9 @@ class Scaling(nn.Module):
 
     @classmethod
     def from_scales(cls, scales: list[Scale], nulls: list[int]) -> "Scaling":
-        """From one `Scale` a raw input and the raw inputs that get a null indicator."""
+        """Build the buffers from a scale per raw input and the inputs with a null indicator."""
         ranked = [j for j, scale in enumerate(scales) if scale.knots]
-        tables = [_table(scales[j]) for j in ranked]
+        tables = [_make_table(scales[j]) for j in ranked]
         longest = max((table.shape[1] for table in tables), default=0)
         knots = np.zeros((2, len(ranked), longest), np.float32)
         for i, table in enumerate(tables):
@@ -106,7 +110,7 @@ class Scaling(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """float32 [rows, raw], NaN for null -> float32 [rows, raw + null indicators]."""
-        # Column by column: see `Inputs.columns`. Each step in place: a chunk stays in the cache.
+        # By columns (see `Inputs.columns`) and in place, so that a chunk stays in the cache.
         columns = values.T
         numbers = columns
         if len(self.logged):
@@ -114,7 +118,7 @@ class Scaling(nn.Module):
             numbers = columns.index_copy(0, self.logged, heavy.sign() * heavy.abs().log1p())
         scaled = (numbers - self.centre[:, None]).div_(self.width[:, None])
         if len(self.ranked):
-            scores = self._normal_scores(numbers.index_select(0, self.ranked))
+            scores = self._to_normal_scores(numbers.index_select(0, self.ranked))
             scaled.index_copy_(0, self.ranked, scores)
         clip = self.clip[:, None]
         scaled.clamp_(-clip, clip).nan_to_num_(0.0)  # NaN is null; infinity was clipped
@@ -123,8 +127,8 @@ class Scaling(nn.Module):
             scaled = torch.cat([scaled, missing])
         return scaled.T
 
-    def _normal_scores(self, columns: Tensor) -> Tensor:
-        """[q, rows] to [q, rows]."""
+    def _to_normal_scores(self, columns: Tensor) -> Tensor:
+        """Normal scores of t: [q, rows] to [q, rows]."""
         points, scores = self.knots[0], self.knots[1]
         columns = columns.contiguous()
         last = self.last[:, None]
@@ -140,8 +144,8 @@ class Scaling(nn.Module):
         result = torch.where(columns < lowest, below, inside)
         return torch.where(columns > highest, above, result)
 
-    def scales(self) -> tuple[Scale, ...]:
-        """The scale of each raw input as it was saved, off the device, to be inverted."""
+    def to_scales(self) -> tuple[Scale, ...]:
+        """The scale of each raw input, on the CPU."""
         clips, logged = self.clip.tolist(), set(self.logged.tolist())
         tables = {}
         for i, j in enumerate(self.ranked.tolist()):
@@ -155,13 +159,13 @@ class Scaling(nn.Module):
         )
 
 
-def _table(scale: Scale) -> npt.NDArray[np.float32]:
-    """float32 [2, k], k >= 2: the knots that stay distinct in float32."""
+def _make_table(scale: Scale) -> npt.NDArray[np.float32]:
+    """The knots that are distinct in float32: float32 [2, k], with k >= 2."""
     points = np.array(scale.knots, np.float32)
     kept = [points[0]]
     for knot in points[1:]:
         if (knot - kept[-1] > SMALLEST).all():
             kept.append(knot)
-    if len(kept) == 1:  # a constant column: go on at the width, as beyond the ends
+    if len(kept) == 1:  # a constant column: the second knot is one width away
         kept.append(kept[0] + np.array([scale.width, 1.0], np.float32))
     return np.stack(kept, axis=1)

@@ -1,4 +1,4 @@
-"""Statistics of a signal that merge: moments of elements, bands or channels, and lengths."""
+"""Mergeable statistics of a signal: moments of elements, bands or channels, and lengths."""
 
 import base64
 import math
@@ -15,26 +15,26 @@ from models.decoding.lists import select_steps
 from models.decoding.scalars import Bools, Cells
 from models.encoding.moments import KLL_K, ArrayMoments
 
-# Widths of a vector column that are counted apart. A column has one, and the odd row another; the
-# rarest go where there are more.
+# Widths of a vector column that are counted separately. A column has one width, apart from a few
+# odd rows; with more widths, the rarest are dropped.
 MOST_WIDTHS = 8
-LONGEST = 512  # steps that are taken where the spec does not say: attention grows with their square
-USUAL = 0.95  # share of the rows that are to fit without being cut
+LONGEST = 512  # most steps of a length that is learned: attention takes their square of memory
+USUAL = 0.95  # share of the rows that fit the learned length
 
 
 @dataclass
 class SignalStatistics:
-    """What the signal of one column adds up to.
+    """Statistics of the signal of one column.
 
-    The moments are kept for each shape that the signal may turn out to have: by the width of a
-    vector, or the channels of an image or a series; under 0 where there is but one.
+    The shape is known only at the end, so there are moments for each possible shape. The key is the
+    width of a vector, or the channels of an image or a series; 0 if there is only one shape.
     """
 
     moments: dict[int, ArrayMoments] = field(default_factory=dict)
-    rows: dict[int, int] = field(default_factory=dict)  # with a signal of that shape
-    lengths: Any = None  # kll_doubles_sketch, of sequences
+    rows: dict[int, int] = field(default_factory=dict)  # rows with a signal of that shape
+    lengths: Any = None  # kll_doubles_sketch, for sequences
     padded: int = 0  # rows of a sequence with missing steps
-    coloured: int = 0  # rows of images that are not all grey
+    coloured: int = 0  # rows of images with a colour
 
     @classmethod
     def for_column(cls, column: FeatureColumn) -> "SignalStatistics":
@@ -44,7 +44,7 @@ class SignalStatistics:
         return statistics
 
     def add(self, column: FeatureColumn, cells: Cells, present: Bools | None) -> None:
-        """Count the rows that are present (None for all)."""
+        """Add the present rows, a mask [rows]; None for all rows."""
         chosen = slice(None) if present is None else present
         if cells.lengths is not None:
             self._add_list(column, cells, cells.lengths, present)
@@ -64,14 +64,13 @@ class SignalStatistics:
         self.coloured += other.coloured
 
     @property
-    def usual(self) -> int:
-        """The shape of most rows, the smaller of two as frequent; 0 where none was seen."""
-        usual: int = min(self.rows, key=lambda shape: (-self.rows[shape], shape), default=0)
-        return usual
+    def most_frequent(self) -> int:
+        """The shape of most rows, the smaller one of a tie; 0 if there were no rows."""
+        return min(self.rows, key=lambda shape: (-self.rows[shape], shape), default=0)
 
     @property
     def length(self) -> int:
-        """Steps that hold most sequences whole: at least 1, at most LONGEST."""
+        """The steps that most sequences fit in: at least 1, at most LONGEST."""
         if self.lengths.is_empty():
             return 1
         return max(1, min(LONGEST, math.ceil(float(self.lengths.get_quantile(USUAL, True)))))
@@ -79,7 +78,7 @@ class SignalStatistics:
     def to_document(self) -> dict[str, Any]:
         lengths = self.lengths and base64.b64encode(self.lengths.serialize()).decode()
         return {
-            "moments": {str(shape): found.to_document() for shape, found in self.moments.items()},
+            "moments": {str(shape): part.to_document() for shape, part in self.moments.items()},
             "rows": {str(shape): rows for shape, rows in self.rows.items()},
             "lengths": lengths,
             "padded": self.padded,
@@ -123,7 +122,7 @@ class SignalStatistics:
                     self._add_steps(int(width), cells, present)
 
     def _add_steps(self, channels: int, cells: Cells, present: Bools | None) -> None:
-        """Series of so many channels, in the rows that are present."""
+        """Add the steps of the present rows whose series have this number of channels."""
         steps, lengths, counted = select_steps(channels, cells)
         if present is not None:
             steps, lengths = steps[np.repeat(present, lengths)], np.where(present, lengths, 0)
@@ -133,7 +132,7 @@ class SignalStatistics:
         self.padded += len(np.unique(rows[np.isnan(steps).all(1)]))
 
     def _add_images(self, pixels: npt.NDArray[np.uint8]) -> None:
-        """Colours, and greys as they would be: which of the two is not known before the end."""
+        """Add the moments in colour and in grey: which one is needed is known only at the end."""
         if pixels.shape[1] == 3:
             self.coloured += int(is_coloured(pixels).sum())
             self._count(3, ArrayMoments.from_values(pixels), len(pixels))
@@ -141,8 +140,8 @@ class SignalStatistics:
         self._count(1, ArrayMoments.from_values(pixels), len(pixels))
 
     def _count(self, shape: int, moments: ArrayMoments, rows: int) -> None:
-        seen = self.moments.get(shape)
-        self.moments[shape] = moments if seen is None else seen.combine(moments)
+        known = self.moments.get(shape)
+        self.moments[shape] = moments if known is None else known.combine(moments)
         self.rows[shape] = self.rows.get(shape, 0) + rows
         if len(self.rows) > MOST_WIDTHS:
             rarest = max(self.rows, key=lambda width: (-self.rows[width], width))

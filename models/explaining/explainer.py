@@ -118,7 +118,7 @@ class Explainer:
         self.layout = encoder.layout
         self.vocabularies = encoder.vocabularies
         self.ranges = encoder.ranges
-        self.scales = encoder.scaling.scales()
+        self.scales = encoder.scaling.to_scales()
         columns = {source.column.name: source.column for source in encoder.sources}
         self.signals = SignalWords(encoder.layout, columns, encoder.vocabularies, encoder.scalings)
 

@@ -7,10 +7,13 @@ import pytest
 
 MODULES = [
     "models.batch",
+    "models.bundle",
     "models.canonical_json",
     "models.columns",
     "models.detectors.catalog",
     "models.detectors.search_space",
+    "models.encoding.fit",
+    "models.encoding.scaling",
     "models.layers.integrated_gradients",
     "models.schema",
     "models.scores.extreme_values",
