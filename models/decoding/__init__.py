@@ -1,1 +1,1 @@
-"""Cells of Arrow to raw numbers and codes, one file a kind of cell. Nothing here is fitted."""
+"""Decodes Arrow cells to raw numbers and codes, one file per kind of cell. Nothing is fitted."""

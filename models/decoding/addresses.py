@@ -1,8 +1,8 @@
-"""IPv4 and IPv6 addresses: parsing text, and what kind of address each is.
+"""Parses IPv4 and IPv6 addresses and tells their kind.
 
-The networks are those of the IANA special-purpose address registries (RFC 6890 and its
-updates). They are listed here, not taken from `ipaddress`, whose answers change between patch
-releases of Python: a bundle must give the same score after an upgrade.
+The networks come from the IANA special-purpose address registries (RFC 6890 and its updates). They
+are listed here because `ipaddress` changes its answers between patch releases of Python, and a
+bundle must give the same score after an upgrade.
 """
 
 import socket
@@ -20,7 +20,7 @@ Words = npt.NDArray[np.uint64]
 
 PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 MULTICAST = ("224.0.0.0/4", "ff00::/8")
-RESERVED = (  # no host on the internet has one of these: loopback, link-local, test, future use
+RESERVED = (  # of no host on the internet: loopback, link-local, test, future use
     "0.0.0.0/8",
     "127.0.0.0/8",
     "169.254.0.0/16",
@@ -30,27 +30,26 @@ RESERVED = (  # no host on the internet has one of these: loopback, link-local, 
     "198.51.100.0/24",
     "203.0.113.0/24",
     "240.0.0.0/4",
-    "::/64",  # unspecified and loopback, and nothing else is assigned in it
+    "::/64",  # unspecified and loopback; nothing else is assigned
     "100::/64",
     "2001:db8::/32",
     "fe80::/10",
 )
-NETWORK6 = 64  # bits: an IPv6 subnet is a /64 (RFC 4291, section 2.5.4)
 MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:a.b.c.d is the IPv4 address a.b.c.d (RFC 4291, 2.5.5.2)
 LONGEST = 15  # characters of "255.255.255.255"
 
 
 class Addresses(NamedTuple):
-    """Parsed addresses; `head` is the IPv4 address, or the first 64 bits of an IPv6 one."""
+    """Parsed addresses, [rows]."""
 
-    version: npt.NDArray[np.uint8]  # 4, 6, or 0 where the text is no address
-    head: Words
+    version: npt.NDArray[np.uint8]  # 4 or 6; 0 if the text is not an address
+    head: Words  # the IPv4 address, or the first 64 bits of the IPv6 address
 
     def take(self, indices: npt.NDArray[np.int32]) -> "Addresses":
         return Addresses(self.version[indices], self.head[indices])
 
     def lie_in(self, networks: Iterable[str]) -> Bools:
-        """Which addresses lie in one of the networks (prefixes of at most 64 bits)."""
+        """Which addresses lie in one of the networks, given as prefixes of at most 64 bits."""
         found = np.zeros(len(self.version), bool)
         for text in networks:
             network = ip_network(text)
@@ -62,7 +61,10 @@ class Addresses(NamedTuple):
         return found
 
     def share_network(self, other: "Addresses", prefix: int) -> Bools:
-        """Which pairs share their first `prefix` bits (IPv4) or 64 bits (IPv6)."""
+        """Which pairs share their first `prefix` bits (IPv4) or 64 bits (IPv6).
+
+        An IPv6 subnet has 64 bits (RFC 4291, section 2.5.4).
+        """
         difference = self.head ^ other.head
         near = (difference >> np.uint64(32 - prefix)) == 0
         same = np.where(self.version == 4, near, difference == 0)
@@ -71,20 +73,24 @@ class Addresses(NamedTuple):
 
 
 def parse(texts: pa.Array) -> Addresses:
-    """Parse a string array without nulls; text that is no address gets version 0."""
+    """Parse a string array without nulls. Text that is not an address gets version 0.
+
+    >>> parse(pa.array(["10.0.0.1", "fe80::1", "no"])).version.tolist()
+    [4, 6, 0]
+    """
     version, head = _parse4(texts)
     odd = np.flatnonzero(version == 0)
-    for row, text in zip(odd, texts.take(pa.array(odd)).cast(_binary(texts)), strict=True):
+    for row, text in zip(odd, texts.take(pa.array(odd)).cast(_to_binary(texts)), strict=True):
         version[row], head[row] = _parse6(text.as_py())
     return Addresses(version, head)
 
 
-def _binary(texts: pa.Array) -> pa.DataType:
+def _to_binary(texts: pa.Array) -> pa.DataType:
     return pa.large_binary() if pa.types.is_large_string(texts.type) else pa.binary()
 
 
 def _parse6(raw: bytes) -> tuple[int, int]:
-    address, _, _ = raw.partition(b"%")  # a zone, as in fe80::1%eth0, says nothing of the address
+    address, _, _ = raw.partition(b"%")  # a zone, as in fe80::1%eth0, is not part of the address
     try:
         packed = socket.inet_pton(socket.AF_INET6, address.decode("ascii"))
     except (OSError, ValueError):  # ValueError: not ASCII, or a NUL character
@@ -95,7 +101,7 @@ def _parse6(raw: bytes) -> tuple[int, int]:
 
 
 def _parse4(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], Words]:
-    """Dotted quads without leading zeros, as `inet_pton` takes them, over the bytes at once."""
+    """Parse dotted quads without leading zeros, like `inet_pton`, over all bytes at once."""
     rows = len(texts)
     version, head = np.zeros(rows, np.uint8), np.zeros(rows, np.uint64)
     short = np.asarray(pc.less_equal(pc.binary_length(texts), LONGEST))
@@ -103,7 +109,7 @@ def _parse4(texts: pa.Array) -> tuple[npt.NDArray[np.uint8], Words]:
     candidates = np.flatnonzero(dotted)
     if not len(candidates):
         return version, head
-    chosen = pc.take(texts, pa.array(candidates)).cast(_binary(texts)).cast(pa.binary())
+    chosen = pc.take(texts, pa.array(candidates)).cast(_to_binary(texts)).cast(pa.binary())
     offsets = np.frombuffer(chosen.buffers()[1], np.int32)[: len(chosen) + 1]
     data = np.frombuffer(chosen.buffers()[2], np.uint8)[: offsets[-1]]
     dots = np.flatnonzero(data == ord(".")).reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""The columns of one batch, decoded: the path that fitting, training and scoring share."""
+"""Decodes the columns of one batch, in the same way for fitting, training and scoring."""
 
 from typing import Any
 
@@ -38,14 +38,14 @@ from models.schema import Source
 
 
 class Decoder:
-    """Decodes the columns of one batch; an address column that two features need, once."""
+    """Decodes the columns of one batch. An address column that two features need is parsed once."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self._batch = batch
         self._addresses: dict[str, tuple[Addresses, Bools | None, tuple[Any, ...]]] = {}
 
     def decode(self, source: Source, channels: int = 3) -> Cells:
-        """The cells of a column; of its images, if it has no other option, so many channels."""
+        """Decode a column. Images have `channels` channels if the column does not set a number."""
         column = source.column
         match column:
             case IPAddress():
@@ -78,17 +78,17 @@ class Decoder:
                 return decode_texts(array, column)
 
     def _decode_address(self, column: IPAddress) -> Cells:
-        addresses, null, problems = self._parsed(column.name)
+        addresses, null, problems = self._parse(column.name)
         inputs = [addresses.lie_in(kind) for kind in (PRIVATE, MULTICAST, RESERVED)]
         if column.same_network_as:
-            other, _, _ = self._parsed(column.same_network_as)
+            other, _, _ = self._parse(column.same_network_as)
             inputs.append(addresses.share_network(other, column.prefix))
         return Cells(tuple(inputs), null, problems)
 
-    def _parsed(self, name: str) -> tuple[Addresses, Bools | None, tuple[Any, ...]]:
+    def _parse(self, name: str) -> tuple[Addresses, Bools | None, tuple[Any, ...]]:
         if name not in self._addresses:
             (indices, texts), null, problems = decode_text(self._batch.column(name))
-            # One entry more for null, and for invalid UTF-8: no address, and not a problem again.
+            # One more entry stands for null and for invalid UTF-8: no address and no new problem.
             distinct = parse(pa.concat_arrays([texts.fill_null(""), pa.array([""], texts.type)]))
             known = np.append(np.asarray(texts.is_valid()), False)
             unparsable = ((distinct.version == 0) & known)[indices]

@@ -1,7 +1,7 @@
-"""Images and lists of images, from the bytes of files that anybody may have written.
+"""Decodes images and lists of images. The files may come from an attacker.
 
-The size that a file declares is checked before a pixel is decoded. What is no image, or only a
-part of one, is `unparsable`.
+The size that a file declares is checked before a pixel is decoded. Bytes that are not a whole image
+are `unparsable`.
 """
 
 import io
@@ -17,30 +17,31 @@ from models.decoding.scalars import Bools, Cells, find_nulls
 
 Pixels = npt.NDArray[np.uint8]
 
-FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow's other decoders see no byte of a lake
-MOST_PIXELS = 50_000_000  # a photo of the largest phones; 150 MB when decoded
-# Parts of red, green and blue in a grey, in thousandths (ITU-R BT.601), as Pillow has them.
+FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow's other decoders never run
+MOST_PIXELS = 50_000_000  # the photos of the largest phones; 150 MB decoded
+# Thousandths of red, green and blue in grey (ITU-R BT.601), as in Pillow.
 _GREY = np.array([299, 587, 114], np.uint32)
 
 
 class NotAnImage(ValueError):
-    """The bytes are no image of `FORMATS`, too large a one, or a part of one."""
+    """Raised if the bytes are not a whole image of `FORMATS`, or if the image is too large."""
 
 
 def decode_images(array: pa.Array, size: int, channels: int) -> Cells:
-    """uint8 [rows, channels, size, size]; rule: unparsable."""
+    """Decode to uint8 [rows, channels, size, size]. Rule: unparsable."""
     pixels = np.zeros((len(array), channels, size, size), np.uint8)
     wrong = np.zeros(len(array), bool)
     for row, raw in enumerate(array):
         if raw.is_valid:
             wrong[row] = not _decode_into(pixels[row], raw)
-    return _cells(array, pixels, wrong)
+    return _make_cells(array, pixels, wrong)
 
 
 def decode_videos(array: pa.Array, frames: int, size: int, channels: int) -> Cells:
-    """uint8 [rows, channels, frames, size, size]; rule: unparsable, of any frame, or of none.
+    """Decode to uint8 [rows, channels, frames, size, size].
 
-    Frames are taken evenly from the first to the last; a list of fewer repeats some.
+    Rule: unparsable, for a list without frames or with a frame that is not an image. The frames are
+    spaced evenly from the first to the last; a shorter list repeats some.
     """
     pixels = np.zeros((len(array), channels, frames, size, size), np.uint8)
     wrong = np.zeros(len(array), bool)
@@ -54,37 +55,37 @@ def decode_videos(array: pa.Array, frames: int, size: int, channels: int) -> Cel
         elif null is None or not null[row]:
             wrong[row] = True
         start += length
-    return _cells(array, pixels, wrong)
+    return _make_cells(array, pixels, wrong)
 
 
 def to_grey(pixels: Pixels) -> Pixels:
-    """[rows, 3, ...] to [rows, 1, ...]; pixels that are grey stay as they are."""
+    """Convert [rows, 3, ...] to [rows, 1, ...]. Grey pixels keep their value."""
     parts = _GREY.reshape(1, 3, *[1] * (pixels.ndim - 2))
     mixed = (pixels * parts).sum(1, keepdims=True, dtype=np.uint32)
     return np.asarray((mixed + 500) // 1000, np.uint8)
 
 
 def is_coloured(pixels: Pixels) -> Bools:
-    """Rows [rows] of [rows, 3, ...] that have a pixel that is not grey."""
+    """Which rows of [rows, 3, ...] have a pixel that is not grey."""
     coloured = (pixels[:, :1] != pixels[:, 1:]).reshape(len(pixels), -1)
     return np.asarray(coloured.any(1))
 
 
 def read_image(data: bytes, size: int, channels: int) -> Pixels:
-    """uint8 [channels, size, size], the whole image squeezed into a square.
+    """Read uint8 [channels, size, size], the whole image resized to a square.
 
-    Raises `NotAnImage`.
+    Raises NotAnImage.
     """
     try:
         with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise NotAnImage(f"{image.width} x {image.height} pixels")
-            # A JPEG is decoded at the smallest of its scales that is no smaller than needed.
+            # A JPEG is decoded at the smallest scale that is large enough.
             image.draft(None, (2 * size, 2 * size))
-            plain = _plain(image).resize((size, size), PIL.Image.Resampling.BILINEAR)
+            plain = _to_plain(image).resize((size, size), PIL.Image.Resampling.BILINEAR)
     except MemoryError:
         raise
-    except Exception as error:  # decoders meet hostile bytes with whatever they stumble over
+    except Exception as error:  # decoders raise almost anything for hostile bytes
         raise NotAnImage(str(error)) from error
     pixels = np.asarray(plain)
     colours = np.repeat(pixels[None], 3, 0) if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
@@ -93,16 +94,16 @@ def read_image(data: bytes, size: int, channels: int) -> Pixels:
     return np.asarray(to_grey(colours[None])[0])
 
 
-def _plain(image: PIL.Image.Image) -> PIL.Image.Image:
-    """In mode L or RGB; transparency is left out."""
-    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow's own conversion would cut off
+def _to_plain(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Convert to mode L or RGB. Transparency is left out."""
+    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would cut off
         high = np.asarray(image).astype(np.uint32) >> 8
         return PIL.Image.fromarray(high.astype(np.uint8))
     return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
 
 
 def _decode_into(pixels: Pixels, raw: pa.Scalar) -> bool:
-    """Fill [channels, size, size]; False where the bytes are no image."""
+    """Fill [channels, size, size]. Returns False if the bytes are not an image."""
     try:
         pixels[:] = read_image(raw.as_py() or b"", pixels.shape[-1], len(pixels))
     except NotAnImage:
@@ -111,7 +112,7 @@ def _decode_into(pixels: Pixels, raw: pa.Scalar) -> bool:
 
 
 def _decode_frames(pixels: Pixels, raws: list[pa.Scalar], places: list[int]) -> bool:
-    """Fill [channels, frames, size, size], decoding a repeated frame once."""
+    """Fill [channels, frames, size, size]. A repeated frame is decoded once."""
     for frame, raw in enumerate(raws):
         if frame and places[frame] == places[frame - 1]:
             pixels[:, frame] = pixels[:, frame - 1]
@@ -120,7 +121,7 @@ def _decode_frames(pixels: Pixels, raws: list[pa.Scalar], places: list[int]) -> 
     return True
 
 
-def _cells(array: pa.Array, pixels: Pixels, wrong: Bools) -> Cells:
+def _make_cells(array: pa.Array, pixels: Pixels, wrong: Bools) -> Cells:
     problems: tuple[Any, ...] = ((wrong, "unparsable"),) if wrong.any() else ()
     pixels[wrong] = 0
     return Cells((), find_nulls(array), problems, signal=pixels)

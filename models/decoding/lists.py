@@ -1,6 +1,6 @@
-"""Columns of lists: vectors, series and events, each as one flat array and a length a row.
+"""Decodes lists: vectors, series and events, each as one flat array and a length per row.
 
-A list keeps its own length here; the encoder cuts and pads it to the length that it learned.
+A list keeps its length here. The encoder cuts and pads it to the learned length.
 """
 
 from typing import Any
@@ -20,19 +20,22 @@ from models.decoding.scalars import (
     keep_first_rules,
 )
 
-# Numbers of one vector: more is a signal that somebody forgot to make smaller, and its statistics
-# of 24 bytes a number would no longer be small.
+# Most numbers of a vector. A longer one is probably a signal that was meant to be made smaller, and
+# its statistics take 24 bytes per number.
 WIDEST_VECTOR = 65_536
-# Numbers of one series whose steps are lists of any length: each null among them stands for as
-# many as its neighbours have, so that a small file could ask for all memory. 64 MB as float32.
+# Most numbers of a series whose steps are lists of any length: 64 MB as float32. A null step
+# becomes as many numbers as its neighbours have, so a small file could ask for all memory.
 MOST_NUMBERS = 16_777_216
 
 
 def decode_vector(array: pa.Array) -> Cells:
-    """Numbers of all rows, [all numbers]; rules: wrong_length (of none, or above WIDEST_VECTOR),
-    not_finite (null too), overflow (of float32)."""
+    """Decode to the numbers of all rows, flat.
+
+    Rules: wrong_length (empty or above WIDEST_VECTOR), not_finite (also for null), overflow (of
+    float32).
+    """
     lengths = find_lengths(array)
-    numbers = _numbers(array.flatten())
+    numbers = _to_numbers(array.flatten())
     null = find_nulls(array)
     odd = (lengths == 0) | (lengths > WIDEST_VECTOR)
     rules = {
@@ -44,13 +47,18 @@ def decode_vector(array: pa.Array) -> Cells:
 
 
 def decode_steps(array: pa.Array) -> Cells:
-    """Steps of all rows, [all steps, channels], NaN where a number is missing; rules: not_finite
-    (infinity), overflow. Steps that are lists of any length: see `_decode_ragged`."""
+    """Decode to the steps of all rows, [all steps, channels], with NaN for a missing number.
+
+    Rules: not_finite (infinity), overflow. Steps that are lists of any length are flat instead: see
+    `_decode_ragged`.
+    """
     lengths = find_lengths(array)
     flat = array.flatten()
     if pa.types.is_list(flat.type) or pa.types.is_large_list(flat.type):
         return _decode_ragged(array, flat)
-    steps = _steps(flat) if pa.types.is_fixed_size_list(flat.type) else _numbers(flat)[:, None]
+    steps = (
+        _to_steps(flat) if pa.types.is_fixed_size_list(flat.type) else _to_numbers(flat)[:, None]
+    )
     rules = {
         "not_finite": find_rows_with(np.isinf(steps).any(1), lengths),
         "overflow": find_rows_with((np.abs(steps) > FLOAT32_MAX).any(1), lengths),
@@ -59,11 +67,11 @@ def decode_steps(array: pa.Array) -> Cells:
 
 
 def _decode_ragged(array: pa.Array, steps: pa.Array) -> Cells:
-    """Numbers of all rows, flat, and how many a step of each row has; a step that is null is NaN.
+    """Decode to the numbers of all rows, flat, and the numbers per step of each row.
 
-    Rules: wrong_length (steps of one row that differ in length, or have none; above MOST_NUMBERS),
-    not_finite (infinity), overflow. Rows of another width than training saw are told apart later:
-    here nobody knows it.
+    A null step becomes NaN. Rules: wrong_length (the steps of a row are empty or differ in length,
+    or there are more than MOST_NUMBERS), not_finite (infinity), overflow. Rows whose width differs
+    from training are found later, because the width of training is not known here.
     """
     lengths, sizes = find_lengths(array), find_lengths(steps)
     row = np.repeat(np.arange(len(lengths)), lengths)
@@ -74,7 +82,7 @@ def _decode_ragged(array: pa.Array, steps: pa.Array) -> Cells:
     odd |= (lengths > 0) & (widths == 0) | (lengths * widths > MOST_NUMBERS)
     widths[odd] = 0
     whole = ~missing & ~odd[row]
-    found = _numbers(steps.flatten())
+    found = _to_numbers(steps.flatten())
     numbers = np.full(int((lengths * widths).sum()), np.nan, found.dtype)
     numbers[np.repeat(whole, widths[row])] = found[np.repeat(whole, sizes)]
     rules = {
@@ -87,7 +95,10 @@ def _decode_ragged(array: pa.Array, steps: pa.Array) -> Cells:
 
 
 def select_steps(channels: int, cells: Cells) -> tuple[Values, npt.NDArray[np.int64], Bools]:
-    """Steps [steps, channels] of the rows that have such, how many of each row, and which do."""
+    """The rows whose steps have this number of channels.
+
+    Returns their steps, [steps, channels], the steps of each row, [rows], and the mask of the rows.
+    """
     assert cells.signal is not None
     assert cells.lengths is not None
     if cells.widths is None:
@@ -98,7 +109,7 @@ def select_steps(channels: int, cells: Cells) -> tuple[Values, npt.NDArray[np.in
 
 
 def decode_events(array: pa.Array) -> Cells:
-    """The texts of all events, in order; rule: invalid_utf8."""
+    """Decode to the texts of all events, in order. Rule: invalid_utf8."""
     lengths = find_lengths(array)
     texts, _, problems = decode_text(array.flatten())
     rules = {rule: find_rows_with(events, lengths) for events, rule in problems}
@@ -106,23 +117,23 @@ def decode_events(array: pa.Array) -> Cells:
 
 
 def find_lengths(array: pa.Array) -> npt.NDArray[np.int64]:
-    """How many values each row has in `array.flatten()`: none where it is null."""
+    """The number of values that each row has in `array.flatten()`; 0 for null."""
     counted = pc.list_value_length(array).fill_null(0)
     return np.asarray(counted).astype(np.int64)
 
 
 def find_rows_with(values: Any, lengths: npt.NDArray[np.int64]) -> Bools:
-    """Rows [rows] that have one of these values [all values]."""
+    """Which rows have a value that is true in the mask `values`, [all values]."""
     if not values.any():
         return np.zeros(len(lengths), bool)
     rows = np.repeat(np.arange(len(lengths)), lengths)
     return np.bincount(rows[values], minlength=len(lengths)) > 0
 
 
-def _steps(flat: pa.FixedSizeListArray) -> Values:
-    """[steps, channels]; a step that is null as a whole is NaN in all channels."""
+def _to_steps(flat: pa.FixedSizeListArray) -> Values:
+    """The steps, [steps, channels]. A null step is NaN in all channels."""
     width = flat.type.list_size
-    numbers = _numbers(flat.flatten()).reshape(-1, width)
+    numbers = _to_numbers(flat.flatten()).reshape(-1, width)
     if not flat.null_count:
         return numbers
     steps = np.full((len(flat), width), np.nan, numbers.dtype)
@@ -130,8 +141,8 @@ def _steps(flat: pa.FixedSizeListArray) -> Values:
     return steps
 
 
-def _numbers(flat: pa.Array) -> Values:
-    """float32 where they are, else float64; NaN for null."""
+def _to_numbers(flat: pa.Array) -> Values:
+    """The numbers as float32 if they are, else as float64; NaN for null."""
     if not pa.types.is_float32(flat.type):
         flat = flat.cast(pa.float64(), safe=False)
     numbers: Values = flat.to_numpy(zero_copy_only=False)

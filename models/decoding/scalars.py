@@ -1,8 +1,4 @@
-"""One column of a batch, decoded: the path that fitting, training and scoring share.
-
-Everything here is Arrow or numpy over whole columns; Python sees single values only where they
-are wrong, or odd (IPv6).
-"""
+"""Decodes columns of single values, with Arrow and numpy over whole columns."""
 
 from typing import Any, NamedTuple
 
@@ -22,7 +18,7 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday, counted from Monday = 0
 PORTS = 65_536
-_ALWAYS = 256  # entries of a dictionary that are looked up whole
+_ALWAYS = 256  # a dictionary up to this size is always decoded whole
 PORT_CLASSES = (  # RFC 6335, section 6
     ("well-known", 0, 1_023),
     ("registered", 1_024, 49_151),
@@ -31,7 +27,7 @@ PORT_CLASSES = (  # RFC 6335, section 6
 
 
 class Problem(NamedTuple):
-    """Why a row cannot be scored."""
+    """The reason why a row cannot be scored."""
 
     row: int  # index in the batch
     column: str
@@ -40,34 +36,34 @@ class Problem(NamedTuple):
 
 
 class Texts(NamedTuple):
-    """A column as indices into the texts that occur in it."""
+    """A column of text as indices into its distinct texts."""
 
     indices: npt.NDArray[np.int32]  # -1 is null
-    texts: pa.Array  # string or large_string; null where the bytes are no UTF-8
+    texts: pa.Array  # string or large_string; null if the bytes are not UTF-8
 
 
 class Cells(NamedTuple):
-    """The decoded cells of one column. Cells that are null, or have a problem, hold zeros."""
+    """The decoded cells of one column. A cell that is null or has a problem holds zeros."""
 
-    inputs: tuple[Values, ...]  # one array a raw input, any dtype, [rows]
-    null: Bools | None  # [rows]; None for no nulls
-    problems: tuple[tuple[Bools, str], ...]  # rows [rows] and the rule that they break
+    inputs: tuple[Values, ...]  # one array per raw input, [rows] of any dtype
+    null: Bools | None  # [rows]; None if there are no nulls
+    problems: tuple[tuple[Bools, str], ...]  # mask [rows] and the rule that these rows break
     text: Texts | None = None  # for columns with a vocabulary
-    # Numbers of a signal: [rows, …] of any dtype; with `lengths`, those of all rows in one piece.
+    # Numbers of a signal: [rows, …] of any dtype; with `lengths`, of all rows one after the other.
     signal: Values | None = None
-    lengths: npt.NDArray[np.int64] | None = None  # [rows]: steps of `signal`, or texts, of each
-    # [rows]: numbers a step, where the type does not say; `signal` then is flat, row by row.
+    lengths: npt.NDArray[np.int64] | None = None  # [rows]: steps of `signal`, or texts
+    # [rows]: numbers per step, if the type does not give them; `signal` is flat then.
     widths: npt.NDArray[np.int64] | None = None
-    tokens: npt.NDArray[np.int32] | None = None  # [rows, length], where no vocabulary is learned
+    tokens: npt.NDArray[np.int32] | None = None  # [rows, length], if no vocabulary is learned
 
 
 def find_nulls(array: pa.Array) -> Bools | None:
-    """Rows [rows] without a value; None where all have one."""
+    """The mask of the rows without a value; None if all rows have one."""
     return np.asarray(array.is_null()) if array.null_count else None
 
 
-def _settle(values: Values, null: Bools | None, rules: dict[str, Bools]) -> Cells:
-    """Cells of one input, with zeros where a rule is broken; the first broken rule counts."""
+def _apply_rules(values: Values, null: Bools | None, rules: dict[str, Bools]) -> Cells:
+    """Cells of one input. A row that breaks a rule holds 0; its first broken rule counts."""
     if null is not None:
         rules = {rule: rows & ~null for rule, rows in rules.items()}
     problems = keep_first_rules(rules)
@@ -78,7 +74,7 @@ def _settle(values: Values, null: Bools | None, rules: dict[str, Bools]) -> Cell
 
 
 def keep_first_rules(rules: dict[str, Bools]) -> tuple[tuple[Bools, str], ...]:
-    """The rules that are broken, each with the rows that break no earlier one."""
+    """The broken rules, each with the rows that break no earlier rule."""
     problems: list[tuple[Bools, str]] = []
     for rule, rows in rules.items():
         for earlier, _ in problems:
@@ -89,31 +85,31 @@ def keep_first_rules(rules: dict[str, Bools]) -> tuple[tuple[Bools, str], ...]:
 
 
 def decode_number(array: pa.Array, column: Numeric) -> Cells:
-    """Values as they are, or float64; rules: not_finite, overflow (of float32), out_of_range."""
+    """Decode to float32 or float64. Rules: not_finite, overflow (of float32), out_of_range."""
     null = find_nulls(array)
     low = -FLOAT32_MAX if column.low is None else column.low
     high = FLOAT32_MAX if column.high is None else column.high
     if pa.types.is_float32(array.type) and null is None:
-        # The common case without a copy: a 16-column batch was decoded 5 times as fast.
+        # The common case needs no copy: a batch of 16 columns was decoded 5 times as fast.
         small = array.to_numpy()
-        if _within(small, low, high):
+        if _lie_within(small, low, high):
             return Cells((small,), None, ())
     whole = array.cast(pa.uint8()) if pa.types.is_boolean(array.type) else array
-    # safe=False: integers above 2**53 round, as they would in any float.
+    # safe=False: integers above 2**53 are rounded.
     filled = whole.cast(pa.float64(), safe=False).fill_null(0.0)
     values = filled.to_numpy(zero_copy_only=False)
-    if _within(values, low, high):
+    if _lie_within(values, low, high):
         return Cells((values,), null, ())
     rules = {
         "not_finite": ~np.isfinite(values),
         "overflow": np.abs(values) > FLOAT32_MAX,
         "out_of_range": (values < low) | (values > high),
     }
-    return _settle(values, null, rules)
+    return _apply_rules(values, null, rules)
 
 
-def _within(values: Values, low: float, high: float) -> bool:
-    # NaN makes both comparisons false: one pass each for the smallest and the largest.
+def _lie_within(values: Values, low: float, high: float) -> bool:
+    # One pass each for the least and the largest value; NaN makes both comparisons false.
     return not len(values) or bool(
         float(values.min()) >= max(low, -FLOAT32_MAX)
         and float(values.max()) <= min(high, FLOAT32_MAX)
@@ -121,17 +117,19 @@ def _within(values: Values, low: float, high: float) -> bool:
 
 
 def decode_boolean(array: pa.Array) -> Cells:
-    """Zeros and ones; other integers are unparsable."""
+    """Decode to 0 and 1. Rule: unparsable (another integer)."""
     null = find_nulls(array)
     if pa.types.is_boolean(array.type):
         return Cells((np.asarray(array.fill_null(False)),), null, ())
     values = array.fill_null(0).to_numpy(zero_copy_only=False)
-    return _settle(values, null, {"unparsable": (values != 0) & (values != 1)})
+    return _apply_rules(values, null, {"unparsable": (values != 0) & (values != 1)})
 
 
 def decode_port(array: pa.Array) -> Cells:
-    """One flag a class of ports, and the port as text; rules: not_finite, unparsable (a fraction),
-    out_of_range."""
+    """Decode to one flag per class of ports, and the port as text.
+
+    Rules: not_finite, unparsable (a fraction), out_of_range.
+    """
     null = find_nulls(array)
     values = array.fill_null(0).to_numpy(zero_copy_only=False)
     rules: dict[str, Bools] = {}
@@ -139,48 +137,51 @@ def decode_port(array: pa.Array) -> Cells:
         rules["not_finite"] = ~np.isfinite(values)
         rules["unparsable"] = values != np.floor(values)
     rules["out_of_range"] = (values < 0) | (values >= PORTS)
-    settled = _settle(values, null, rules)
+    settled = _apply_rules(values, null, rules)
     ports = settled.inputs[0].astype(np.uint16)
     flags = [(ports >= low) & (ports <= high) for _, low, high in PORT_CLASSES]
     encoded = pa.array(ports, mask=null).dictionary_encode()
-    return Cells(tuple(flags), null, settled.problems, _text(encoded))
+    return Cells(tuple(flags), null, settled.problems, _read_dictionary(encoded))
 
 
 def decode_timestamp(array: pa.Array) -> Cells:
-    """Sine and cosine of the hour of the day (not for dates) and of the day of the week, in UTC.
+    """Decode to sine and cosine of the hour of day (not for dates) and of the weekday, in UTC.
 
-    Arrow keeps a timestamp with a zone as its instant in UTC, so no conversion is needed.
+    Arrow stores a timestamp with a zone in UTC, so no conversion is needed.
     """
     null = find_nulls(array)
     if pa.types.is_date32(array.type):
         days = np.asarray(array.cast(pa.int32()).fill_null(0)).astype(np.int64)
-        return Cells(_weekday(days), null, ())
+        return Cells(_encode_weekday(days), null, ())
     instants = np.asarray(array.cast(pa.int64()).fill_null(0))
     per_day = PER_DAY[array.type.unit]
-    days = instants // per_day  # floors, so days before 1970 are right too
+    days = instants // per_day  # rounds down, also before 1970
     angle = (instants - days * per_day) * (2 * np.pi / per_day)
-    return Cells((np.sin(angle), np.cos(angle), *_weekday(days)), null, ())
+    return Cells((np.sin(angle), np.cos(angle), *_encode_weekday(days)), null, ())
 
 
-def _weekday(days: npt.NDArray[np.int64]) -> tuple[Values, Values]:
+def _encode_weekday(days: npt.NDArray[np.int64]) -> tuple[Values, Values]:
     angles = np.arange(7) * (2 * np.pi / 7)  # Monday is at angle 0
     weekday = (days + EPOCH_WEEKDAY) % 7
     return np.sin(angles)[weekday], np.cos(angles)[weekday]
 
 
 def decode_category(array: pa.Array) -> Cells:
-    """Integers and booleans become text as Arrow casts them: "443", "true"."""
+    """Decode to text. Integers and booleans are cast by Arrow: "443", "true"."""
     text, null, problems = decode_text(array)
     return Cells((), null, problems, text)
 
 
 def decode_text(array: pa.Array) -> tuple[Texts, Bools | None, tuple[tuple[Bools, str], ...]]:
-    """The distinct texts of a column, checked to be UTF-8 (Parquet readers do not check)."""
+    """Decode to the distinct texts, their nulls and problems. Rule: invalid_utf8.
+
+    Parquet readers do not check UTF-8.
+    """
     if pa.types.is_dictionary(array.type) and len(array.dictionary) > max(len(array), _ALWAYS):
-        # Of a large dictionary that all batches of a file share, only what occurs here.
+        # The batches of a file may share a large dictionary: keep only the entries of this batch.
         array = array.dictionary_decode()
     encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
-    indices, texts = _text(encoded)
+    indices, texts = _read_dictionary(encoded)
     wrong = find_invalid_utf8(texts)
     problems: tuple[tuple[Bools, str], ...] = ()
     if wrong is not None:
@@ -192,19 +193,19 @@ def decode_text(array: pa.Array) -> tuple[Texts, Bools | None, tuple[tuple[Bools
     return Texts(indices, texts), null if null.any() else None, problems
 
 
-def _text(encoded: pa.DictionaryArray) -> Texts:
+def _read_dictionary(encoded: pa.DictionaryArray) -> Texts:
     texts = encoded.dictionary
     indices = np.asarray(encoded.indices.cast(pa.int32()).fill_null(-1))
     if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
         view = pa.types.is_string_view(texts.type)
         texts = texts.cast(pa.large_string() if view else pa.string())
-    if texts.null_count:  # a dictionary may hold null as one of its values
+    if texts.null_count:  # a dictionary can hold null as a value
         indices = np.where(np.append(np.asarray(texts.is_null()), True)[indices], -1, indices)
     return Texts(indices.astype(np.int32, copy=False), texts)
 
 
 def find_invalid_utf8(texts: pa.Array) -> Bools | None:
-    """Rows [rows] of a string or large_string array that are no UTF-8; None for none."""
+    """The mask of the rows of a string or large_string array that are not UTF-8, or None."""
     try:
         texts.validate(full=True)
     except pa.ArrowInvalid:

@@ -1,1 +1,1 @@
-"""Contributions to reasons and pictures. Contributions themselves are computed by the detectors."""
+"""Turns contributions into reasons and pictures. The detectors compute the contributions."""

@@ -1,4 +1,4 @@
-"""Why a row was flagged, in words: shares of a score back to columns, units and values."""
+"""Explains in words why a row was flagged: shares of a score become columns, units and values."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -22,8 +22,8 @@ HIDDEN = "[sensitive]"
 NULL = "null"
 OTHER = "other (not in the vocabulary)"
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-# Length of the expected (sin, cos) below which it points nowhere: times spread over the whole
-# circle average to about zero, and naming an hour then would be noise.
+# An expected (sin, cos) with a smaller length has no direction: times that are spread over the
+# whole circle have a mean of about zero, and to name an hour would be noise.
 NO_DIRECTION = 0.1
 
 Floats = npt.NDArray[np.float64]
@@ -32,17 +32,17 @@ Codes = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Feature:
-    """What one reason is about: one or two entries of `layout.features`."""
+    """The subject of a reason: one or two entries of `layout.features`."""
 
     name: str
     kind: Literal["number", "flag", "null", "hour", "weekday", "category", "signal", "tokens"]
-    columns: frozenset[str]  # that it gives away
+    columns: frozenset[str]  # columns whose values it shows
     shares: tuple[int, ...]  # positions in `Contributions.shares`
-    position: int  # of the raw input, the code, the signal or the tokens
+    position: int  # position of the raw input, code, signal or tokens
 
 
 def list_features(sources: tuple[Source, ...], layout: Layout) -> tuple[Feature, ...]:
-    """The features of a layout, with the sine and cosine of a time as one."""
+    """List the features of a layout. The sine and cosine of a time are one feature."""
     places = {name: i for i, name in enumerate(layout.features[: len(layout.numeric)])}
     codes = {category.name: i for i, category in enumerate(layout.categories)}
     features: list[Feature] = []
@@ -56,16 +56,16 @@ def list_features(sources: tuple[Source, ...], layout: Layout) -> tuple[Feature,
             case Numeric():
                 features.append(Feature(name, "number", own, (places[name],), places[name]))
             case Timestamp():
-                features.extend(_cyclic(name, [places[i.name] for i in inputs]))
+                features.extend(_list_cyclic(name, [places[i.name] for i in inputs]))
             case Boolean() | IPAddress() | Port():
                 for i in inputs:
                     place = places[i.name]
                     features.append(
-                        Feature(i.name, "flag", _given_away(column, i), (place,), place)
+                        Feature(i.name, "flag", _find_shown_columns(column, i), (place,), place)
                     )
         null = f"{name} is null"
         if isinstance(column, SignalColumn):
-            features.extend(_wide(name, layout))
+            features.extend(_list_wide(name, layout))
             if null in places:
                 features.append(Feature(null, "flag", own, (places[null],), places[null]))
         elif inputs and source.nullable:
@@ -77,8 +77,8 @@ def list_features(sources: tuple[Source, ...], layout: Layout) -> tuple[Feature,
     return tuple(features)
 
 
-def _wide(name: str, layout: Layout) -> list[Feature]:
-    """The signal and the tokens that a column became."""
+def _list_wide(name: str, layout: Layout) -> list[Feature]:
+    """The signal and the tokens of a column."""
     own, first = frozenset({name}), len(layout.numeric) + len(layout.categories)
     after = first + len(layout.signals)
     signals = [
@@ -93,15 +93,15 @@ def _wide(name: str, layout: Layout) -> list[Feature]:
     ]
 
 
-def _given_away(column: Boolean | IPAddress | Port, flag: NumericInput) -> frozenset[str]:
-    """The columns that a flag tells of: being in another's network tells of both."""
+def _find_shown_columns(column: Boolean | IPAddress | Port, flag: NumericInput) -> frozenset[str]:
+    """The columns whose values a flag shows. A shared network shows two of them."""
     other = column.same_network_as if isinstance(column, IPAddress) else None
     if other and flag.name.endswith(f"in the network of {other}"):
         return frozenset({column.name, other})
     return frozenset({column.name})
 
 
-def _cyclic(name: str, places: list[int]) -> list[Feature]:
+def _list_cyclic(name: str, places: list[int]) -> list[Feature]:
     own = frozenset({name})
     day = Feature(f"weekday of {name}", "weekday", own, tuple(places[-2:]), places[-2])
     if len(places) == 2:
@@ -110,8 +110,11 @@ def _cyclic(name: str, places: list[int]) -> list[Feature]:
 
 
 class Explainer:
-    """Turns contributions into reasons, feature by feature: each is formatted for all the rows
-    that name it. 25 microseconds a row when it went row by row, about 5 since."""
+    """Turns contributions into reasons.
+
+    Each feature is formatted at once for all rows that name it. This takes about 5 microseconds per
+    row; formatting row by row took 25.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         self.features = list_features(encoder.sources, encoder.layout)
@@ -129,12 +132,11 @@ class Explainer:
         top: int,
         sensitive: frozenset[str] = frozenset(),
     ) -> pa.Array:
-        """The `top` features of each row by their share, with observed and expected values:
-        `REASONS` [rows].
+        """The reasons of each row, `REASONS` [rows]: the `top` features with the largest shares.
 
-        Features that added nothing are left out, but each row has at least one reason. The sine
-        and cosine of a time are one feature; its share is their sum. Sensitive columns show
-        "[sensitive]" in place of both values.
+        A feature without a share is left out, but each row has at least one reason. The share of a
+        time is the sum of the shares of its sine and cosine. A sensitive column shows "[sensitive]"
+        instead of the observed and the expected value.
         """
         shares = contributions.shares.detach().double().cpu().numpy()
         totals = np.stack([shares[:, f.shares].sum(axis=1) for f in self.features], axis=1)
@@ -143,7 +145,7 @@ class Explainer:
         kept = ranked > 0
         kept[:, :1] = True
         rows, feature = np.nonzero(kept)[0], order[kept]
-        observed, expected = self._words(
+        observed, expected = self._describe(
             rows, feature, extracted.to("cpu"), contributions, sensitive
         )
         names = pa.array([f.name for f in self.features], pa.string())
@@ -159,18 +161,18 @@ class Explainer:
         offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), reasons)
 
-    def _words(
+    def _describe(
         self,
         rows: npt.NDArray[np.int64],
         feature: npt.NDArray[np.int64],
-        seen: RawBatch,
-        told: Contributions,
+        raw: RawBatch,
+        contributions: Contributions,
         sensitive: frozenset[str],
     ) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
-        """Observed and expected of each (row, feature) pair: text [pairs]."""
-        values, codes = seen.values.double().numpy(), seen.codes.numpy()
-        numeric = told.expected.numeric.detach().double().cpu().numpy()
-        wanted = told.expected.codes.cpu().numpy()
+        """The observed and the expected value of each (row, feature) pair: text [pairs] each."""
+        values, codes = raw.values.double().numpy(), raw.codes.numpy()
+        numeric = contributions.expected.numeric.detach().double().cpu().numpy()
+        wanted = contributions.expected.codes.cpu().numpy()
         observed = np.full(len(rows), HIDDEN, object)
         expected = observed.copy()
         for place in np.unique(feature).tolist():
@@ -180,78 +182,82 @@ class Explainer:
             pairs = np.flatnonzero(feature == place)
             at = rows[pairs]
             if described.kind in ("signal", "tokens"):
-                words = self._wide(described, at, seen, told)
+                words = self._describe_wide(described, at, raw, contributions)
                 observed[pairs], expected[pairs] = zip(*words, strict=True)
                 continue
-            observed[pairs] = self._observed(described, values[at], codes[at])
-            expected[pairs] = self._expected(described, numeric[at], wanted[at])
+            observed[pairs] = self._describe_observed(described, values[at], codes[at])
+            expected[pairs] = self._describe_expected(described, numeric[at], wanted[at])
         return observed, expected
 
-    def _wide(
-        self, feature: Feature, rows: Codes, seen: RawBatch, told: Contributions
+    def _describe_wide(
+        self, feature: Feature, rows: Codes, raw: RawBatch, contributions: Contributions
     ) -> list[Words]:
         (name,) = feature.columns
-        describe = self.signals.of_signal if feature.kind == "signal" else self.signals.of_tokens
-        expected = told.expected.map(lambda tensor: tensor.detach())
-        maps = tuple(each.detach() for each in told.maps)
-        return describe(name, feature.position, rows, seen, expected, maps)
+        describe = (
+            self.signals.describe_signals
+            if feature.kind == "signal"
+            else self.signals.describe_tokens
+        )
+        expected = contributions.expected.map(lambda tensor: tensor.detach())
+        maps = tuple(each.detach() for each in contributions.maps)
+        return describe(name, feature.position, rows, raw, expected, maps)
 
-    def _observed(self, feature: Feature, values: Floats, codes: Codes) -> list[str]:
+    def _describe_observed(self, feature: Feature, values: Floats, codes: Codes) -> list[str]:
         if feature.kind == "category":
-            return self._categories(feature, codes)
+            return self._name_categories(feature, codes)
         column = values[:, feature.position]
         missing = np.isnan(column).tolist()
         match feature.kind:
             case "null":
-                return [_yes(none) for none in missing]
+                return [_to_yes_or_no(none) for none in missing]
             case "number":
                 words = format_numbers(column + self.ranges[feature.name].offset)
             case "flag":
-                words = [_yes(value) for value in (column >= 0.5).tolist()]
+                words = [_to_yes_or_no(value) for value in (column >= 0.5).tolist()]
             case _:
-                words = _times(feature, column, values[:, feature.position + 1])
+                words = _format_times(feature, column, values[:, feature.position + 1])
         return [NULL if none else word for none, word in zip(missing, words, strict=True)]
 
-    def _expected(self, feature: Feature, numeric: Floats, codes: Codes) -> list[str]:
+    def _describe_expected(self, feature: Feature, numeric: Floats, codes: Codes) -> list[str]:
         if feature.kind == "category":
-            return self._categories(feature, codes)
+            return self._name_categories(feature, codes)
         scaled = [numeric[:, share] for share in feature.shares]
         match feature.kind:
             case "number":
-                seen, scale = self.ranges[feature.name], self.scales[feature.position]
-                # A detector may expect -3 bytes: keep to what training saw.
+                known, scale = self.ranges[feature.name], self.scales[feature.position]
+                # A detector may expect -3 bytes: keep to the range of training.
                 return format_numbers(
-                    np.clip(scale.invert(scaled[0]) + seen.offset, seen.low, seen.high)
+                    np.clip(scale.invert(scaled[0]) + known.offset, known.low, known.high)
                 )
             case "flag" | "null":
-                return [_yes(value) for value in (scaled[0] >= 0.5).tolist()]
+                return [_to_yes_or_no(value) for value in (scaled[0] >= 0.5).tolist()]
             case _:
                 waves = [self.scales[feature.position + i].invert(scaled[i]) for i in range(2)]
-                return _times(feature, waves[0], waves[1])
+                return _format_times(feature, waves[0], waves[1])
 
-    def _categories(self, feature: Feature, codes: Codes) -> list[str]:
+    def _name_categories(self, feature: Feature, codes: Codes) -> list[str]:
         known = (OTHER, NULL, *self.vocabularies[feature.name])
         return [known[code] for code in codes[:, feature.position].tolist()]
 
 
-def _yes(flag: bool) -> str:
+def _to_yes_or_no(flag: bool) -> str:
     return "yes" if flag else "no"
 
 
-def _times(feature: Feature, sine: Floats, cosine: Floats) -> list[str]:
-    """ "03:12", or "Sunday", of points on the circle."""
+def _format_times(feature: Feature, sine: Floats, cosine: Floats) -> list[str]:
+    """The times of points on the circle, such as "03:12" or "Sunday"."""
     hour = feature.kind == "hour"
     each = 1440 if hour else 7
     turns = np.arctan2(sine, cosine) / (2 * np.pi)
     places = np.rint(np.nan_to_num(turns) * each).astype(np.int64) % each
     nowhere = "any hour" if hour else "any day"
-    # NaN points nowhere either.
+    # NaN has no direction either.
     known = (np.hypot(sine, cosine) >= NO_DIRECTION).tolist()
     return [
-        (_clock(place) if hour else WEEKDAYS[place]) if there else nowhere
+        (_format_clock(place) if hour else WEEKDAYS[place]) if there else nowhere
         for there, place in zip(known, places.tolist(), strict=True)
     ]
 
 
-def _clock(minutes: int) -> str:
+def _format_clock(minutes: int) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}"

@@ -1,4 +1,4 @@
-"""Where in an image, a series or a text the reason lies, in words."""
+"""Describes in words the place in an image, series or text that the score came from."""
 
 import math
 from typing import NamedTuple
@@ -15,17 +15,17 @@ from models.explaining.numbers import format_numbers
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 
-# Share of the largest contribution down to which its neighbours belong to the same place.
+# Neighbours with at least this part of the largest share belong to the same place.
 ALIKE = 0.5
-AROUND = 2  # events shown on either side of the place
-AROUND_BYTES = 12  # bytes of text shown on either side
-MOST_GRAMS = 3  # words and 3-grams that share a bin, as shown
+AROUND = 2  # events shown on each side of the place
+AROUND_BYTES = 12  # bytes of text shown on each side
+MOST_GRAMS = 3  # words and 3-grams of a bin that are shown
 OTHER_EVENT = "other"
-ELSEWHERE = "something else"  # where a detector expects nothing in particular
+ELSEWHERE = "something else"  # for a detector that expects nothing in particular
 
 
 class Words(NamedTuple):
-    """What was seen at a place, and what was expected there."""
+    """The observed and the expected value at a place."""
 
     observed: str
     expected: str
@@ -33,45 +33,50 @@ class Words(NamedTuple):
 
 def describe_signal(
     column: FeatureColumn,
-    given: SignalInput,
+    signal: SignalInput,
     shares: Floats,
     observed: Floats,
     expected: Floats,
     text: str | None,
 ) -> Words:
-    """Words for one row: `shares` [*shape], `observed` and `expected` [*raw shape] in the unit of
-    the input; `text` is the row's text, where the signal is its bag of grams."""
-    match given.kind:
+    """Describe the signal of one row.
+
+    `shares` is [*shape]; `observed` and `expected` are [*raw shape], in the unit of the input.
+    `text` is the text of the row, if the signal is a bag of its grams.
+    """
+    match signal.kind:
         case "vector":
             place = int(shares.argmax())
-            seen, wanted = format_numbers(np.array([observed[place], expected[place]]))
+            shown, wanted = format_numbers(np.array([observed[place], expected[place]]))
             if text is None:
-                return Words(f"{seen} in element {place}", wanted)
-            # A detector may expect less than none.
+                return Words(f"{shown} in element {place}", wanted)
+            # A detector may expect less than 0.
             (wanted,) = format_numbers(np.maximum(expected[place : place + 1], 0))
-            return Words(f"{_grams(text, given.width, place)}: weight {seen}", f"weight {wanted}")
+            return Words(
+                f"{_name_grams(text, signal.width, place)}: weight {shown}", f"weight {wanted}"
+            )
         case "series":
-            return _in_series(given, shares, observed, expected)
+            return _describe_series(signal, shares, observed, expected)
         case "image" | "spectrogram" | "video":
-            box = _box(shares.sum(0))
+            box = _find_box(shares.sum(0))
             level, usual = (float(whole[:, *box].mean()) for whole in (observed, expected))
             if isinstance(column, Audio):
-                where = _in_spectrum(column, box)
-                return Words(f"{_decibels(level)} at {where}", _decibels(usual))
-            where = _in_picture(given, box)
-            return Words(f"{_brightness(level)} at {where}", _brightness(usual))
+                where = _name_band(column, box)
+                return Words(f"{_format_decibels(level)} at {where}", _format_decibels(usual))
+            where = _name_area(signal, box)
+            return Words(f"{_format_brightness(level)} at {where}", _format_brightness(usual))
 
 
 def describe_tokens(
     column: FeatureColumn,
-    given: TokenInput,
+    tokens: TokenInput,
     vocabulary: tuple[str, ...],
     shares: Floats,
     observed: Codes,
     expected: Codes,
 ) -> Words:
-    """Words for one row of tokens [length]: what stands at the place is put into brackets."""
-    span = _run(shares, int(shares.argmax()))
+    """Describe the tokens of one row, [length] each. The place is in brackets."""
+    span = _find_run(shares, int(shares.argmax()))
     if isinstance(column, Text):
         near = slice(max(0, span.start - AROUND_BYTES), span.start)
         after = slice(span.stop, span.stop + AROUND_BYTES)
@@ -81,7 +86,7 @@ def describe_tokens(
         wanted = escape(tokens_to_text(expected[span]))
         return Words(f"{before}[{at}]{behind}", wanted or ELSEWHERE)
     names = (OTHER_EVENT, *vocabulary)
-    first, last = max(0, span.start - AROUND), min(given.length, span.stop + AROUND)
+    first, last = max(0, span.start - AROUND), min(tokens.length, span.stop + AROUND)
     shown = []
     for place in range(first, last):
         if code := int(observed[place]):
@@ -89,20 +94,26 @@ def describe_tokens(
             shown.append(f"[{event}]" if span.start <= place < span.stop else event)
     code = int(expected[span.start])
     wanted = escape(names[code - 1]) if code else ELSEWHERE
-    steps = _span(span, "step")
+    steps = _name_span(span, "step")
     return Words(f"{', '.join(shown) or 'no events'} at {steps}", wanted)
 
 
 def escape(text: str) -> str:
-    """Without characters that do not print: they could rewrite a terminal."""
+    r"""Escape characters that are not printable: they could rewrite a terminal.
+
+    >>> print(escape("a\x1b[2J"))
+    a\x1b[2J
+    """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _in_series(given: SignalInput, shares: Floats, observed: Floats, expected: Floats) -> Words:
+def _describe_series(
+    signal: SignalInput, shares: Floats, observed: Floats, expected: Floats
+) -> Words:
     channel, step = np.unravel_index(int(shares.argmax()), shares.shape)
-    span = _run(shares[channel], int(step))
-    where = _span(span, "step")
-    if given.masked and channel == len(shares) - 1:
+    span = _find_run(shares[channel], int(step))
+    where = _name_span(span, "step")
+    if signal.masked and channel == len(shares) - 1:
         there = not np.isnan(observed[:, span]).all()
         return Words(f"{'data' if there else 'no data'} at {where}", "no data" if there else "data")
     known = observed[channel, span]
@@ -110,18 +121,18 @@ def _in_series(given: SignalInput, shares: Floats, observed: Floats, expected: F
     seen = format_numbers(known.mean(keepdims=True))[0] if len(known) else "nothing"
     wanted = format_numbers(expected[channel, span].mean(keepdims=True))[0]
     if len(observed) > 1:
-        name = given.channels[channel] if given.channels else f"channel {channel}"
+        name = signal.channels[channel] if signal.channels else f"channel {channel}"
         where = f"{where} of {escape(name)}"
     return Words(f"{seen} at {where}", wanted)
 
 
-def _in_picture(given: SignalInput, box: tuple[slice, ...]) -> str:
-    rows, columns = _span(box[-2], "row"), _span(box[-1], "column")
-    where = f"{rows}, {columns} of {given.shape[-2]} × {given.shape[-1]}"
-    return f"{_span(box[0], 'frame')}, {where}" if given.kind == "video" else where
+def _name_area(signal: SignalInput, box: tuple[slice, ...]) -> str:
+    rows, columns = _name_span(box[-2], "row"), _name_span(box[-1], "column")
+    where = f"{rows}, {columns} of {signal.shape[-2]} × {signal.shape[-1]}"
+    return f"{_name_span(box[0], 'frame')}, {where}" if signal.kind == "video" else where
 
 
-def _in_spectrum(column: Audio, box: tuple[slice, ...]) -> str:
+def _name_band(column: Audio, box: tuple[slice, ...]) -> str:
     bands, steps = box
     edges = compute_band_edges(column.sample_rate, column.mels)
     low, high = edges[bands.start], edges[bands.stop + 1]
@@ -129,16 +140,16 @@ def _in_spectrum(column: Audio, box: tuple[slice, ...]) -> str:
     return f"{first:.2f}–{last:.2f} s, {low:,.0f}–{high:,.0f} Hz"
 
 
-def _decibels(log_power: float) -> str:
+def _format_decibels(log_power: float) -> str:
     return f"{10 * log_power / math.log(10):.0f} dB"
 
 
-def _brightness(value: float) -> str:
+def _format_brightness(value: float) -> str:
     return f"brightness {min(max(value, 0), 255):.0f} of 255"
 
 
-def _grams(text: str, bins: int, place: int) -> str:
-    """The words and 3-grams of the text that were hashed to this bin."""
+def _name_grams(text: str, bins: int, place: int) -> str:
+    """The words and 3-grams of the text that are hashed to this bin."""
     found = find_grams([text], bins)
     lower = text.lower()
     here = np.flatnonzero(found.bin == place)
@@ -147,18 +158,18 @@ def _grams(text: str, bins: int, place: int) -> str:
     return ", ".join(f"'{escape(word)}'" for word in words) or f"words of group {place}"
 
 
-def _box(shares: Floats) -> tuple[slice, ...]:
-    """The place of the largest share, as far along each axis as it is alike."""
+def _find_box(shares: Floats) -> tuple[slice, ...]:
+    """The area around the largest share: along each axis, the neighbours with large shares."""
     peak = np.unravel_index(int(shares.argmax()), shares.shape)
     spans = []
     for axis, at in enumerate(peak):
         along = tuple(slice(None) if i == axis else p for i, p in enumerate(peak))
-        spans.append(_run(shares[along], int(at)))
+        spans.append(_find_run(shares[along], int(at)))
     return tuple(spans)
 
 
-def _run(shares: Floats, peak: int) -> slice:
-    """The places around the peak that are alike."""
+def _find_run(shares: Floats, peak: int) -> slice:
+    """The places around the peak whose shares are at least ALIKE of the peak's."""
     alike = shares >= ALIKE * shares[peak] if shares[peak] > 0 else shares > math.inf
     first = last = peak
     while first > 0 and alike[first - 1]:
@@ -168,7 +179,7 @@ def _run(shares: Floats, peak: int) -> slice:
     return slice(first, last + 1)
 
 
-def _span(places: slice, name: str) -> str:
+def _name_span(places: slice, name: str) -> str:
     if places.stop - places.start == 1:
         return f"{name} {places.start}"
     return f"{name}s {places.start}–{places.stop - 1}"

@@ -1,4 +1,4 @@
-"""Reasons of signals and tokens: the place that added most to the score, seen and expected."""
+"""Describes the place in a signal or in tokens that added most to the score."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ Places = npt.NDArray[np.int64]
 
 
 class SignalWords:
-    """Words for signals and tokens, of some rows at a time."""
+    """Describes signals and tokens, several rows at a time."""
 
     def __init__(
         self,
@@ -29,27 +29,28 @@ class SignalWords:
         self.vocabularies = vocabularies
         self.scalings = scalings
 
-    def of_signal(
+    def describe_signals(
         self,
         name: str,
         place: int,
         rows: Places,
-        seen: RawBatch,
+        raw: RawBatch,
         expected: Batch,
         maps: tuple[Tensor, ...],
     ) -> list[Words]:
-        """Of the signal at this place of the layout, made from the column `name`."""
-        given, scaling = self.layout.signals[place], self.scalings[place]
-        raw = seen.signals[place][rows]
+        """Describe the signal at this place of the layout, made from the column `name`."""
+        signal, scaling = self.layout.signals[place], self.scalings[place]
+        values = raw.signals[place][rows]
         wanted = expected.signals[place][rows].cpu().float()
-        observed = scaling(raw.to(scaling.centre.device)).cpu()
-        # Where a detector tells no places: those that are furthest from what it expected.
+        observed = scaling(values.to(scaling.centre.device)).cpu()
+        # Without maps, the places are those that differ most from the expected ones.
         shares = maps[place][rows].cpu() if maps else (observed - wanted).square()
-        unscaled = raw.reshape(len(rows), *scaling.raw_shape).double().numpy()
+        unscaled = values.reshape(len(rows), *scaling.raw_shape).double().numpy()
         column = self.columns[name]
         texts: list[str | None] = [None] * len(rows)
         if isinstance(column, Text):
-            tokens = seen.tokens[self._tokens(name)][rows].numpy()
+            names = [tokens.name for tokens in self.layout.tokens]
+            tokens = raw.tokens[names.index(name)][rows].numpy()
             texts = [tokens_to_text(row) for row in tokens]
         parts = zip(
             shares.double().numpy(),
@@ -58,26 +59,24 @@ class SignalWords:
             texts,
             strict=True,
         )
-        return [describe_signal(column, given, *part) for part in parts]
+        return [describe_signal(column, signal, *part) for part in parts]
 
-    def of_tokens(
+    def describe_tokens(
         self,
         name: str,
         place: int,
         rows: Places,
-        seen: RawBatch,
+        raw: RawBatch,
         expected: Batch,
         maps: tuple[Tensor, ...],
     ) -> list[Words]:
-        """Of the tokens at this place of the layout, made from the column `name`."""
-        given, vocabulary = self.layout.tokens[place], self.vocabularies.get(name, ())
-        observed = seen.tokens[place][rows].long()
+        """Describe the tokens at this place of the layout, made from the column `name`."""
+        token_input, vocabulary = self.layout.tokens[place], self.vocabularies.get(name, ())
+        observed = raw.tokens[place][rows].long()
         wanted = expected.tokens[place][rows].cpu()
         shares = (observed != wanted).double()
         if maps:
             shares = maps[len(self.layout.signals) + place][rows].cpu().double()
+        column = self.columns[name]
         parts = zip(shares.numpy(), observed.numpy(), wanted.numpy(), strict=True)
-        return [describe_tokens(self.columns[name], given, vocabulary, *part) for part in parts]
-
-    def _tokens(self, name: str) -> int:
-        return [tokens.name for tokens in self.layout.tokens].index(name)
+        return [describe_tokens(column, token_input, vocabulary, *part) for part in parts]
