@@ -1,24 +1,23 @@
-"""The notebooks of `examples/`, run without Jupyter."""
+"""The notebooks of `examples/`, run without Jupyter: each in a process of its own."""
 
-import ast
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 
 
-def run(name: str) -> dict[str, Any]:
-    """Run the code cells of a notebook in order; what they defined, and as `_` the last value."""
-    names: dict[str, Any] = {"__name__": "__main__"}
-    for cell in read(name)["cells"]:
-        if cell["cell_type"] == "code":
-            body = ast.parse("".join(cell["source"])).body
-            last = body.pop() if isinstance(body[-1], ast.Expr) else None
-            exec(compile(ast.Module(body, []), name, "exec"), names)
-            if isinstance(last, ast.Expr):
-                names["_"] = eval(compile(ast.Expression(last.value), name, "eval"), names)
-    return names
+def run(name: str, *checks: str) -> None:
+    """Run the code cells of a notebook in order, then assert the expressions of `checks`."""
+    cells = [cell for cell in read(name)["cells"] if cell["cell_type"] == "code"]
+    lines = ["".join(cell["source"]) for cell in cells]
+    lines += [f"assert {check}, {check!r}" for check in checks]
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def read(name: str) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from tests.night.conftest import DAYS
 def test_the_notebook_looks_at_last_night(watch: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     receipt = score(watch, DAYS[5])
     monkeypatch.setenv("ANOMARAY_EXAMPLE_OUTPUT", watch.output.uri)
-    names = run("last_night")
-    assert len(names["flags"]) == receipt.flagged > 0
-    assert names["document"]["books"]["scored"] == receipt.scored
-    assert names["card"].is_file()
+    run(
+        "last_night",
+        f"len(flags) == {receipt.flagged} > 0",
+        f"document['books']['scored'] == {receipt.scored}",
+        "card.is_file()",
+    )
