@@ -22,6 +22,7 @@ def learned() -> StackedDevNet:
     return detector
 
 
+@pytest.mark.thorough
 def test_the_network_is_told_how_rare_each_member_finds_a_row() -> None:
     detector = learned()
     usual, far = (detector.inputs(rows) for rows in (table_rows(200, 4), far_table_rows(20, 5)))
@@ -30,12 +31,14 @@ def test_the_network_is_told_how_rare_each_member_finds_a_row() -> None:
     assert (far[:, rare].min(0).values > usual[:, rare].median(0).values).all()
 
 
+@pytest.mark.thorough
 def test_ten_labelled_anomalies_are_enough_to_find_others_like_them() -> None:
     detector = learned()
     usual, far = scored(detector, table_rows(300, 6)), scored(detector, far_table_rows(50, 7))
     assert (far > usual.quantile(0.99)).all()
 
 
+@pytest.mark.thorough
 def test_members_keep_what_they_were_fitted_to_while_the_network_learns() -> None:
     detector = learned()
     other = CATALOG.build("stacked_devnet", TABLE, {"members": MEMBERS})

@@ -195,6 +195,7 @@ def test_the_centre_is_the_same_for_the_same_weights_and_never_moves() -> None:
     assert torch.equal(detector.get_buffer("centre"), before)
 
 
+@pytest.mark.thorough
 def test_the_generator_rebuilds_rows_that_differ_as_rows_that_differ() -> None:
     detector = learned(CATALOG.build("gan", IMAGE, {"channels": 4, "widths": [16]}))
     rows = image_rows(300, seed=3)
@@ -205,6 +206,7 @@ def test_the_generator_rebuilds_rows_that_differ_as_rows_that_differ() -> None:
     assert error < 0.5 * seen.var(0).mean()
 
 
+@pytest.mark.thorough
 def test_the_critic_cannot_grow_and_learns_against_the_generator() -> None:
     detector = learned(CATALOG.build("gan", IMAGE, {"channels": 4, "widths": [16]}), epochs=1)
     assert isinstance(detector, GAN)

@@ -105,6 +105,7 @@ def test_a_forecaster_says_nothing_of_a_jump_that_is_over(forecaster: Detector) 
     assert scored(forecaster, rows).median() < 2 * usual
 
 
+@pytest.mark.thorough
 def test_the_map_of_a_recurrent_autoencoder_finds_step_and_channel() -> None:
     detector = of_waves("recurrent_autoencoder")
     rows = waves(100, 3)
@@ -128,6 +129,7 @@ def test_padded_steps_have_no_share_and_no_place(name: str) -> None:
 # --- events and texts --------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["forecaster", "recurrent_autoencoder"])
 def test_the_map_of_a_session_finds_the_event_that_does_not_belong(name: str) -> None:
     detector = of_sessions(name)
@@ -176,6 +178,7 @@ def test_an_empty_text_has_a_finite_score() -> None:
         assert torch.isfinite(detector.contributions(empty).shares).all()
 
 
+@pytest.mark.thorough
 def test_columns_beside_a_series_are_judged_too() -> None:
     """And each share stands where the layout has its feature, whatever lies between."""
     layout = Layout(
@@ -217,6 +220,7 @@ def test_columns_beside_a_series_are_judged_too() -> None:
 # --- with labels -------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_a_recurrent_classifier_learns_an_order_that_counts_cannot_tell() -> None:
     """Every session has the same events: of the anomalous ones two have changed places."""
     g = torch.Generator().manual_seed(0)

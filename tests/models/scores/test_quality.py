@@ -64,6 +64,7 @@ def test_a_resample_is_the_weighted_measure_of_sklearn() -> None:
     assert found[4] == pytest.approx(f1_score(labels, flagged, sample_weight=weights))
 
 
+@pytest.mark.thorough
 def test_gathered_draws_spread_as_draws_of_single_rows_do() -> None:
     scores, labels = sample(2_000, 0.05, 3)
     rng = np.random.default_rng(4)
@@ -81,6 +82,7 @@ def test_gathered_draws_spread_as_draws_of_single_rows_do() -> None:
     assert np.std(ours) == pytest.approx(np.std(plain), rel=0.2)
 
 
+@pytest.mark.thorough
 def test_about_95_of_100_intervals_hold_the_true_auroc() -> None:
     from scipy.stats import norm
 

@@ -64,6 +64,7 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
         learn(built("autoencoder", widths=[8]), broken, broken, OPTIONS)
 
 
+@pytest.mark.thorough
 def test_a_batch_in_parts_gives_the_same_weights_up_to_rounding() -> None:
     rows = table_rows(400, seed=1)
     states = []
@@ -93,6 +94,7 @@ def scattered_rows(rows: int, seed: int) -> Batch:
     return near._replace(numeric=numeric)
 
 
+@pytest.mark.thorough
 def test_trimmed_training_knows_anomalies_among_its_rows_better() -> None:
     rows = join([table_rows(600, seed=1), scattered_rows(60, seed=2)])
     auroc = []

@@ -85,6 +85,7 @@ def test_a_device_without_room_for_one_row_fits_none() -> None:
     assert largest_batch(work, 8) == 0
 
 
+@pytest.mark.thorough
 def test_the_search_ends_at_the_rows_that_were_foreseen_for_the_room(encoder: Encoder) -> None:
     """Steps of a real training, in an account of memory that is closed at a limit."""
     detector = autoencoder(encoder, 64)

@@ -78,6 +78,7 @@ def same(found: Any, expected: Any) -> bool:
     return math.isclose(found, expected, rel_tol=1e-12, abs_tol=1e-12)
 
 
+@pytest.mark.thorough
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(INPUT)
 def test_every_column_is_what_the_oracle_says(days: list[list[Row]]) -> None:

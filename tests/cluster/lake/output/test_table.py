@@ -166,6 +166,7 @@ def race(store: Store, days: list[str]) -> list[str]:
     return [process.communicate(timeout=60)[0].strip() for process in started]
 
 
+@pytest.mark.thorough
 def test_of_four_processes_racing_for_a_new_day_one_commits(store: Store) -> None:
     said = race(store, ["d1"] * 4)
     assert [s.split(":")[0] for s in said].count("committed") == 1
@@ -176,6 +177,7 @@ def test_of_four_processes_racing_for_a_new_day_one_commits(store: Store) -> Non
     assert flags(store).read_counter("d1") == 1
 
 
+@pytest.mark.thorough
 def test_two_processes_that_commit_two_days_at_once_both_commit(store: Store) -> None:
     assert race(store, ["d0", "d1"]) == ["committed"] * 2
     assert ids(flags(store)) == [0, 1, 10, 11]
