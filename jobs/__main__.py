@@ -1,25 +1,26 @@
-"""The command line, `python -m jobs VERB`: it chooses a spec and a day; the spec configures.
+"""The command line `python -m jobs VERB`. It chooses a spec and a day; the spec has the settings.
 
-Torch and Ray are imported by the verb that needs them: `--help` answers at once.
+Each verb imports torch and Ray itself, so that `--help` answers at once.
 """
 
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Literal, Optional, TextIO
+from typing import TextIO
 
 import typer
 
-from jobs.cli import learning, nights, upkeep
+from jobs.cli import cluster, learning, nights, upkeep
 from jobs.terminal.console import configure_logs, err, keep_stdout, warn
 from models.refusal import Refusal
 
 app = typer.Typer(
     name="python -m jobs",
     help="Anomaray finds anomalies in a data lake.\n\n"
-    "A night is: [b]train[/] a detector, [b]score[/] a day, read its [b]flags[/]. "
-    "Start with [b]init URI[/], which looks at your Parquet and writes a spec.",
+    "[b]init[/] writes a spec from your Parquet files, [b]train[/] trains a detector, "
+    "[b]score[/] scores a day, and [b]flags[/] shows what was found. Every night, a scheduler runs "
+    "[b]nightly[/].",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -28,60 +29,14 @@ app = typer.Typer(
 
 _TRACE = "ANOMARAY_TRACE"
 
-for room in (learning, nights, upkeep):  # in the order of --help
+for room in (learning, nights, upkeep, cluster):  # in the order of --help
     app.registered_commands += room.verbs.registered_commands
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True})
-def submit(
-    arguments: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Argument(
-            help="A verb and its arguments, as they would be run here.", metavar="VERB …"
-        ),
-    ] = None,
-    address: Annotated[
-        str, typer.Option(help="The cluster's dashboard.", metavar="http://HEAD:8265")
-    ] = "http://127.0.0.1:8265",
-    environment: Annotated[
-        Literal["image", "lock"],
-        typer.Option(
-            help="`image`: every node has requirements.lock, as `infra/image` does; that is "
-            "checked. `lock`: every node copies its own environment (2.5 GB and 20 s with nothing "
-            "missing) and installs there, with pip, what it lacks of the lock; where that is torch,"
-            " it is PyPI's build for CUDA. Later jobs find it there. Needs PyPI, pip, room in /tmp."
-        ),
-    ] = "image",
-    env: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Name of a variable to send along; no secret: others can read it."),
-    ] = None,
-    attach: Annotated[Optional[str], typer.Option(help="Follow the job of this id.")] = None,  # noqa: UP045
-    cancel: Annotated[Optional[str], typer.Option(help="End the job of this id.")] = None,  # noqa: UP045
-) -> None:
-    """Run a verb on a cluster and see it through; submitted again, attach to where it is.
-
-    Its stdout is the verb's own, so `--json` can be read by machines; the rest
-    of its log goes to stderr. The exit status is the verb's; 143 if the job was
-    ended, 130 after Ctrl-C; 75 if the head was gone for two minutes, or the
-    cluster failed the job: then the same command goes on.
-    """
-    if [bool(arguments), attach is not None, cancel is not None].count(True) != 1:
-        raise Refusal("expected one of: a verb and its arguments, --attach ID, --cancel ID")
-    from jobs.remote import submit as job
-
-    if attach is not None:
-        raise typer.Exit(job.attach(address, attach))
-    if cancel is not None:
-        raise typer.Exit(job.cancel(address, cancel))
-    verbs = [command.callback.__name__ for command in app.registered_commands if command.callback]
-    raise typer.Exit(job.submit(address, arguments or [], verbs, environment, env or ()))
-
-
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """A refusal is one message and exit code 2, a store that fails one and 75 (EX_TEMPFAIL of
-    sysexits.h); everything else is a fault and keeps its trace."""
+def report_errors() -> Iterator[None]:
+    """Ends a refusal with one message and status 2, and a failing store with one message and 75
+    (EX_TEMPFAIL of sysexits.h). Any other error is a bug and keeps its traceback."""
     try:
         yield
     except Refusal as error:
@@ -91,15 +46,15 @@ def _refusals() -> Iterator[None]:
         if os.environ.get(_TRACE):
             raise
         trace = f"{_TRACE}=1 shows the trace"
-        warn("failed", f"{_cause(error)}. Run the same command to resume ({trace}).", "bold red")
+        warn("failed", f"{_describe(error)}. Run the same command to resume ({trace}).", "bold red")
         sys.exit(75)
     except KeyboardInterrupt:
         err.print("Interrupted. Run the same command to resume.")
         sys.exit(130)
 
 
-def _cause(error: OSError) -> str:
-    """The error in one line; of an actor's, what was raised there."""
+def _describe(error: OSError) -> str:
+    """The error in one line. For an actor's error, the error that was raised in the actor."""
     from rich.text import Text
 
     raised = getattr(error, "cause", None) or error
@@ -108,23 +63,23 @@ def _cause(error: OSError) -> str:
 
 
 def main(results: Callable[[TextIO], TextIO] | None = None) -> None:
-    """Run the verb of the command line; `results` wraps the stream that its results go to."""
+    """Run the verb of the command line. `results` wraps the stream that the results go to."""
     configure_logs()
-    if results or "--json" in sys.argv:  # before a verb starts Ray, and in this process alone
+    if results or "--json" in sys.argv:  # before Ray starts
         keep_stdout(results)
     code = 0
-    with _refusals():
+    with report_errors():
         try:
             app()
         except SystemExit as end:  # typer ends every command with one
-            if not _leaves():
+            if not _leaves_ray_running():
                 raise
             code = end.code if isinstance(end.code, int) else 1
-    if _leaves():
+    if _leaves_ray_running():
         sys.modules["cluster.runtime.session"].leave(code)
 
 
-def _leaves() -> bool:
+def _leaves_ray_running() -> bool:
     session = sys.modules.get("cluster.runtime.session")
     return session is not None and session.is_left_running()
 

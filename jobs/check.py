@@ -1,4 +1,4 @@
-"""Does the spec fit the data? All that can be said without reading a row."""
+"""Compares a spec with the data, without reading rows."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -24,49 +24,49 @@ from models.suggestion import join_names
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found; each line begins with `file:line:` of the spec."""
+    """The result of a check. Errors and warnings begin with `file:line:` of the spec."""
 
     errors: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    seen: tuple[str, ...] = ()  # what was looked at: URI, day, files, rows
+    inputs: tuple[str, ...] = ()  # the checked data: URI, day, files, rows
 
     @property
     def ok(self) -> bool:
         return not self.errors
 
     def refuse(self) -> None:
-        """Raises `Refusal` with all errors, where there are any."""
+        """Raises `Refusal` with all errors, if there are any."""
         if self.errors:
             raise Refusal("\n".join(self.errors))
 
     def __add__(self, other: "Report") -> "Report":
-        """Both, each line once: training and input are often the same data."""
+        """The lines of both, each once: training and input are often the same data."""
 
-        def merged(mine: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, ...]:
+        def merge(mine: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(dict.fromkeys(mine + theirs))
 
         return Report(
-            merged(self.errors, other.errors),
-            merged(self.warnings, other.warnings),
-            merged(self.seen, other.seen),
+            merge(self.errors, other.errors),
+            merge(self.warnings, other.warnings),
+            merge(self.inputs, other.inputs),
         )
 
 
 def check(spec: Spec, schema: pa.Schema, *, training: bool = False) -> Report:
-    """Compare the spec with the schema of its input, or with `training` of its training data."""
-    errors = [*_wrong_columns(spec, schema), *_wrong_filters(spec, schema, training)]
+    """Compare the spec with the schema of its input, or of its training data if `training`."""
+    errors = [*_check_columns(spec, schema), *_check_filters(spec, schema, training)]
     if not errors:
-        errors.extend(_wrong_flags(spec, schema))
-    return Report(tuple(errors), tuple(_warnings(spec, schema)))
+        errors.extend(_check_flags(spec, schema))
+    return Report(tuple(errors), tuple(_warn(spec, schema)))
 
 
 def refuse(spec: Spec, schema: pa.Schema, uri: str) -> None:
-    """Raises `Refusal` with all that does not fit between the spec and the data at `uri`."""
+    """Raises `Refusal` with all differences between the spec and the data at `uri`."""
     check(spec, schema, training=uri == spec.training_uri).refuse()
 
 
 def run(path: Path | str) -> Report:
-    """Load the spec and check it against the newest day of its input and of its training data."""
+    """Load the spec and compare it with the newest day of its input and of its training data."""
     spec = load(path)
     report = Report()
     try:
@@ -74,21 +74,21 @@ def run(path: Path | str) -> Report:
     except Refusal as refusal:
         report += Report(errors=tuple(str(refusal).splitlines()))
     apart = spec.training_uri != spec.input.uri
-    report += _look(spec, spec.input.uri, ("input", "uri"), training=not apart)
+    report += _check_data(spec, spec.input.uri, ("input", "uri"), training=not apart)
     if apart:
-        report += _look(spec, spec.training_uri, ("training", "uri"), training=True)
-    # Warnings: the URL and the list of hosts are in the environment of the night, not of this.
-    return report + Report(warnings=(*alerts.find_problems(spec), *_of_sensitive(spec)))
+        report += _check_data(spec, spec.training_uri, ("training", "uri"), training=True)
+    # Only warnings: the URL and the hosts may be set in the environment of the night alone.
+    return report + Report(warnings=(*alerts.find_problems(spec), *_check_sensitive(spec)))
 
 
-def _of_sensitive(spec: Spec) -> Iterator[str]:
-    """What is not hidden of sensitive columns, and a key that is not here."""
+def _check_sensitive(spec: Spec) -> Iterator[str]:
+    """Warns of sensitive values in the bundle, and of a missing key."""
     for name in sorted(spec.roles.sensitive & spec.columns.keys()):
         if "categorical" in spec.columns[name].role:
             where = spec.where("columns", name, "sensitive")
             yield (
-                f"{where}: column '{name}' is sensitive, and as a category its commonest values "
-                "are in the bundle: protect the registry as the input, or take the role away"
+                f"{where}: column '{name}' is sensitive and categorical, so the bundle holds its "
+                "most frequent values: protect the registry like the input, or remove the role"
             )
     try:
         Disguise.of(spec.roles)
@@ -96,34 +96,36 @@ def _of_sensitive(spec: Spec) -> Iterator[str]:
         yield f"{spec.where('columns')}: {refusal}"
 
 
-def _look(spec: Spec, uri: str, key: tuple[str, str], *, training: bool) -> Report:
+def _check_data(spec: Spec, uri: str, key: tuple[str, str], *, training: bool) -> Report:
+    """Compares the spec with the newest day at `uri`, the value of `key`."""
     where = spec.where(*key)
+    place = f"{where}: {'.'.join(key)}"
     try:
         days = list_days(uri, spec.input.partition)
         if not days:
             folders = f"{spec.input.partition}=… folders with " if spec.input.partition else ""
             text = f"expected {folders}Parquet files in {uri!r}, found none"
-            return Report(errors=(f"{where}: {'.'.join(key)}: {text}",))
+            return Report(errors=(f"{place}: {text}",))
         taken = take_snapshot(uri, spec.input.partition, days[-1])
         input_rows.preview_derivation(spec, uri, days[-1])
     except Refusal as refusal:
-        return Report(errors=(f"{where}: {'.'.join(key)}: {refusal}",))
-    seen = f"{uri}, day {days[-1]} of {len(days)}: {len(taken.files)} files, {taken.rows:,} rows"
+        return Report(errors=(f"{place}: {refusal}",))
+    found = f"{uri}, day {days[-1]} of {len(days)}: {len(taken.files)} files, {taken.rows:,} rows"
     rejected = tuple(f"{where}: {file.key}: {file.message}" for file in taken.rejected)
-    report = Report(warnings=rejected, seen=(seen,))
+    report = Report(warnings=rejected, inputs=(found,))
     if not taken.files:
         text = f"expected a readable Parquet file in day {days[-1]}, found none"
-        return report + Report(errors=(f"{where}: {'.'.join(key)}: {text}",))
+        return report + Report(errors=(f"{place}: {text}",))
     drifted = tuple(
         f"{spec.where('columns', one.column)}: {one}"
         for one in find_drift(taken, tuple(spec.columns))
     )
-    report += _wrong_days(spec, days, training) + Report(errors=drifted)
+    report += _check_days(spec, days, training) + Report(errors=drifted)
     return report + check(spec, taken.schema, training=training)
 
 
-def _wrong_days(spec: Spec, days: tuple[str, ...], training: bool) -> Report:
-    """Training days that are not there: a typo in a date trains on nothing."""
+def _check_days(spec: Spec, days: tuple[str, ...], training: bool) -> Report:
+    """Training days that do not exist, such as after a typo in a date."""
     wanted = spec.training.day_range
     if wanted is None or not training or any(day in wanted for day in days):
         return Report()
@@ -131,7 +133,7 @@ def _wrong_days(spec: Spec, days: tuple[str, ...], training: bool) -> Report:
     return Report(errors=(f"{spec.where('training', 'days')}: training.days: {text}",))
 
 
-def _wrong_columns(spec: Spec, schema: pa.Schema) -> list[str]:
+def _check_columns(spec: Spec, schema: pa.Schema) -> list[str]:
     errors: list[str] = []
     evaluation = spec.roles.kind
     features = {feature.name: feature for feature in spec.features}
@@ -167,7 +169,7 @@ def _is_label(found: pa.DataType) -> bool:
     )
 
 
-def _wrong_filters(spec: Spec, schema: pa.Schema, training: bool) -> list[str]:
+def _check_filters(spec: Spec, schema: pa.Schema, training: bool) -> list[str]:
     filters = {("input", "filter"): spec.input.filter}
     if training:
         filters[("training", "filter")] = spec.training.filter
@@ -182,8 +184,8 @@ def _wrong_filters(spec: Spec, schema: pa.Schema, training: bool) -> list[str]:
     return errors
 
 
-def _wrong_flags(spec: Spec, schema: pa.Schema) -> list[str]:
-    """Columns that the table of flags cannot carry."""
+def _check_flags(spec: Spec, schema: pa.Schema) -> list[str]:
+    """Columns that the table of flags cannot hold."""
     try:
         flag_schema(schema, spec.roles)
     except Refusal as refusal:
@@ -191,7 +193,7 @@ def _wrong_flags(spec: Spec, schema: pa.Schema) -> list[str]:
     return []
 
 
-def _warnings(spec: Spec, schema: pa.Schema) -> list[str]:
+def _warn(spec: Spec, schema: pa.Schema) -> list[str]:
     warnings = []
     counts = Counter(schema.names)
     extra = [name for name in counts if name not in spec.columns]
@@ -201,13 +203,13 @@ def _warnings(spec: Spec, schema: pa.Schema) -> list[str]:
         )
         warnings.append(f"{spec.where('columns')}: {text}; they are not read")
     if not spec.roles.id:
-        text = "no column has the role id; a flag is then named by its file and row"
+        text = "no column has the role id: flags are named by file and row"
         warnings.append(f"{spec.where('columns')}: {text}, which change when files are rewritten")
     for name, column in spec.columns.items():
         if counts[name] != 1 or not {"time", "timestamp"} & set(column.role):
             continue
         found = schema.field(name).type
         if pa.types.is_timestamp(found) and found.tz is None:
-            text = f"column '{name}' is a time without a zone; it is taken as UTC"
+            text = f"column '{name}' has no time zone; it is read as UTC"
             warnings.append(f"{spec.where('columns', name)}: {text}")
     return warnings

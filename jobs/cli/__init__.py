@@ -1,2 +1,4 @@
-"""The command line: options and help of each verb. The work of a verb is in the file of its
-name."""
+"""The command line: the options and the help of each verb.
+
+The work of a verb belongs to the file of its name in `jobs/`.
+"""

@@ -1,17 +1,19 @@
-"""The verbs from a lake to a champion: look, check, plan, train, tune."""
+"""The verbs from a lake to a champion: init, check, plan, train, tune, threshold."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from jobs.cli.options import (
     Address,
-    Days,
+    Day,
     Json,
     SignWith,
     SpecPath,
-    day_range,
+    command,
+    days_option,
+    parse_days,
     print_document,
     publishes_metrics,
 )
@@ -24,33 +26,46 @@ if TYPE_CHECKING:
     from jobs.spec.spec import Spec
 
 verbs = typer.Typer()
+TrainingDays = Annotated[
+    str | None,
+    days_option("training.days of the spec, else all days but the newest"),
+]
 
 
-@verbs.command()
+@command(verbs, "init s3://lake/flows --output specs/flows.yaml")
 def init(
-    uri: Annotated[str, typer.Argument(help="Folder or bucket prefix with Parquet files.")],
+    uri: Annotated[str, typer.Argument(help="A folder or bucket prefix of Parquet files.")],
     output: Annotated[Path, typer.Option(help="The spec to write.")] = Path("watch.yaml"),
-    force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Look at the data and write a commented spec with roles inferred."""
+    """Write a first spec from a look at your data.
+
+    Reads a sample of the newest day and guesses the role of every column. The spec has a comment
+    with the reason for each guess. Read it before you train.
+    """
     from jobs import init as job
 
     if output.exists() and not force:
         raise Refusal(f"{output} exists: name another file with --output, or pass --force")
     output.write_text(job.init(uri, output))
-    err.print(f"wrote {output}; look through it, then: python -m jobs check {output}")
+    err.print(f"wrote {output}; read it, then run: python -m jobs check {output}")
 
 
-@verbs.command()
+@command(verbs, "check specs/flows.yaml")
 def check(spec: SpecPath, as_json: Json = False) -> None:
-    """Check a spec against the data."""
+    """Compare a spec with the data.
+
+    Checks every key, then the columns, types and filters against the newest day. Reads no rows.
+    Each problem is named with its line in the spec.
+    """
     from jobs import check as job
 
     report = job.run(spec)
     if as_json:
-        print_document({"errors": report.errors, "warnings": report.warnings, "seen": report.seen})
+        document = {"errors": report.errors, "warnings": report.warnings}
+        print_document({**document, "seen": report.inputs})
     else:
-        for line in report.seen:
+        for line in report.inputs:
             out.print(escape_message(line), highlight=False)
         for line in report.warnings:
             warn("warning", line)
@@ -59,13 +74,13 @@ def check(spec: SpecPath, as_json: Json = False) -> None:
         out.print(f"{spec}: fits the data", highlight=False)
 
 
-@verbs.command()
-def plan(
-    spec: SpecPath,
-    day: Annotated[str, typer.Option(help="Partition value; `all` without partitions.")],
-    as_json: Json = False,
-) -> None:
-    """Print the snapshot and splits of a day, with predicted rows, bytes, memory and time."""
+@command(verbs, "plan specs/flows.yaml --day 2026-11-22")
+def plan(spec: SpecPath, day: Day, as_json: Json = False) -> None:
+    """Show what scoring a day will do.
+
+    Prints the files and splits of the day, with the predicted rows, bytes, memory and time. Reads
+    no rows and writes nothing.
+    """
     from jobs import plan as job
     from jobs.spec.spec import load
 
@@ -78,30 +93,43 @@ def plan(
         warn("quarantined", rejected["message"])
 
 
-@verbs.command()
+@command(
+    verbs,
+    "train specs/flows.yaml --days 2026-11-01..2026-11-21 --workers 2",
+    "train specs/flows.yaml --from champion",
+)
 @publishes_metrics
 def train(
     watch: "Spec",
     metrics: "LiveMetrics",
-    workers: Annotated[Optional[int], typer.Option(min=1, help="DDP workers.")] = None,  # noqa: UP045
-    days: Days = None,
-    promote: Annotated[bool, typer.Option(help="Make the bundle the champion.")] = True,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Workers that train together. Default: training.workers."),
+    ] = None,
+    days: TrainingDays = None,
+    promote: Annotated[
+        bool, typer.Option(help="Make the new bundle the champion, or only store it.")
+    ] = True,
     start: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option("--from", help="Go on from a bundle's weights: its id, or champion."),
+        str | None,
+        typer.Option("--from", help="Start from the weights of this bundle: its id, or champion."),
     ] = None,
     sign_with: SignWith = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Train the detector and its baselines; the bundle becomes the champion."""
+    """Train the detector and make it the champion.
+
+    Fits the encoder, trains the detector and the baselines of the spec, chooses the threshold on
+    held-back rows, and stores all of it as a bundle.
+    """
     from dataclasses import asdict
 
     from jobs import train as job
 
     made = job.train(
         watch,
-        days=day_range(days),
+        days=parse_days(days),
         workers=workers,
         address=address,
         promote=promote,
@@ -121,19 +149,26 @@ def train(
     )
 
 
-@verbs.command()
+@command(verbs, "tune specs/flows.yaml --trials 20")
 def tune(
     spec: SpecPath,
-    trials: Annotated[int, typer.Option(min=1, help="Options to try, the spec's own first.")] = 20,
-    days: Days = None,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Sets of options to try. The first is the spec's own.")
+    ] = 20,
+    days: TrainingDays = None,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Look for better options of the detector, and print the best as YAML for the spec."""
+    """Search for better options of the detector.
+
+    Ranks the options by held-back labels, or without labels by planted anomalies. Prints the best
+    as YAML for the spec; the champion does not change. Finished trials are kept: a later run with
+    more trials continues from them.
+    """
     from jobs import tune as job
     from jobs.spec.spec import load
 
-    document = job.tune(load(spec), trials, days=day_range(days), address=address)
+    document = job.tune(load(spec), trials, days=parse_days(days), address=address)
     if as_json:
         print_document(document)
         return
@@ -141,14 +176,20 @@ def tune(
     out.file.write(document["yaml"])
 
 
-@verbs.command()
+@command(verbs, "threshold specs/flows.yaml")
 def threshold(
     spec: SpecPath,
-    promote: Annotated[bool, typer.Option(help="Put it into force.")] = True,
+    promote: Annotated[
+        bool, typer.Option(help="Use the new threshold from now on, or only store it.")
+    ] = True,
     sign_with: SignWith = None,
     as_json: Json = False,
 ) -> None:
-    """Choose a new threshold by the spec's policy from stored score sketches: no GPU, no data."""
+    """Choose a new threshold for the champion.
+
+    Applies the threshold section of the spec to the stored scores of the held-back rows. Needs no
+    GPU and reads no data.
+    """
     from jobs import threshold as job
     from jobs.spec.spec import load
 
@@ -160,6 +201,6 @@ def threshold(
     out.print(
         f"threshold {before['value']:.6g} -> {after['value']:.6g} by {after['policy']}: "
         f"{document['calibration_rows_above']:,} of {document['calibration_rows']:,} held-back "
-        f"rows are above; " + ("in force" if document["promoted"] else "unchanged"),
+        f"rows are above; " + ("in use" if document["promoted"] else "unchanged"),
         highlight=False,
     )

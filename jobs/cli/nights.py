@@ -1,17 +1,19 @@
-"""The verbs of a night: score, measure, read, and all that is due."""
+"""The verbs of a night: score, evaluate, leaderboard, flags, nightly, backfill."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jobs.cli.options import (
     Address,
-    Days,
+    Day,
     Json,
     SignWith,
     SingleWriter,
     SpecPath,
-    day_range,
+    command,
+    days_option,
+    parse_days,
     print_document,
     print_json,
     publishes_metrics,
@@ -25,18 +27,26 @@ if TYPE_CHECKING:
 verbs = typer.Typer()
 
 
-@verbs.command()
+@command(
+    verbs, "score specs/flows.yaml --day 2026-11-22", statuses={1: "a gate stopped the commit"}
+)
 @publishes_metrics
 def score(
     watch: "Spec",
     metrics: "LiveMetrics",
-    day: Annotated[str, typer.Option(help="Partition value; `all` without partitions.")],
+    day: Day,
     single_writer: SingleWriter = False,
-    profile: Annotated[bool, typer.Option("--profile", help="Say where the time went.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show how long each stage of the run took.")
+    ] = False,
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Score a day and commit its flags. Exits with 0 only when they are committed."""
+    """Score a day with the champion and commit its flags.
+
+    Every row is scored, or goes to the quarantine with a reason. If a gate fails, nothing is
+    committed. A run that was stopped resumes where it was; a committed run changes nothing.
+    """
     from cluster.runtime import session
     from jobs.report.profile import Clock
 
@@ -57,16 +67,16 @@ def score(
     if as_json:
         print_document(receipt.to_document())
     else:
-        _say_receipt(receipt)
+        _print_receipt(receipt)
     if receipt.status != "committed":
         raise typer.Exit(1)
 
 
-def _say_receipt(receipt: Any) -> None:
+def _print_receipt(receipt: Any) -> None:
     for warning in receipt.warnings:
         warn("warning", warning)
     if receipt.already:
-        out.print(f"{receipt.day} was committed before by this very run: nothing to do")
+        out.print(f"{receipt.day} is committed already by the same run: nothing to do")
         return
     line = (
         f"{receipt.day}: {receipt.rows:,} rows = {receipt.scored:,} scored + "
@@ -81,15 +91,22 @@ def _say_receipt(receipt: Any) -> None:
     out.print(f"run card: {receipt.card}", highlight=False, soft_wrap=True)
 
 
-@verbs.command()
+@command(verbs, "evaluate specs/flows.yaml --days 2026-11-22")
 def evaluate(
-    spec: SpecPath, days: Days = None, address: Address = None, as_json: Json = False
+    spec: SpecPath,
+    days: Annotated[str | None, days_option("all days")] = None,
+    address: Address = None,
+    as_json: Json = False,
 ) -> None:
-    """Measure the detector and its baselines, side by side, on labelled days."""
+    """Compare the champion with its baselines on labelled rows.
+
+    Prints AUROC, precision, recall and more for each of them. Needs a column with the role label.
+    Writes nothing.
+    """
     from jobs import evaluate as job
     from jobs.spec.spec import load
 
-    document = job.evaluate(load(spec), day_range(days), address=address)
+    document = job.evaluate(load(spec), parse_days(days), address=address)
     if as_json:
         print_document(document)
         return
@@ -97,43 +114,57 @@ def evaluate(
         out.print(table)
 
 
-@verbs.command()
+@command(verbs, "leaderboard specs/flows.yaml --detector knn --detector autoencoder")
 def leaderboard(
     spec: SpecPath,
-    days: Days = None,
+    days: Annotated[str | None, days_option("all days that are not training days")] = None,
     rows: Annotated[
-        int, typer.Option(min=100, help="About so many are learned from, and as many judged.")
+        int,
+        typer.Option(min=100, help="Approximate number of rows to train on and to evaluate on."),
     ] = 50_000,
     detector: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="A detector to try; repeatable. Without it, the whole catalogue."),
+        list[str] | None,
+        typer.Option(help="A detector to try. Can be given several times. Default: all."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Rank the catalogue on a sample of this watch's labelled days. Nothing is written."""
+    """Rank all detectors on a sample of your data.
+
+    Trains each of them on the training days and evaluates it on labelled days. Needs a column with
+    the role label. Writes nothing.
+    """
     from jobs import leaderboard as job
     from jobs.spec.spec import load
 
-    document = job.leaderboard(load(spec), day_range(days), rows=rows, detectors=detector or ())
+    document = job.leaderboard(load(spec), parse_days(days), rows=rows, detectors=detector or ())
     if as_json:
         print_document(document)
     else:
         out.print(job.render_table(document))
 
 
-@verbs.command()
+@command(
+    verbs,
+    "flags specs/flows.yaml --day 2026-11-22",
+    "flags specs/flows.yaml --sql 'SELECT src_ip, count(*) FROM flags GROUP BY ALL'",
+)
 def flags(
     spec: SpecPath,
-    day: Annotated[Optional[str], typer.Option(help="One day; without it, all.")] = None,  # noqa: UP045
-    sql: Annotated[Optional[str], typer.Option(help="A query over the view `flags`.")] = None,  # noqa: UP045
-    export: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Write them as plain hive-partitioned Parquet to this URI."),
+    day: Annotated[str | None, typer.Option(help="One day. Default: all days.")] = None,
+    sql: Annotated[
+        str | None, typer.Option(help="An SQL query (DuckDB) over the view named flags.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Rows to print; --json has all.")] = 20,
+    export: Annotated[
+        str | None,
+        typer.Option(help="Write the flags to this URI as Parquet, in folders day=…"),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most flags to print. --json prints all.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """Read the committed flags: on the terminal, by SQL, or exported as plain Parquet."""
+    """Show the committed flags with their reasons.
+
+    The most severe come first. With --sql the answer of a query is shown instead.
+    """
     from jobs import flags as job
     from jobs.spec.spec import load
 
@@ -150,7 +181,7 @@ def flags(
     job.show(frame, limit, out, None if sql else watch.roles)
 
 
-@verbs.command()
+@command(verbs, "nightly specs/flows.yaml", statuses={1: "a day or the training failed"})
 @publishes_metrics
 def nightly(
     watch: "Spec",
@@ -160,7 +191,11 @@ def nightly(
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """What a scheduler calls: trains when due, scores every complete day not yet committed."""
+    """Do all the work that is due; for a scheduler.
+
+    Trains if there is no champion or it is too old, then scores every complete day that is not
+    committed, the oldest first. Alerts go to the webhooks of the spec.
+    """
     from jobs import nightly as job
 
     night = job.nightly(
@@ -173,7 +208,11 @@ def nightly(
     _end_night(night, as_json)
 
 
-@verbs.command()
+@command(
+    verbs,
+    "backfill specs/flows.yaml --days 2026-11-01..2026-11-21",
+    statuses={1: "a day is not committed"},
+)
 @publishes_metrics
 def backfill(
     watch: "Spec",
@@ -183,12 +222,15 @@ def backfill(
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Score the days of a range that are not committed."""
+    """Score all days of a range that are not committed.
+
+    Uses the champion as it is, and never trains.
+    """
     from jobs import nightly as job
 
     night = job.backfill(
         watch,
-        day_range(days),
+        parse_days(days),
         address=address,
         single_writer=single_writer,
         metrics=metrics,

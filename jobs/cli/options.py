@@ -1,11 +1,12 @@
-"""What the verbs of the command line have in common: their options, and how they give results."""
+"""The shared parts of the verbs: options, help, metrics and the printing of results."""
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import update_wrapper
-from inspect import Parameter, Signature, signature
+from inspect import Parameter, Signature, getdoc, signature
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -13,40 +14,85 @@ from jobs.terminal.console import out
 from models.refusal import Refusal
 
 LOOPBACK = "127.0.0.1"
+METRICS = "Metrics"  # the panel of their options in the help
+STATUSES = {
+    0: "success",
+    2: "refused: the message says what to change",
+    75: "a store or a node failed: run the same command to resume",
+    130: "interrupted: run the same command to resume",
+}
 
-SpecPath = Annotated[Path, typer.Argument(help="The spec: the YAML file of a watch.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+SpecPath = Annotated[Path, typer.Argument(help="The YAML file of the watch; see docs/spec.md.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Address = Annotated[
-    Optional[str],  # noqa: UP045 - typer reads the annotation
-    typer.Option(help="Address of a running Ray (also RAY_ADDRESS); without it Ray is embedded."),
+    str | None,
+    typer.Option(
+        help="Ray cluster to work on, such as HOST:6379. Default: RAY_ADDRESS, or this machine."
+    ),
 ]
 SingleWriter = Annotated[
     bool,
-    typer.Option(help="Allow a store without conditional PUT; nothing else may write there."),
+    typer.Option(
+        "--single-writer",
+        help="Allow a store without conditional PUT. Safe only while nothing else writes there.",
+    ),
 ]
 SignWith = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option(
         envvar="ANOMARAY_SIGNING_KEY_FILE",
-        help="Sign the champion with the key in this file, made by `keys`.",
+        help="Sign the champion with the private key in this file. The verb keys makes one.",
     ),
 ]
 MetricsPort = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
-        min=0, max=65535, help="Serve metrics for Prometheus on this port; 0: a free one."
+        min=0,
+        max=65535,
+        help="Serve Prometheus metrics of the run on this port; 0 takes a free one.",
+        rich_help_panel=METRICS,
     ),
 ]
-MetricsHost = Annotated[str, typer.Option(help="The address that --metrics-port is opened on.")]
-MetricsFile = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(help="Keep metrics in this file, NAME.prom, for node_exporter to collect."),
+MetricsHost = Annotated[
+    str, typer.Option(help="Address to serve the metrics on.", rich_help_panel=METRICS)
 ]
-Days = Annotated[Optional[str], typer.Option(help="FIRST..LAST, both included, or one day.")]  # noqa: UP045
+MetricsFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write the metrics to this file, NAME.prom, for node_exporter.",
+        rich_help_panel=METRICS,
+    ),
+]
+Day = Annotated[
+    str, typer.Option(help="The day: a value of the partition key, or all without partitions.")
+]
 
 
-def day_range(days: str | None) -> Any:
-    """The days of `--days`; None without it, `Refusal` of what is no range."""
+def days_option(default: str) -> Any:
+    """The option `--days`; `default` says which days are taken without it."""
+    return typer.Option(help=f"FIRST..LAST, both included, or one day. Default: {default}.")
+
+
+def command(
+    verbs: typer.Typer, *examples: str, statuses: Mapping[int, str] | None = None, **settings: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a verb. Its help ends with the examples and the exit statuses.
+
+    `statuses` adds to, or replaces, the statuses that all verbs have.
+    """
+    lines = [f"[bold]Example:[/] python -m jobs {example}" for example in examples]
+    known = sorted((STATUSES | dict(statuses or {})).items())
+    lines.append(f"[bold]Exit status:[/] {'; '.join(f'{code} {text}' for code, text in known)}.")
+
+    def register(verb: Callable[..., None]) -> Callable[..., None]:
+        text = re.sub(r"(?<!\n)\n(?!\n)", " ", getdoc(verb) or "")  # typer keeps line breaks
+        return verbs.command(help=text, epilog="\n\n".join(lines), **settings)(verb)
+
+    return register
+
+
+def parse_days(days: str | None) -> Any:
+    """The range of `--days`; None without the option. Raises `Refusal` for other text."""
     from jobs.spec.spec import DayRange
 
     try:
@@ -56,13 +102,13 @@ def day_range(days: str | None) -> Any:
 
 
 def publishes_metrics(verb: Callable[..., None]) -> Callable[..., None]:
-    """Turn `verb(watch, metrics, …)` into a command that takes a spec and the metrics options.
+    """Turn `verb(watch, metrics, …)` into a function that takes a spec and the metrics options.
 
-    `watch` is the loaded spec and `metrics` the run's `LiveMetrics`, which are published while the
-    verb runs where the options say.
+    `watch` is the loaded spec and `metrics` the `LiveMetrics` of the run. While the verb runs, they
+    are published where the options say.
     """
 
-    def command(
+    def with_metrics(
         spec: SpecPath,
         metrics_port: MetricsPort = None,
         metrics_host: MetricsHost = LOOPBACK,
@@ -75,23 +121,23 @@ def publishes_metrics(verb: Callable[..., None]) -> Callable[..., None]:
         watch, name = load(spec), verb.__name__
         if metrics_port is None and metrics_file is None:
             return verb(watch, LiveMetrics(watch.name, name), **options)
-        # Not imported before: it takes a second, in which Ray could start.
+        # The import takes a second, in which Ray could start.
         from jobs.monitoring.endpoint import Destinations, publish_run
 
         destinations = Destinations(metrics_port, metrics_host, metrics_file)
         with publish_run(watch, name, destinations) as metrics:
             verb(watch, metrics, **options)
 
-    spec, *metrics_options, _ = signature(command).parameters.values()
+    spec, *metrics_options, _ = signature(with_metrics).parameters.values()
     _, _, *options = signature(verb).parameters.values()
     parameters = [
         parameter.replace(kind=Parameter.KEYWORD_ONLY)
         for parameter in (spec, *options, *metrics_options)
     ]
-    update_wrapper(command, verb)
-    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    return command
+    update_wrapper(with_metrics, verb)
+    with_metrics.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    with_metrics.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_metrics
 
 
 def print_document(document: Any) -> None:
@@ -100,5 +146,5 @@ def print_document(document: Any) -> None:
 
 
 def print_json(text: str) -> None:
-    """JSON in ASCII, in which DEL alone is left of what a terminal may obey."""
+    """Print JSON in ASCII. DEL is the only control character that it leaves to escape."""
     out.file.write(text.replace("\x7f", "\\u007f") + "\n")

@@ -1,29 +1,45 @@
-"""The verbs beside the nights: bundles, keys, tidying, metrics, the demo."""
+"""The other verbs: exporter, registry, promote, rollback, keys, vacuum, demo, generate."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jobs.cli.options import LOOPBACK, Json, MetricsHost, SignWith, SpecPath, print_document
+from jobs.cli.options import (
+    LOOPBACK,
+    Json,
+    MetricsHost,
+    SignWith,
+    SpecPath,
+    command,
+    print_document,
+)
 from jobs.terminal.console import err, out
 from jobs.terminal.printable import escape_message
 
 verbs = typer.Typer()
+Scale = Annotated[
+    float, typer.Option(min=0.01, help="Multiplies the rows: 1 is about 37,000 a day.")
+]
 
 
-@verbs.command()
+@command(verbs, "exporter specs/flows.yaml specs/cards.yaml --metrics-port 9464")
 def exporter(
-    specs: Annotated[list[Path], typer.Argument(help="The specs of the watches to tell of.")],
+    specs: Annotated[list[Path], typer.Argument(help="The specs of the watches.")],
     metrics_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port of the endpoint; 0: a free one.")
+        int,
+        typer.Option(min=0, max=65535, help="Port to serve the metrics on; 0 takes a free one."),
     ] = 9464,
     metrics_host: MetricsHost = LOOPBACK,
     every: Annotated[
-        float, typer.Option(min=1, help="Seconds between two looks at the lake.")
+        float, typer.Option(min=1, help="Seconds between two reads of the lake.")
     ] = 60.0,
 ) -> None:
-    """Serve metrics of watches for Prometheus, from their records in the lake, until stopped."""
+    """Serve Prometheus metrics of watches until stopped.
+
+    Reads the records of the runs in the lake: last committed day, its flags, rows and age. Needs no
+    Ray.
+    """
     from jobs.monitoring import exporter as job
     from jobs.monitoring.endpoint import Destinations
     from jobs.spec.spec import load
@@ -33,9 +49,12 @@ def exporter(
     )
 
 
-@verbs.command()
+@command(verbs, "registry specs/flows.yaml")
 def registry(spec: SpecPath, as_json: Json = False) -> None:
-    """List the bundles of a watch, and which was champion when."""
+    """List the bundles of a watch and its champions.
+
+    Shows which bundle was champion from when, and with which threshold.
+    """
     from jobs import registry as job
     from jobs.spec.spec import load
 
@@ -46,46 +65,61 @@ def registry(spec: SpecPath, as_json: Json = False) -> None:
         out.print(job.render_table(document))
 
 
-@verbs.command()
+@command(verbs, "promote specs/flows.yaml BUNDLE")
 def promote(
     spec: SpecPath,
-    bundle: Annotated[str, typer.Argument(help="Id of a bundle in the registry.")],
+    bundle: Annotated[str, typer.Argument(help="Id of a bundle; the verb registry lists them.")],
     sign_with: SignWith = None,
 ) -> None:
-    """Make a bundle the champion, in one atomic step."""
+    """Make a bundle the champion.
+
+    The threshold is chosen by the spec. The change is atomic: runs use the old champion or the new
+    one.
+    """
     from jobs import registry as job
     from jobs.spec.spec import load
 
     out.print(job.promote(load(spec), bundle, sign_with=sign_with), highlight=False)
 
 
-@verbs.command()
+@command(verbs, "rollback specs/flows.yaml")
 def rollback(spec: SpecPath, sign_with: SignWith = None) -> None:
-    """Go back to the champion before this one, in one atomic step."""
+    """Make the previous champion the champion again.
+
+    The change is atomic: runs use the old champion or the new one.
+    """
     from jobs import registry as job
     from jobs.spec.spec import load
 
     out.print(job.rollback(load(spec), sign_with=sign_with), highlight=False)
 
 
-@verbs.command()
+@command(verbs, "keys signing.key")
 def keys(
-    path: Annotated[Path, typer.Argument(help="The new file that will hold the private key.")],
+    path: Annotated[Path, typer.Argument(help="The new file for the private key.")],
 ) -> None:
-    """Make a key that signs champions; prints the public key, for `bundle.keys` of specs."""
+    """Make a key that signs champions.
+
+    Prints the public key, which goes into bundle.keys of specs; SECURITY.md explains it.
+    """
     from cluster.lake.registry.signatures import make_key
 
     out.print(make_key(path).public, highlight=False, soft_wrap=True)
     err.print(f"wrote {escape_message(str(path))}, which only you can read", highlight=False)
 
 
-@verbs.command()
+@command(verbs, "vacuum specs/flows.yaml", "vacuum specs/flows.yaml --no-dry-run")
 def vacuum(
     spec: SpecPath,
-    hours: Annotated[int, typer.Option(min=0, help="Keep files younger than this.")] = 168,
-    dry_run: Annotated[bool, typer.Option(help="Only list what would be removed.")] = True,
+    hours: Annotated[
+        int, typer.Option(min=0, help="Keep files that are younger than these hours.")
+    ] = 168,
+    dry_run: Annotated[bool, typer.Option(help="Only list the files, or remove them.")] = True,
 ) -> None:
-    """Remove shards that no commit names (dead attempts, replaced runs) and old derived rows."""
+    """Remove files that no commit uses.
+
+    These are the shards of failed attempts and of replaced runs, and old derived rows.
+    """
     from jobs import registry as job
     from jobs.spec.spec import load
 
@@ -96,26 +130,35 @@ def vacuum(
     err.print(f"{len(removed):,} files {verb}", highlight=False)
 
 
-@verbs.command()
+@command(verbs, "demo --folder demo")
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where data and results go.")] = Path("demo"),
-    workers: Annotated[int, typer.Option(min=1, help="DDP workers.")] = 2,
-    scale: Annotated[float, typer.Option(min=0.01, help="Multiplies the rows.")] = 1.0,
+    folder: Annotated[Path, typer.Option(help="Folder for the data and the results.")] = Path(
+        "demo"
+    ),
+    workers: Annotated[int, typer.Option(min=1, help="Workers that train together.")] = 2,
+    scale: Scale = 1.0,
 ) -> None:
-    """Generate two weeks of flows and transactions, train, score the last day, show the flags."""
+    """Show a whole night on generated data.
+
+    Generates two weeks of network flows and card transactions with planted incidents, trains a
+    detector for each, scores the last day and shows the flags.
+    """
     from jobs.demo import run as job
 
     job.run(folder, workers, scale)
 
 
-@verbs.command()
+@command(verbs, "generate demo --days 30 --scale 10")
 def generate(
-    folder: Annotated[Path, typer.Argument(help="Where the demo's data goes.")],
-    days: Annotated[int, typer.Option(min=1)] = 14,
-    scale: Annotated[float, typer.Option(min=0.01, help="Multiplies the rows.")] = 1.0,
-    seed: Annotated[int, typer.Option()] = 7,
+    folder: Annotated[Path, typer.Argument(help="Folder for the data.")],
+    days: Annotated[int, typer.Option(min=1, help="Number of days.")] = 14,
+    scale: Scale = 1.0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same data.")] = 7,
 ) -> None:
-    """Only write the demo's data: labelled flows and transactions, the same for a seed."""
+    """Write the data of the demo only.
+
+    Labelled network flows and card transactions, in one folder each.
+    """
     from jobs.demo import data as job
     from jobs.terminal.console import step
 
@@ -123,4 +166,4 @@ def generate(
         summary = job.write(
             folder, days=days, scale=scale, seed=seed, progress=lambda *_: progress.advance()
         )
-    print_document(job.document(summary))
+    print_document(summary.to_document())

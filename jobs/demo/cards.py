@@ -1,4 +1,4 @@
-"""One day of card transactions: people with habits, terminals, and what a bank knows of both."""
+"""Draws days of card transactions: people with habits, terminals, and a bank's view of both."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -15,7 +15,7 @@ CUSTOMERS = 8_000  # at scale 1: about 1.5 payments a customer and day
 TERMINALS = 1_500
 REGION = 400.0  # km, the side of the square that people live in
 
-# name, share, ratio of the usual amount, of which online, hours in which it happens
+# name, share of the payments, ratio to the usual amount, share of them online, first and last hour
 CATEGORIES = (
     ("grocery", 0.30, 0.9, 0.03, (8, 21)),
     ("restaurant", 0.16, 0.8, 0.00, (11, 23)),
@@ -32,14 +32,14 @@ COUNTRIES = np.array(["DE", "FR", "NL", "AT", "IT", "ES", "US", "GB", "PL", "TR"
 HOME = np.array([0.962, 0.009, 0.007, 0.006, 0.004, 0.004, 0.003, 0.002, 0.001, 0.001, 5e-4, 5e-4])
 DAYS_OF_WEEK = (0.92, 0.94, 0.97, 1.02, 1.2, 1.22, 0.73)
 
-STOLEN_CARDS, STOLEN_ROWS, TERMINAL_ROWS = 3, 9, 26  # a day with the incident, at scale 1
+STOLEN_CARDS, STOLEN_ROWS, TERMINAL_ROWS = 3, 9, 26  # on a day with the incident, at scale 1
 
 Cards = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class People:
-    """What stays the same from day to day."""
+    """The customers and terminals, which stay the same from day to day."""
 
     usual: Floats  # median amount of each customer
     spread: Floats  # of the log of the amounts
@@ -66,34 +66,38 @@ class People:
             terminal_place=places,
             terminal_category=rng.choice(len(CATEGORIES), terminals, p=shares / shares.sum()),
             terminal_since=rng.exponential(900, terminals).astype(np.int64) + 1,
-            near=_neighbours(places)[home],
+            near=_find_neighbours(places)[home],
         )
 
 
-def day(people: People, rng: Rng, day: date, scale: float, number: int, last: bool) -> pa.Table:
-    """The transactions of one day in the order of time, with the incidents that fall on it."""
+def draw_day(
+    people: People, rng: Rng, day: date, scale: float, number: int, last: bool
+) -> pa.Table:
+    """The transactions of one day in the order of time, with the incidents of the day."""
     noise = rng.normal(1.0, 0.03)
     rows = max(50, round(ROWS * scale * DAYS_OF_WEEK[day.weekday()] * noise))
-    parts = [_usual(people, rng, rows, number)]
+    parts = [_draw_usual(people, rng, rows, number)]
     if last or number % 3 == 1:
         cards = max(1, round(STOLEN_CARDS * scale))
-        parts.extend(_stolen(people, rng, number) for _ in range(cards))
+        parts.extend(_draw_stolen_card(people, rng, number) for _ in range(cards))
     if last or number % 4 in (2, 3):
         terminals = max(1, round(scale))
         each = max(3, round(TERMINAL_ROWS * scale / terminals))
-        parts.extend(_compromised(people, rng, each, number) for _ in range(terminals))
+        parts.extend(
+            _draw_compromised_terminal(people, rng, each, number) for _ in range(terminals)
+        )
     cards_ = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.argsort(cards_["seconds_of_day"], kind="stable")
     cards_ = {name: values[order] for name, values in cards_.items()}
-    return _table(people, cards_, rng, day, number)
+    return _make_table(people, cards_, rng, day, number)
 
 
-def _usual(people: People, rng: Rng, rows: int, number: int) -> Cards:
+def _draw_usual(people: People, rng: Rng, rows: int, number: int) -> Cards:
     customer = rng.choice(len(people.usual), rows, p=people.activity)
     terminal = people.near[customer, rng.integers(0, people.near.shape[1], rows)]
     away = rng.random(rows) < 0.05  # a trip: any terminal
     terminal = np.where(away, rng.integers(0, len(people.terminal_place), rows), terminal)
-    cards = _pay(people, rng, customer, terminal, number)
+    cards = _draw_payments(people, rng, customer, terminal, number)
     abroad = rng.random(rows) > HOME[0]
     weights = HOME[1:] / HOME[1:].sum()
     cards["country"] = np.where(abroad, COUNTRIES[1:][rng.choice(11, rows, p=weights)], "DE")
@@ -103,8 +107,8 @@ def _usual(people: People, rng: Rng, rows: int, number: int) -> Cards:
     return cards
 
 
-def _pay(people: People, rng: Rng, customer: Ints, terminal: Ints, number: int) -> Cards:
-    """Payments of these customers at these terminals, as people usually make them."""
+def _draw_payments(people: People, rng: Rng, customer: Ints, terminal: Ints, number: int) -> Cards:
+    """Usual payments of these customers at these terminals."""
     rows = len(customer)
     category = people.terminal_category[terminal]
     first, until = np.array([entry[4] for entry in CATEGORIES])[category].T
@@ -128,11 +132,11 @@ def _pay(people: People, rng: Rng, customer: Ints, terminal: Ints, number: int) 
     }
 
 
-def _stolen(people: People, rng: Rng, number: int) -> Cards:
-    """A card in other hands: many payments in a few hours, high, far away or online."""
+def _draw_stolen_card(people: People, rng: Rng, number: int) -> Cards:
+    """A stolen card: many payments in a few hours, high, far away or online."""
     customer = np.full(STOLEN_ROWS, rng.choice(len(people.usual), p=people.activity))
     terminal = rng.integers(0, len(people.terminal_place), STOLEN_ROWS)
-    cards = _pay(people, rng, customer, terminal, number)
+    cards = _draw_payments(people, rng, customer, terminal, number)
     start = rng.uniform(0, 20) * 3_600
     cards["seconds_of_day"] = start + np.sort(rng.uniform(0, 3 * 3_600, STOLEN_ROWS))
     cards["ratio"] = cards["ratio"] * rng.uniform(1.5, 5.0, STOLEN_ROWS)
@@ -144,11 +148,11 @@ def _stolen(people: People, rng: Rng, number: int) -> Cards:
     return cards
 
 
-def _compromised(people: People, rng: Rng, rows: int, number: int) -> Cards:
-    """A new terminal copies cards: they pay there by magnetic stripe, at night, more."""
+def _draw_compromised_terminal(people: People, rng: Rng, rows: int, number: int) -> Cards:
+    """A new terminal that copies cards: high payments by magnetic stripe, at night."""
     terminal = np.full(rows, rng.integers(0, len(people.terminal_place)))
     customer = rng.choice(len(people.usual), rows, p=people.activity)
-    cards = _pay(people, rng, customer, terminal, number)
+    cards = _draw_payments(people, rng, customer, terminal, number)
     cards["seconds_of_day"] = rng.uniform(0, 7, rows) * 3_600
     cards["entry_mode"] = np.where(rng.random(rows) < 0.75, "magstripe", "chip").astype("U11")
     cards["ratio"] = cards["ratio"] * rng.uniform(1.5, 4.0, rows)
@@ -158,7 +162,7 @@ def _compromised(people: People, rng: Rng, rows: int, number: int) -> Cards:
     return cards
 
 
-def _table(people: People, cards: Cards, rng: Rng, day: date, number: int) -> pa.Table:
+def _make_table(people: People, cards: Cards, rng: Rng, day: date, number: int) -> pa.Table:
     rows = len(cards["customer"])
     midnight = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
     ts = np.int64(midnight) * 1_000_000 + (cards["seconds_of_day"] * 1e6).astype(np.int64)
@@ -170,15 +174,15 @@ def _table(people: People, cards: Cards, rng: Rng, day: date, number: int) -> pa
         {
             "transaction_id": pa.array(ids),
             "ts": pa.array(ts, pa.timestamp("us", tz="UTC")),
-            "customer_id": pa.array(_named("C", cards["customer"])),
-            "terminal_id": pa.array(_named("T", cards["terminal"])),
+            "customer_id": pa.array(_format_ids("C", cards["customer"])),
+            "terminal_id": pa.array(_format_ids("T", cards["terminal"])),
             "amount": pa.array(amount),
             "category": pa.array(names[cards["category"]]),
             "entry_mode": pa.array(cards["entry_mode"]),
             "country": pa.array(cards["country"]),
             "amount_ratio_30d": pa.array(np.round(cards["ratio"] * rng.normal(1, 0.06, rows), 3)),
             "km_from_home": pa.array(np.round(cards["km"], 1)),
-            "minutes_since_last": pa.array(_minutes_since_last(people, cards, rng)),
+            "minutes_since_last": pa.array(_measure_minutes_since_last(people, cards, rng)),
             "terminal_age_days": pa.array(cards["since"].astype(np.int32)),
             "label": pa.array(planted.astype(np.int8)),
             "incident": pa.array(cards["incident"], mask=~planted),
@@ -186,8 +190,8 @@ def _table(people: People, cards: Cards, rng: Rng, day: date, number: int) -> pa
     )
 
 
-def _minutes_since_last(people: People, cards: Cards, rng: Rng) -> Floats:
-    """Minutes since the customer's payment before; from a day before for the first of the day."""
+def _measure_minutes_since_last(people: People, cards: Cards, rng: Rng) -> Floats:
+    """Minutes since the customer's previous payment; for the first of a day, drawn at random."""
     customer, seconds = cards["customer"], cards["seconds_of_day"]
     a_day = people.activity[customer] * len(people.usual) * 1.5
     gap = seconds + rng.exponential(86_400 / a_day)
@@ -197,7 +201,7 @@ def _minutes_since_last(people: People, cards: Cards, rng: Rng) -> Floats:
     return np.round(gap / 60, 2)
 
 
-def _neighbours(places: Floats, count: int = 6) -> Ints:
+def _find_neighbours(places: Floats, count: int = 6) -> Ints:
     """The nearest terminals of every terminal: int64 [terminals, count]."""
     near = np.empty((len(places), count), dtype=np.int64)
     for start in range(0, len(places), 1024):  # 1,024 rows of distances at a time: memory
@@ -208,5 +212,5 @@ def _neighbours(places: Floats, count: int = 6) -> Ints:
     return near
 
 
-def _named(letter: str, numbers: NDArray[np.int64]) -> NDArray[np.str_]:
+def _format_ids(letter: str, numbers: NDArray[np.int64]) -> NDArray[np.str_]:
     return np.char.add(letter, np.char.zfill(numbers.astype("U7"), 6))

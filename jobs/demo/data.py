@@ -1,6 +1,6 @@
-"""Fourteen days of network flows and card transactions, with incidents planted and labelled.
+"""Writes days of network flows and card transactions with planted, labelled incidents.
 
-Everything is drawn from one seed, day by day: the same call writes the same bytes.
+All days are drawn from one seed: the same call writes the same bytes.
 """
 
 import json
@@ -20,19 +20,23 @@ from models.refusal import Refusal
 FIRST_DAY = date(2026, 1, 1)
 FILES_A_DAY = 2
 GROUPS_A_FILE = 2
-MARKER = "demo.json"  # says that a folder is ours, and may be written anew
+MARKER = "demo.json"  # marks a folder of the demo, which may be replaced
 
 Progress = Callable[[int, int], None]  # files written, files in all
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What was written. Paths are `<folder>/flows/day=D/part-N.parquet`, and `cards` alike."""
+    """The written data: `<folder>/flows/day=D/part-N.parquet`, and the same for `cards`."""
 
     folder: Path
     days: tuple[str, ...]
     rows: dict[str, int] = field(default_factory=dict)  # by source: "flows", "cards"
     incidents: dict[str, dict[str, int]] = field(default_factory=dict)  # source -> incident -> rows
+
+    def to_document(self) -> dict[str, object]:
+        """The summary as a JSON object."""
+        return {**asdict(self), "folder": str(self.folder)}
 
 
 def write(
@@ -46,8 +50,8 @@ def write(
 ) -> Summary:
     """Write the demo under `folder`, replacing an earlier demo there.
 
-    `scale` multiplies the rows: 1 makes about 25,000 flows and 12,000 transactions a day. The last
-    day always has every kind of incident. Raises `Refusal` when `folder` has data of another hand.
+    `scale` multiplies the rows: 1 is about 25,000 flows and 12,000 transactions a day. The last day
+    has every kind of incident. Raises `Refusal` if `folder` has data that is not from the demo.
     """
     if days < 1 or not 0 < scale <= 1000:
         text = f"expected days >= 1 and 0 < scale <= 1000, found days={days}, scale={scale}"
@@ -57,7 +61,7 @@ def write(
     summary = Summary(folder, names)
     total = days * FILES_A_DAY * 2
     done = 0
-    for source, number, table in _tables(days, first_day, seed, scale):
+    for source, number, table in _draw_days(days, first_day, seed, scale):
         target = folder / source / f"day={names[number]}"
         target.mkdir(parents=True)
         rows = -(-len(table) // FILES_A_DAY)
@@ -73,24 +77,19 @@ def write(
     return summary
 
 
-def document(summary: Summary) -> dict[str, object]:
-    """The summary as JSON has it."""
-    return {**asdict(summary), "folder": str(summary.folder)}
-
-
-def _tables(
+def _draw_days(
     days: int, first_day: date, seed: int, scale: float
 ) -> Iterator[tuple[str, int, pa.Table]]:
-    """Every day of both sources. Each has a generator of its own: days do not depend on `days`."""
+    """Every day of both sources. Each has its own generator, so no day depends on another."""
     network = flows.Network.draw(np.random.default_rng([seed, 0]))
     people = cards.People.draw(np.random.default_rng([seed, 1]), scale)
     for number in range(days):
         day = first_day + timedelta(days=number)
         last = number == days - 1
         rng = np.random.default_rng([seed, 2, number])
-        yield "flows", number, flows.day(network, rng, day, scale, number, last)
+        yield "flows", number, flows.draw_day(network, rng, day, scale, number, last)
         rng = np.random.default_rng([seed, 3, number])
-        yield "cards", number, cards.day(people, rng, day, scale, number, last)
+        yield "cards", number, cards.draw_day(people, rng, day, scale, number, last)
 
 
 def _prepare(folder: Path, marker: dict[str, object]) -> None:
@@ -105,7 +104,7 @@ def _prepare(folder: Path, marker: dict[str, object]) -> None:
 
 
 def _write_file(table: pa.Table, path: Path) -> None:
-    """Complete before it is visible, with a checksum in every page."""
+    """Writes the file whole, or not at all, with a checksum in every page."""
     partial = path.with_name(f".{path.name}.partial")
     pq.write_table(
         table,

@@ -18,8 +18,8 @@ SERVERS = 12
 SITES = 3_000  # public addresses that are visited
 SCANNERS = 400  # public addresses that knock on the door all the time
 
-# Share of the flows; log of the median bytes sent, received and of the seconds; spread of the
-# three; internal: to our own servers. Medians are those of Zeek logs of office networks, rounded.
+# Share of the flows; logs of the median bytes sent, bytes received and seconds; spread of the
+# three; internal: to our own servers. The medians are from Zeek logs of office networks, rounded.
 SERVICES = np.array(
     [
         # name, port, proto, share, sent, received, seconds, spread, internal
@@ -65,7 +65,7 @@ Flows = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Network:
-    """What stays the same from day to day."""
+    """The hosts, servers and sites, which stay the same from day to day."""
 
     hosts: NDArray[np.str_]
     servers: NDArray[np.str_]
@@ -82,30 +82,35 @@ class Network:
         return cls(
             hosts,
             servers,
-            _public(rng, SITES),
-            _public(rng, SCANNERS),
-            _zipf(HOSTS, 0.8)[rng.permutation(HOSTS)],
-            _zipf(SITES, 1.05),
+            _draw_addresses(rng, SITES),
+            _draw_addresses(rng, SCANNERS),
+            _zipf_weights(HOSTS, 0.8)[rng.permutation(HOSTS)],
+            _zipf_weights(SITES, 1.05),
         )
 
 
-def day(network: Network, rng: Rng, day: date, scale: float, number: int, last: bool) -> pa.Table:
-    """The flows of one day in the order of time, with the incidents that fall on it."""
+def draw_day(
+    network: Network, rng: Rng, day: date, scale: float, number: int, last: bool
+) -> pa.Table:
+    """The flows of one day in the order of time, with the incidents of the day."""
     weekend = day.weekday() >= 5
     rows = max(50, round(ROWS * scale * (0.42 if weekend else 1.0) * rng.normal(1.0, 0.03)))
-    parts = [_office(network, rng, rows - rows // 80, weekend), _knocks(network, rng, rows // 80)]
+    parts = [
+        _draw_office(network, rng, rows - rows // 80, weekend),
+        _draw_knocks(network, rng, rows // 80),
+    ]
     if last or number % 5 == 2:
-        parts.append(_scan(network, rng, _scaled(SCAN_ROWS, scale)))
+        parts.append(_draw_scan(network, rng, _scale_rows(SCAN_ROWS, scale)))
     if last or number % 7 in (3, 4, 5):
-        parts.append(_beacon(network, rng, _scaled(BEACON_ROWS, scale)))
+        parts.append(_draw_beacon(network, rng, _scale_rows(BEACON_ROWS, scale)))
     if last or number % 6 == 4:
-        parts.append(_theft(network, rng, _scaled(THEFT_ROWS, scale)))
+        parts.append(_draw_theft(network, rng, _scale_rows(THEFT_ROWS, scale)))
     flows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.argsort(flows["seconds_of_day"], kind="stable")
-    return _table({name: values[order] for name, values in flows.items()}, rng, day)
+    return _make_table({name: values[order] for name, values in flows.items()}, rng, day)
 
 
-def _office(network: Network, rng: Rng, rows: int, weekend: bool) -> Flows:
+def _draw_office(network: Network, rng: Rng, rows: int, weekend: bool) -> Flows:
     share = SERVICES["share"] / SERVICES["share"].sum()
     service = SERVICES[rng.choice(len(SERVICES), rows, p=share)]
     size = rng.normal(size=rows)  # one flow's size moves bytes and duration together
@@ -114,8 +119,8 @@ def _office(network: Network, rng: Rng, rows: int, weekend: bool) -> Flows:
     site = network.sites[rng.choice(SITES, rows, p=network.popularity)]
     server = network.servers[rng.integers(0, SERVERS, rows) * (service["port"] != 53)]
     port = np.where(service["port"] > 0, service["port"], rng.choice(65536 - 1024, rows) + 1024)
-    flows = _flows(rows)
-    flows["seconds_of_day"] = _clock(rng, rows, HOURS + 20 if weekend else HOURS)
+    flows = _empty_flows(rows)
+    flows["seconds_of_day"] = _draw_times(rng, rows, HOURS + 20 if weekend else HOURS)
     flows["src_ip"], flows["dst_ip"] = (
         network.hosts[host],
         np.where(service["internal"], server, site),
@@ -134,9 +139,9 @@ def _office(network: Network, rng: Rng, rows: int, weekend: bool) -> Flows:
     return flows
 
 
-def _knocks(network: Network, rng: Rng, rows: int) -> Flows:
-    """Background of the internet: strangers try a well-known port of our front door."""
-    flows = _flows(rows)
+def _draw_knocks(network: Network, rng: Rng, rows: int) -> Flows:
+    """Background noise of the internet: strangers try well-known ports of our servers."""
+    flows = _empty_flows(rows)
     flows["seconds_of_day"] = rng.uniform(0, 86_400, rows)
     flows["src_ip"] = network.scanners[rng.integers(0, SCANNERS, rows)]
     flows["dst_ip"] = network.servers[rng.integers(0, 3, rows)]
@@ -147,9 +152,9 @@ def _knocks(network: Network, rng: Rng, rows: int) -> Flows:
     return flows
 
 
-def _scan(network: Network, rng: Rng, rows: int) -> Flows:
-    """One of our hosts tries the ports of a server, many a second."""
-    flows = _flows(rows, "port scan")
+def _draw_scan(network: Network, rng: Rng, rows: int) -> Flows:
+    """One of our hosts tries many ports of a server in a few minutes."""
+    flows = _empty_flows(rows, "port scan")
     start = rng.uniform(0, 80_000)
     flows["seconds_of_day"] = start + np.sort(rng.uniform(0, 240, rows))
     flows["src_ip"][:] = network.hosts[rng.integers(0, TALKERS)]
@@ -162,15 +167,15 @@ def _scan(network: Network, rng: Rng, rows: int) -> Flows:
     return flows
 
 
-def _beacon(network: Network, rng: Rng, rows: int) -> Flows:
-    """A host calls home by the clock: always as many bytes, to a port without a known service."""
-    flows = _flows(rows, "beaconing")
+def _draw_beacon(network: Network, rng: Rng, rows: int) -> Flows:
+    """A host calls home at regular times: always the same bytes, to a port of no known service."""
+    flows = _empty_flows(rows, "beaconing")
     beat = 86_400 / rows
     flows["seconds_of_day"] = np.clip(
         (np.arange(rows) + rng.normal(0.5, 0.02, rows)) * beat, 0, 86_399
     )
     flows["src_ip"][:] = network.hosts[rng.integers(0, TALKERS)]
-    flows["dst_ip"][:] = _public(rng, 1)[0]
+    flows["dst_ip"][:] = _draw_addresses(rng, 1)[0]
     flows["src_port"] = rng.integers(49_152, 65_536, rows)
     flows["dst_port"][:] = rng.choice([4444, 8443, 6667])
     flows["conn_state"][:] = rng.choice(["RSTR", "S1"])
@@ -179,12 +184,12 @@ def _beacon(network: Network, rng: Rng, rows: int) -> Flows:
     return flows
 
 
-def _theft(network: Network, rng: Rng, rows: int) -> Flows:
+def _draw_theft(network: Network, rng: Rng, rows: int) -> Flows:
     """At night a host sends hundreds of megabytes to one address outside."""
-    flows = _flows(rows, "exfiltration")
+    flows = _empty_flows(rows, "exfiltration")
     flows["seconds_of_day"] = rng.uniform(3_600, 4 * 3_600) + np.sort(rng.uniform(0, 5_400, rows))
     flows["src_ip"][:] = network.hosts[rng.integers(0, TALKERS)]
-    flows["dst_ip"][:] = _public(rng, 1)[0]
+    flows["dst_ip"][:] = _draw_addresses(rng, 1)[0]
     flows["src_port"] = rng.integers(32_768, 61_000, rows)
     port, service = ((22, "ssh"), (443, "ssl"))[rng.integers(0, 2)]
     flows["dst_port"][:], flows["service"][:] = port, service
@@ -195,8 +200,8 @@ def _theft(network: Network, rng: Rng, rows: int) -> Flows:
     return flows
 
 
-def _flows(rows: int, incident: str = "") -> Flows:
-    """A TCP flow of no known service and no bytes, which each kind of traffic then fills in."""
+def _empty_flows(rows: int, incident: str = "") -> Flows:
+    """TCP flows without service and bytes, which each kind of traffic fills in."""
     numbers = ("seconds_of_day", "src_port", "dst_port", "sent", "received", "duration")
     flows: Flows = {name: np.zeros(rows) for name in numbers}
     for name, width in (("src_ip", 15), ("dst_ip", 15), ("service", 8), ("conn_state", 4)):
@@ -206,20 +211,20 @@ def _flows(rows: int, incident: str = "") -> Flows:
     return flows
 
 
-def _table(flows: Flows, rng: Rng, day: date) -> pa.Table:
+def _make_table(flows: Flows, rng: Rng, day: date) -> pa.Table:
     rows = len(flows["proto"])
     failed = np.isin(flows["conn_state"], FAILED)
     sent, received = (np.where(failed, 0, np.rint(flows[n])) for n in ("sent", "received"))
     midnight = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
     ts = np.int64(midnight) * 1_000_000 + (flows["seconds_of_day"] * 1e6).astype(np.int64)
     planted = flows["incident"] != ""
-    # Every second packet is acknowledged by one without bytes.
+    # Every second packet is acknowledged by a packet without bytes.
     out = (sent / rng.uniform(400, 1400, rows)).astype(np.int64)
     back = (received / rng.uniform(500, 1400, rows)).astype(np.int64)
     service = np.where(failed, "", flows["service"])
     return pa.table(
         {
-            "uid": _uids(rng, rows),
+            "uid": _draw_uids(rng, rows),
             "ts": pa.array(ts, pa.timestamp("us", tz="UTC")),
             "src_ip": pa.array(flows["src_ip"]),
             "src_port": pa.array(flows["src_port"].astype(np.int32)),
@@ -239,8 +244,8 @@ def _table(flows: Flows, rng: Rng, day: date) -> pa.Table:
     )
 
 
-def _uids(rng: Rng, rows: int) -> pa.Array:
-    """Zeek's ids: a C and 17 letters and digits; built in one buffer, not string by string."""
+def _draw_uids(rng: Rng, rows: int) -> pa.Array:
+    """Ids as Zeek writes them: a C and 17 letters and digits. One buffer is faster than strings."""
     letters = np.frombuffer(
         b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", dtype=np.uint8
     )
@@ -250,23 +255,23 @@ def _uids(rng: Rng, rows: int) -> pa.Array:
     return pa.StringArray.from_buffers(rows, pa.py_buffer(offsets), pa.py_buffer(text.tobytes()))
 
 
-def _public(rng: Rng, count: int) -> NDArray[np.str_]:
-    """Addresses of the internet: first byte 11 to 99, so neither private nor multicast."""
+def _draw_addresses(rng: Rng, count: int) -> NDArray[np.str_]:
+    """Public addresses: a first byte of 11 to 99 is neither private nor multicast."""
     bytes_ = rng.integers([11, 0, 0, 1], [100, 256, 256, 255], (count, 4))
     return np.array([".".join(map(str, four)) for four in bytes_.tolist()])
 
 
-def _zipf(count: int, exponent: float) -> Floats:
+def _zipf_weights(count: int, exponent: float) -> Floats:
     weight: Floats = np.arange(1, count + 1, dtype=np.float64) ** -exponent
     total: float = weight.sum()
     return weight / total
 
 
-def _clock(rng: Rng, rows: int, hours: Floats) -> Floats:
-    """Seconds of the day that follow the weights of its 24 hours."""
+def _draw_times(rng: Rng, rows: int, hours: Floats) -> Floats:
+    """Seconds of the day, drawn by the weights of its 24 hours."""
     hour = rng.choice(24, rows, p=hours / hours.sum())
     return hour * 3_600 + rng.uniform(0, 3_600, rows)
 
 
-def _scaled(rows: int, scale: float) -> int:
+def _scale_rows(rows: int, scale: float) -> int:
     return max(3, round(rows * scale))

@@ -1,4 +1,4 @@
-"""The demo: generate, train, score the last day, show what was found and how well."""
+"""The demo: generates data, trains, scores the last day, shows the flags and their quality."""
 
 import time
 from pathlib import Path
@@ -12,11 +12,11 @@ from jobs.train import train
 from models.refusal import Refusal
 
 SPECS = Path(__file__).resolve().parents[2] / "specs"
-_SHOWN = 8  # flags a watch: what fits a screen beside the rest
+_SHOWN = 8  # flags of each watch, so that all fits on one screen
 
 
 def run(folder: Path, workers: int, scale: float) -> None:
-    """All of it, with progress; prints flags, quality against the planted labels and run cards."""
+    """Run the whole demo in `folder`. Raises `Refusal` if a gate stops a commit."""
     started = time.monotonic()
     from cluster.runtime.session import session
 
@@ -27,7 +27,7 @@ def run(folder: Path, workers: int, scale: float) -> None:
     with session() as where:
         say(where)
         for name in ("flows", "cards"):
-            spec = _placed(load(SPECS / f"demo_{name}.yaml"), folder)
+            spec = _move(load(SPECS / f"demo_{name}.yaml"), folder)
             train(spec, days=DayRange(summary.days[0], summary.days[-2]), workers=workers)
             receipt = score(spec, day)
             receipts.append(receipt)
@@ -37,10 +37,10 @@ def run(folder: Path, workers: int, scale: float) -> None:
     say(f"demo done in {time.monotonic() - started:.0f} s")
     failed = [r.watch for r in receipts if r.status != "committed"]
     if failed:
-        raise Refusal(f"the gates refused {', '.join(failed)}: see the run cards")
+        raise Refusal(f"a gate stopped the commit of {', '.join(failed)}; see the run cards")
 
 
-def _placed(spec: Spec, folder: Path) -> Spec:
+def _move(spec: Spec, folder: Path) -> Spec:
     """The spec with its URIs under `folder`."""
     source = folder / Path(spec.input.uri).name
     target = folder / "out" / Path(spec.output.uri).name

@@ -1,1 +1,1 @@
-"""Roles of columns guessed from data, for `init`."""
+"""Guesses the roles of columns from a sample of rows, for `init`."""

@@ -1,4 +1,4 @@
-"""`check` says what of a spec does not fit the data, with the line of the spec."""
+"""`check` names every difference between a spec and the data, with the line of the spec."""
 
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def write_day(day: str, table: pa.Table, uri: str = "flows") -> None:
     pq.write_table(table, folder / "part-0.parquet")
 
 
-def test_a_spec_that_fits_has_nothing_to_report(spec: Spec) -> None:
+def test_a_spec_that_fits_the_data_has_no_problems(spec: Spec) -> None:
     report = check(spec, schema(), training=True)
     assert report.ok
     assert (report.errors, report.warnings) == ((), ())
@@ -109,13 +109,13 @@ def test_a_column_of_the_wrong_type_is_named_with_what_its_role_expects(
     assert error.startswith(f"flows.yaml:{message}")
 
 
-def test_all_wrong_columns_are_told(spec: Spec) -> None:
+def test_all_wrong_columns_are_listed(spec: Spec) -> None:
     wrong = schema(duration=None, port=pa.string(), proto=pa.null())
     lines = [error.split(": ")[0] for error in check(spec, wrong).errors]
     assert lines == ["flows.yaml:7", "flows.yaml:8", "flows.yaml:10"]
 
 
-def test_a_column_that_is_there_twice_is_refused(spec: Spec) -> None:
+def test_a_duplicate_column_is_refused(spec: Spec) -> None:
     twice = schema().append(pa.field("bytes", pa.int64()))
     (error,) = check(spec, twice).errors
     assert error.startswith("flows.yaml:9: column 'bytes': expected once, found 2 columns")
@@ -134,7 +134,7 @@ def test_a_time_without_a_zone_is_a_warning(spec: Spec) -> None:
     report = check(spec, schema(ts=pa.timestamp("ns")))
     assert report.ok
     (warning,) = report.warnings
-    assert warning == "flows.yaml:5: column 'ts' is a time without a zone; it is taken as UTC"
+    assert warning == "flows.yaml:5: column 'ts' has no time zone; it is read as UTC"
 
 
 def test_a_spec_without_an_id_gets_a_warning(spec: Spec) -> None:
@@ -143,7 +143,7 @@ def test_a_spec_without_an_id_gets_a_warning(spec: Spec) -> None:
     assert warning.startswith("flows.yaml:3: no column has the role id")
 
 
-def test_a_filter_on_a_column_that_is_not_there_is_refused_with_its_line(spec: Spec) -> None:
+def test_a_filter_on_a_missing_column_is_refused_with_its_line(spec: Spec) -> None:
     Path("flows.yaml").write_text(SPEC.replace("label == 0", "lable == 0"))
     wrong = load("flows.yaml")
     (error,) = check(wrong, schema(), training=True).errors
@@ -155,40 +155,40 @@ def test_a_filter_on_a_column_that_is_not_there_is_refused_with_its_line(spec: S
     assert check(wrong, schema()).ok  # scoring does not read the training filter
 
 
-def test_run_looks_at_the_newest_day(spec: Spec) -> None:
+def test_run_checks_the_newest_day(spec: Spec) -> None:
     good = pa.table(ROW, schema=schema())
     write_day("2026-01-01", good.drop_columns("bytes"))
     write_day("2026-01-02", good)
     report = run("flows.yaml")
     assert report.ok, report.errors
-    assert report.seen == ("flows, day 2026-01-02 of 2: 1 files, 1 rows",)
+    assert report.inputs == ("flows, day 2026-01-02 of 2: 1 files, 1 rows",)
     write_day("2026-01-03", good.drop_columns("bytes"))
     assert "column 'bytes' is not in the input" in run("flows.yaml").errors[0]
 
 
-def test_run_checks_training_data_that_lie_apart(spec: Spec) -> None:
+def test_run_checks_separate_training_data(spec: Spec) -> None:
     Path("flows.yaml").write_text(SPEC.replace("training: {", "training: {uri: past, "))
     good = pa.table(ROW, schema=schema())
     write_day("2026-01-02", good)
     write_day("2025-01-02", good.drop_columns("label"), "past")
     report = run("flows.yaml")
     assert any("'label'" in error for error in report.errors)
-    assert [line.split(",")[0] for line in report.seen] == ["flows", "past"]
+    assert [line.split(",")[0] for line in report.inputs] == ["flows", "past"]
 
 
-def test_run_refuses_training_days_that_are_not_there(spec: Spec) -> None:
+def test_run_refuses_training_days_that_do_not_exist(spec: Spec) -> None:
     Path("flows.yaml").write_text(SPEC.replace("training: {", "training: {days: 2025-01-01, "))
     write_day("2026-01-02", pa.table(ROW, schema=schema()))
     (error,) = run("flows.yaml").errors
     assert error.startswith("flows.yaml:14: training.days: expected days between 2026-01-02 and")
 
 
-def test_run_says_where_it_found_no_data(spec: Spec) -> None:
+def test_run_names_the_place_without_data(spec: Spec) -> None:
     (error,) = run("flows.yaml").errors
     assert error.startswith("flows.yaml:2: input.uri: ")
 
 
-def test_run_tells_of_files_that_cannot_be_read(spec: Spec) -> None:
+def test_run_warns_of_unreadable_files(spec: Spec) -> None:
     write_day("2026-01-02", pa.table(ROW, schema=schema()))
     Path("flows/day=2026-01-02/part-1.parquet").write_text("uid,ts\n1,2\n")
     report = run("flows.yaml")
@@ -198,7 +198,7 @@ def test_run_tells_of_files_that_cannot_be_read(spec: Spec) -> None:
     assert "expected a readable Parquet file" in run("flows.yaml").errors[0]
 
 
-def test_run_tells_of_a_file_whose_column_has_another_type(spec: Spec) -> None:
+def test_run_refuses_a_file_whose_column_has_another_type(spec: Spec) -> None:
     table = pa.table(ROW, schema=schema())
     write_day("2026-01-02", table)
     text = table.set_column(table.schema.get_field_index("bytes"), "bytes", pa.array(["10"]))
@@ -207,7 +207,7 @@ def test_run_tells_of_a_file_whose_column_has_another_type(spec: Spec) -> None:
     assert error.startswith("flows.yaml:9: day=2026-01-02/part-1.parquet: column 'bytes': expected")
 
 
-def test_run_tells_of_a_detector_that_is_not_there(spec: Spec) -> None:
+def test_run_refuses_an_unknown_detector(spec: Spec) -> None:
     Path("flows.yaml").write_text(SPEC.replace("autoencoder", "autoencodr"))
     write_day("2026-01-02", pa.table(ROW, schema=schema()))
     (error,) = run("flows.yaml").errors

@@ -1,4 +1,4 @@
-"""`init` guesses the roles of columns, says why, and writes a spec that loads and fits."""
+"""`init` guesses the roles of columns with reasons, and writes a spec that fits the data."""
 
 import ipaddress
 from pathlib import Path
@@ -89,10 +89,10 @@ def test_guesses_come_with_options_and_reasons(guesses: dict[str, Inferred]) -> 
     assert guesses["duration"].options == {"log1p": True}
     assert "skew" in guesses["duration"].why
     assert guesses["score_rate"].options == {}
-    assert guesses["seen_at"].why == "timestamp[ms], without a zone: taken as UTC"
+    assert guesses["seen_at"].why == "timestamp[ms], without a time zone: read as UTC"
     assert guesses["sensor_version"].why == "constant in the sample"
     assert guesses["empty"].why == "all values are null"
-    assert guesses["attack_group"].why == "by its name an answer, which a detector must not see"
+    assert guesses["attack_group"].why == "the name of an answer, which a detector must not see"
 
 
 def test_the_words_of_a_column_may_be_joined_by_capitals() -> None:
@@ -100,7 +100,7 @@ def test_the_words_of_a_column_may_be_joined_by_capitals() -> None:
     assert [guess.roles for guess in infer(table)] == [("port",), ("id",)]
 
 
-def test_columns_that_a_flag_cannot_carry_or_that_are_doubled_are_left_out() -> None:
+def test_duplicate_columns_and_columns_named_like_those_of_flags_are_left_out() -> None:
     table = pa.table([["a", "b"], [1.0, 2.0], [3.0, 4.0], [5.0, 6.5]], ["run_id", "x", "x", "y"])
     guesses = {guess.name: guess for guess in infer(table)}
     assert guesses["run_id"].roles == ()
@@ -135,7 +135,7 @@ def test_a_spec_is_named_after_its_file(tmp_path: Path) -> None:
     assert "\nname: watch_9-to-5\n" in init.init(str(tmp_path / "data"), Path("specs/9-to-5.yaml"))
 
 
-def test_init_says_when_there_is_nothing_to_learn_from(tmp_path: Path) -> None:
+def test_init_refuses_data_without_a_feature(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(Refusal, match="expected Parquet files"):

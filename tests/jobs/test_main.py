@@ -2,10 +2,15 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import typer.core
+
+from jobs import __main__
 from tests.conftest import S3Server
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +33,27 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         text=True,
         timeout=120,
     )
+
+
+GROUP = typer.main.get_command(__main__.app)
+assert isinstance(GROUP, typer.core.TyperGroup)
+VERBS = GROUP.commands
+
+
+@pytest.mark.parametrize("name", sorted(VERBS))
+def test_the_help_of_a_verb_has_examples_that_parse_and_describes_every_option(name: str) -> None:
+    verb = VERBS[name]
+    assert verb.help
+    assert verb.epilog
+    *examples, status = verb.epilog.split("\n\n")
+    assert status.startswith("[bold]Exit status:[/] 0 success;")
+    assert examples
+    for example in examples:
+        program, arguments = example.split(f" -m jobs {name} ")
+        assert program == "[bold]Example:[/] python"
+        verb.make_context(name, shlex.split(arguments)).close()
+    for option in verb.params:
+        assert getattr(option, "help", None), option.name
 
 
 def test_a_store_that_does_not_answer_is_one_message_and_a_temporary_failure(

@@ -146,9 +146,9 @@ def test_a_check_says_what_a_spec_does_not_hide(
     )
     report = check.run(path)
     assert report.ok, report.errors
-    assert any("column 'shop' is sensitive, and as a category" in line for line in report.warnings)
+    assert any("column 'shop' is sensitive and categorical" in line for line in report.warnings)
     assert any("there is no key: expected ANOMARAY_HMAC_KEY_FILE" in w for w in report.warnings)
-    assert found("\n".join((*report.warnings, *report.seen))) == []
+    assert found("\n".join((*report.warnings, *report.inputs))) == []
 
 
 @pytest.mark.parametrize(

@@ -141,13 +141,13 @@ def test_one_interrupt_leaves_the_job_and_two_end_it(head: RayHead, tmp_path: Pa
 _FOLLOW = """
 import sys
 from cluster.runtime.submit import Jobs, Work
-from jobs.__main__ import _refusals
+from jobs.__main__ import report_errors
 from pathlib import Path
 def write(text):
     print(text, end="", flush=True)
 def tell(text):
     print("TOLD", text, flush=True)
-with _refusals():
+with report_errors():
     jobs = Jobs(sys.argv[1])
     command = "for n in $(seq 40); do echo line $n; sleep 0.5; done"
     job, _ = jobs.submit(Work("test", command, Path(sys.argv[2]), "image", {}))
@@ -248,8 +248,8 @@ def test_results_alone_are_on_stdout_and_what_a_terminal_obeys_is_nowhere(termin
 _JOIN = """
 import sys
 from cluster.runtime.session import session
-from jobs.__main__ import _refusals
-with _refusals(), session(sys.argv[1]) as line:
+from jobs.__main__ import report_errors
+with report_errors(), session(sys.argv[1]) as line:
     print(line)
 """
 

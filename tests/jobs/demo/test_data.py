@@ -1,4 +1,4 @@
-"""The demo's logs: the same seed writes the same bytes, and a detector has something to find."""
+"""The demo's data: the same seed writes the same bytes, and a detector finds the incidents."""
 
 import hashlib
 import json
@@ -80,7 +80,7 @@ def test_a_day_is_two_files_of_two_row_groups_in_the_order_of_time(
 
 
 @pytest.mark.parametrize("source", ["flows", "cards"])
-def test_incidents_are_rare_labelled_and_all_there_on_the_last_day(
+def test_incidents_are_rare_and_labelled_and_the_last_day_has_every_kind(
     written: data.Summary, source: str
 ) -> None:
     rows = table(written, source)
@@ -161,10 +161,10 @@ def test_scale_multiplies_the_rows_and_progress_counts_the_files(tmp_path: Path)
     for source in KINDS:
         assert 3.5 < large.rows[source] / small.rows[source] < 4.5
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)] * 2
-    json.dumps(data.document(large))
+    json.dumps(large.to_document())
 
 
-def test_a_second_demo_replaces_the_first_and_leaves_the_data_of_others_alone(
+def test_a_second_demo_replaces_the_first_and_leaves_other_data_alone(
     tmp_path: Path,
 ) -> None:
     data.write(tmp_path / "demo", days=3, scale=0.01)

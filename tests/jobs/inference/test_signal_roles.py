@@ -41,8 +41,8 @@ def test_lists_bytes_and_texts_get_the_role_that_their_content_asks_for(tmp_path
 @pytest.mark.parametrize(
     ("cells", "why"),
     [
-        ([b"abc", b"def"], "binary is no feature of any kind"),
-        ([plain_image(3), tone(500)], "binary is no feature of any kind"),
+        ([b"abc", b"def"], "the type binary makes no feature"),
+        ([plain_image(3), tone(500)], "the type binary makes no feature"),
         ([plain_image(3), image_bytes([[3]], "WEBP"), None], "PNG and WebP files, null in 33.3%"),
     ],
 )
