@@ -1,1 +1,4 @@
-"""What a person sees in a terminal: steps, progress, tables, printable text."""
+"""Output for people: progress, log lines, warnings, text that is safe to print.
+
+The tables of a verb belong to the file of the verb.
+"""

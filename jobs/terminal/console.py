@@ -1,5 +1,7 @@
-"""What people see while a job runs: progress on a terminal, plain lines elsewhere, never on stdout
-when a machine reads it."""
+"""Progress and messages of a running job: bars on a terminal, JSON lines elsewhere.
+
+All of it goes to stderr; stdout is for results.
+"""
 
 import os
 import sys
@@ -29,18 +31,18 @@ from jobs.terminal.printable import escape_message
 Fact = int | float | str
 Live = Callable[[], Mapping[str, Fact]]
 
-# Seconds between two progress lines where there is no terminal.
+# Seconds between two progress lines without a terminal.
 _LINE_EVERY_S = 5.0
-# The recent rate is that of this many seconds: splits end in bursts, one for each actor.
+# Seconds of the recent rate: splits end in bursts, one for each actor.
 _RECENT_S = 30.0
 _MARK_EVERY_S = 0.5
-# Facts that must be asked for are asked for this often at most: a terminal is drawn more often.
+# Least seconds between two calls of `live`: a terminal is drawn more often.
 _ASK_EVERY_S = 0.2
 
-# Of fewer than this, epochs or files, a rate says nothing on a terminal.
+# A rate is shown for at least this many: it means nothing for a few epochs or files.
 _FEW = 1_000
 
-# How facts read on a terminal; lines for machines carry every fact under its own name.
+# The facts that a terminal shows. Log lines have every fact under its own name.
 _PHRASES = (
     "{flags:,} flags",
     "{quarantined:,} quarantined",
@@ -53,22 +55,22 @@ err = Console(stderr=True)
 
 
 def keep_stdout(wrapped: Callable[[TextIO], TextIO] | None = None) -> None:
-    """From now on stdout is `out`'s alone, maybe `wrapped`; whatever else is printed in this
-    process, or by one that it starts, goes to stderr.
+    """Reserve stdout for `out`, which may be `wrapped`. All other output of this process and of its
+    children goes to stderr.
 
-    Ray prints there, from a thread of its own, that a node died or that the cluster grows: in the
-    middle of the JSON that a program reads.
+    A thread of Ray prints to stdout when a node dies or the cluster grows, in the middle of the
+    JSON that a program reads.
     """
     sys.stdout.flush()
-    # By lines, since a process that leaves its Ray behind ends without closing its files.
+    # Line buffered: a process that leaves its Ray running ends without closing its files.
     kept = os.fdopen(os.dup(1), "w", buffering=1, encoding=sys.stdout.encoding)
     out.file = wrapped(kept) if wrapped else kept
     os.dup2(2, 1)
 
 
 def configure_logs() -> None:
-    """Structured log lines on stderr: coloured on a terminal, JSON (with control characters
-    escaped) elsewhere."""
+    """Set up structured log lines on stderr: coloured on a terminal, otherwise JSON with control
+    characters escaped."""
     terminal = sys.stderr.isatty()
     structlog.configure(
         processors=[
@@ -82,23 +84,23 @@ def configure_logs() -> None:
 
 
 class Step:
-    """One piece of long work, in rows or in epochs.
+    """The progress of one piece of long work, in rows, splits or epochs.
 
-    Facts (`flags=12`) go out with it: reported at an advance, or asked for through `live`, also
-    from the thread that shows them.
+    It shows facts (`flags=12`), which are passed to `advance` or returned by `live`. The thread
+    that shows the progress may call `live` too.
     """
 
     def __init__(self, name: str, total: int, live: Live | None = None) -> None:
         self.name, self.total, self.done = name, total, 0
         self.note = ""
         self.started = time.monotonic()
-        self._marks = deque([(self.started, 0)])  # when, and how much was done by then
+        self._marks = deque([(self.started, 0)])  # (time, amount done)
         self._reported: dict[str, Fact] = {}
         self._live, self._asked = live, -_ASK_EVERY_S
         self._answered: dict[str, Fact] = {}
 
     def advance(self, amount: int = 1, note: str = "", **facts: Fact) -> None:
-        """Count `amount` as done; a note, or a fact, stays until the next of its name."""
+        """Count `amount` as done. A note or a fact stays until the next of its name."""
         self._ask()
         self.done += amount
         self.note = note or self.note
@@ -107,16 +109,16 @@ class Step:
         self.show()
 
     def show(self) -> None:
-        """Called after every advance."""
+        """Update the display; called after every advance."""
 
     @property
     def rate(self) -> float:
-        """A second, since the step began."""
+        """Amount per second since the start of the step."""
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
     @property
     def recent_rate(self) -> float:
-        """A second, over the last half minute."""
+        """Amount per second in the last half minute."""
         now, marks = time.monotonic(), tuple(self._marks)
         before = [mark for mark in marks if now - mark[0] >= _RECENT_S]
         since, done = before[-1] if before else marks[0]
@@ -124,18 +126,18 @@ class Step:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds to go at the recent rate; None before anything is done."""
+        """Seconds left at the recent rate; None before anything is done."""
         rate = self.recent_rate or self.rate
         return max(0.0, (self.total - self.done) / rate) if rate else None
 
     @property
     def facts(self) -> dict[str, Fact]:
-        """Those reported, and those asked for."""
+        """The facts of `advance` and of `live`."""
         self._ask()
         return self._reported | self._answered
 
     def _ask(self) -> None:
-        """While there is work: when all is done, the actors are gone, and that is no news."""
+        """Call `live`, but not after the end, when the actors are gone."""
         now = time.monotonic()
         if self._live and self.done < self.total and now - self._asked >= _ASK_EVERY_S:
             self._asked = now
@@ -159,62 +161,62 @@ class _Bar(Step):
     def show(self) -> None:
         self.display.update(self.task, completed=self.done)
 
-    def words(self) -> str:
-        """What the line under the bar says."""
-        facts, said = self.facts, []
+    def describe(self) -> str:
+        """The line under the bar."""
+        facts, words = self.facts, []
         if self.total >= _FEW:
-            said.append(f"{self.recent_rate:,.0f}/s ({self.rate:,.0f}/s overall)")
+            words.append(f"{self.recent_rate:,.0f}/s ({self.rate:,.0f}/s overall)")
         for phrase in _PHRASES:
-            with suppress(KeyError):  # not known of this step
-                said.append(phrase.format(**facts))
-        return " · ".join([*said, *filter(None, [self.note])])
+            with suppress(KeyError):  # this step has no such fact
+                words.append(phrase.format(**facts))
+        return " · ".join([*words, *filter(None, [self.note])])
 
 
 class _Display(Progress):
-    """Rich's bar, and under it a line of what else is known."""
+    """Rich's bar, and a line of facts under it."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         for task in self.tasks:
-            if words := task.fields["step"].words():
+            if words := task.fields["step"].describe():
                 yield Text(f"  {words}", style="dim")
 
 
 class _Lines(Step):
-    """One JSON line every few seconds, also when nothing is answered, and one at the end."""
+    """A JSON line every few seconds, even without progress, and one at the end."""
 
     def __init__(self, name: str, total: int, live: Live | None) -> None:
         super().__init__(name, total, live)
         self._over = threading.Event()
-        context = copy_context()  # what the log of this thread carries, such as the day
-        self._ticking = threading.Thread(target=context.run, args=(self._tick,), daemon=True)
-        self._ticking.start()
+        context = copy_context()  # with the fields of this thread's log, such as the day
+        self._thread = threading.Thread(target=context.run, args=(self._print_lines,), daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         self._over.set()
-        self._ticking.join()
-        self._say()
+        self._thread.join()
+        self._print_line()
 
-    def _tick(self) -> None:
+    def _print_lines(self) -> None:
         while not self._over.wait(_LINE_EVERY_S):
-            self._say()
+            self._print_line()
 
-    def _say(self) -> None:
+    def _print_line(self) -> None:
         left = self.left_s
         structlog.get_logger().info(
             self.name,
             done=self.done,
             of=self.total,
-            per_second=_rounded(self.rate),
-            recent_per_second=_rounded(self.recent_rate),
+            per_second=_round(self.rate),
+            recent_per_second=_round(self.recent_rate),
             left_s=None if left is None else round(left),
             **self.facts,
             **({"note": self.note} if self.note else {}),
         )
 
 
-def _rounded(rate: float) -> float:
-    """Rows come by the thousand a second, epochs by one in a few seconds."""
+def _round(rate: float) -> float:
+    """Rows have rates of thousands per second, epochs of less than one."""
     return round(rate) if rate >= 10 else round(rate, 2)
 
 
@@ -222,7 +224,7 @@ def _rounded(rate: float) -> float:
 def step(name: str, total: int, live: Live | None = None) -> Iterator[Step]:
     """Show progress of `total` rows, splits or epochs while the block runs.
 
-    `live` is asked, a few times a second at most, for facts that no advance reports.
+    `live` returns further facts. It is called a few times a second at most.
     """
     if not err.is_terminal:
         lines = _Lines(name, total, live)
@@ -244,7 +246,7 @@ def step(name: str, total: int, live: Live | None = None) -> Iterator[Step]:
 
 
 def say(text: RenderableType) -> None:
-    """A line, or a table, for people, on stderr: stdout is for results."""
+    """Print a line or a table for people on stderr."""
     err.print(text, highlight=False)
 
 

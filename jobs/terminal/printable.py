@@ -1,8 +1,8 @@
-"""Log fields made safe to print: attackers write them.
+"""Makes untrusted text safe to print: attackers write log fields.
 
-A terminal obeys escape sequences, a browser obeys direction marks, and both suffer from a
-megabyte on one line. Every character that draws nothing, or moves what is drawn, is shown as an
-escape instead. Escaping for HTML is left to those who print.
+Terminals obey escape sequences, browsers obey direction marks, and a line of a megabyte slows both.
+Every character that draws nothing, or moves other characters, is shown as an escape instead. The
+caller escapes HTML.
 """
 
 import unicodedata
@@ -13,18 +13,21 @@ from rich.markup import escape
 # Control, format (direction marks, zero width), surrogate, private, unassigned, line separators.
 _UNDRAWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _MARKS = frozenset({"Mn", "Me"})
-# Vietnamese and Hebrew stack up to three marks on a letter; towers of them cover other lines.
+# Vietnamese and Hebrew put up to three marks on a letter; more would cover other lines.
 _MARKS_IN_A_ROW = 3
-# Two lines of a desktop page; the table of flags has the whole value.
+# Two lines of a page; the table of flags has the whole value.
 LIMIT = 160
-# Our own messages list columns and files, and are long with reason.
+# Messages list columns and files, so they may be long.
 _LINE = 4_000
 
 
 def printable(text: str, limit: int = LIMIT) -> str:
-    r"""At most `limit` characters of `text` and "…", with undrawn characters as escapes (\u202e).
+    r"""At most `limit` characters of `text` and "…", with undrawn characters as escapes.
 
-    Spaces of all kinds become plain ones; the result is one line.
+    All kinds of spaces become plain ones, and the result is one line.
+
+    >>> printable("total\x1b[2K\u202e")
+    'total\\x1b[2K\\u202e'
     """
     pieces: list[str] = []
     marks = 0
@@ -32,13 +35,13 @@ def printable(text: str, limit: int = LIMIT) -> str:
         category = unicodedata.category(character)
         marks = marks + 1 if category in _MARKS else 0
         if category in _UNDRAWN or marks > _MARKS_IN_A_ROW:
-            pieces.append(_escaped(character))
+            pieces.append(_escape(character))
         else:
             pieces.append(" " if category == "Zs" else character)
     return "".join(pieces) + ("…" if len(text) > limit else "")
 
 
-def _escaped(character: str) -> str:
+def _escape(character: str) -> str:
     code = ord(character)
     if code < 0x100:
         return f"\\x{code:02x}"
@@ -51,7 +54,7 @@ def escape_message(text: str) -> str:
 
 
 def printable_document(value: Any, limit: int = LIMIT) -> Any:
-    """A copy of a JSON document with every string and key printable, and NaN and ±Inf as None."""
+    """A copy of a JSON document with printable strings and keys, and None for NaN and infinity."""
     if isinstance(value, str):
         return printable(value, limit)
     if isinstance(value, float):

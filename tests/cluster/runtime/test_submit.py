@@ -199,7 +199,7 @@ def test_a_job_is_followed_over_a_break_and_given_up_when_its_head_stays_away(
         assert 2 < time.monotonic() - began < 12
     assert followed.returncode == 75
     assert "may go on without us" in errors
-    assert "the same command goes on" in errors
+    assert "Run the same command to resume" in errors
     assert "Traceback" not in errors
 
 

@@ -1,4 +1,4 @@
-"""What a step says: one JSON line every few seconds for machines, a bar and a line for people."""
+"""A step shows JSON lines every few seconds to programs, and a bar with facts to people."""
 
 import io
 import json
@@ -53,7 +53,7 @@ def test_a_line_carries_every_fact_under_its_own_name(capsys: pytest.CaptureFixt
     assert (line["slowest"], line["slowest_share"]) == ("read", 0.41)
 
 
-def test_lines_come_while_nothing_is_answered(
+def test_lines_come_without_progress(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = Lines(capsys)
@@ -69,7 +69,7 @@ def test_lines_come_while_nothing_is_answered(
         assert (line["done"], line["left_s"], line["day"]) == (0, None, "2026-11-22")
 
 
-def test_a_step_that_fails_says_how_far_it_came(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_step_prints_how_far_it_came(capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines(capsys)
     with suppress(ZeroDivisionError), console.step("train", 3) as step:
         step.advance(1, "loss 0.12")
@@ -89,7 +89,7 @@ def test_a_terminal_shows_the_facts_under_the_bar(monkeypatch: pytest.MonkeyPatc
     assert "quarantined" not in said  # nothing was said of it
 
 
-def test_what_is_left_follows_the_recent_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_seconds_left_follow_the_recent_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = {"now": 0.0}
     monkeypatch.setattr("jobs.terminal.console.time.monotonic", lambda: clock["now"])
     step = console.Step("score", 100_000)
