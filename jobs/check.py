@@ -60,11 +60,6 @@ def check(spec: Spec, schema: pa.Schema, *, training: bool = False) -> Report:
     return Report(tuple(errors), tuple(_warn(spec, schema)))
 
 
-def refuse(spec: Spec, schema: pa.Schema, uri: str) -> None:
-    """Raises `Refusal` with all differences between the spec and the data at `uri`."""
-    check(spec, schema, training=uri == spec.training_uri).refuse()
-
-
 def run(path: Path | str) -> Report:
     """Load the spec and compare it with the newest day of its input and of its training data."""
     spec = load(path)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.check import check, refuse, run
+from jobs.check import check, run
 from jobs.spec.spec import Spec, load
 from models.refusal import Refusal
 
@@ -150,8 +150,7 @@ def test_a_filter_on_a_missing_column_is_refused_with_its_line(spec: Spec) -> No
     assert error.startswith("flows.yaml:14: training.filter: ")
     assert "'label'" in error
     with pytest.raises(Refusal, match=r"training\.filter"):
-        refuse(wrong, schema(), wrong.training_uri)
-    refuse(wrong, schema(), "elsewhere")
+        check(wrong, schema(), training=True).refuse()
     assert check(wrong, schema()).ok  # scoring does not read the training filter
 
 
