@@ -54,7 +54,8 @@ def require_newest(spec: Spec, entry: Entry, table: LakeTable) -> None:
     So nobody can bring back an old champion by deleting newer entries from the registry.
     """
     if spec.bundle.signed == "required":
-        used = max((int(commit.get("champion", 0)) for commit in table.history()), default=0)
+        facts = [logged.commit.facts for logged in table.read_commits()]
+        used = max((int(one.get("champion", 0)) for one in facts), default=0)
         replace(trusted_signers(spec), at_least=used).check(entry)
 
 

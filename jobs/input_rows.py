@@ -36,7 +36,7 @@ def take_snapshots(spec: Spec, uri: str, days: Sequence[str]) -> tuple[Snapshot,
         missing = sorted(day for day in days if not deriver.is_derived(day))
         if missing:
             _warn_of_rejected_files(deriver, missing)
-            rows = deriver.count_rows_to_read(missing)
+            rows = deriver.input.count_rows_to_read(missing)
             with step(f"derive {_join_days(missing)}", rows) as progress:
                 for day in missing:
                     deriver.derive(day, progress.advance)
@@ -54,8 +54,8 @@ def preview_derivation(spec: Spec, uri: str, day: str) -> DerivationPreview | No
         done = deriver.is_derived(day)
         return DerivationPreview(
             columns=tuple(deriver.derivation.names),
-            looks_back_on=tuple(deriver.earlier_days(day)),
-            rows_to_read=0 if done else deriver.count_rows_to_read([day]),
+            looks_back_on=tuple(deriver.input.earlier_days(day)),
+            rows_to_read=0 if done else deriver.input.count_rows_to_read([day]),
             done=done,
         )
 
@@ -70,8 +70,8 @@ def _open_deriver(spec: Spec, uri: str) -> AbstractContextManager[Deriver | None
 
 def _warn_of_rejected_files(deriver: Deriver, days: Sequence[str]) -> None:
     """Bad files of earlier days: each was refused in its own night and does not stop this one."""
-    earlier = dict.fromkeys(one for day in days for one in deriver.earlier_days(day))
-    for file in (file for day in earlier for file in deriver.input_snapshot(day).rejected):
+    earlier = dict.fromkeys(one for day in days for one in deriver.input.earlier_days(day))
+    for file in (file for day in earlier for file in deriver.input.snapshot(day).rejected):
         warn("left out of histories and windows", file.message)
 
 

@@ -20,7 +20,7 @@ from cluster.lake.output.schemas import (
     score_schema,
 )
 from cluster.lake.output.shard import shard_key, write_shard
-from cluster.lake.output.table import LakeTable, read_commit_counter
+from cluster.lake.output.table import Commit, LakeTable, read_commit_counter
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
@@ -221,6 +221,7 @@ def _commit(run: Run, balance: Balance, table: LakeTable, seen: dict[str, int]) 
     facts["champion"] = str(run.champion.number)
     if run.key_id:
         facts["hmac_key"] = run.key_id
+    commit = Commit(run.day, run.run_id, run.snapshot.day_digest, facts)
     sides = [(QUARANTINE, QUARANTINE_SCHEMA, balance.shards("quarantine_shards"))]
     if run.spec.output.scores == "all":
         schema = score_schema(run.snapshot.schema, run.spec.roles)
@@ -228,9 +229,8 @@ def _commit(run: Run, balance: Balance, table: LakeTable, seen: dict[str, int]) 
     for name, schema, shards in sides:
         side = LakeTable(run.output.child(name), schema, name)
         files = [*shards, *_rejected(run, name)]
-        side.commit(run.day, run.run_id, run.snapshot.day_digest, files, seen[name], facts)
-    flags = balance.shards("shards")
-    return table.commit(run.day, run.run_id, run.snapshot.day_digest, flags, seen[FLAGS], facts)
+        side.commit(commit, files, seen[name])
+    return table.commit(commit, balance.shards("shards"), seen[FLAGS])
 
 
 def _rejected(run: Run, table: str) -> list[Any]:

@@ -49,8 +49,8 @@ class WatchStatus:
 
 def _read_commits(output: Store) -> dict[Metric, float]:
     logged = read_commits(output.child("flags"))
-    found = {Metric.LAST_COMMIT: max((one["timestamp"] for one in logged), default=0) / 1000}
-    if days := [midnight for one in logged if (midnight := _midnight(one["day"])) is not None]:
+    found = {Metric.LAST_COMMIT: max((one.timestamp for one in logged), default=0) / 1000}
+    if days := [midnight for one in logged if (midnight := _midnight(one.commit.day)) is not None]:
         found[Metric.LAST_DAY] = max(days)
     return found
 

@@ -25,7 +25,7 @@ from cluster.lake.input.input_file import InputFile, RowGroup
 from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, cut_splits
 from cluster.lake.output.journal import Journal, record_key
-from cluster.lake.output.table import LakeTable
+from cluster.lake.output.table import Commit, LakeTable
 from cluster.lake.storage.opening import open_store
 from cluster.splits.key_sample import KeySample, smallest
 from cluster.splits.stream import blocks_of
@@ -156,7 +156,7 @@ class Night:
         with _told("commit"):
             balance.check()
             table = LakeTable(self.store.child("flags"), SCHEMA, "flags")
-            table.commit(DAY, RUN, self.taken.digest, balance.shards("shards"), 0)
+            table.commit(Commit(DAY, RUN, self.taken.digest), balance.shards("shards"), 0)
         with _told("look at the table"):
             assert table.is_run_committed(DAY, RUN)
             assert table.recent_rows("2026-01-06") == []

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cluster.lake.derived import derive
+from cluster.lake.derived import derivation_input
 from cluster.lake.derived.derivation import Derivation
 from cluster.lake.derived.derive import Deriver
 from cluster.lake.derived.history import History
@@ -106,8 +106,8 @@ def test_a_snapshot_its_splits_and_its_tasks_keep_their_ids() -> None:
 
 def test_derived_rows_keep_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duckdb, "__version__", "2.0.0")
-    monkeypatch.setattr(derive, "list_days", lambda uri, partition: (DAY.day,))
-    monkeypatch.setattr(derive, "take_snapshot", lambda uri, partition, day: DAY)
+    monkeypatch.setattr(derivation_input, "list_days", lambda uri, partition: (DAY.day,))
+    monkeypatch.setattr(derivation_input, "take_snapshot", lambda uri, partition, day: DAY)
     derivation = Derivation(
         columns=("uid", "größe"),
         time="ts",
@@ -116,7 +116,7 @@ def test_derived_rows_keep_their_place(tmp_path: Path, monkeypatch: pytest.Monke
     )
     with Deriver(derivation, "data/flows", "day", str(tmp_path)) as deriver:
         assert (
-            deriver.digest(DAY.day)
+            deriver.input.digest(DAY.day)
             == "c2bffdbe3ac60b669cf88dbff978865966253661feb2f30e296c7f59fcd3f829"
         )
 

@@ -16,7 +16,7 @@ import pytest
 from cluster.lake.input.splits import Split, Task, cut_splits, group_tasks
 from cluster.lake.output.journal import Journal
 from cluster.lake.output.schemas import QUARANTINE, QUARANTINE_SCHEMA, RUNS
-from cluster.lake.output.table import LakeTable
+from cluster.lake.output.table import Commit, LakeTable
 from cluster.lake.storage.opening import open_store
 from cluster.runtime.resources import ActorPlan
 from cluster.scoring.scorer import ATTEMPTS, Scorer, ScoringJob
@@ -149,7 +149,7 @@ def test_a_run_that_finds_its_day_taken_leaves_all_tables_to_the_winner(
         with pytest.raises(subprocess.TimeoutExpired):  # it has not ended yet
             driver.wait(timeout=0.005)
     winner = LakeTable(output.child(QUARANTINE), QUARANTINE_SCHEMA, QUARANTINE)
-    winner.commit(DAY, "winner", "other files", [], 0)
+    winner.commit(Commit(DAY, "winner", "other files"), [], 0)
     _, errors = driver.communicate(timeout=280)
     assert driver.returncode == 2
     assert "committed by run winner" in errors.decode()

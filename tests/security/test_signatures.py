@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from typer.testing import CliRunner
 
 from cluster.lake.output.schemas import QUARANTINE_SCHEMA
-from cluster.lake.output.table import LakeTable
+from cluster.lake.output.table import Commit, LakeTable
 from cluster.lake.registry.registry import Promotion, Registry
 from cluster.lake.registry.signatures import load_key, make_key
 from cluster.lake.storage.opening import open_store
@@ -208,8 +208,8 @@ def test_an_earlier_champion_is_refused_once_flags_of_a_later_one_are_committed(
     entry = load_champion(watch.spec(), watch.registry).entry
     table = LakeTable(open_store(str(watch.folder / "flags")), QUARANTINE_SCHEMA, "flags")
     require_newest(watch.spec(), entry, table)
-    table.commit("2026-01-01", "run-1", "digest", [], None, {"champion": "2"})
-    table.commit("2026-01-02", "run-2", "digest", [], None, {})
+    table.commit(Commit("2026-01-01", "run-1", "digest", {"champion": "2"}), [], None)
+    table.commit(Commit("2026-01-02", "run-2", "digest"), [], None)
     with pytest.raises(Refusal, match=r"champion 1 is older .* expected 2 or later"):
         require_newest(watch.spec(), entry, table)
     require_newest(watch.spec(signed="optional"), entry, table)

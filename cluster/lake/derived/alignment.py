@@ -1,4 +1,4 @@
-"""Columns from one source put beside the rows of another, a piece at a time."""
+"""Put columns from one source beside the rows of another, a piece at a time."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,25 +6,25 @@ import pyarrow as pa
 
 
 class RowStream:
-    """Record batches, taken in pieces of any size."""
+    """Record batches, read in pieces of any number of rows."""
 
     def __init__(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
         self._batches = batches
         self._rest = schema.empty_table()
 
     def next_rows(self, rows: int) -> pa.Table:
-        """The next `rows` rows; of a schema without columns none."""
-        parts, there = [self._rest], self._rest.num_rows
-        while there < rows and (batch := next(self._batches, None)) is not None:
+        """The next `rows` rows; none where the schema has no columns."""
+        parts, count = [self._rest], self._rest.num_rows
+        while count < rows and (batch := next(self._batches, None)) is not None:
             parts.append(pa.Table.from_batches([batch.cast(self._rest.schema)]))
-            there += batch.num_rows
+            count += batch.num_rows
         whole = pa.concat_tables(parts)
         self._rest = whole.slice(rows)
         return whole.slice(0, rows)
 
 
 def join_columns(parts: Sequence[pa.Table]) -> pa.Table:
-    """Tables of the same rows as one."""
+    """One table with the columns of several tables of the same rows."""
     fields = [field for part in parts for field in part.schema]
     columns = [column for part in parts for column in part.columns]
     return pa.table(columns, schema=pa.schema(fields))

@@ -1,4 +1,4 @@
-"""What a spec derives from other rows: plain values, all of them part of a digest."""
+"""Which columns a spec derives from other rows. Every value here is part of a digest."""
 
 from dataclasses import dataclass
 
@@ -8,39 +8,39 @@ from cluster.lake.derived.windows import SHORT, WINDOW, Window
 
 @dataclass(frozen=True)
 class Derivation:
-    """The columns that are derived, and those that the derived rows carry over."""
+    """The columns that are derived, and the input's columns that derived rows carry over."""
 
-    columns: tuple[str, ...]  # of the input that the derived rows carry, where a day has them
+    columns: tuple[str, ...]  # carried over, where a day has them
     time: str
     label: str | None = None
-    filter: str | None = None  # rows that are not in it are carried, and in nobody's history
-    also: str | None = None  # a filter whose columns are carried, if they are there
+    filter: str | None = None  # rows that do not pass are carried over, but are in no history
+    also: str | None = None  # a second filter, whose columns are carried over where a day has them
     history: tuple[History, ...] = ()
     window: Window | None = None
 
     @property
     def derived(self) -> tuple[DerivedColumn, ...]:
-        """The columns of the histories."""
+        """The columns that histories add."""
         return list_columns(self.history)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All columns that are derived, in their order."""
+        """The names of all derived columns, in order."""
         return (*(c.name for c in self.derived), *((WINDOW, SHORT) if self.window else ()))
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """Columns that every day must have, in one type."""
+        """Columns that every day must have, with one type."""
         window = (self.window.entity, *self.window.channels) if self.window else ()
         history = (name for h in self.history for name in (h.entity, h.of, h.distinct) if name)
         return tuple(dict.fromkeys((self.time, *history, *window)))
 
     @property
     def history_days(self) -> int:
-        """Days before a row's own that its history may see."""
+        """Days before its own that a row's history may reach."""
         return max((-(-h.reach // DAY) for h in self.history), default=0)
 
     @property
     def window_days(self) -> int:
-        """Days before a row's own that its window may see."""
+        """Days before its own that a row's window may reach."""
         return -(-self.window.reach // DAY) if self.window else 0

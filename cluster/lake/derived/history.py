@@ -1,16 +1,16 @@
-"""What the earlier rows of an entity say: counts, sums, means, and the labels known by then.
+"""Aggregates over the earlier rows of an entity: counts, sums, means, and the labels known by then.
 
-One rule says which rows are earlier, and it is exact: row `r` comes before row `q` if its time is
-earlier, or is the same and `r` stands before `q` in the input (by day, file, row). So no row sees
-itself, a later one, or a row of a later day, and ties in time have one answer.
+Row `r` is earlier than row `q` if its time is earlier, or if the time is the same and `r` comes
+before `q` in the input (by day, file, row). So a row's history never includes the row itself, a
+later row or a row of a later day, and ties in time have one answer.
 
-A column over a horizon `h`, after a delay `d`, is about the rows `r` of the entity with
+A column over a horizon `h`, after a delay `d`, covers the rows `r` of the entity with
 
-    time(q) - d - h <= time(r)    and    `r`, moved on by `d`, before `q`.
+    time(q) - d - h <= time(r)    and    `r`, delayed by `d`, earlier than `q`.
 
-DuckDB computes it, by windows over one key that has that order: it keeps to its memory and spills
-to the disk. Rows without a time or an entity, and rows that the input's filter leaves out, have no
-history (every column is null) and are in nobody's.
+DuckDB computes it with windows over one key in that order. It keeps to its memory limit and spills
+to disk. Rows without a time or an entity, and rows that the input's filter leaves out, have no
+history (every column is null) and are in no history.
 """
 
 import re
@@ -28,25 +28,27 @@ import pyarrow.compute as pc
 
 from models.refusal import Refusal
 
-_SECOND = 1_000_000  # the unit of time here is the microsecond, which is Delta's as well
+_SECOND = 1_000_000  # times are in microseconds, as in Delta
 _UNITS = {"m": 60, "h": 3600, "d": 86_400}
 DAY = 86_400 * _SECOND
-# The order of the input fits below the time in DuckDB's 128-bit integer: a look-back of up to
-# 2^40 (1.1e12) rows.
+# The key is time * _ORDER + place in the input, in 128 bits: room for 2^40 (1.1e12) rows.
 _ORDER = 1 << 40
-# DuckDB's own default is 80% of the machine, of which Ray has promised a part to others. A night of
-# the card transactions, which looks back on 364,000 rows, raised the process by 175 MB in all.
+# DuckDB's default is 80% of the machine, but Ray has given a part of that to others. A night of
+# card transactions that looks back on 364,000 rows took 175 MB.
 _MEMORY = "2GiB"
-# Rows that DuckDB hands over at once.
-_BATCH_ROWS = 65_536
+_BATCH_ROWS = 65_536  # of DuckDB's answers
 
 
 def parse_span(text: str) -> int:
-    """`30m`, `12h` or `7d` in microseconds. Raises ValueError."""
-    found = re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text)
-    if found is None:
+    """`30m`, `12h` or `7d` in microseconds. Raises ValueError for any other text.
+
+    >>> parse_span("30m")
+    1800000000
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,4})([mhd])", text)
+    if match is None:
         raise ValueError(f"expected a time such as 30m, 12h or 7d, found {text!r}")
-    return int(found[1]) * _UNITS[found[2]] * _SECOND
+    return int(match[1]) * _UNITS[match[2]] * _SECOND
 
 
 Kind = Literal["count", "sum", "mean", "distinct", "since_last", "rate"]
@@ -54,7 +56,7 @@ Kind = Literal["count", "sum", "mean", "distinct", "since_last", "rate"]
 
 @dataclass(frozen=True)
 class DerivedColumn:
-    """One column that a history adds: a number, null where there is nothing to say."""
+    """One column that a history adds: a number, null where no row is in its reach."""
 
     name: str
     kind: Kind
@@ -76,12 +78,12 @@ class History:
     horizons: tuple[str, ...]  # how far each aggregate looks back, as `parse_span` reads it
     of: str | None = None  # a number: its sum and mean
     distinct: str | None = None  # a column: how many values of it
-    delay: str | None = None  # what is younger than this is not known yet
+    delay: str | None = None  # rows younger than this are not known yet
     labels: bool = False  # the share of anomalies among the labelled rows, instead
 
     @property
     def reach(self) -> int:
-        """Microseconds from a row back to the oldest that it may see."""
+        """Microseconds from a row back to the oldest row in its history."""
         return max(map(parse_span, self.horizons)) + (parse_span(self.delay) if self.delay else 0)
 
     @property
@@ -91,18 +93,18 @@ class History:
     def _of_horizon(self, horizon: str) -> Iterator[DerivedColumn]:
         after = f"{horizon}_after_{self.delay}" if self.delay else horizon
 
-        def made(kind: Kind, of: str | None = None, name: str = "") -> DerivedColumn:
+        def column(kind: Kind, of: str | None = None, name: str = "") -> DerivedColumn:
             names = filter(None, (self.entity, of, name or kind, after))
             return DerivedColumn("_".join(names), kind, self.entity, horizon, self.delay, of)
 
-        yield made("count")
+        yield column("count")
         if self.of:
-            yield made("sum", self.of)
-            yield made("mean", self.of)
+            yield column("sum", self.of)
+            yield column("mean", self.of)
         if self.distinct:
-            yield made("distinct", self.distinct)
+            yield column("distinct", self.distinct)
         if self.labels:
-            yield made("rate", name="anomaly_rate")
+            yield column("rate", name="anomaly_rate")
 
     def _since_last(self) -> Iterator[DerivedColumn]:
         if not self.delay:
@@ -112,12 +114,12 @@ class History:
 
 
 def list_columns(histories: Sequence[History]) -> tuple[DerivedColumn, ...]:
-    """The columns of all, each once: a name says all that a column is."""
+    """The columns of all histories, each once: equal names are equal columns."""
     return tuple(dict.fromkeys(chain(*(history.columns for history in histories))))
 
 
 class HistoryTable:
-    """The rows of a look-back in a DuckDB of its own, on a temporary disk; a context manager."""
+    """The rows that histories look back on, in a temporary DuckDB database; a context manager."""
 
     def __init__(self, histories: Sequence[History], time: str, label: str | None) -> None:
         self.time = time
@@ -131,7 +133,7 @@ class HistoryTable:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that `add` reads. A day may lack the label: labels come late."""
+        """The columns that `add` reads. A day may lack the label, because labels come late."""
         labels = (self._labels,) if self._labels else ()
         names = (self.time, *self.entities, *self.numbers, *self.values, *labels)
         return tuple(dict.fromkeys(names))
@@ -152,11 +154,11 @@ class HistoryTable:
         self._duckdb.close()
         self._folder.cleanup()
 
-    def keep(self, days: Sequence[str]) -> tuple[str, ...]:
-        """Forget every day but these; which of them are to be added now, in this order.
+    def keep_only(self, days: Sequence[str]) -> tuple[str, ...]:
+        """Forget all other days. Returns the days that must be added now, in this order.
 
-        A day that would come to stand after later ones makes all be added again: the order of
-        adding is the order of the input, by which ties are settled.
+        Ties in time are settled by the order of adding. Where a missing day is earlier than one
+        that is held, all days must be added again.
         """
         held = [day for day in days if day in self._days]
         if held != list(days[: len(held)]):
@@ -167,10 +169,10 @@ class HistoryTable:
         return tuple(days[len(held) :])
 
     def add(self, day: str, batches: Iterator[tuple[pa.RecordBatch, pa.Array]]) -> None:
-        """Add a day's rows in the order of the input, later than those that were added before.
+        """Add a day's rows in the order of the input, after the days added before.
 
-        Each batch comes with a mask of the rows that count. Raises `Refusal` for a column whose
-        type is no number where one is needed.
+        Each batch has a mask of the rows that count. Raises `Refusal` for a column without numbers
+        where numbers are needed.
         """
         for batch, counts in batches:
             self._insert(day, batch, counts)
@@ -178,20 +180,19 @@ class HistoryTable:
         self._days.add(day)
 
     def derive(self, day: str, first: str) -> Iterator[pa.RecordBatch]:
-        """The columns of `derived` of the day's rows, in their order; looking back on the days
-        from `first` on."""
-        given = ", ".join(f"{self._sql(column)} AS c{i}" for i, column in enumerate(self.derived))
+        """The derived columns of the day's rows, in order, looking back to the day `first`."""
+        columns = ", ".join(f"{self._sql(column)} AS c{i}" for i, column in enumerate(self.derived))
         frames = ", ".join(f"{name} AS ({frame})" for name, frame in self._frames())
         answer = self._duckdb.sql(
             f"""
             SELECT {", ".join(f"c{i}" for i in range(len(self.derived)))} FROM (
-                SELECT day, n, {given} FROM history WHERE day BETWEEN $first AND $day
+                SELECT day, n, {columns} FROM history WHERE day BETWEEN $first AND $day
                 WINDOW {frames}
             ) WHERE day = $day ORDER BY n
             """,  # noqa: S608 - every name in it is made here # nosec B608
             params={"day": day, "first": first},
         )
-        assert answer is not None  # as it is of any SELECT
+        assert answer is not None  # a SELECT has an answer
         names = [column.name for column in self.derived]
         for batch in answer.to_arrow_reader(_BATCH_ROWS):
             yield batch.rename_columns(names)
@@ -230,7 +231,7 @@ class HistoryTable:
         return {frame: f"w{i}" for i, frame in enumerate(frames)}
 
     def _frames(self) -> Iterator[tuple[str, str]]:
-        """The windows by name, as SQL: from the first key of the horizon to the last one before."""
+        """The SQL windows by name: from the first key of the horizon to the last one before."""
         for (entity, horizon, delay), name in self._names().items():
             late = (parse_span(delay) if delay else 0) * _ORDER
             oldest = late + parse_span(horizon) * _ORDER
@@ -244,20 +245,20 @@ class HistoryTable:
         over = f"OVER {self._names()[self._frame(column)]}"
         match column.kind:
             case "count":
-                found = f"count(*) {over}"
+                sql = f"count(*) {over}"
             case "sum":
-                found = f"coalesce(sum(v{self._number(column)}) {over}, 0)"
+                sql = f"coalesce(sum(v{self._number(column)}) {over}, 0)"
             case "mean":
-                found = f"avg(v{self._number(column)}) {over}"
+                sql = f"avg(v{self._number(column)}) {over}"
             case "distinct":
                 assert column.of is not None
-                found = f"count(DISTINCT d{self.values.index(column.of)}) {over}"
+                sql = f"count(DISTINCT d{self.values.index(column.of)}) {over}"
             case "since_last":
-                found = f"(t - max(t) {over}) / {_SECOND}.0"
+                sql = f"(t - max(t) {over}) / {_SECOND}.0"
             case "rate":
-                found = f"avg((y > 0.5)::INTEGER) {over}"
+                sql = f"avg((y > 0.5)::INTEGER) {over}"
         entity = f"e{self.entities.index(column.entity)}"
-        return f"CASE WHEN t IS NOT NULL AND {entity} IS NOT NULL THEN {found} END"
+        return f"CASE WHEN t IS NOT NULL AND {entity} IS NOT NULL THEN {sql} END"
 
     def _number(self, column: DerivedColumn) -> int:
         assert column.of is not None
@@ -265,7 +266,7 @@ class HistoryTable:
 
 
 def to_microseconds(time: pa.Array) -> pa.Array:
-    """int64: an instant since 1970 in UTC (a time without a zone is taken as UTC)."""
+    """int64: microseconds since 1970 in UTC. A time without a zone is taken as UTC."""
     kind = time.type
     if not (pa.types.is_timestamp(kind) or pa.types.is_date32(kind)):
         raise Refusal(f"expected a time as a timestamp or a date32, found {kind}; cast the input")
@@ -274,7 +275,7 @@ def to_microseconds(time: pa.Array) -> pa.Array:
 
 
 def finite_numbers(name: str, values: pa.Array) -> pa.Array:
-    """float64: the finite values; others are null, as one of them would spoil every sum."""
+    """float64: the finite values. Others become null: one of them would spoil every sum."""
     kind = values.type
     if pa.types.is_boolean(kind):
         values = values.cast(pa.int8())

@@ -1,7 +1,7 @@
-"""Windows over time: for each row the last rows of its entity, up to and with itself.
+"""Windows over time: for each row the last rows of its entity, the row itself included.
 
-The order is that of `history`: by time, then by place in the input. Only the plain columns are
-held; the windows, which repeat each row `length` times, are made a few rows at a time.
+Rows are in the order of `history`: by time, then by place in the input. Only plain columns are
+held in memory. The windows, which repeat each row `length` times, are built a few rows at a time.
 """
 
 import json
@@ -20,16 +20,16 @@ SHORT = "window_is_short"
 
 @dataclass(frozen=True)
 class Window:
-    """The last `length` rows of an entity, not older than `horizon`."""
+    """The last `length` rows of an entity, none older than `horizon`."""
 
     entity: str  # the column that names it
-    length: int  # rows, with the row itself
+    length: int  # rows, the row itself included
     channels: tuple[str, ...]  # columns of numbers
-    horizon: str = "1d"  # how far back a window may begin, as `history.parse_span` reads it
+    horizon: str = "1d"  # how far back a window may begin, for `history.parse_span`
 
     @property
     def reach(self) -> int:
-        """Microseconds from a row back to the oldest that it may see."""
+        """Microseconds from a row back to the oldest row in its window."""
         return parse_span(self.horizon)
 
     @property
@@ -38,7 +38,7 @@ class Window:
 
     @property
     def field(self) -> pa.Field:
-        """`window`: float32, steps by channels; the names of the channels are its metadata."""
+        """The column `window`: float32 [steps, channels]; the channels' names are its metadata."""
         kind = pa.list_(pa.list_(pa.float32(), len(self.channels)), self.length)
         return pa.field(WINDOW, kind, metadata={b"channels": json.dumps(self.channels).encode()})
 
@@ -53,7 +53,7 @@ class Windows:
         past: Iterable[tuple[pa.RecordBatch, pa.Array]],
         today: Iterable[tuple[pa.RecordBatch, pa.Array]],
     ) -> None:
-        """Batches in the order of the input, each with a mask of the rows that count."""
+        """The batches are in the order of the input, each with a mask of the rows that count."""
         self.window = window
         entities: list[pa.Array] = []
         times: list[np.ndarray] = []
@@ -71,23 +71,23 @@ class Windows:
                 values.append(_matrix(batch, window.channels))
             sizes.append(sum(map(len, times)) - before)
         self._past = sizes[0]
-        self._sort(entities, _joined(times, np.int64), _joined(usable, np.bool_), values)
+        self._sort(entities, _concatenate(times, np.int64), _concatenate(usable, np.bool_), values)
 
     def build(self, first: int, stop: int) -> pa.Table:
-        """Windows of the day's rows `first` to `stop`, and whether each is short of rows.
+        """Windows of the day's rows `first` to `stop`, and whether each has too few rows.
 
-        What is missing comes first, as NaN. A row without a time or an entity, or that the input's
-        filter leaves out, has a window of NaN alone.
+        Missing rows come first, as NaN. A row without a time or an entity, and a row that the
+        input's filter leaves out, has a window of NaN only.
         """
         place = self._place[self._past + first : self._past + stop]
         back = np.arange(1 - self.window.length, 1)
         steps = place[:, None] + back  # [rows, length], places in the order of entity and time
-        seen = np.maximum(steps, 0)
+        places = np.maximum(steps, 0)
         known = (steps >= self._start[place][:, None]) & self._usable[place][:, None]
-        known &= self._time[seen] >= (self._time[place] - self.window.reach)[:, None]
-        found = self._values[seen]
-        found[~known] = np.nan
-        flat = pa.FixedSizeListArray.from_arrays(pa.array(found.reshape(-1)), found.shape[2])
+        known &= self._time[places] >= (self._time[place] - self.window.reach)[:, None]
+        values = self._values[places]
+        values[~known] = np.nan
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[2])
         windows = pa.FixedSizeListArray.from_arrays(flat, self.window.length)
         schema = pa.schema([self.window.field, pa.field(SHORT, pa.bool_())])
         return pa.table([windows, pa.array(~known[:, 0])], schema=schema)
@@ -101,9 +101,9 @@ class Windows:
     ) -> None:
         codes = np.zeros(len(time), np.int64)
         if entities:
-            found = pa.chunked_array(entities).dictionary_encode().combine_chunks()
-            codes = found.indices.fill_null(-1).to_numpy().astype(np.int64)
-        codes[~usable] = -1  # first, and in no window of others
+            encoded = pa.chunked_array(entities).dictionary_encode().combine_chunks()
+            codes = encoded.indices.fill_null(-1).to_numpy().astype(np.int64)
+        codes[~usable] = -1  # first, and in no other row's window
         order = np.lexsort((time, codes))  # stable: ties stay in the order of the input
         self._place = np.empty(len(order), np.int64)
         self._place[order] = np.arange(len(order))
@@ -117,11 +117,11 @@ class Windows:
 
 def _matrix(batch: pa.RecordBatch, channels: tuple[str, ...]) -> np.ndarray:
     """float32 [rows, channels]; NaN where there is no finite number."""
-    found = np.empty((batch.num_rows, len(channels)), np.float32)
+    matrix = np.empty((batch.num_rows, len(channels)), np.float32)
     for place, name in enumerate(channels):
-        found[:, place] = finite_numbers(name, batch.column(name)).fill_null(np.nan).to_numpy()
-    return found
+        matrix[:, place] = finite_numbers(name, batch.column(name)).fill_null(np.nan).to_numpy()
+    return matrix
 
 
-def _joined(parts: list[np.ndarray], kind: type[np.generic]) -> np.ndarray:
+def _concatenate(parts: list[np.ndarray], kind: type[np.generic]) -> np.ndarray:
     return np.concatenate(parts) if parts else np.empty(0, kind)

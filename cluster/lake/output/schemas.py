@@ -1,7 +1,6 @@
-"""The tables of a watch: what a flag, a score and a quarantined row look like.
+"""The schemas of a watch's tables: flags, scores and quarantine.
 
-Declared schemas are contracts: they follow from the input's types and the roles of its columns,
-and never widen silently.
+A schema follows from the input's types and the roles of its columns, and never widens silently.
 """
 
 import pyarrow as pa
@@ -13,7 +12,7 @@ from models.refusal import Refusal
 # Folders of an output.
 FLAGS, SCORES, QUARANTINE, RUNS, REGISTRY = "flags", "scores", "quarantine", "_runs", "registry"
 
-# What was seen of the signal that is most to blame, and where in it; null for other flags.
+# The signal that contributed most, with the place marked; null for flags without a signal.
 PICTURE = pa.struct([pa.field("feature", pa.string()), pa.field("png", pa.binary())])
 
 _FLAG = [
@@ -40,37 +39,39 @@ QUARANTINE_SCHEMA = pa.schema(
 
 
 def flag_schema(schema: pa.Schema, roles: Roles) -> pa.Schema:
-    """Schema of a flag's shard (the partition column `day` is in the path); with pictures where
-    a column is a signal."""
+    """Schema of the shards of flags, with pictures where a column is a signal.
+
+    The partition column `day` is in the path of a shard, and not in its schema.
+    """
     pictures = [pa.field("picture", PICTURE)] if roles.pictured else []
-    return _with(schema, roles, [*_FLAG, *pictures])
+    return _join_carried(schema, roles, [*_FLAG, *pictures])
 
 
 def score_schema(schema: pa.Schema, roles: Roles) -> pa.Schema:
-    """Schema of the optional table with every row's score."""
+    """Schema of the shards of the optional table with every row's score."""
     keys = Roles(roles.id, roles.time, roles.entity, sensitive=roles.sensitive)
-    return _with(schema, keys, _SCORE)
+    return _join_carried(schema, keys, _SCORE)
 
 
-def _with(schema: pa.Schema, roles: Roles, fixed: list[pa.Field]) -> pa.Schema:
-    taken = {f.name for f in fixed} | {"day"}
+def _join_carried(schema: pa.Schema, roles: Roles, fixed: list[pa.Field]) -> pa.Schema:
+    reserved = {f.name for f in fixed} | {"day"}
     for name in roles.flagged:
-        if name in taken:
+        if name in reserved:
             raise Refusal(
                 f"column {name!r} of the input has the name of a column that Anomaray writes: "
                 "rename it in the input, or drop its id, time, entity or keep role"
             )
-    carried = [pa.field(name, _carried(schema, roles, name)) for name in roles.flagged]
+    carried = [pa.field(name, _carried_type(schema, roles, name)) for name in roles.flagged]
     return pa.schema([*carried, *fixed])
 
 
-def _carried(schema: pa.Schema, roles: Roles, name: str) -> pa.DataType:
+def _carried_type(schema: pa.Schema, roles: Roles, name: str) -> pa.DataType:
     """Sensitive values are carried as text: a mask or a digest."""
     return pa.string() if name in roles.sensitive else lake_type(schema.field(name).type)
 
 
 def lake_type(kind: pa.DataType) -> pa.DataType:
-    """The type under which a column is kept in Delta, which knows fewer types than Arrow."""
+    """The type of a column in Delta, which has fewer types than Arrow."""
     if pa.types.is_dictionary(kind):
         return lake_type(kind.value_type)
     if pa.types.is_timestamp(kind):

@@ -1,16 +1,16 @@
-"""A table of the lake in Delta: one transaction a run replaces one day.
+"""A Delta table of the lake: one transaction of a run replaces one day.
 
-Who may commit is settled inside the transaction. Each commit of a day carries three application
-transactions with the day's counter, one more than before: `day=D`, `day=D/run=R` and
+The transaction itself decides who may commit. Each commit of a day writes three application
+transactions with the day's counter, one higher than before: `day=D`, `day=D/run=R` and
 `day=D/snapshot=S`. A run remembers the counter that it saw when it began, and commits only if the
-counter still stands there; delta-rs writes the log entry with a conditional PUT for exactly the
-version after the one that was looked at (`max_commit_retries=0`), so nothing can come in between.
+counter is still the same. delta-rs writes the log entry with a conditional PUT for exactly the
+version after the one that was read (`max_commit_retries=0`), so nothing can come in between.
 """
 
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -25,32 +25,48 @@ from cluster.lake.output.shard import Shard, shard_key
 from cluster.lake.storage.store import Store
 from models.refusal import Refusal, SchemaMismatch
 
-# 30 tries with waits of up to 2 s, drawn at random. Every round has one winner: 20 threads that
-# commit 20 days at the same moment were through in 9 s on moto and two cores.
+# 30 tries with random waits of up to 2 s. Every round has one winner: 20 threads that committed 20
+# days at the same moment were done in 9 s on moto and two cores.
 _TRIES = 30
-# A store that does not answer is asked so often, beside what its client retries by itself: a reset
-# connection leaves a conditional PUT undecided, and only a new look at the table tells.
+# Tries after errors of the store, beside those of its client: a reset connection leaves it open
+# whether a conditional PUT succeeded, and only reading the table again tells.
 _STORE_TRIES = 5
-# The last seven days: a week, so that week-ends are among them.
-_RECENT_DAYS = 7
+_RECENT_DAYS = 7  # a week, so that it has a weekend
 
 
 class DayTakenMeanwhile(Refusal):
     """Another run has committed the day since this run began."""
 
 
+@dataclass(frozen=True)
+class Commit:
+    """A run's claim to a day."""
+
+    day: str
+    run_id: str
+    snapshot: str  # digest of the day's own input files
+    facts: Mapping[str, str] = field(default_factory=dict)  # kept in the log with it
+
+
+@dataclass(frozen=True)
+class LoggedCommit:
+    version: int
+    timestamp: int  # milliseconds since 1970
+    commit: Commit  # its facts may have entries of delta-rs beside the run's
+
+
 class LakeTable:
     """A Delta table, partitioned by `day`, in the folder of a store."""
 
     def __init__(self, store: Store, schema: pa.Schema, name: str) -> None:
-        """`schema` is that of the shards: without `day`, which is in their path."""
+        """`schema` is the schema of the shards: without `day`, which is in their path."""
         if "day" in schema.names:
             raise ValueError("expected the schema of the shards, which have no column 'day'")
         self.store, self.name = store, name
         self.schema = schema.append(pa.field("day", pa.string()))
 
     def read_counter(self, day: str) -> int:
-        """How often the day was committed so far: what `commit` takes as `seen`."""
+        """How often the day was committed so far; `commit` takes it as `seen`."""
         return _counter(self._load(), day)
 
     def is_run_committed(self, day: str, run_id: str) -> bool:
@@ -66,21 +82,15 @@ class LakeTable:
         table = self._load()
         return None if table is None else table.version()
 
-    def commit(
-        self,
-        day: str,
-        run_id: str,
-        snapshot_digest: str,
-        shards: Iterable[Shard],
-        seen: int | None,
-        metadata: Mapping[str, str] | None = None,
-    ) -> int:
-        """Replace the day by these shards, maybe none, in one transaction; the table's version.
+    def commit(self, commit: Commit, shards: Iterable[Shard], seen: int | None) -> int:
+        """Replace the day by these shards, if only by none, in one transaction.
 
-        Makes the table if there is none. Commits of other days at the same time are waited for.
-        Does nothing where the day's last commit is of this very run. Raises `DayTakenMeanwhile`
-        where the day's counter is not `seen`; with None any earlier commit is replaced.
+        Returns the table's version. Makes the table where there is none. Waits for commits of other
+        days. Does nothing where the day's last commit is of this very run. Raises
+        `DayTakenMeanwhile` where the day's counter differs from `seen`; with None, replaces any
+        earlier commit.
         """
+        day, run_id = commit.day, commit.run_id
         adds = _adds(day, shards)
 
         @retry(
@@ -100,9 +110,9 @@ class LakeTable:
             apps = (
                 f"day={day}",
                 f"day={day}/run={run_id}",
-                f"day={day}/snapshot={snapshot_digest}",
+                f"day={day}/snapshot={commit.snapshot}",
             )
-            facts = {**(metadata or {}), "day": day, "run_id": run_id, "snapshot": snapshot_digest}
+            facts = {**commit.facts, "day": day, "run_id": run_id, "snapshot": commit.snapshot}
             table.create_write_transaction(
                 adds,
                 "overwrite",
@@ -115,12 +125,12 @@ class LakeTable:
                     app_transactions=[Transaction(app, counter + 1) for app in apps],
                 ),
             )
-            return read + 1  # no other version can have come in between
+            return read + 1  # no other version can come in between
 
         return attempt()
 
     def dataset(self) -> ds.Dataset:
-        """The committed rows as a pyarrow dataset, which DuckDB reads as well."""
+        """The committed rows as a pyarrow dataset, which DuckDB reads too."""
         table = self._load()
         if table is None:
             return ds.dataset(self.schema.empty_table())
@@ -141,28 +151,27 @@ class LakeTable:
         return sum(self.files(day).values())
 
     def days(self) -> tuple[str, ...]:
-        """Committed days in order, those without rows too, as far back as the log goes."""
-        logged = {entry["day"] for entry in self.history() if "day" in entry}
+        """Committed days in order, also those without rows, as far back as the log goes."""
+        logged = {entry.commit.day for entry in self.read_commits()}
         return tuple(sorted(logged | {day for _, _, day in self._actions()}))
 
     def recent_rows(self, day: str, days: int = _RECENT_DAYS) -> list[int]:
-        """Fact `rows` of the commits of the last days before this one, oldest first."""
+        """The fact `rows` of the commits of the last days before this one, oldest first."""
         last: dict[str, int] = {}
-        for entry in self.history():  # newest first
-            if "day" in entry and "rows" in entry:
-                last.setdefault(entry["day"], int(entry["rows"]))
+        for entry in self.read_commits():
+            if "rows" in entry.commit.facts:
+                last.setdefault(entry.commit.day, int(entry.commit.facts["rows"]))
         return [last[d] for d in sorted(d for d in last if d < day)[-days:]]
 
-    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
-        """The commits, newest first: version, timestamp (ms), and the facts that `commit` took."""
-        table = self._load()
-        return [] if table is None else table.history(limit)
+    def read_commits(self) -> tuple[LoggedCommit, ...]:
+        """The commits of days, newest first."""
+        return _commits(self._load())
 
     def vacuum(self, retention_hours: int | None = None, dry_run: bool = True) -> list[str]:
         """Remove files that no version of the last hours (default: a week) refers to.
 
-        Those are files of replaced days, and those of attempts that died. With `retention_hours`
-        shorter than the longest run, the shards of a run that is under way are removed as well.
+        These are the files of replaced days and of attempts that died. `retention_hours` must be
+        longer than the longest run: otherwise the shards of a run in progress are removed too.
         """
         table = self._load()
         if table is None:
@@ -192,7 +201,7 @@ class LakeTable:
             )
         except DeltaError:
             table = self._load()
-            if table is not None:  # another run was faster to create it
+            if table is not None:  # another run has just created it
                 return table
             raise
         table = self._load()
@@ -204,18 +213,19 @@ class LakeTable:
         wanted = {field.name: str(field.type) for field in Schema.from_arrow(self.schema).fields}
         if found != wanted:
             names = [n for n in {**wanted, **found} if wanted.get(n) != found.get(n)]
-            told = "; ".join(
+            differences = "; ".join(
                 f"column {n!r}: the table has {found.get(n, 'none')}, "
                 f"this spec writes {wanted.get(n, 'none')}"
                 for n in names
             )
             raise SchemaMismatch(
-                f"table {self.name} at {self.store.uri} has another schema: {told}. "
-                "Its schema is a contract: name another output, or keep the old columns"
+                f"table {self.name} at {self.store.uri} has another schema: {differences}. "
+                "A table's schema never changes: name another output, or keep the old columns"
             )
 
     def _taken(self, table: DeltaTable, day: str, run_id: str) -> str:
-        winner = next((e["run_id"] for e in table.history() if e.get("day") == day), "unknown")
+        of_day = (e.commit.run_id for e in _commits(table) if e.commit.day == day)
+        winner = next(of_day, "unknown")
         return (
             f"day {day} of table {self.name} was committed by run {winner} after run {run_id} "
             "began: nothing was committed by this run. If its result is wanted, run it again"
@@ -230,7 +240,7 @@ class LakeTable:
         if adds.num_rows == 0:
             return []
         columns = [adds.column(n).to_pylist() for n in ("path", "num_records", "partition.day")]
-        return sorted((_key(path), rows, day) for path, rows, day in zip(*columns, strict=True))
+        return sorted((unquote(path), rows, day) for path, rows, day in zip(*columns, strict=True))
 
 
 def read_commit_counter(store: Store, day: str) -> int:
@@ -238,10 +248,9 @@ def read_commit_counter(store: Store, day: str) -> int:
     return _counter(_open(store), day)
 
 
-def read_commits(store: Store) -> list[dict[str, Any]]:
-    """`LakeTable.history` of the days in the table of this folder, whatever its schema is."""
-    table = _open(store)
-    return [] if table is None else [entry for entry in table.history() if "day" in entry]
+def read_commits(store: Store) -> tuple[LoggedCommit, ...]:
+    """`LakeTable.read_commits` of the table in this folder, whatever its schema is."""
+    return _commits(_open(store))
 
 
 def _open(store: Store) -> DeltaTable | None:
@@ -249,6 +258,23 @@ def _open(store: Store) -> DeltaTable | None:
         return DeltaTable(store.delta_uri, storage_options=store.delta_options)
     except TableNotFoundError:
         return None
+
+
+def _commits(table: DeltaTable | None) -> tuple[LoggedCommit, ...]:
+    return tuple(
+        LoggedCommit(
+            version=entry["version"],
+            timestamp=entry["timestamp"],
+            commit=Commit(
+                day=entry["day"],
+                run_id=entry["run_id"],
+                snapshot=entry["snapshot"],
+                facts={name: value for name, value in entry.items() if isinstance(value, str)},
+            ),
+        )
+        for entry in (table.history() if table else ())
+        if "day" in entry
+    )
 
 
 def _counter(table: DeltaTable | None, day: str) -> int:
@@ -272,20 +298,15 @@ def _is_last(table: DeltaTable | None, day: str, what: str) -> bool:
 
 
 def _adds(day: str, shards: Iterable[Shard]) -> list[AddAction | RemoveAction]:
-    """What the commit adds. What is equal in all is one object: the commit of a million of them
-    took 4.3 GiB, and takes 3.6."""
+    """The commit's files. They share equal parts: a million took 4.3 GiB without, and take 3.6."""
     folder = shard_key(day, "").rsplit("/", 1)[0]
     partition, now = {"day": day}, int(time.time() * 1000)
     stats: dict[int, str] = {}  # by rows
     adds: list[AddAction | RemoveAction] = []
     for one in shards:
         if one.key.rsplit("/", 1)[0] != folder:
-            raise Refusal(f"shard {one.key} is not in {folder}/, where day {day} is")
-        told = stats.setdefault(one.rows, json.dumps({"numRecords": one.rows}))
-        # delta-rs encodes the path for the log itself: it is given as it lies in the store.
-        adds.append(AddAction(one.key, one.size, partition, now, True, told))
+            raise Refusal(f"shard {one.key} of day {day}: expected it in {folder}/")
+        statistics = stats.setdefault(one.rows, json.dumps({"numRecords": one.rows}))
+        # The path as it is in the store: delta-rs encodes it for the log.
+        adds.append(AddAction(one.key, one.size, partition, now, True, statistics))
     return adds
-
-
-def _key(path: str) -> str:
-    return unquote(path)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from cluster.lake.output.table import LakeTable
+from cluster.lake.output.table import Commit, LakeTable
 from cluster.lake.storage.opening import open_store
 from jobs.monitoring.endpoint import Destinations
 from jobs.monitoring.exporter import run_exporter
@@ -60,7 +60,7 @@ def commit(spec: Spec, *days: str) -> None:
     schema = pa.schema([("id", pa.string())])
     table = LakeTable(open_store(spec.output.uri).child("flags"), schema, "flags")
     for day in days:
-        table.commit(day, f"run of {day}", f"snapshot of {day}", [], None)
+        table.commit(Commit(day, f"run of {day}", f"snapshot of {day}"), [], None)
 
 
 def read_status(spec: Spec) -> dict[Metric, float]:

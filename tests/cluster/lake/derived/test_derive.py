@@ -259,9 +259,9 @@ def test_a_file_whose_page_is_damaged_is_set_aside(lake: Store, spoilt: str, row
     data[amounts.data_page_offset + amounts.total_compressed_size - 1] ^= 0x10
     lake.put(f"in/{key}", bytes(data))
     with deriver(lake) as made:
-        assert made.input_snapshot(spoilt).rejected == ()  # nothing is wrong with its footer
+        assert made.input.snapshot(spoilt).rejected == ()  # nothing is wrong with its footer
         made.derive(DAYS[3])
-        assert [(file.key, file.rule) for file in made.input_snapshot(spoilt).rejected] == [
+        assert [(file.key, file.rule) for file in made.input.snapshot(spoilt).rejected] == [
             (key, "checksum")
         ]
         taken = made.take_snapshot(DAYS[3])

@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from cluster.lake.output.table import DayTakenMeanwhile, LakeTable, read_commit_counter
+from cluster.lake.output.table import Commit, DayTakenMeanwhile, LakeTable, read_commit_counter
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from models.refusal import Refusal, SchemaMismatch
@@ -32,21 +32,21 @@ def test_a_commit_makes_the_shards_visible(store: Store) -> None:
     assert table.to_arrow().num_rows == 0
     made = shards(table, "d1", "r1", 0, 3, 2)
     assert ids(table) == [], "shards alone are not visible"
-    table.commit("d1", "r1", "s1", made, 0, {"rows": "100", "bundle": "b"})
+    table.commit(Commit("d1", "r1", "s1", {"rows": "100", "bundle": "b"}), made, 0)
     assert ids(table) == ids(table, "d1") == [0, 1, 2, 3, 4]
     assert table.to_arrow().schema.names == ["id", "ts", "reasons", "day"]
     assert table.files("d1") == {made[0].key: 3, made[1].key: 2}
     assert (table.rows("d1"), table.rows("d2"), table.days()) == (5, 0, ("d1",))
-    assert table.history()[0]["bundle"] == "b"
+    assert table.read_commits()[0].commit.facts["bundle"] == "b"
     assert table.version() == 1
 
 
 def test_a_rerun_replaces_its_day_and_no_other(store: Store) -> None:
     table = flags(store)
-    table.commit("d1", "r1", "s1", shards(table, "d1", "r1", 0, 3), 0)
-    table.commit("d2", "r2", "s2", shards(table, "d2", "r2", 10, 2), 0)
+    table.commit(Commit("d1", "r1", "s1"), shards(table, "d1", "r1", 0, 3), 0)
+    table.commit(Commit("d2", "r2", "s2"), shards(table, "d2", "r2", 10, 2), 0)
     assert table.read_counter("d1") == 1
-    table.commit("d1", "r3", "s3", shards(table, "d1", "r3", 20, 1), 1)
+    table.commit(Commit("d1", "r3", "s3"), shards(table, "d1", "r3", 20, 1), 1)
     assert ids(table) == [10, 11, 20]
     assert table.read_counter("d1") == 2
     assert [table.is_run_committed("d1", r) for r in ("r1", "r2", "r3")] == [False, False, True]
@@ -57,8 +57,8 @@ def test_a_rerun_replaces_its_day_and_no_other(store: Store) -> None:
 def test_the_commits_of_a_day_are_counted_without_knowing_the_schema(store: Store) -> None:
     table = flags(store)
     assert read_commit_counter(table.store, "d1") == 0
-    table.commit("d1", "r1", "s1", [], 0)
-    table.commit("d1", "r2", "s2", [], 1)
+    table.commit(Commit("d1", "r1", "s1"), [], 0)
+    table.commit(Commit("d1", "r2", "s2"), [], 1)
     assert (read_commit_counter(table.store, "d1"), read_commit_counter(table.store, "d2")) == (
         2,
         0,
@@ -74,52 +74,52 @@ def test_a_commit_whose_fate_is_not_known_is_looked_up(
     with FaultProxy(s3_server.endpoint, fault) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         table = flags(open_store(s3_uri))
-        table.commit("d1", "r1", "s1", shards(table, "d1", "r1", 0, 3), 0)
+        table.commit(Commit("d1", "r1", "s1"), shards(table, "d1", "r1", 0, 3), 0)
         proxy.rules.append(rule)
-        table.commit("d2", "r2", "s2", shards(table, "d2", "r2", 3, 2), 0)
+        table.commit(Commit("d2", "r2", "s2"), shards(table, "d2", "r2", 3, 2), 0)
         assert ids(table) == [0, 1, 2, 3, 4]
     assert rule.struck == 1
     # Past the proxy: delta-rs holds the interpreter's lock here, and the proxy runs in it.
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
-    assert [entry.get("run_id") for entry in table.history()[:2]] == ["r2", "r1"]
+    assert [logged.commit.run_id for logged in table.read_commits()[:2]] == ["r2", "r1"]
 
 
 def test_an_earlier_run_can_be_committed_again_after_another(store: Store) -> None:
     table = flags(store)
     for seen, run in enumerate(("r1", "r2", "r1")):
-        table.commit("d1", run, "s1", shards(table, "d1", f"{run}{seen}", seen, 1), seen)
+        table.commit(Commit("d1", run, "s1"), shards(table, "d1", f"{run}{seen}", seen, 1), seen)
     assert ids(table) == [2]
     assert table.is_run_committed("d1", "r1")
 
 
 def test_a_day_without_flags_is_committed_too(store: Store) -> None:
     table = flags(store)
-    table.commit("d1", "r1", "s1", [], 0, {"rows": "7"})
+    table.commit(Commit("d1", "r1", "s1", {"rows": "7"}), [], 0)
     assert table.is_run_committed("d1", "r1")
     assert (table.days(), table.to_arrow("d1").num_rows, table.rows("d1")) == (("d1",), 0, 0)
-    table.commit("d1", "r2", "s2", shards(table, "d1", "r2", 0, 2), 1)
-    table.commit("d1", "r3", "s3", [], 2)
+    table.commit(Commit("d1", "r2", "s2"), shards(table, "d1", "r2", 0, 2), 1)
+    table.commit(Commit("d1", "r3", "s3"), [], 2)
     assert ids(table) == []
 
 
 def test_a_run_that_is_committed_already_does_nothing(store: Store) -> None:
     table = flags(store)
     made = shards(table, "d1", "r1", 0, 2)
-    first = table.commit("d1", "r1", "s1", made, 0)
-    assert table.commit("d1", "r1", "s1", made, 0) == first
-    assert table.commit("d1", "r1", "s1", made, None) == first
+    first = table.commit(Commit("d1", "r1", "s1"), made, 0)
+    assert table.commit(Commit("d1", "r1", "s1"), made, 0) == first
+    assert table.commit(Commit("d1", "r1", "s1"), made, None) == first
     assert ids(table) == [0, 1]
 
 
 def test_a_day_that_another_run_took_meanwhile_is_refused_and_names_it(store: Store) -> None:
     table = flags(store)
-    table.commit("d1", "winner", "s1", shards(table, "d1", "winner", 0, 2), 0)
+    table.commit(Commit("d1", "winner", "s1"), shards(table, "d1", "winner", 0, 2), 0)
     late = shards(table, "d1", "late", 10, 2)
     message = "day d1 of table flags was committed by run winner after run late began"
     with pytest.raises(DayTakenMeanwhile, match=message):
-        table.commit("d1", "late", "s1", late, 0)
+        table.commit(Commit("d1", "late", "s1"), late, 0)
     assert ids(table) == [0, 1]
-    table.commit("d1", "late", "s1", late, None)
+    table.commit(Commit("d1", "late", "s1"), late, None)
     assert ids(table) == [10, 11], "without a fence the later one counts"
 
 
@@ -128,7 +128,7 @@ import json, sys
 from cluster.lake.output.shard import Shard
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
-from cluster.lake.output.table import DayTakenMeanwhile
+from cluster.lake.output.table import Commit, DayTakenMeanwhile
 from tests.conftest import S3Server
 from tests.faults.proxy import KINDS, FaultProxy, Rule
 from tests.cluster.lake.flag_rows import flags, shards
@@ -138,7 +138,7 @@ made = shards(table, day, run, int(first), 2)
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    table.commit(day, run, "s", made, 0)
+    table.commit(Commit(day, run, "s"), made, 0)
     print("committed")
 except DayTakenMeanwhile as taken:
     print(f"refused: {taken}")
@@ -188,7 +188,9 @@ def test_ten_threads_commit_ten_days(store: Store) -> None:
     table = flags(store)
     made = {f"d{i:02}": shards(table, f"d{i:02}", "r", i, 1) for i in range(10)}
     with ThreadPoolExecutor(10) as threads:
-        list(threads.map(lambda day: table.commit(day, f"r-{day}", "s", made[day], 0), made))
+        list(
+            threads.map(lambda day: table.commit(Commit(day, f"r-{day}", "s"), made[day], 0), made)
+        )
     assert ids(table) == list(range(10))
 
 
@@ -208,7 +210,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_driver_killed_before_its_commit_leaves_the_old_day(store: Store) -> None:
     table = flags(store)
     old = shards(table, "d1", "r1", 0, 2)
-    table.commit("d1", "r1", "s1", old, 0)
+    table.commit(Commit("d1", "r1", "s1"), old, 0)
     dead = subprocess.run([sys.executable, "-c", _DIE, store.uri], check=False)
     assert dead.returncode == -signal.SIGKILL
     assert ids(table) == [0, 1]
@@ -226,17 +228,17 @@ def test_a_driver_killed_before_its_commit_leaves_the_old_day(store: Store) -> N
 def test_a_day_of_any_spelling_is_found_again(store: Store, day: str) -> None:
     table = flags(store)
     made = shards(table, day, "r1", 0, 2)
-    table.commit(day, "r1", "s1", made, 0)
+    table.commit(Commit(day, "r1", "s1"), made, 0)
     assert (ids(table, day), table.days()) == ([0, 1], (day,))
     assert list(table.files(day)) == [made[0].key]
-    table.commit(day, "r2", "s2", shards(table, day, "r2", 5, 1), 1)
+    table.commit(Commit(day, "r2", "s2"), shards(table, day, "r2", 5, 1), 1)
     assert ids(table) == [5]
 
 
 def test_duckdb_and_pandas_see_the_rows(store: Store) -> None:
     table = flags(store)
-    table.commit("d1", "r1", "s1", shards(table, "d1", "r1", 0, 3), 0)
-    table.commit("d2", "r2", "s1", shards(table, "d2", "r2", 3, 4), 0)
+    table.commit(Commit("d1", "r1", "s1"), shards(table, "d1", "r1", 0, 3), 0)
+    table.commit(Commit("d2", "r2", "s1"), shards(table, "d2", "r2", 3, 4), 0)
     lake = duckdb.connect().register("flagged", table.dataset())
     counted = lake.execute(
         "select day, count(*), max(reasons[1].feature) from flagged group by day"
@@ -257,20 +259,20 @@ def test_duckdb_sees_a_table_that_was_never_committed(store: Store) -> None:
 def test_the_rows_of_recent_days_come_from_the_log(store: Store) -> None:
     table = flags(store)
     for index in range(1, 10):
-        table.commit(f"d{index}", f"r{index}", "s", [], 0, {"rows": str(index * 100)})
-    table.commit("d5", "again", "s", [], 1, {"rows": "555"})
+        table.commit(Commit(f"d{index}", f"r{index}", "s", {"rows": str(index * 100)}), [], 0)
+    table.commit(Commit("d5", "again", "s", {"rows": "555"}), [], 1)
     assert table.recent_rows("d7", 3) == [400, 555, 600]
     assert table.recent_rows("d9") == [200, 300, 400, 555, 600, 700, 800]
     assert table.recent_rows("d1") == []
 
 
 def test_another_schema_is_refused_with_its_columns(store: Store) -> None:
-    flags(store).commit("d1", "r1", "s1", [], 0)
+    flags(store).commit(Commit("d1", "r1", "s1"), [], 0)
     wider = SCHEMA.append(pa.field("amount", pa.float64())).set(0, pa.field("id", pa.string()))
     other = LakeTable(store.child("flags"), wider, "flags")
     acts: list[Callable[[], object]] = [
         lambda: other.read_counter("d1"),
-        lambda: other.commit("d1", "r2", "s1", [], 1),
+        lambda: other.commit(Commit("d1", "r2", "s1"), [], 1),
     ]
     for act in acts:
         with pytest.raises(SchemaMismatch, match="another schema") as refused:
@@ -282,14 +284,14 @@ def test_another_schema_is_refused_with_its_columns(store: Store) -> None:
 def test_a_shard_of_another_day_is_refused(store: Store) -> None:
     table = flags(store)
     made = shards(table, "d2", "r1", 0, 1)
-    with pytest.raises(Refusal, match=r"shard day=d2/part-.* is not in day=d1/, where day d1 is"):
-        table.commit("d1", "r1", "s1", made, 0)
+    with pytest.raises(Refusal, match=r"shard day=d2/part-.* of day d1: expected it in day=d1/"):
+        table.commit(Commit("d1", "r1", "s1"), made, 0)
 
 
 def test_the_log_says_what_other_readers_need(tmp_path: Path) -> None:
     table = flags(open_store(str(tmp_path)))
     made = shards(table, "a b", "r1", 0, 3)
-    table.commit("a b", "r1", "s1", made, 0)
+    table.commit(Commit("a b", "r1", "s1"), made, 0)
     log = tmp_path / "flags" / "_delta_log" / f"{1:020}.json"
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     (add,) = [line["add"] for line in lines if "add" in line]

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.lake.output.table import Commit
 from cluster.lake.storage import ranged_file
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.retries import thread_retries
@@ -256,7 +257,7 @@ def test_endpoint_and_credentials_may_come_from_a_profile(
     assert store.delta_options["AWS_REGION"] == "eu-west-1"
     files, path = store.arrow_filesystem()
     assert files.open_input_file(f"{path}/a").read() == b"data"
-    assert flags(store).commit("d1", "r1", "s1", [], 0) == 1
+    assert flags(store).commit(Commit("d1", "r1", "s1"), [], 0) == 1
     assert flags(store).read_counter("d1") == 1
 
 
