@@ -1,6 +1,6 @@
-"""Read the committed flags: as a pandas frame, with SQL, on the terminal, as plain Parquet.
+"""Read the committed flags as a pandas frame, by SQL, on the terminal or as plain Parquet.
 
-Every call sees one version of the table, whatever a scoring run commits meanwhile.
+Every call reads one version of the table, even if a run commits meanwhile.
 """
 
 import hashlib
@@ -25,40 +25,37 @@ from rich.text import Text
 
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Missing, Store
+from jobs.spec.columns import FLAG_COLUMNS
 from jobs.terminal.printable import printable
 from models.columns import Roles
 from models.refusal import Refusal
 
-_MARKER = "_anomaray_export.json"  # readers of Parquet pass over names with an underscore
+_MARKER = "_anomaray_export.json"  # readers of Parquet skip names that begin with an underscore
 _MARKER_FORMAT = 1
 _PART = re.compile(r"day=[^/]+/part-\d{10}\.parquet")
-# Columns that every flag has, besides those of the input.
-_OWN = frozenset(
-    {"score", "severity", "threshold", "reasons", "anomaly_id", "bundle", "run_id", "day"}
-)
-# From here a flag is 1 row in 1,000, and 1 in 100,000, of the calibration
+# Severities that 1 row in 1,000, and 1 in 100,000, of the calibration reaches
 # (models/scores/severity.py).
 _HIGH, _HIGHEST = 75.0, 90.0
 _CELL = 60  # characters of a value in a terminal table
 
 
 def read(uri: str, day: str | None = None) -> pd.DataFrame:
-    """The flags of the table at `uri`, most severe first; of one day, or of all.
+    """Read the flags of one day, or of all days, from the table at `uri`; the most severe first.
 
-    Columns are those of the table; times are in UTC. Raises Refusal where there is no table; a
-    day without flags is an empty frame with all columns.
+    The frame has the columns of the table (docs/outputs.md), with times in UTC; it is empty for a
+    day without flags. Raises `Refusal` if there is no table.
     """
-    table = _dataset(_open(uri), day).to_table()
+    table = _filter_day(_open(uri), day).to_table()
     return _frame(table.sort_by([("severity", "descending"), ("score", "descending")]))
 
 
 def query(sql: str, uri: str, day: str | None = None) -> pd.DataFrame:
-    """The answer to one SQL statement over the view `flags`, by DuckDB, with times in UTC.
+    """Run one SQL statement over the view `flags` in DuckDB; times are in UTC.
 
-    The statement sees the view and nothing else: no file, no network, no extension, no setting.
-    Raises Refusal for SQL that cannot be run, with DuckDB's own words.
+    The statement sees the view alone: no file, network, extension or setting. Raises `Refusal`
+    with DuckDB's message for SQL that fails, and if there is no table.
     """
-    data = _dataset(_open(uri), day)
+    data = _filter_day(_open(uri), day)
     with duckdb.connect(":memory:") as connection:
         connection.execute("LOAD icu; SET TimeZone = 'UTC'")
         connection.execute("SET python_enable_replacements = false")
@@ -71,7 +68,7 @@ def query(sql: str, uri: str, day: str | None = None) -> pd.DataFrame:
                 raise Refusal(f"expected one SQL statement, found {len(statements)}")
             answer = connection.sql(sql)
             if answer is None:
-                raise Refusal("expected SQL with an answer, such as SELECT, found none")
+                raise Refusal("expected a statement with a result, such as SELECT")
             return _frame(answer.to_arrow_table())
         except duckdb.Error as error:
             columns = ", ".join(data.schema.names)
@@ -89,7 +86,7 @@ def _open(uri: str) -> DeltaTable:
         ) from None
 
 
-def _dataset(table: DeltaTable, day: str | None) -> ds.Dataset:
+def _filter_day(table: DeltaTable, day: str | None) -> ds.Dataset:
     data = table.to_pyarrow_dataset()
     return data if day is None else data.filter(ds.field("day") == day)
 
@@ -99,19 +96,28 @@ def _frame(table: pa.Table) -> pd.DataFrame:
     return frame
 
 
-# Plain Parquet, for readers that know no Delta.
+# Export as plain Parquet, for readers that do not know Delta.
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """A file of an export; without rows and digest while it is only planned."""
+
+    key: str
+    rows: int = 0
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
 class Export:
-    """What an export left at its target; stored there as `_anomaray_export.json`."""
+    """The record of an export, stored at its target as `_anomaray_export.json`."""
 
     format: int
     source: str
     version: int  # of the Delta table
-    complete: bool  # False while files are being written, and after a crash
+    complete: bool  # False while files are written, and after a crash
     rows: int
-    files: tuple[dict[str, Any], ...]  # key, rows, sha256
+    files: tuple[ExportedFile, ...]  # every file of ours that may be at the target
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), indent=1).encode()
@@ -120,18 +126,17 @@ class Export:
 def export(uri: str, target: str) -> Export:
     """Write all flags of the table at `uri` as `day=…/part-….parquet` below `target`.
 
-    A target that holds an earlier export of ours is brought up to date: new files first, each
-    by one put, then the old ones go. Raises Refusal for a target that holds anything else. One
-    day at a time is held in memory. Run one export to a target at a time: only racing first ones
-    are told apart.
+    An earlier export at the target is replaced: new files are written first, each by one PUT, then
+    the old ones are deleted. Raises `Refusal` for a target that holds anything else. One day at a
+    time is in memory. Run one export to a target at a time: only two first exports are told apart.
     """
     table, to = _open(uri), open_store(target)
     data = table.to_pyarrow_dataset()
     days = sorted(partition["day"] for partition in table.partitions())
     keys = {day: f"day={quote(day, safe='')}/part-{table.version():010d}.parquet" for day in days}
-    earlier = _earlier_export(to)
-    # The marker names every file that may be there, so that a crash leaves none unaccounted for.
-    planned = [{"key": key, "rows": 0, "sha256": ""} for key in keys.values()]
+    earlier = _read_earlier_export(to)
+    # The marker names every file before it is written, so that a crash leaves no unknown file.
+    planned = [ExportedFile(key) for key in keys.values()]
     started = Export(_MARKER_FORMAT, uri, table.version(), False, 0, (*earlier, *planned))
     _begin(to, started, first=not to.exists(_MARKER))
     written = []
@@ -139,16 +144,16 @@ def export(uri: str, target: str) -> Export:
         rows = data.to_table(filter=ds.field("day") == day).drop_columns(["day"])
         written.append(_put(to, key, rows))
     for file in earlier:
-        if file["key"] not in keys.values():
-            to.delete(file["key"])
-    total = sum(file["rows"] for file in written)
+        if file.key not in keys.values():
+            to.delete(file.key)
+    total = sum(file.rows for file in written)
     done = Export(_MARKER_FORMAT, uri, table.version(), True, total, tuple(written))
     to.put(_MARKER, done.to_json())
     return done
 
 
-def _earlier_export(store: Store) -> tuple[dict[str, Any], ...]:
-    """Files of an earlier export; none for an empty target; Refusal for a target of others."""
+def _read_earlier_export(store: Store) -> tuple[ExportedFile, ...]:
+    """The files of an earlier export; none for an empty target; `Refusal` for other objects."""
     try:
         marker = json.loads(store.read(_MARKER))
     except Missing:
@@ -163,40 +168,36 @@ def _earlier_export(store: Store) -> tuple[dict[str, Any], ...]:
         marker = None
     files = marker.get("files") if isinstance(marker, dict) else None
     if not isinstance(files, list) or marker.get("format") != _MARKER_FORMAT:
-        raise Refusal(f"{store.uri}/{_MARKER} is not one that this version wrote; move it away")
+        raise Refusal(f"{store.uri}/{_MARKER} was not written by this version; move it away")
     for file in files:
-        # What the marker names is deleted later: it may only name files of an export.
+        # The named files are deleted later, so only names that an export writes are accepted.
         if not isinstance(file, dict) or not _PART.fullmatch(str(file.get("key"))):
             raise Refusal(f"{store.uri}/{_MARKER} names {file!r}, which no export writes")
-    return tuple(files)
+    return tuple(ExportedFile(file["key"]) for file in files)
 
 
 def _begin(store: Store, started: Export, first: bool) -> None:
     if not first:
         store.put(_MARKER, started.to_json())
     elif not store.create(_MARKER, started.to_json()):
-        raise Refusal(f"{store.uri}: another export has just begun here; wait for it")
+        raise Refusal(f"{store.uri}: another export has just begun here; wait until it ends")
 
 
-def _put(store: Store, key: str, rows: pa.Table) -> dict[str, Any]:
+def _put(store: Store, key: str, rows: pa.Table) -> ExportedFile:
     buffer = io.BytesIO()
     pq.write_table(rows, buffer, compression="zstd", write_page_checksum=True)
     store.put(key, buffer.getvalue())
-    return {
-        "key": key,
-        "rows": rows.num_rows,
-        "sha256": hashlib.sha256(buffer.getbuffer()).hexdigest(),
-    }
+    return ExportedFile(key, rows.num_rows, hashlib.sha256(buffer.getbuffer()).hexdigest())
 
 
 # The terminal.
 
 
 def show(frame: pd.DataFrame, limit: int, console: Console, roles: Roles | None = None) -> None:
-    """Print the first `limit` rows: flags as severity, who, when and why; other frames as is.
+    """Print the first `limit` rows: flags with severity, time, who and why; other frames unchanged.
 
-    Log fields are hostile input: control characters and direction marks are shown as escapes,
-    and rich's markup is plain text.
+    Log fields are hostile input: control characters and direction marks are printed as escapes,
+    rich's markup as plain text.
     """
     flags = {"severity", "score", "reasons"} <= set(frame.columns)
     table = _flags_table(frame.head(limit), roles) if flags else _plain_table(frame.head(limit))
@@ -207,7 +208,7 @@ def show(frame: pd.DataFrame, limit: int, console: Console, roles: Roles | None 
 
 def _flags_table(frame: pd.DataFrame, roles: Roles | None) -> Table:
     time = roles.time if roles else None
-    who = roles.entity or roles.id if roles else [c for c in frame.columns if c not in _OWN]
+    who = roles.entity or roles.id if roles else [c for c in frame.columns if c not in FLAG_COLUMNS]
     who = [column for column in who if column in frame.columns and column != time]
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("severity", justify="right", no_wrap=True)
@@ -221,9 +222,9 @@ def _flags_table(frame: pd.DataFrame, roles: Roles | None) -> Table:
         style = "bold red" if severity >= _HIGHEST else "yellow" if severity >= _HIGH else ""
         cells = [Text(f"{severity:.1f}", style=style), Text(f"{float(row['score']):.4g}")]
         if time in frame.columns:
-            cells.append(_cell(row[time]))
-        cells.append(Text("\n").join(_named(column, row[column]) for column in who))
-        table.add_row(*cells, _why(row["reasons"]))
+            cells.append(_format_value(row[time]))
+        cells.append(Text("\n").join(_format_named(column, row[column]) for column in who))
+        table.add_row(*cells, _format_reason(row["reasons"]))
     return table
 
 
@@ -234,16 +235,16 @@ def _plain_table(frame: pd.DataFrame) -> Table:
         header = Text(printable(str(column), _CELL))
         table.add_column(header, justify="right" if column in numbers else "left", overflow="fold")
     for values in frame.itertuples(index=False, name=None):
-        table.add_row(*map(_cell, values))
+        table.add_row(*map(_format_value, values))
     return table
 
 
-def _named(column: str, value: Any) -> Text:
-    return Text.assemble((printable(column, _CELL) + " ", "dim"), _cell(value))
+def _format_named(column: str, value: Any) -> Text:
+    return Text.assemble((printable(column, _CELL) + " ", "dim"), _format_value(value))
 
 
-def _why(reasons: Iterable[dict[str, Any]] | None) -> Text:
-    """The reason that adds most; the others are on the run card."""
+def _format_reason(reasons: Iterable[dict[str, Any]] | None) -> Text:
+    """The reason that contributes most; the run card has the others."""
     most = max(reasons if reasons is not None else (), key=_contribution, default=None)
     if most is None:
         return Text("–", style="dim")
@@ -259,10 +260,10 @@ def _contribution(reason: dict[str, Any]) -> float:
     return float(reason["contribution"])
 
 
-def _cell(value: Any) -> Text:
+def _format_value(value: Any) -> Text:
     if isinstance(value, pd.Timestamp):
         return Text(f"{value:%Y-%m-%d %H:%M:%S}")
-    # Missing text is None or NaN, by pandas' mood; NaN alone differs from itself.
+    # pandas has None or NaN for missing text; only NaN differs from itself.
     if value is None or value is pd.NaT or value is pd.NA or (value != value) is True:
         return Text("–", style="dim")
     if isinstance(value, float):
