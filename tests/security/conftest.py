@@ -1,4 +1,4 @@
-"""A night over a hostile lake, once for all tests: every file it left, every line it said."""
+"""One night over a hostile lake for all tests: the files and the lines that it wrote."""
 
 import json
 import os
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 KEY = "0123456789abcdef" * 4
 DAY = hostile.DAYS[3]
 METRICS = "night.prom"
-# What people and machines read.
+# Verbs whose output people and programs read.
 READING = (
     ("flags", "--limit", "300"),
     ("flags", "--json"),
@@ -39,7 +39,7 @@ READING = (
 
 @dataclass(frozen=True)
 class Night:
-    """What a training and a night left behind."""
+    """The results of a training and a night."""
 
     folder: Path  # with the watch, `out`, and `export`
     said: dict[str, tuple[str, str]]  # stdout and stderr by command
@@ -80,7 +80,7 @@ def night() -> Iterator[Night]:
 
 
 def run(folder: Path, *arguments: str) -> tuple[str, str]:
-    """One command as a person gives it: its stdout and stderr."""
+    """Run one command; returns its stdout and stderr."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     environment |= {"ANOMARAY_HMAC_KEY": KEY, "RAY_TMPDIR": str(folder / "ray"), "COLUMNS": "200"}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Parquet footers written by hand (Thrift's compact protocol), to say what no writer would.
+"""Parquet footers written by hand (Thrift's compact protocol), with lies that no writer writes.
 
 Field numbers are those of parquet.thrift: FileMetaData {1 version, 2 schema, 3 num_rows,
 4 row_groups}, SchemaElement {1 type, 3 repetition_type, 4 name, 5 num_children}.
@@ -19,7 +19,7 @@ def varint(number: int) -> bytes:
 
 
 def i32(step: int, number: int) -> bytes:
-    """A field whose number is `step` above that of the field before."""
+    """A field whose number is `step` above the number of the field before."""
     return bytes([step << 4 | _I32]) + varint(number << 1)
 
 
@@ -28,7 +28,7 @@ def text(step: int, value: bytes) -> bytes:
 
 
 def structs(step: int, items: list[bytes], claimed: int | None = None) -> bytes:
-    """A list of structs; it may claim to have more of them."""
+    """A list of structs, which may declare a wrong length."""
     length = varint(len(items) if claimed is None else claimed)
     return bytes([step << 4 | _LIST, 0xF0 | _STRUCT]) + length + b"".join(items)
 

@@ -1,4 +1,4 @@
-"""Texts that attack whoever shows them, and a lake that has them in every field."""
+"""Texts that attack the program that shows them, and a lake with them in every field."""
 
 import math
 from datetime import UTC, datetime, timedelta
@@ -29,9 +29,9 @@ NAMES = ("<img src=x onerror=alert('a name ran')>", "=1+1", "[bold]name")  # of 
 
 DAYS = ("2026-01-01", "2026-01-02", "2026-01-03", "2026-01-04")
 ROWS = 300  # a day
-EVERY = 20  # one row in so many is out of the ordinary
+EVERY = 20  # one row in 20 is unusual
 
-# What must not be found in anything that is written or said. Each is in many rows.
+# Values that no output may contain. Each is in many rows.
 CARD, PERSON, STREET, HOST = (
     "4000123412345678",
     "Canary Q. Yellowbird",

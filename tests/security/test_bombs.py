@@ -1,4 +1,4 @@
-"""Files that declare more than they hold are set aside by their footers, in little memory."""
+"""Files that declare more than they hold go to the quarantine by their footers, in little memory."""
 
 import json
 import struct
@@ -24,10 +24,10 @@ from tests.cluster.lake.parquet_files import encoded, numbered
 from tests.security import footers
 
 MB = 1024**2
-# What a look at a bomb may take beyond the process as it was: the largest footer here has 3 MB.
+# Memory that reading a bomb may add to the process: the largest footer here has 3 MB.
 MEMORY = 200 * MB
 
-# Looks at a day within a limit of address space, and prints what was set aside, and the memory.
+# Takes a snapshot within a limit of address space; prints the rejected files and the memory.
 _LOOK = """
 import json, resource, sys
 from cluster.lake.input.snapshot import take_snapshot
@@ -43,7 +43,7 @@ print(json.dumps([rejected, len(taken.files), grown]))
 
 
 def zeros(groups: int, rows: int, dictionary: bool = False) -> bytes:
-    """Row groups of int64 zeros, which zstd makes almost nothing of."""
+    """Row groups of int64 zeros, which zstd compresses to almost nothing."""
     table = pa.table({"n": np.zeros(rows, np.int64)})
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
@@ -67,7 +67,7 @@ def with_footer_length(length: int) -> bytes:
     return data[:-8] + struct.pack("<I", length) + b"PAR1"
 
 
-# How it is made, the rule that it breaks, and words of the message.
+# How to make it, the rule that it breaks, and words of the message.
 BOMBS: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "gigabytes": (lambda: zeros(300, MB), "oversized", "uncompressed"),
     "one_huge_text": (one_huge_text, "oversized", "a row at most"),
@@ -91,7 +91,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str, str]] = {
 
 @pytest.fixture(scope="module")
 def looked(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[str]], int, int]:
-    """All bombs in one day, with one good file, as a process with little memory sees them."""
+    """The snapshot of a day of bombs and one good file, taken by a process with little memory."""
     folder = tmp_path_factory.mktemp("bombs")
     for name, (make, _, _) in BOMBS.items():
         (folder / f"{name}.parquet").write_bytes(make())
@@ -119,7 +119,7 @@ def test_a_bomb_is_set_aside_by_its_footer(
     assert message.startswith(f"{name}.parquet ")
 
 
-def test_a_day_of_bombs_is_looked_at_in_little_memory(
+def test_a_day_of_bombs_is_read_in_little_memory(
     looked: tuple[dict[str, list[str]], int, int],
 ) -> None:
     rejected, good, grown = looked
@@ -139,7 +139,7 @@ def test_a_footer_that_is_too_large_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dictionary", [True, False])
-def test_a_column_of_one_value_is_no_bomb(dictionary: bool, tmp_path: Path) -> None:
+def test_a_column_of_one_value_is_not_a_bomb(dictionary: bool, tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(zeros(4, MB, dictionary))
     assert not take_snapshot(str(tmp_path), None, "all").rejected
 

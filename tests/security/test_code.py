@@ -1,4 +1,4 @@
-"""No code of ours can run what it reads: the ways to do so are not in it."""
+"""Our code cannot run what it reads: it uses no function that could."""
 
 import ast
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# What unpickles, runs or hands to a shell whatever it is given, by its full name; a name bans all
-# that is in it.
+# Full names of functions and modules that unpickle, run or hand to a shell what they are given. A
+# module bans everything in it.
 BANNED = (
     *("pickle", "_pickle", "cloudpickle", "ray.cloudpickle", "dill", "joblib", "marshal", "shelve"),
     *("torch.load", "torch.jit.load", "torch.export.load", "torch.hub", "torch.package"),
@@ -18,7 +18,7 @@ BANNED = (
     *("eval", "exec", "compile", "__import__", "builtins.eval", "builtins.exec", "runpy"),
     *("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "pty"),
 )
-# In tests: pickles are what the attacks are made of, and Ray pickles what it ships.
+# Allowed in tests: attacks are made of pickles, and Ray pickles what it sends.
 IN_TESTS = {"pickle": {"cluster/lake/storage/test_store.py", "security/test_pickles.py"}}
 
 
@@ -50,7 +50,7 @@ def _imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def _full(node: ast.AST, known: dict[str, str]) -> str:
-    """`np.load` as numpy.load; "" for what does not begin with a name. A method is no built-in."""
+    """`np.load` as numpy.load; "" for an expression that does not begin with a name."""
     if isinstance(node, ast.Name):
         return known.get(node.id, node.id)
     if isinstance(node, ast.Attribute) and (base := _full(node.value, known)):
@@ -101,12 +101,12 @@ def test_in_tests_only_attacks_are_pickled_and_no_shell_is_called() -> None:
         "__import__('pickle')",
     ],
 )
-def test_the_ban_is_not_got_round_by_other_names(source: str) -> None:
+def test_another_name_does_not_get_round_the_ban(source: str) -> None:
     assert wrong(source)
 
 
 @pytest.mark.parametrize(
     "source", ["model.eval()", "re.compile('x')", "import yaml\nyaml.safe_load('')"]
 )
-def test_what_only_sounds_alike_is_allowed(source: str) -> None:
+def test_a_name_that_only_looks_similar_is_allowed(source: str) -> None:
     assert wrong(source) == []

@@ -15,8 +15,8 @@ from tests.browser.test_run_card import browser as browser
 from tests.security import hostile
 from tests.security.conftest import DAY, Night
 
-# What moves a terminal's cursor, or what is drawn: controls but the line's end, direction marks,
-# zero width, line separators. Rich draws its own frames of other characters.
+# Characters that move a terminal's cursor or change what it draws: controls except the line end,
+# direction marks, zero width, line separators. The frames of rich use none of them.
 UNDRAWN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
@@ -29,7 +29,7 @@ def test_the_attacks_did_reach_the_tables(night: Night) -> None:
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_no_command_says_a_character_that_a_terminal_obeys(stream: str, night: Night) -> None:
+def test_no_command_prints_a_character_that_a_terminal_obeys(stream: str, night: Night) -> None:
     for command, said in night.said.items():
         text = said[stream == "stderr"]
         assert (found := UNDRAWN.search(text)) is None, (command, found)
@@ -54,7 +54,7 @@ def test_every_line_of_the_log_is_ours(night: Night) -> None:
 
 
 @pytest.mark.parametrize("command", ["flags --json", f"plan --day {DAY} --json"])
-def test_json_is_ascii_and_says_what_the_field_said(command: str, night: Night) -> None:
+def test_json_is_ascii_and_holds_the_field_as_it_is(command: str, night: Night) -> None:
     out, _ = night.said[command]
     assert out.isascii()
     document = json.loads(out)
@@ -63,7 +63,7 @@ def test_json_is_ascii_and_says_what_the_field_said(command: str, night: Night) 
         assert {row["card"] for row in document} == {"****5678"}
 
 
-def test_a_run_cards_json_holds_no_undrawn_character(night: Night) -> None:
+def test_a_run_cards_json_holds_no_invisible_character(night: Night) -> None:
     text = (night.reports / "run_card.json").read_text()
     assert json.loads(text)["run"]["status"] == "committed"
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text)
@@ -106,7 +106,7 @@ def page(request: pytest.FixtureRequest, browser: Any, night: Night, tmp_path: P
 @needs_chromium
 @pytest.mark.parametrize("page", ["card", "index"], indirect=True)
 def test_nothing_runs_and_nothing_leaves_in_a_browser(page: Visit) -> None:
-    page.page.wait_for_timeout(200)  # what an `onerror` would take
+    page.page.wait_for_timeout(200)  # long enough for an `onerror` to run
     assert page.quiet(), (page.requests, page.dialogs, page.complaints)
     for unwanted in ("iframe", "svg[onload]", "[onerror]", "[href^='javascript:']", "form", "link"):
         assert page.page.locator(unwanted).count() == 0
@@ -118,12 +118,12 @@ def test_nothing_runs_and_nothing_leaves_in_a_browser(page: Visit) -> None:
 def test_the_attacks_are_there_to_read(page: Visit) -> None:
     text = page.page.inner_text("body")
     shown = [attack for attack in hostile.ATTACKS if attack[:6] in text]
-    assert len(shown) >= 3  # of the most severe; each in each field: tests/browser
+    assert len(shown) >= 3  # among the most severe; tests/browser tries every text in every field
     assert not UNDRAWN.search(text.replace("\t", " "))
     assert "****5678" in text
 
 
-def test_a_log_line_escapes_what_it_is_given(
+def test_a_log_line_escapes_its_values(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure_logs()

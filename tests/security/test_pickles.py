@@ -1,4 +1,4 @@
-"""A payload in a bundle or in a Parquet file stays what it is: bytes."""
+"""A payload in a bundle or a Parquet file is read as bytes and never runs."""
 
 import os
 import pickle
@@ -27,7 +27,7 @@ assert ray.data
 
 
 class Payload:
-    """Makes a folder, where it is unpickled."""
+    """Makes a folder when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = str(marker)
@@ -38,7 +38,7 @@ class Payload:
 
 @pytest.fixture
 def marker(tmp_path: Path) -> Iterator[Path]:
-    """What a payload leaves behind; after each test it must not be there."""
+    """The folder that a payload makes; after each test it must not exist."""
     marker = tmp_path / "ran"
     yield marker
     assert not marker.exists()
@@ -62,7 +62,7 @@ def pickled_objects(marker: Path) -> pa.Table:
     return column("ray.data.arrow_pickled_object", pa.large_binary(), [payload] * 3, b"")
 
 
-def test_the_attack_works_on_whoever_reads_the_file_as_it_is(tmp_path: Path) -> None:
+def test_the_attack_works_on_a_plain_reader(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     found = pq.read_table(pa.BufferReader(encoded(pickled_objects(marker))))
     with pytest.raises(FileExistsError):  # by the second row's payload
@@ -105,7 +105,7 @@ def test_pickled_objects_inside_of_lists_and_structs_are_read_as_bytes(
 @pytest.mark.parametrize(
     "name", ["arrow_tensor", "arrow_tensor_v2", "arrow_variable_shaped_tensor"]
 )
-def test_a_tensor_type_is_told_nothing_that_it_unpickles(
+def test_a_tensor_type_gets_nothing_to_unpickle(
     name: str, said: bytes, tmp_path: Path, marker: Path
 ) -> None:
     said = pickle.dumps(Payload(marker)) if said == b"pickle" else said

@@ -1,4 +1,4 @@
-"""What a spec names stays where it names it: no way out of a URI, of a day, or of a registry."""
+"""No path leads out of the URIs of a spec, of a day or of a registry."""
 
 import os
 from pathlib import Path
@@ -33,7 +33,7 @@ WAYS_OUT = (
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
-    """A store with one day, beside a folder that is none of its business."""
+    """A store with one day, beside a folder that it must not read."""
     for folder in ("lake/day=1", "other"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "a.parquet").write_bytes(encoded(numbered(3)))
@@ -149,7 +149,7 @@ def test_no_place_but_a_path_or_s3_is_opened(uri: str) -> None:
 
 
 @pytest.mark.parametrize("uri", ["https://evil.example/x", "s3://key:secret@bucket/x", "x\ny"])
-def test_no_spec_names_such_a_place(uri: str, tmp_path: Path) -> None:
+def test_no_spec_may_name_such_a_place(uri: str, tmp_path: Path) -> None:
     spec = hostile.spec(tmp_path)
     spec["input"] = {"uri": uri}
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(spec))

@@ -1,4 +1,4 @@
-"""Sensitive values: what is made of them, and that no output of a night has them."""
+"""Sensitive values are masked or hashed, and no output of a night has them."""
 
 import base64
 import hashlib
@@ -88,7 +88,7 @@ def test_a_dictionary_is_disguised_as_its_values_are() -> None:
         assert disguise(plain.dictionary_encode()).equals(disguise(plain))
 
 
-def test_the_digest_is_that_of_the_standard() -> None:
+def test_the_digest_is_the_hmac_of_the_standard() -> None:
     expected = hmac.new(KEY.encode(), b"value\x00" + b"10.0.0.1", hashlib.sha256).hexdigest()[:32]
     assert keyed(pa.array(["10.0.0.1"]), SECRET).to_pylist() == [f"{SECRET.id}:{expected}"]
 
@@ -166,7 +166,7 @@ def test_a_check_says_what_a_spec_does_not_hide(
         ({"role": "keep", "sensitive": True}, "expected one of mask, hmac"),
     ],
 )
-def test_a_disguise_that_cannot_be_is_refused(
+def test_a_column_that_cannot_be_disguised_is_refused(
     column: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     document: dict[str, Any] = hostile.spec(tmp_path)
@@ -180,7 +180,7 @@ def test_a_disguise_that_cannot_be_is_refused(
 
 
 def words(path: Path) -> Iterator[str]:
-    """What the file says: of Parquet every value and all metadata, of all else its bytes."""
+    """The text of a file: every value and all metadata of Parquet, the bytes of others."""
     data = path.read_bytes()
     yield path.name
     yield data.decode("latin-1")
@@ -207,7 +207,7 @@ def test_no_output_of_a_night_has_a_sensitive_value(night: Night) -> None:
     assert {name: canaries for name, canaries in seen.items() if canaries} == {}
 
 
-def test_nothing_that_a_night_says_or_logs_has_a_sensitive_value(night: Night) -> None:
+def test_no_message_or_log_of_a_night_has_a_sensitive_value(night: Night) -> None:
     for command, said in night.said.items():
         assert found("".join(said)) == [], command
     logs = [path for path in night.logs.rglob("*") if path.is_file()]

@@ -1,4 +1,4 @@
-"""A spec that demands signed champions lets in what the right key signed, and nothing else."""
+"""A spec that demands signed champions accepts only what the right key signed."""
 
 import json
 import stat
@@ -76,7 +76,7 @@ def watch(tmp_path: Path) -> Watch:
     return Watch(tmp_path)
 
 
-def test_what_the_right_key_signed_is_let_in(watch: Watch) -> None:
+def test_a_champion_signed_by_the_right_key_is_accepted(watch: Watch) -> None:
     watch.promote(watch.first)
     watch.promote(watch.second)
     assert watch.open() == watch.second.id
@@ -133,7 +133,7 @@ def test_a_changed_entry_is_refused(change: Callable[[dict[str, Any]], None], wa
 
 
 @pytest.mark.parametrize("signature", [None, [], "ed25519:", {}, {"key": "none"}])
-def test_a_signature_that_is_none_is_refused(signature: object, watch: Watch) -> None:
+def test_an_invalid_signature_is_refused(signature: object, watch: Watch) -> None:
     watch.promote(watch.first)
     watch.change(1, lambda entry: entry.update(signature=signature))
     assert "the spec demands one that is signed" in watch.refusal()
@@ -165,7 +165,7 @@ def test_a_changed_threshold_is_refused_signed_or_not(watch: Watch) -> None:
     watch.promote(watch.first)
     (path,) = (watch.folder / "out" / "registry" / "thresholds").iterdir()
     document = json.loads(path.read_text())
-    document["value"] = 1e9  # nothing would be flagged any more
+    document["value"] = 1e9  # so high that nothing would be flagged
     path.write_text(json.dumps(document, sort_keys=True, separators=(",", ":")))
     assert "threshold" in watch.refusal()
     assert "has changed since its promotion" in watch.refusal(signed="optional")
@@ -194,7 +194,7 @@ def test_a_rollback_signs_nothing_that_was_not_signed(watch: Watch) -> None:
         registry.rollback(watch.spec(), sign_with=watch.key_file)
 
 
-def test_a_spec_can_name_the_oldest_champion_that_it_lets_in(watch: Watch) -> None:
+def test_a_spec_can_name_the_oldest_champion_that_it_accepts(watch: Watch) -> None:
     watch.promote(watch.first)
     assert "champion 1 is older than one that was used before: expected 2" in watch.refusal(
         at_least=2
