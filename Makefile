@@ -46,6 +46,7 @@ lint: .venv/.done ## ruff, mypy strict, import layers
 docs: .venv/.done ## the pictures and pages that are made from the code
 	$(BIN)/python -m tests.house draw docs/house.svg
 	$(BIN)/python -m jobs.spec
+	$(BIN)/python -m jobs.cli
 
 # checkov pins a hundred packages, many against requirements.lock: it has an environment of its own.
 .venv-infra/.done: infra/requirements.lock

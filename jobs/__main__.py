@@ -9,28 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-import typer
-
-from jobs.cli import cluster, learning, nights, upkeep
+from jobs.cli.app import app
 from jobs.terminal.console import configure_logs, err, keep_stdout, warn
 from models.refusal import Refusal
 
-app = typer.Typer(
-    name="python -m jobs",
-    help="Anomaray finds anomalies in a data lake.\n\n"
-    "[b]init[/] writes a spec from your Parquet files, [b]train[/] trains a detector, "
-    "[b]score[/] scores a day, and [b]flags[/] shows what was found. Every night, a scheduler runs "
-    "[b]nightly[/].",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-)
-
 _TRACE = "ANOMARAY_TRACE"
-
-for room in (learning, nights, upkeep, cluster):  # in the order of --help
-    app.registered_commands += room.verbs.registered_commands
 
 
 @contextmanager

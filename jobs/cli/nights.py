@@ -101,7 +101,7 @@ def evaluate(
     """Compare the champion with its baselines on labelled rows.
 
     Prints AUROC, precision, recall and more for each of them. Needs a column with the role label.
-    Writes nothing.
+    Writes nothing but derived rows.
     """
     from jobs import evaluate as job
     from jobs.spec.spec import load
@@ -131,7 +131,7 @@ def leaderboard(
     """Rank all detectors on a sample of your data.
 
     Trains each of them on the training days and evaluates it on labelled days. Needs a column with
-    the role label. Writes nothing.
+    the role label. Writes nothing but derived rows.
     """
     from jobs import leaderboard as job
     from jobs.spec.spec import load

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from typer.main import get_command
 
-from jobs.__main__ import app
+from jobs.cli.app import app
 
 
 def check_verb(words: Sequence[str]) -> None:

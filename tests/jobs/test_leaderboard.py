@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from jobs.__main__ import app
+from jobs.cli.app import app
 from jobs.leaderboard import leaderboard, render_table
 from jobs.spec.spec import DayRange, Spec, load
 from models.refusal import Refusal

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer.core
 
-from jobs import __main__
+from jobs.cli.app import app
 from tests.conftest import S3Server
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-GROUP = typer.main.get_command(__main__.app)
+GROUP = typer.main.get_command(app)
 assert isinstance(GROUP, typer.core.TyperGroup)
 VERBS = GROUP.commands
 
@@ -86,11 +86,12 @@ import sys
 sys.argv.append("--json")
 from jobs import __main__
 from jobs.cli import options
+from jobs.cli.app import app
 from cluster.runtime.session import session
 import ray
 from ray._private.utils import publish_error_to_driver
 
-@__main__.app.command()
+@app.command()
 def told(as_json: options.Json = False) -> None:
     with session("local", cpus=1):
         asked = ray._private.worker.global_worker.gcs_client

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from jobs.__main__ import app
+from jobs.cli.app import app
 from jobs.input_rows import DERIVED
 from jobs.monitoring.metric_names import Metric
 from jobs.monitoring.watch_status import WatchStatus

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.lake.registry.signatures import make_key
-from jobs.__main__ import app
+from jobs.cli.app import app
 from jobs.terminal import console
 from tests.security import hostile
 

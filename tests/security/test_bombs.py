@@ -1,4 +1,4 @@
-"""Files that declare more than they hold go to the quarantine by their footers, in little memory."""
+"""Files that declare more than they hold are rejected by their footers, in little memory."""
 
 import json
 import struct

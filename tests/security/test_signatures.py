@@ -18,8 +18,8 @@ from cluster.lake.registry.registry import Promotion, Registry
 from cluster.lake.registry.signatures import load_key, make_key
 from cluster.lake.storage.opening import open_store
 from jobs import registry, threshold
-from jobs.__main__ import app
 from jobs.champion import load_champion, load_signer, require_newest
+from jobs.cli.app import app
 from jobs.spec.sections import QuantileThreshold
 from jobs.spec.source import SpecRefused
 from jobs.spec.spec import Spec, load

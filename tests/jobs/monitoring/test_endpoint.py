@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from cluster.lake.storage.opening import open_store
 from cluster.runtime.resources import ActorPlan
 from cluster.splits.stream import Pool
-from jobs.__main__ import app
+from jobs.cli.app import app
 from jobs.monitoring.endpoint import Destinations, publish
 from jobs.monitoring.live import LiveMetrics
 from jobs.monitoring.metric_names import Metric, Sample
