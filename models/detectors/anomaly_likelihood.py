@@ -116,11 +116,11 @@ class _Series(nn.Module):
     mean: Tensor
     variance: Tensor
 
-    def __init__(self, given: SignalInput, config: AnomalyLikelihoodConfig) -> None:
+    def __init__(self, series: SignalInput, config: AnomalyLikelihoodConfig) -> None:
         super().__init__()
-        self.given, self.config = given, config
-        self.order = min(config.order, given.shape[1] - 1)
-        channels = count_channels(given)
+        self.series, self.config = series, config
+        self.order = min(config.order, series.shape[1] - 1)
+        channels = count_channels(series)
         # Weights of the steps before, the oldest first, then the constant.
         self.register_buffer("weights", torch.zeros(channels, self.order + 1))
         # Mean and variance, in training, of the mean of `recent` squared errors.
@@ -195,8 +195,8 @@ class _Series(nn.Module):
 
     def _split_values(self, signal: Tensor) -> tuple[Tensor, Tensor]:
         """Values [rows, channels, steps], and whether each step is there [rows, steps]."""
-        _, there = split_steps(self.given, signal)
-        return signal[:, : count_channels(self.given)].clamp(-LIMIT, LIMIT), there
+        _, there = split_steps(self.series, signal)
+        return signal[:, : count_channels(self.series)].clamp(-LIMIT, LIMIT), there
 
 
 def _sum_trailing(values: Tensor, steps: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.batch import Batch, Contributions, Layout
-from models.detectors.detector import Detector, expect
+from models.detectors.detector import Detector, expect, expect_widths
 from models.detectors.search_space import WIDTHS, OneOf, Space
 from models.layers.dense_inputs import Inputs, stack_codes
 from models.layers.mlp import mlp, run
@@ -28,12 +28,7 @@ class AutoencoderConfig:
     floor: float = 1e-3  # least held-back mean squared residual, in squared scaled units
 
     def __post_init__(self) -> None:
-        expect(
-            len(self.widths) > 0 and all(w >= 1 for w in self.widths),
-            self,
-            "widths",
-            "at least one width, each 1 or more",
-        )
+        expect_widths(self)
         expect(self.latent is None or self.latent >= 1, self, "latent", "1 or more, or null")
         expect(0 <= self.noise < math.inf, self, "noise", "0 or more")
         expect(0 <= self.mask < 1, self, "mask", "0 or more, below 1")
@@ -174,8 +169,8 @@ class Autoencoder(Detector):
         if self.config.mask:
             shape = (len(columns), n + len(self.sizes))
             keep = (torch.rand(shape, device=columns.device) >= self.config.mask).to(columns.dtype)
-            kept = [keep[:, n + j, None].expand(-1, s) for j, s in enumerate(self.inputs.sizes)]
-            columns = columns * torch.cat([keep[:, :n], *kept], 1)
+            masks = [keep[:, n + j, None].expand(-1, s) for j, s in enumerate(self.inputs.sizes)]
+            columns = columns * torch.cat([keep[:, :n], *masks], 1)
         return columns
 
     def _reconstruct(self, columns: Tensor, dropout: float) -> tuple[Tensor, Tensor]:

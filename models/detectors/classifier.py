@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.batch import Batch, Layout
 from models.detectors.bases.integrated_gradients_detector import IntegratedGradientsDetector
-from models.detectors.detector import expect
+from models.detectors.detector import expect, expect_widths
 from models.detectors.search_space import WIDTHS, OneOf, Space
 from models.layers.mlp import mlp, run
 from models.refusal import Refusal
@@ -28,12 +28,7 @@ class ClassifierConfig:
     steps: int = 32  # nodes of the integral behind the contributions
 
     def __post_init__(self) -> None:
-        expect(
-            len(self.widths) > 0 and all(w >= 1 for w in self.widths),
-            self,
-            "widths",
-            "at least one width, each 1 or more",
-        )
+        expect_widths(self)
         expect(0 <= self.dropout < 1, self, "dropout", "0 or more, below 1")
         expect(1 <= self.max_weight < math.inf, self, "max_weight", "1 or more")
         expect(0 <= self.gamma < math.inf, self, "gamma", "0 or more")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.batch import Batch, Layout
 from models.detectors.bases.integrated_gradients_detector import IntegratedGradientsDetector
-from models.detectors.detector import expect
+from models.detectors.detector import expect, expect_widths
 from models.layers.convolution import Painters, Towers
 
 
@@ -23,12 +23,7 @@ class DeepSVDDConfig:
     steps: int = 32  # nodes of the integral behind the contributions
 
     def __post_init__(self) -> None:
-        expect(
-            len(self.widths) > 0 and all(w >= 1 for w in self.widths),
-            self,
-            "widths",
-            "at least one width, each 1 or more",
-        )
+        expect_widths(self)
         expect(self.channels >= 1, self, "channels", "1 or more")
         expect(self.outputs >= 1, self, "outputs", "1 or more")
         expect(0 < self.reconstruction < math.inf, self, "reconstruction", "more than 0")

@@ -29,6 +29,12 @@ def expect(holds: bool, config: object, field: str, expected: str) -> None:
         )
 
 
+def expect_widths(config: Any) -> None:
+    """Raise a Refusal unless a config's `widths` are at least one, each 1 or more."""
+    holds = len(config.widths) > 0 and all(width >= 1 for width in config.widths)
+    expect(holds, config, "widths", "at least one width, each 1 or more")
+
+
 class Detector(nn.Module, ABC):
     """Base class of all detectors.
 

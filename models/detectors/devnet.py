@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.batch import Batch, Layout
 from models.detectors.bases.few_labels import FewLabels
-from models.detectors.detector import expect
+from models.detectors.detector import expect, expect_widths
 from models.detectors.search_space import WIDTHS, OneOf, Space
 from models.layers.mlp import mlp, run
 
@@ -26,12 +26,7 @@ class DevNetConfig:
     steps: int = 32  # nodes of the integral behind the contributions
 
     def __post_init__(self) -> None:
-        expect(
-            len(self.widths) > 0 and all(w >= 1 for w in self.widths),
-            self,
-            "widths",
-            "at least one width, each 1 or more",
-        )
+        expect_widths(self)
         expect(0 <= self.dropout < 1, self, "dropout", "0 or more, below 1")
         expect(0 <= self.shrink < math.inf, self, "shrink", "0 or more")
         expect(0 < self.margin < math.inf, self, "margin", "more than 0")

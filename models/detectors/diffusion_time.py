@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.batch import Batch, Layout
 from models.detectors.bases.integrated_gradients_detector import IntegratedGradientsDetector
-from models.detectors.detector import expect
+from models.detectors.detector import expect, expect_widths
 from models.detectors.search_space import Between, OneOf, Space
 from models.layers.mlp import mlp, run
 
@@ -25,12 +25,7 @@ class DiffusionTimeConfig:
     steps: int = 48  # nodes of the integral behind the contributions
 
     def __post_init__(self) -> None:
-        expect(
-            len(self.widths) > 0 and all(w >= 1 for w in self.widths),
-            self,
-            "widths",
-            "at least one width, each 1 or more",
-        )
+        expect_widths(self)
         expect(0 <= self.dropout < 1, self, "dropout", "0 or more, below 1")
         expect(self.times >= 2, self, "times", "2 or more")
         expect(2 <= self.bins <= self.times, self, "bins", "2 or more, at most `times`")

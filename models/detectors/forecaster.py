@@ -82,7 +82,7 @@ class SeriesForecast(Sequence):
 
     def __init__(self, series: SignalInput, config: ForecasterConfig) -> None:
         super().__init__()
-        self.given = series
+        self.series = series
         self.floor = config.floor
         channels = count_channels(series)
         self.cell = nn.GRU(series.shape[0], config.hidden, batch_first=True)
@@ -91,8 +91,8 @@ class SeriesForecast(Sequence):
 
     def loss(self, signal: Tensor) -> Tensor:
         """Squared (Huber) error, averaged over the steps after the first: [rows]."""
-        values, present = split_steps(self.given, signal)
-        states, _ = run_cell(self.cell, clamp_steps(self.given, signal)[:, :-1])
+        values, present = split_steps(self.series, signal)
+        states, _ = run_cell(self.cell, clamp_steps(self.series, signal)[:, :-1])
         forecast, target = self.head(states).float(), values[:, 1:].clamp(-LIMIT, LIMIT)
         error = 2 * F.huber_loss(forecast, target, reduction="none", delta=HUBER)
         there = present[:, 1:].float()
@@ -118,8 +118,8 @@ class SeriesForecast(Sequence):
 
     def _square_errors(self, signal: Tensor) -> tuple[Tensor, Tensor]:
         """Squared error and prediction of the last step: [rows, channels] each."""
-        values, _ = split_steps(self.given, signal)
-        _, last = run_cell(self.cell, clamp_steps(self.given, signal)[:, :-1])
+        values, _ = split_steps(self.series, signal)
+        _, last = run_cell(self.cell, clamp_steps(self.series, signal)[:, :-1])
         forecast = self.head(last[0]).float()
         return (values[:, -1].clamp(-LIMIT, LIMIT) - forecast).square(), forecast
 
@@ -129,7 +129,6 @@ class EventForecast(Sequence):
 
     def __init__(self, tokens: TokenInput, config: ForecasterConfig) -> None:
         super().__init__()
-        self.given = tokens
         self.embedding = make_embedding(tokens, config.embedding)
         self.cell = nn.GRU(config.embedding, config.hidden, batch_first=True)
         self.head = nn.Linear(config.hidden, tokens.size)

@@ -103,9 +103,9 @@ class GAN(Autoencoder):
 
         A category is its probabilities, or the mean embedding under them. Padding is copied.
         """
-        given = columns[:, : self.inputs.numbers]
-        if (counted := self.inputs.mask_padding(given.T)) is not None:
-            numeric = torch.where(counted.T > 0, numeric, given)
+        original = columns[:, : self.inputs.numbers]
+        if (counted := self.inputs.mask_padding(original.T)) is not None:
+            numeric = torch.where(counted.T > 0, numeric, original)
         tables = iter(self.inputs.embeddings)
         blocks = [
             block @ next(tables).weight if embedded else block  # type: ignore[operator]

@@ -52,12 +52,12 @@ class MatrixProfile(KNN):
 
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
-        found = super().contributions(batch)
+        explained = super().contributions(batch)
         signals = []
-        for signal, shape in zip(batch.signals, found.expected.signals, strict=True):
+        for signal, shape in zip(batch.signals, explained.expected.signals, strict=True):
             mean, width = measure_level_and_size(signal, self.config.level)
             signals.append(shape * width + mean)
-        return found._replace(expected=found.expected._replace(signals=tuple(signals)))
+        return explained._replace(expected=explained.expected._replace(signals=tuple(signals)))
 
 
 class ShapeInputs(Inputs):

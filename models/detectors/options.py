@@ -84,6 +84,6 @@ def _check_type(name: str, key: str, value: Any, hint: Any) -> Any:
         ) from error
 
 
-def _list_choices(found: str, allowed: list[str]) -> str:
+def _list_choices(name: str, allowed: list[str]) -> str:
     """The end of a message: "; did you mean …? expected one of: …"."""
-    return f"{suggest(found, allowed) or ';'} expected one of: {join_names(allowed)}"
+    return f"{suggest(name, allowed) or ';'} expected one of: {join_names(allowed)}"

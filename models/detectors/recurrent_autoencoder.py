@@ -80,7 +80,7 @@ class SeriesCode(Sequence):
 
     def __init__(self, series: SignalInput, config: RecurrentAutoencoderConfig) -> None:
         super().__init__()
-        self.given = series
+        self.series = series
         self.floor = config.floor
         channels, steps = count_channels(series), series.shape[1]
         self.encoder = nn.GRU(series.shape[0], config.hidden, batch_first=True)
@@ -91,7 +91,7 @@ class SeriesCode(Sequence):
 
     def loss(self, signal: Tensor) -> Tensor:
         """Squared (Huber) error, averaged over steps and summed over channels: [rows]."""
-        values, present = split_steps(self.given, signal)
+        values, present = split_steps(self.series, signal)
         values = values.clamp(-LIMIT, LIMIT)
         error = 2 * F.huber_loss(self._decode(signal), values, reduction="none", delta=HUBER)
         return (error.sum(2) * present).sum(1) / present.sum(1).clamp_min(1)
@@ -101,7 +101,7 @@ class SeriesCode(Sequence):
 
     def explain(self, signal: Tensor) -> Explanation:
         squares, back = self._square_residuals(signal)
-        _, present = split_steps(self.given, signal)
+        _, present = split_steps(self.series, signal)
         there = present[:, None].float()
         terms = torch.log1p(squares / self.variance) * there / there.sum(2, True).clamp_min(1)
         places, expected = torch.zeros_like(signal), signal.clone()
@@ -114,7 +114,7 @@ class SeriesCode(Sequence):
         total = torch.zeros_like(self.variance, dtype=torch.float64)
         rows = torch.zeros_like(total)
         for signal in signals:
-            _, present = split_steps(self.given, signal)
+            _, present = split_steps(self.series, signal)
             total += (self._square_residuals(signal)[0] * present[:, None]).double().sum(0)
             rows += present[:, None].double().sum(0)
         usual = torch.where(rows > 0, total / rows.clamp_min(1), 1)
@@ -122,7 +122,7 @@ class SeriesCode(Sequence):
 
     def _decode(self, signal: Tensor) -> Tensor:
         """The reconstruction of a series: [rows, steps, channels]."""
-        _, last = run_cell(self.encoder, clamp_steps(self.given, signal))
+        _, last = run_cell(self.encoder, clamp_steps(self.series, signal))
         latent = self.bottleneck(last[0])
         states, _ = run_cell(self.decoder, latent[:, None].expand(-1, signal.shape[2], -1))
         back: Tensor = self.head(states).float().flip(1)
@@ -130,7 +130,7 @@ class SeriesCode(Sequence):
 
     def _square_residuals(self, signal: Tensor) -> tuple[Tensor, Tensor]:
         """Squared residuals and the reconstruction: [rows, channels, steps] each."""
-        values, _ = split_steps(self.given, signal)
+        values, _ = split_steps(self.series, signal)
         back = self._decode(signal)
         squares = (values.clamp(-LIMIT, LIMIT) - back).square()
         return squares.transpose(1, 2), back.transpose(1, 2)

@@ -76,12 +76,12 @@ class RecurrentClassifier(Classifier):
         numeric, inner, categories = self.inputs.split(columns)
         flat, sequences = [numeric, *categories], []
         signals = self.layout.signals
-        for given, block in zip(signals, inner, strict=False):
-            if given.kind != "series":
+        for signal, block in zip(signals, inner, strict=False):
+            if signal.kind != "series":
                 flat.append(block)
                 continue
-            steps = block.reshape(-1, *given.shape).transpose(1, 2).clamp(-REACH, REACH)
-            there = steps[..., -1] if given.masked else torch.ones_like(steps[..., 0])
+            steps = block.reshape(-1, *signal.shape).transpose(1, 2).clamp(-REACH, REACH)
+            there = steps[..., -1] if signal.masked else torch.ones_like(steps[..., 0])
             sequences.append((steps, there))
         for tokens, block in zip(self.layout.tokens, inner[len(signals) :], strict=True):
             steps = block.reshape(len(block), tokens.length, self.config.embedding + 1)

@@ -69,9 +69,9 @@ class SpectralResidual(Detector):
 
     @torch.no_grad()
     def contributions(self, batch: Batch) -> Contributions:
-        found = self._compare_last(batch)
+        by_series = self._compare_last(batch)
         maps, expected = [], []
-        for signal, salient in zip(batch.signals, found, strict=True):
+        for signal, salient in zip(batch.signals, by_series, strict=True):
             channels = salient.shape[1]
             places, guess = torch.zeros_like(signal), signal.clone()
             places[:, :channels, -1] = salient
@@ -79,20 +79,20 @@ class SpectralResidual(Detector):
             guess[:, :channels, -1] = self._extrapolate(before)
             maps.append(places)
             expected.append(guess)
-        shares = torch.stack([salient.sum(1) for salient in found], 1)
+        shares = torch.stack([salient.sum(1) for salient in by_series], 1)
         row = Batch(batch.numeric, batch.codes, None, tuple(expected))
         return Contributions(shares, row, tuple(maps))
 
     def _compare_last(self, batch: Batch) -> list[Tensor]:
         """How far the saliency of the last step is above the mean: [rows, channels] a series."""
         self.layout.check(batch)
-        found = []
-        for given, signal in zip(self.layout.signals, batch.signals, strict=True):
-            values = signal[:, : count_channels(given)].clamp(-LIMIT, LIMIT)
+        salient = []
+        for series, signal in zip(self.layout.signals, batch.signals, strict=True):
+            values = signal[:, : count_channels(series)].clamp(-LIMIT, LIMIT)
             saliency = self._measure_saliency(values)
             usual = saliency.mean(2).clamp_min(_TINY)
-            found.append((saliency[..., values.shape[2] - 1] / usual - 1).clamp_min(0))
-        return found
+            salient.append((saliency[..., values.shape[2] - 1] / usual - 1).clamp_min(0))
+        return salient
 
     def _measure_saliency(self, values: Tensor) -> Tensor:
         """Saliency of the steps and the extrapolated steps: [rows, channels, steps + points]."""

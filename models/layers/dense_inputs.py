@@ -80,12 +80,14 @@ class Inputs(nn.Module):
     def make_token_columns(self, batch: Batch) -> list[Tensor]:
         """The block of columns of each token input: [rows, width of the block] each."""
         pairs = zip(self.layout.tokens, batch.tokens, strict=True)
-        return [_make_bag(given, tokens) for given, tokens in pairs]
+        return [_make_bag(token_input, tokens) for token_input, tokens in pairs]
 
     def map_tokens(self, blocks: list[Tensor], batch: Batch) -> list[Tensor]:
         """Divide shares of the blocks of `make_token_columns` among places: [rows, length] each."""
         parts = zip(self.layout.tokens, batch.tokens, blocks, strict=True)
-        return [_share_among_places(given, tokens, block) for given, tokens, block in parts]
+        return [
+            _share_among_places(token_input, tokens, block) for token_input, tokens, block in parts
+        ]
 
     def mask_padding(self, columns: Tensor) -> Tensor | None:
         """Which numbers of the columns [numbers, rows] are data: float32 of the same shape.
@@ -172,9 +174,9 @@ def _limit_codes(tokens: TokenInput) -> int:
     return min(tokens.size, MAX_ONEHOT)
 
 
-def _make_bag(given: TokenInput, tokens: Tensor) -> Tensor:
+def _make_bag(token_input: TokenInput, tokens: Tensor) -> Tensor:
     """The frequency of each code in each row, without padding: [rows, codes], adding up to 1."""
-    width = _limit_codes(given)
+    width = _limit_codes(token_input)
     codes = torch.where(tokens < width, tokens, 1)
     bag = torch.zeros(len(codes), width, device=codes.device)
     bag.scatter_add_(1, codes, torch.ones_like(codes, dtype=bag.dtype))
@@ -182,9 +184,9 @@ def _make_bag(given: TokenInput, tokens: Tensor) -> Tensor:
     return bag / bag.sum(1, keepdim=True).clamp_min(1)
 
 
-def _share_among_places(given: TokenInput, tokens: Tensor, shares: Tensor) -> Tensor:
+def _share_among_places(token_input: TokenInput, tokens: Tensor, shares: Tensor) -> Tensor:
     """Divide the share of each code among its places: [rows, length]."""
-    width = _limit_codes(given)
+    width = _limit_codes(token_input)
     codes = torch.where(tokens < width, tokens, 1)
     count = torch.zeros_like(shares).scatter_add_(
         1, codes, torch.ones_like(codes, dtype=shares.dtype)

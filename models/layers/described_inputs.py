@@ -40,11 +40,11 @@ class DescribedInputs(Inputs):
         self.widths: list[int] = []
         descriptions: list[Description] = []
         for section in split_sections(layout, self.width):
-            found = describe(section.signal) if section.signal else None
-            self.sections.append(section if found else Section(section.width, None))
-            self.widths.append(found.width if found else section.width)
-            if found:
-                descriptions.append(found)
+            description = describe(section.signal) if section.signal else None
+            self.sections.append(section if description else Section(section.width, None))
+            self.widths.append(description.width if description else section.width)
+            if description:
+                descriptions.append(description)
         self.descriptions = nn.ModuleList(descriptions)
         described = sum(d.width for d in descriptions)
         self.register_buffer("centre", torch.zeros(described))
@@ -85,8 +85,8 @@ class DescribedInputs(Inputs):
         widths = [description.width for description in self._list_descriptions()]
         centres, scales = torch.split(self.centre, widths), torch.split(self.scales, widths)
         parts = list(torch.split(columns, [s.width for s in self.sections], 1))
-        found = zip(self._describe(columns), centres, scales, strict=True)
-        for (place, block), centre, scale in found:
+        described = zip(self._describe(columns), centres, scales, strict=True)
+        for (place, block), centre, scale in described:
             parts[place] = (block - centre) * scale
         return torch.cat(parts, 1)
 

@@ -128,26 +128,26 @@ def list_candidates(
     few labelled anomalies decide alone, and a table without labels gets only detectors that
     tolerate a few anomalies among their rows.
     """
-    found = []
+    chosen = []
     if anomalies >= _CLASSIFIED and normal >= anomalies:
-        found.append(Candidate("classifier"))
+        chosen.append(Candidate("classifier"))
     if anomalies >= LEAST_ANOMALIES:
-        found.append(Candidate("stacked_devnet"))
+        chosen.append(Candidate("stacked_devnet"))
         if not judged:
-            return tuple(found)
+            return tuple(chosen)
     numbers = len(layout.numeric) + sum(signal.width for signal in layout.signals)
     near = numbers <= _NEIGHBOUR_INPUTS
     table = not layout.signals and not layout.tokens
-    found += [Candidate("knn")] if near else []
-    found += [Candidate("isolation_forest"), Candidate("ecod"), Candidate("pca")]
+    chosen += [Candidate("knn")] if near else []
+    chosen += [Candidate("isolation_forest"), Candidate("ecod"), Candidate("pca")]
     if table and near:
-        found.append(Candidate("ensemble", _MIXED))
+        chosen.append(Candidate("ensemble", _MIXED))
     # For signals and sequences; those that do not fit are removed below.
-    found += [Candidate(name) for name in _OF_SIGNALS] if not table else []
+    chosen += [Candidate(name) for name in _OF_SIGNALS] if not table else []
     if judged or not table:
-        found += [Candidate("autoencoder"), Candidate("autoencoder", {"widths": [64, 32]})]
-        found += [Candidate("variational_autoencoder"), Candidate("diffusion_time")]
-    return tuple(c for c in found if CATALOG[c.name].unfit(layout) is None)
+        chosen += [Candidate("autoencoder"), Candidate("autoencoder", {"widths": [64, 32]})]
+        chosen += [Candidate("variational_autoencoder"), Candidate("diffusion_time")]
+    return tuple(c for c in chosen if CATALOG[c.name].unfit(layout) is None)
 
 
 def choose(
@@ -203,10 +203,10 @@ def choose(
             note = "not tried: the budget was used up"
             tried.append(CandidateResult(candidate.text, None, 0.0, note))
         else:
-            result, found = _try(candidate, layout, rows, held_back, planted, training)
+            result, own_scores = _try(candidate, layout, rows, held_back, planted, training)
             tried.append(result)
-            if found is not None:
-                scores[index] = found
+            if own_scores is not None:
+                scores[index] = own_scores
         on_candidate(tried[-1])
     if not scores:
         notes = "; ".join(f"{one.candidate}: {one.note}" for one in tried)
@@ -266,8 +266,8 @@ def _rank(held_back: Batch, scores: dict[int, Scores]) -> tuple[str, dict[int, f
         return PLANTED, {i: sum(_measure_aurocs(s)) / len(s.planted) for i, s in scores.items()}
     if len(scores) == 1:
         return "the only candidate for these labels and rows", {}
-    found = measure_agreement([one.usual for one in scores.values()])
-    return "rank correlation with all candidates", dict(zip(scores, found, strict=True))
+    agreement = measure_agreement([one.usual for one in scores.values()])
+    return "rank correlation with all candidates", dict(zip(scores, agreement, strict=True))
 
 
 def pick_beyond_doubt(scores: dict[int, Scores], standing: int) -> int:

@@ -26,7 +26,7 @@ def add_noise(
 ) -> Batch:
     """Add noise to some features of each row ("local anomalies"); categories are replaced."""
     drawn = noise * torch.randn(rows.numeric.shape, generator=generator)
-    binary = torch.tensor([given.kind == "binary" for given in layout.numeric])
+    binary = torch.tensor([column.kind == "binary" for column in layout.numeric])
     numeric = torch.where(binary, 1 - rows.numeric, rows.numeric + drawn)
     signals = tuple(s + noise * torch.randn(s.shape, generator=generator) for s in rows.signals)
     changed = _scatter_all(rows, layout, generator)._replace(numeric=numeric, signals=signals)
@@ -62,7 +62,7 @@ def _scatter_all(rows: Batch, layout: Layout, generator: torch.Generator) -> Bat
         return torch.randint(min(1, size - 1), size, like.shape, generator=generator)
 
     numeric = uniform(rows.numeric)
-    binary = torch.tensor([given.kind == "binary" for given in layout.numeric])
+    binary = torch.tensor([column.kind == "binary" for column in layout.numeric])
     numeric = torch.where(binary, 1 - rows.numeric, numeric)
     drawn = [codes(rows.codes[:, j], c.size) for j, c in enumerate(layout.categories)]
     return Batch(

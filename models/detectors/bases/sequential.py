@@ -114,14 +114,14 @@ class Sequential(Detector):
         """Each model with its values: first the series, then the tokens."""
         self.layout.check(batch)
         pairs = zip(self.layout.signals, batch.signals, strict=True)
-        series = [signal for given, signal in pairs if given.kind == "series"]
+        series = [values for signal, values in pairs if signal.kind == "series"]
         models = (*self.series, *self.tokens)
         return list(zip(models, (*series, *batch.tokens), strict=True))
 
     def _take_others(self, batch: Batch) -> Batch:
         """The batch without series, tokens and what restates a text."""
         pairs = zip(self.layout.signals, batch.signals, strict=True)
-        signals = tuple(signal for given, signal in pairs if _is_other(given))
+        signals = tuple(values for signal, values in pairs if _is_other(signal))
         return Batch(batch.numeric, batch.codes, batch.label, signals)
 
     def _merge(self, rest: Contributions, explained: list[Explanation]) -> Contributions:
@@ -135,10 +135,10 @@ class Sequential(Detector):
             )
         )
         signals = [
-            _explain_nothing(given, rest.shares)
-            if given.restates
-            else next(others if _is_other(given) else parts)
-            for given in self.layout.signals
+            _explain_nothing(signal, rest.shares)
+            if signal.restates
+            else next(others if _is_other(signal) else parts)
+            for signal in self.layout.signals
         ]
         tokens = list(parts)
         shares = [part.share[:, None] for part in (*signals, *tokens)]

@@ -73,7 +73,7 @@ class Case(NamedTuple):
 
 
 def train(detector: Detector, batch: Batch, given: Given, epochs: int) -> Detector:
-    """A short training: what `cluster.training.trainer` does, in one process."""
+    """A short training in one process, as `cluster.training.trainer` does it."""
     torch.manual_seed(0)
     if detector.learns != "gradient":
         detector.fit(batch, seed=0)
@@ -252,7 +252,7 @@ def test_the_map_of_a_signal_adds_up_to_its_share(case: Case) -> None:
     first = len(layout.numeric) + len(layout.categories)
     for j, signal in enumerate(layout.signals):
         share = found.shares[:, first + j]
-        # Thousands of float32 of either sign: the sum rounds by more than a share's own last bit.
+        # The sum of thousands of float32 of both signs rounds by more than the last bit.
         torch.testing.assert_close(
             found.maps[j].flatten(1).sum(1), share, rtol=1e-4, atol=1e-4, msg=signal.name
         )
@@ -296,8 +296,8 @@ def test_a_detector_is_saved_and_loaded_to_the_bit_without_pickle(case: Case) ->
 def test_anomalies_planted_far_away_score_above_normal_rows(case: Case) -> None:
     usual = scores(case.detector, case.given.normal(700, 3))
     planted = scores(case.detector, case.given.far(50, 4))
-    # A forest cannot cut on a code that it never saw, and isolates a normal row at the edge of
-    # its ranges as fast as one far outside (measured here: 0.936).
+    # A forest cannot cut at a code that it never saw, and it isolates a normal row at the edge
+    # of the ranges as fast as one far outside (measured here: 0.936).
     least = 0.9 if isinstance(case.detector, IsolationForest) else 0.999
     auroc = (planted[:, None] > usual).float().mean()
     assert auroc >= least

@@ -1,4 +1,4 @@
-"""What the detectors of the catalogue promise beyond the contract, and how options are checked."""
+"""Single detectors beyond the contract, and how options are checked."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What an ensemble promises beyond the contract: order far out, members, refusals."""
+"""Ensembles beyond the contract: the order of far rows, members, refusals."""
 
 import pytest
 import torch

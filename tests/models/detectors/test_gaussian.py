@@ -1,5 +1,4 @@
-"""The Gaussian: the covariance that scikit-learn has, what is expected given the rest, and the
-descriptions of sounds and pictures that it is taken over."""
+"""The Gaussian: its covariance beside scikit-learn's, expected values, descriptions of sounds."""
 
 from functools import reduce
 from itertools import pairwise
@@ -28,7 +27,7 @@ def batch(*signals: Tensor) -> Batch:
 
 
 def numbers(rows: int, width: int, seed: int = 0) -> Tensor:
-    """Columns that hang together, of different sizes, away from zero."""
+    """Correlated columns of different deviations, with a mean of about 3."""
     g = torch.Generator().manual_seed(seed)
     mixed = torch.randn(rows, width, generator=g) @ torch.randn(width, width, generator=g)
     return mixed * torch.linspace(0.2, 2, width) + 3

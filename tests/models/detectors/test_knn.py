@@ -1,4 +1,4 @@
-"""The nearest neighbours: distances as scikit-learn has them, and what the surroundings change."""
+"""Nearest neighbours: the same distances as scikit-learn, and the effect of locality."""
 
 from typing import Any
 
@@ -56,7 +56,7 @@ def test_the_same_gap_counts_for_more_beside_a_narrow_cloud() -> None:
 
 
 def test_at_locality_one_the_width_of_the_surroundings_cancels() -> None:
-    """Twice the cloud and twice the gap is the same outlier factor."""
+    """A cloud and a gap of twice the size have the same outlier factor."""
     rng = np.random.default_rng(0)
     cloud, gap = rng.normal(0, 1, (200, 2)), np.array([[4.0, 0.0]])
     learned = np.concatenate([cloud, 2 * cloud + 100])

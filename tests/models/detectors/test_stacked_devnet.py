@@ -1,4 +1,4 @@
-"""What a stacked deviation network promises beyond the contract."""
+"""The stacked deviation network beyond the contract."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def learned() -> StackedDevNet:
 
 
 @pytest.mark.thorough
-def test_the_network_is_told_how_rare_each_member_finds_a_row() -> None:
+def test_the_network_sees_how_rare_each_member_finds_a_row() -> None:
     detector = learned()
     usual, far = (detector.inputs(rows) for rows in (table_rows(200, 4), far_table_rows(20, 5)))
     assert usual.shape[1] == detector.inputs.own + len(MEMBERS)
@@ -56,7 +56,7 @@ def test_members_keep_what_they_were_fitted_to_while_the_network_learns() -> Non
         ({"name": "devnet"}, "learns without labels"),
     ],
 )
-def test_a_member_that_cannot_tell_before_the_network_learns_is_refused(
+def test_a_member_that_cannot_score_before_the_network_learns_is_refused(
     member: dict[str, str], message: str
 ) -> None:
     with pytest.raises(Refusal, match=message):

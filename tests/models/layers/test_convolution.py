@@ -86,7 +86,7 @@ def test_painters_give_back_columns_in_the_order_that_towers_take_them() -> None
 
 
 def _reached(painters: Painters, place: int) -> list[Tensor]:
-    """The last weights of the painter and of the dense layers, after a column's gradient."""
+    """The last weights of painter and dense layers, after the gradient of one column."""
     painters.zero_grad()
     painters(torch.ones(2, 5))[:, place].sum().backward()
     return [painters.painters[0].layers[-1].weight, painters.dense[-1].weight]  # type: ignore[union-attr, index, list-item]
@@ -218,7 +218,7 @@ def test_the_critic_cannot_grow_and_learns_against_the_generator() -> None:
     detector.zero_grad()
     detector._play_critic(columns, fake).sum().backward()  # type: ignore[no-untyped-call]
     assert fake.grad is not None
-    # Along the gradient that the generator follows downwards, the critic is fooled more.
+    # One step against the gradient, as the generator takes it, deceives the critic more.
     after = detector.verdict(detector.critic(columns - 1e-2 * fake.grad)).detach()
     assert (after - before).mean() > 0
 

@@ -1,4 +1,4 @@
-"""What the detectors of series, events and texts promise beyond the contract."""
+"""Detectors of series, events and texts beyond the contract."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ from models.training.options import TrainingOptions
 STEPS = 16
 SERIES = Layout((), (), signals=(SignalInput("load", "series", (3, STEPS), masked=True),))
 EVENTS = Layout((), (), tokens=(TokenInput("events", 12, 10),))
-QUICK = TrainingOptions(epochs=2, learning_rate=2e-2)  # of a hundred steps at least each
+QUICK = TrainingOptions(epochs=2, learning_rate=2e-2)  # at least a hundred steps an epoch
 
 
 def batch_of(
@@ -33,7 +33,7 @@ def batch_of(
 
 
 def waves(rows: int, seed: int) -> Batch:
-    """Two waves, the second half a turn later, with little noise; all steps are there."""
+    """Two waves in opposite phase, with little noise and without padding."""
     g = torch.Generator().manual_seed(seed)
     phase = 2 * torch.pi * torch.rand(rows, 1, 1, generator=g)
     turn = torch.arange(STEPS) * torch.pi / 4
@@ -43,7 +43,7 @@ def waves(rows: int, seed: int) -> Batch:
 
 
 def sessions(rows: int, seed: int) -> Batch:
-    """Events 2, 3, … 7 in turn from the first on, then padding."""
+    """Events 2 to 7 in order, repeated, then padding."""
     g = torch.Generator().manual_seed(seed)
     length = torch.randint(6, 9, (rows, 1), generator=g)
     place = torch.arange(10)
@@ -82,7 +82,9 @@ def test_a_forecast_is_of_the_last_step_by_those_before(forecaster: Detector) ->
     forecast = forecaster.contributions(rows).expected.signals[0]
     torch.testing.assert_close(forecast[:, :, :-1], rows.signals[0][:, :, :-1])
     error = (forecast - rows.signals[0])[:, :2, -1]
-    assert error.square().mean() < 0.1  # a wave's own is 0.5, and 0.29 if it stayed as it was
+    assert (
+        error.square().mean() < 0.1
+    )  # 0.5 is the variance of a wave, 0.29 the error of repeating the last step
 
 
 def test_a_forecasters_map_blames_the_last_step_of_the_channel_that_jumped(
@@ -98,7 +100,7 @@ def test_a_forecasters_map_blames_the_last_step_of_the_channel_that_jumped(
 
 
 def test_a_forecaster_says_nothing_of_a_jump_that_is_over(forecaster: Detector) -> None:
-    """The score is the last step's: a step is flagged when it comes, not for a window's length."""
+    """Only the last step is scored, so a jump is flagged once and not in every later window."""
     rows = waves(200, 3)
     usual = scored(forecaster, rows).median()
     rows.signals[0][:, 0, 2] += 3
@@ -156,7 +158,7 @@ def test_a_session_that_breaks_off_is_surprising_at_its_last_event() -> None:
 
 @pytest.mark.parametrize("name", ["forecaster", "recurrent_autoencoder"])
 def test_a_longer_column_of_texts_does_not_change_what_a_text_scores(name: str) -> None:
-    """Blocks of padding are skipped, and a text that ends in one block is as any other."""
+    """Blocks of padding are skipped without changing the score of a text."""
     g = torch.Generator().manual_seed(0)
     texts = torch.randint(1, 12, (20, BLOCK - 1), generator=g)
     found = []
@@ -180,7 +182,7 @@ def test_an_empty_text_has_a_finite_score() -> None:
 
 @pytest.mark.thorough
 def test_columns_beside_a_series_are_judged_too() -> None:
-    """And each share stands where the layout has its feature, whatever lies between."""
+    """Each share is in the place of its feature in the layout."""
     layout = Layout(
         (NumericInput("age", "real"),),
         (CategoryInput("kind", 4),),
@@ -212,7 +214,7 @@ def test_columns_beside_a_series_are_judged_too() -> None:
         found = detector.contributions(odd)
         more = found.shares.mean(0) - usual
         assert more[feature] > 1
-        # The autoencoder may blame other columns for one of its own; sequences are judged apart.
+        # The autoencoder may give shares to its other columns; sequences are scored apart.
         assert all(more[other].abs() < 1e-4 for other in (3, 4) if other != feature)
         assert [m.shape for m in found.maps] == [t.shape for t in (*odd.signals, *odd.tokens)]
 
@@ -222,7 +224,7 @@ def test_columns_beside_a_series_are_judged_too() -> None:
 
 @pytest.mark.thorough
 def test_a_recurrent_classifier_learns_an_order_that_counts_cannot_tell() -> None:
-    """Every session has the same events: of the anomalous ones two have changed places."""
+    """All sessions have the same events; in the anomalous ones two are swapped."""
     g = torch.Generator().manual_seed(0)
     label = (torch.rand(800, generator=g) < 0.2).float()
     events = sessions(800, 1).tokens[0]
@@ -338,11 +340,11 @@ def test_the_likelihood_of_several_errors_shares_none_with_those_before() -> Non
 def test_an_anomaly_likelihood_judges_a_window_of_one_step_by_the_training_alone() -> None:
     detector = of_waves("anomaly_likelihood")
     short = waves(20, 3)
-    short.signals[0][..., : STEPS - 9] = 0  # as many are left as a forecast needs
+    short.signals[0][..., : STEPS - 9] = 0  # the steps left are just enough for one prediction
     assert torch.isfinite(scored(detector, short)).all()
     short.signals[0][:, 0, -1] += 3
     assert scored(detector, short).min() > scored(detector, waves(200, 4)).quantile(0.95)
-    short.signals[0][..., -2] = 0  # none is left to forecast from
+    short.signals[0][..., -2] = 0  # no step has enough steps before it
     assert not scored(detector, short).any()
 
 
@@ -394,7 +396,7 @@ def test_what_restates_a_text_adds_nothing(name: str) -> None:
 
     detector.eval()
     assert torch.equal(detector.score(batch(0.0)), detector.score(batch(9.0)))
-    told = detector.contributions(batch(9.0))
-    assert not told.shares[:, 0].any()
-    torch.testing.assert_close(told.shares.sum(1), detector.score(batch(9.0)))
-    assert [tuple(one.shape) for one in told.maps] == [(5, 4), (5, 8)]
+    explained = detector.contributions(batch(9.0))
+    assert not explained.shares[:, 0].any()
+    torch.testing.assert_close(explained.shares.sum(1), detector.score(batch(9.0)))
+    assert [tuple(one.shape) for one in explained.maps] == [(5, 4), (5, 8)]

@@ -1,4 +1,4 @@
-"""`detector: auto`: candidates, the budget, the judge; and the anomalies that are planted."""
+"""`detector: auto`: candidates, budget, ranking; and planted anomalies."""
 
 import pytest
 import torch
