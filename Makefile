@@ -47,6 +47,7 @@ docs: .venv/.done ## the pictures and pages that are made from the code
 	$(BIN)/python -m tests.house draw docs/house.svg
 	$(BIN)/python -m jobs.spec
 	$(BIN)/python -m jobs.cli
+	$(BIN)/python -m models list --write
 
 # checkov pins a hundred packages, many against requirements.lock: it has an environment of its own.
 .venv-infra/.done: infra/requirements.lock
