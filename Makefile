@@ -66,7 +66,6 @@ CHECKOV := BC_SKIP_MAPPING=TRUE .venv-infra/bin/checkov --config-file infra/chec
 
 infra: .venv/.done .venv-infra/.done .venv-airflow/.done ## tests of infra/, the DAG in an Airflow, checkov
 	$(BIN)/python -m pytest -m "not slow" tests/infra
-	$(BIN)/python -m pytest -m slow tests/infra/test_image.py
 	rm -rf out/infra
 	$(BIN)/python -m tests.infra.rendering out/infra
 	$(CHECKOV) --framework kubernetes --directory out/infra

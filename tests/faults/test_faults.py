@@ -18,7 +18,7 @@ from tests.faults.report import line
 from tests.faults.trial import Outcome, Trial, run_trial
 
 SEED = int(os.environ.get("ANOMARAY_CHAOS_SEED") or secrets.randbelow(2**31))
-TRIALS = 12
+TRIALS = 6
 
 
 def drawn() -> list[str]:
