@@ -18,7 +18,7 @@ from jobs.monitoring.live import LiveMetrics
 from jobs.score import Receipt, score
 from jobs.spec.spec import DayRange, Spec
 from jobs.terminal.console import say, warn
-from jobs.train import train
+from jobs.train import TrainRequest, train
 from models.bundle import open_bundle
 from models.refusal import Refusal
 
@@ -110,7 +110,7 @@ def _train(
     """A training that is refused fails the night, but an old champion scores the days all the same;
     without one there is nothing to score with, and the refusal is raised."""
     try:
-        night.trained = train(spec, sign_with=sign_with, metrics=metrics).bundle
+        night.trained = train(spec, TrainRequest(sign_with=sign_with), metrics).bundle
     except Refusal as error:
         alerts.send(spec, "failed", f"the training failed: {error}", job="train")
         if champion is None:

@@ -37,29 +37,33 @@ class TrainedBundle:
     promoted: bool
 
 
+@dataclass(frozen=True)
+class TrainRequest:
+    """How one training differs from its spec, and where it runs."""
+
+    days: DayRange | None = None  # to learn from, instead of the spec's
+    workers: int | None = None  # of DDP, instead of the spec's
+    address: str | None = None  # of a Ray that runs; None for one in this process
+    promote: bool = True  # whether the bundle becomes the champion
+    start: str | None = None  # bundle whose encoder and weights it starts from: an id, "champion"
+    sign_with: Path | None = None  # file with the key that signs the champion
+
+
 def train(
-    spec: Spec,
-    *,
-    days: DayRange | None = None,
-    workers: int | None = None,
-    address: str | None = None,
-    promote: bool = True,
-    start: str | None = None,
-    sign_with: Path | None = None,
-    metrics: LiveMetrics | None = None,
+    spec: Spec, request: TrainRequest | None = None, metrics: LiveMetrics | None = None
 ) -> TrainedBundle:
     """Train the spec's detector and its baselines; the bundle becomes the champion.
 
-    `start` is the id of a bundle, or "champion": its encoder is kept, and its weights are where
-    the training starts. `sign_with` is a file with a key that signs the champion.
+    Raises Refusal where the spec does not fit the data, or the training cannot be done.
     """
     started = time.monotonic()
+    request = request or TrainRequest()
     check_detector(spec)
-    signer = load_signer(spec, sign_with) if promote else None
-    plan = plan_training(spec, days)
+    signer = load_signer(spec, request.sign_with) if request.promote else None
+    plan = plan_training(spec, request.days)
     check.check(spec, plan.snapshots[0].schema, training=True).refuse()
     registry = Registry(open_store(spec.output.uri).child(REGISTRY))
-    given = None if start is None else start_of(spec, registry, start)
+    given = None if request.start is None else start_of(spec, registry, request.start)
     if given:
         say(f"starting from bundle {given.id}: its encoder is kept")
     say(
@@ -67,14 +71,15 @@ def train(
         f"{plan.rows:,} rows to learn from, "
         f"{sum(s.rows for _, s in plan.held_back):,} held back"
     )
-    with session(address) as where:
+    workers = request.workers or spec.training.workers
+    with session(request.address) as where:
         say(where)
-        made = TrainingRun(spec, plan, workers or spec.training.workers, given, metrics).run()
+        made = TrainingRun(spec, plan, workers, given, metrics).run()
     ids = {name: registry.add_bundle(made_bundle.to_files()) for name, made_bundle in made.items()}
     champion = made[""]
     threshold = choose_threshold(registry, champion.id, champion.calibration, spec.policy)
     baselines = {name: ids[name] for name in ids if name}
-    if promote:
+    if request.promote:
         promotion = Promotion(
             bundle=champion.id,
             threshold=threshold.id,
@@ -95,5 +100,5 @@ def train(
         validation_loss=champion.metadata["metrics"].get("validation_loss"),
         rows_per_second=champion.metadata["metrics"].get("rows_per_second", 0.0),
         seconds=time.monotonic() - started,
-        promoted=promote,
+        promoted=request.promote,
     )

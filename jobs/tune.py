@@ -10,13 +10,12 @@ from rich.table import Table
 
 from cluster.lake.storage.opening import open_store
 from cluster.runtime.session import session
-from cluster.training import trials as tuning
-from cluster.training.trials import Subject, Trial
+from cluster.training.trials import Subject, Trial, run_trials
 from jobs import check
 from jobs.spec.detector import check_detector
 from jobs.spec.spec import DayRange, Spec
 from jobs.terminal.console import say, step
-from jobs.training.auto import samples
+from jobs.training.auto import draw_samples
 from jobs.training.options import training_options
 from jobs.training.plan import listed, plan_training
 from jobs.training.run import TrainingRun
@@ -49,17 +48,15 @@ def tune(
     with session(address) as where:
         say(where)
         run = TrainingRun(spec, plan, 1)
-        encoder, count = run.encoder()
-        labels = CATALOG[spec.detector.name].labels
-        data = run.data(encoder, labels)
-        rows, held_back = samples(encoder, data, count, _ROWS, spec.training.seed)
+        encoder, count = run.fit_encoder()
+        data = run.read_rows(encoder, count, CATALOG[spec.detector.name].labels)
+        rows, held_back = draw_samples(data, _ROWS, spec.training.seed)
         digests = [spec.training_digest, *(snapshot.digest for snapshot in plan.snapshots)]
         store = open_store(spec.output.uri).child(TUNINGS).child(_digest(digests))
-        subject = Subject(spec.detector.name, encoder.layout, training_options(spec))
+        options = training_options(spec)
+        subject = Subject(spec.detector.name, encoder.layout, options, rows, held_back)
         with step("tune", trials) as bar:
-            results = tuning.run_trials(
-                subject, asked, rows, held_back, store, lambda t: bar.advance(1, _line(t))
-            )
+            results = run_trials(subject, asked, store, lambda t: bar.advance(1, _line(t)))
         criterion = Judge(encoder.layout, held_back, spec.training.seed).criterion
     return _document(spec, results, criterion)
 

@@ -1,6 +1,7 @@
 """The rows of splits as a Ray dataset of raw encoder inputs, and samples of it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -46,16 +47,46 @@ def _table(admitted: AdmittedRows, label: str | None, all_labelled: bool) -> pa.
     return to_table(admitted.extracted.take(torch.from_numpy(known)), labels[known])
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """The rows of a training on Ray, as raw encoder inputs with labels (see `row_tables`)."""
+
+    encoder: Encoder
+    train: ray.data.Dataset
+    held_back: ray.data.Dataset
+    rows: int  # of `train`, those without a label among them even where they are left out
+
+    def sample_train(self, most: int, seed: int) -> Batch:
+        """About `most` of the training rows, drawn uniformly without replacement, encoded."""
+        return _sample(self.encoder, self.train, self.rows, most, seed)
+
+    def sample_held_back(self, most: int, seed: int) -> Batch:
+        """About `most` of the held-back rows, drawn uniformly without replacement, encoded."""
+        return _sample(self.encoder, self.held_back, self.held_back.count(), most, seed)
+
+    def known_anomalies(self, most: int) -> Batch:
+        """The first `most` training rows that are labelled as anomalies, encoded."""
+        parts: list[Batch] = []
+        found = 0
+        for table in self.train.iter_batches(batch_size=None, batch_format="pyarrow"):
+            extracted, label = from_table(table)
+            chosen = (label > 0.5).nonzero()[: most - found, 0]
+            found += len(chosen)
+            parts.append(self.encoder(extracted.take(chosen))._replace(label=label[chosen]))
+            if found == most:
+                break
+        return join(parts)
+
+
 def dataset(
     intake: Intake, splits: Sequence[DaySplit], all_labelled: bool, plan: ActorPlan
 ) -> ray.data.Dataset:
-    """A lazy dataset of tables as `encoded_table.to_table` makes them; with `all_labelled`, rows
+    """A lazy dataset of tables as `row_tables.to_table` makes them; with `all_labelled`, rows
     without a label are left out."""
     return over(splits, _Extract, (intake, all_labelled), plan)
 
 
-def sample(encoder: Encoder, data: ray.data.Dataset, rows: int, most: int, seed: int) -> Batch:
-    """A uniform sample without replacement of about `most` of the dataset's `rows`, encoded."""
+def _sample(encoder: Encoder, data: ray.data.Dataset, rows: int, most: int, seed: int) -> Batch:
     most = min(most, max(1, _SAMPLE_BYTES // encoder.bytes_per_row))
     share = min(1.0, most / max(1, rows))
     parts: list[Batch] = []
@@ -66,18 +97,4 @@ def sample(encoder: Encoder, data: ray.data.Dataset, rows: int, most: int, seed:
             chosen = torch.from_numpy(generator.random(len(label)) < share)
             extracted, label = extracted.take(chosen), label[chosen]
         parts.append(encoder(extracted)._replace(label=label))
-    return join(parts)
-
-
-def known_anomalies(encoder: Encoder, data: ray.data.Dataset, most: int) -> Batch:
-    """The first `most` rows of the dataset that are labelled as anomalies, encoded."""
-    parts: list[Batch] = []
-    found = 0
-    for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
-        extracted, label = from_table(table)
-        chosen = (label > 0.5).nonzero()[: most - found, 0]
-        found += len(chosen)
-        parts.append(encoder(extracted.take(chosen))._replace(label=label[chosen]))
-        if found == most:
-            break
     return join(parts)

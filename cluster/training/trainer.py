@@ -1,15 +1,14 @@
-"""Train a detector with DDP: Ray Train runs the loop of `training_worker`, Ray Data streams the
-encoded splits."""
+"""Train a detector with DDP: Ray Train runs `cluster.training.worker` in each worker, Ray Data
+streams the rows to them."""
 
 import logging
 import math
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import ray
-import ray.data
 import ray.train
 import ray.train.torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -19,16 +18,15 @@ from ray.train.v2._internal.exceptions import (
     WorkerHealthCheckTimeoutError,
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from torch import Tensor
 
 from cluster.lake.storage.store import Store
 from cluster.runtime import watchdog
 from cluster.runtime.resources import WorkerPlan
 from cluster.training import checkpoint
-from cluster.training.worker import train_worker
-from models.batch import Batch
-from models.encoding.encoder import Encoder
-from models.training.options import NonFiniteLoss, TrainingOptions
+from cluster.training.dataset import TrainingData
+from cluster.training.worker import WorkerInput, train_worker
+from models.training.options import NonFiniteLoss
+from models.training.progress import EpochResult, Progress
 
 # A worker gives up waiting for the others after this. A node that is lost is noticed by Ray, within
 # a minute; this is for one that lives and is not reached by its peers, for which Ray's default is
@@ -46,85 +44,64 @@ _LOST = (WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError)
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a training gives back."""
+class Checkpoints:
+    """Where a training keeps its state, so that it can go on after an interruption."""
 
-    state: dict[str, Tensor]
-    history: list[dict[str, float]]  # one entry an epoch
-    best_epoch: int
-    resumed_from: int  # epochs that an earlier, interrupted job had done
+    storage: Store
+    name: str  # of the training: the same for the same spec and data
 
 
 def train(
-    encoder: Encoder,
-    detector_name: str,
-    options: dict[str, Any],
-    training: TrainingOptions,
-    data: Mapping[str, ray.data.Dataset],
-    rows: int,
+    given: WorkerInput,
+    data: TrainingData,
     plan: WorkerPlan,
-    storage: Store,
-    run_name: str,
-    on_epoch: Callable[[dict[str, float]], None],
-    prepared: dict[str, Any] | None = None,
-    shown: Batch | None = None,
-    start: Mapping[str, Tensor] | None = None,
-    most_rows: int | None = None,
-) -> Trained:
-    """Minimise the detector's loss over `data["train"]`, keep the epoch that is best on
-    `data["validation"]`.
+    checkpoints: Checkpoints,
+    on_epoch: Callable[[EpochResult], None],
+) -> Progress:
+    """Minimise the detector's loss over the training rows, with the weights of the epoch that is
+    best on the held-back rows as the result.
 
-    `data` holds raw encoder inputs (see `cluster.training.dataset`); each worker encodes on its
-    device. `prepared` are the arguments of `Detector.prepare`, `shown` is that of `Detector.show`.
-    `start` is the state that the training starts from, instead of random weights. `most_rows` is
-    what a CPU worker computes at once; a GPU's worker finds out for itself. A job that died is
-    resumed from its last checkpoint by calling this again with the same `run_name` and `storage`.
+    Each worker encodes its rows on its device. A training that was interrupted goes on from its
+    last checkpoint when it is called again with the same `checkpoints`. Raises NonFiniteLoss, and
+    ConnectionError where workers were lost more often than `max_failures` times.
     """
     # Beside the driver: anywhere else it would be lost with its node.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
-    filesystem, path = storage.arrow_filesystem()
+    filesystem, path = checkpoints.storage.arrow_filesystem()
+    max_failures = given.training.max_failures
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
-            "encoder": encoder,
-            "detector": detector_name,
-            "options": options,
-            "training": asdict(training),
-            "rows": rows,
-            "torch_threads": plan.torch_threads,
+            "input": given,
             "board": board,
-            "prepared": prepared or {},
-            "shown": shown,
-            "start": start,
-            "most_rows": most_rows,
+            "torch_threads": plan.torch_threads,
         },
         torch_config=TorchConfig(
             timeout_s=math.ceil(watchdog.patience(COLLECTIVE, _COLLECTIVE_S)),
         ),
         scaling_config=_scaling(plan),
         run_config=RunConfig(
-            name=run_name,
+            name=checkpoints.name,
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=training.max_failures),
+            failure_config=FailureConfig(max_failures=max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
-        datasets=dict(data),
+        datasets={"train": data.train, "validation": data.held_back},
         dataset_config=ray.train.DataConfig(datasets_to_split="all"),
     )
     with _listening(board, on_epoch, plan):
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise _plain(error, training.max_failures) from error
+            raise _plain(error, max_failures) from error
     if (refusal := ray.get(board.refusal.remote())) is not None:
         raise NonFiniteLoss(refusal)
     if result.checkpoint is None:
         raise RuntimeError("the training ended without a checkpoint")
     with result.checkpoint.as_directory() as folder:
-        saved = checkpoint.load(folder)
-    return Trained(saved.best, saved.history, saved.best_epoch, saved.resumed_from)
+        return checkpoint.load(folder)
 
 
 def _scaling(plan: WorkerPlan) -> ScalingConfig:
@@ -162,13 +139,13 @@ class Board:
     def __init__(self) -> None:
         import asyncio
 
-        self.epochs: asyncio.Queue[dict[str, float] | None] = asyncio.Queue()
+        self.epochs: asyncio.Queue[EpochResult | None] = asyncio.Queue()
         self.refused: str | None = None
 
-    async def pin(self, epoch: dict[str, float] | None) -> None:
+    async def pin(self, epoch: EpochResult | None) -> None:
         await self.epochs.put(epoch)
 
-    async def next(self) -> dict[str, float] | None:
+    async def next(self) -> EpochResult | None:
         return await self.epochs.get()
 
     async def refuse(self, why: str) -> None:
@@ -183,7 +160,7 @@ class _listening:  # noqa: N801 - used as a context manager, like a function
     cluster has no room for any worker: Ray Train waits without limit, and without a word."""
 
     def __init__(
-        self, board: Any, on_epoch: Callable[[dict[str, float]], None], plan: WorkerPlan
+        self, board: Any, on_epoch: Callable[[EpochResult], None], plan: WorkerPlan
     ) -> None:
         self.board, self.on_epoch, self.plan = board, on_epoch, plan
         self.thread = threading.Thread(target=self._listen, daemon=True)
@@ -192,13 +169,13 @@ class _listening:  # noqa: N801 - used as a context manager, like a function
         while (epoch := self._next()) is not None:
             self.on_epoch(epoch)
 
-    def _next(self) -> dict[str, float] | None:
+    def _next(self) -> EpochResult | None:
         answer, told = self.board.next.remote(), False
         while not ray.wait([answer], timeout=_UNSTARTED_S)[0]:
             if not told and not watchdog.actors("RayTrainWorker"):
                 self._tell()
                 told = True
-        epoch: dict[str, float] | None = ray.get(answer)
+        epoch: EpochResult | None = ray.get(answer)
         return epoch
 
     def _tell(self) -> None:

@@ -23,6 +23,7 @@ from models.refusal import Refusal
 from models.selection.ranking import Judge
 from models.training.loop import learn
 from models.training.options import TrainingOptions
+from models.training.progress import EpochResult
 
 _RESULTS, _STATE = "results", "state"
 
@@ -46,13 +47,13 @@ class Subject:
     detector: str
     layout: Layout
     training: TrainingOptions
+    rows: Batch
+    held_back: Batch
 
 
 def run_trials(
     subject: Subject,
     trials: Sequence[Trial],
-    rows: Batch,
-    held_back: Batch,
     store: Store,
     on_trial: Callable[[Trial], None],
 ) -> list[Trial]:
@@ -67,7 +68,7 @@ def run_trials(
     left = [trial for trial in trials if trial.number not in done]
     if left:
         listener = _Listener(left, store, on_trial)
-        _run(subject, left, rows, held_back, store, listener)
+        _run(subject, left, store, listener)
         done |= listener.done
         store.delete_all(_STATE)
     return [done[trial.number] for trial in trials if trial.number in done]
@@ -87,14 +88,12 @@ def _stored(store: Store) -> list[Trial]:
 def _run(
     subject: Subject,
     trials: Sequence[Trial],
-    rows: Batch,
-    held_back: Batch,
     store: Store,
     listener: "_Listener",
 ) -> None:
     filesystem, path = store.arrow_filesystem()
     gpus = ray.cluster_resources().get("GPU", 0)
-    trainable = tune.with_parameters(_train, subject=subject, rows=rows, held_back=held_back)
+    trainable = tune.with_parameters(_train, subject=subject)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1, "gpu": 1 if gpus else 0}),
         param_space={"trial": tune.grid_search([asdict(trial) for trial in trials])},
@@ -147,12 +146,12 @@ class _Listener(tune.Callback):
         self.on_trial(result)
 
 
-def _train(config: dict[str, Any], subject: Subject, rows: Batch, held_back: Batch) -> None:
+def _train(config: dict[str, Any], subject: Subject) -> None:
     """One trial, in a process of its own: how well it ranks is reported after each epoch."""
     started = time.monotonic()
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows, held_back = rows.to(device), held_back.to(device)
+    rows, held_back = subject.rows.to(device), subject.held_back.to(device)
     epochs = 0
 
     def report(auroc: float, note: str = "") -> None:
@@ -165,14 +164,14 @@ def _train(config: dict[str, Any], subject: Subject, rows: Batch, held_back: Bat
         options = config["trial"]["options"]
         detector = CATALOG.build(subject.detector, subject.layout, options).to(device)
 
-        def after(epoch: int, loss: float) -> None:
+        def judge_epoch(result: EpochResult) -> None:
             nonlocal epochs
-            epochs = epoch
+            epochs = result.epoch
             with torch.no_grad():
                 detector.calibrate([held_back])
             report(judge(detector))
 
-        learn(detector, rows, held_back, subject.training, after)
+        learn(detector, rows, held_back, subject.training, judge_epoch)
         report(judge(detector))  # with the weights of the best epoch
     except Refusal as refusal:
         report(0.0, str(refusal))

@@ -127,16 +127,8 @@ def train(
 
     from jobs import train as job
 
-    made = job.train(
-        watch,
-        days=parse_days(days),
-        workers=workers,
-        address=address,
-        promote=promote,
-        start=start,
-        sign_with=sign_with,
-        metrics=metrics,
-    )
+    request = job.TrainRequest(parse_days(days), workers, address, promote, start, sign_with)
+    made = job.train(watch, request, metrics)
     if as_json:
         print_document(asdict(made))
         return

@@ -8,7 +8,7 @@ from jobs.demo import data
 from jobs.score import Receipt, score
 from jobs.spec.spec import DayRange, Spec, load
 from jobs.terminal.console import out, say, step
-from jobs.train import train
+from jobs.train import TrainRequest, train
 from models.refusal import Refusal
 
 SPECS = Path(__file__).resolve().parents[2] / "specs"
@@ -28,7 +28,7 @@ def run(folder: Path, workers: int, scale: float) -> None:
         say(where)
         for name in ("flows", "cards"):
             spec = _move(load(SPECS / f"demo_{name}.yaml"), folder)
-            train(spec, days=DayRange(summary.days[0], summary.days[-2]), workers=workers)
+            train(spec, TrainRequest(DayRange(summary.days[0], summary.days[-2]), workers))
             receipt = score(spec, day)
             receipts.append(receipt)
             _show(spec, receipt)

@@ -1,35 +1,28 @@
 """`detector: auto` in a training: a sample of the rows, the candidates, the table that says why."""
 
-import ray.data
+from dataclasses import replace
 
-from cluster.training import dataset
+from cluster.training.dataset import TrainingData
 from jobs.spec.spec import Spec
 from jobs.terminal.console import say
 from models.batch import Batch
 from models.detectors.options import check_options
-from models.encoding.encoder import Encoder
 from models.selection.auto import AUTO, HELD_BACK_ROWS, AutoConfig, CandidateResult, Choice, choose
 from models.training.options import TrainingOptions
 
 
-def choose_detector(
-    spec: Spec,
-    encoder: Encoder,
-    data: dict[str, ray.data.Dataset],
-    rows: int,
-    training: TrainingOptions,
-) -> Choice:
+def choose_detector(spec: Spec, data: TrainingData, training: TrainingOptions) -> Choice:
     """Try the candidates in this process, on a sample of `data`, and say how each fared.
 
     `data` holds labels, NaN where there are none, if the spec has a label column.
     """
     options: AutoConfig = check_options(AutoConfig, AUTO, spec.detector.options)
-    learned, held = samples(encoder, data, rows, options.rows, spec.training.seed)
+    rows, held_back = draw_samples(data, options.rows, spec.training.seed)
     say("choosing the detector")
     choice = choose(
-        encoder.layout,
-        learned,
-        held,
+        data.encoder.layout,
+        rows,
+        held_back,
         options,
         training,
         lambda t: say(f"  {t.candidate}: {_how(t)}"),
@@ -42,15 +35,10 @@ def choose_detector(
     return choice
 
 
-def samples(
-    encoder: Encoder, data: dict[str, ray.data.Dataset], rows: int, most: int, seed: int
-) -> tuple[Batch, Batch]:
-    """About `most` rows to learn from, of the `rows` there are, and some that are held back."""
-    held_back = data["validation"].materialize()
-    return (
-        dataset.sample(encoder, data["train"], rows, most, seed),
-        dataset.sample(encoder, held_back, held_back.count(), HELD_BACK_ROWS, seed),
-    )
+def draw_samples(data: TrainingData, most: int, seed: int) -> tuple[Batch, Batch]:
+    """About `most` of the training rows, and a sample of the held-back rows to judge by."""
+    data = replace(data, held_back=data.held_back.materialize())
+    return data.sample_train(most, seed), data.sample_held_back(HELD_BACK_ROWS, seed)
 
 
 def _how(tried: CandidateResult) -> str:

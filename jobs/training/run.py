@@ -4,20 +4,21 @@ import dataclasses
 import hashlib
 import time
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import ray
-import ray.data
 import torch
 
 from cluster.lake.storage.opening import open_store
 from cluster.runtime.nodes import nodes
 from cluster.runtime.resources import plan_actors, plan_readers, plan_workers
 from cluster.splits.admission import Intake
-from cluster.training import dataset
 from cluster.training import trainer as ddp
 from cluster.training.calibration import calibrate
+from cluster.training.dataset import TrainingData, dataset
 from cluster.training.encoder_fit import Rows, fit_encoder
+from cluster.training.trainer import Checkpoints
+from cluster.training.worker import ClassBalance, WorkerInput
 from jobs.monitoring.live import LiveMetrics
 from jobs.spec.spec import Spec
 from jobs.terminal.console import Step, say, step
@@ -33,6 +34,7 @@ from models.refusal import Refusal
 from models.scores.threshold import Calibration
 from models.selection.auto import AUTO, Candidate, Choice
 from models.training.memory import of_scoring, of_training
+from models.training.progress import EpochResult
 
 TRAININGS = "_trainings"
 # Held-back rows that settle residual scales and the like; more change the fourth digit.
@@ -42,6 +44,16 @@ _SHOWN_ROWS = 10_000
 # Share of Ray's object store that encoded training rows may fill; above it, every epoch reads
 # the splits again.
 _CACHE_SHARE = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trained:
+    """A detector with its best weights. One that is fitted to a sample has no epochs."""
+
+    detector: Detector
+    history: tuple[EpochResult, ...] = ()
+    best_epoch: int | None = None
+    seconds: float = 0.0
 
 
 class TrainingRun:
@@ -68,28 +80,28 @@ class TrainingRun:
 
     def run(self) -> dict[str, Bundle]:
         """The bundle under "" and those of the baselines under their names."""
-        encoder, rows = self.encoder()
+        encoder, rows = self.fit_encoder()
         if self.detector.name == AUTO:
-            self.choice = self._choice(encoder, rows)
+            self.choice = self._choose(encoder, rows)
             self.detector = self.choice.winner
         names = [self.detector.name, *self.spec.training.baselines]
-        data = self.data(encoder, CATALOG[names[0]].labels)
-        held_rows = self._cached(data, encoder, rows)
-        detector, facts = self._detector(encoder, data, rows)
-        self._settle(encoder, detector, data, rows, held_rows)
-        detectors = {"": detector}
+        data = self._keep_rows(self.read_rows(encoder, rows, CATALOG[names[0]].labels))
+        trained = {"": self._train(data)}
+        self._calibrate_detector(trained[""].detector, data)
         for name in self.spec.training.baselines:
             if name != names[0]:
-                detectors[name] = self._baseline(encoder, name, data, rows, held_rows)
-        calibrations = self._calibrations(encoder, detectors)
+                trained[name] = self._train_baseline(name, data)
+        calibrations = self._calibrations(
+            encoder, {name: one.detector for name, one in trained.items()}
+        )
         return {
-            name: self._bundle(encoder, name, detectors[name], calibrations[name], facts)
-            for name in detectors
+            name: self._bundle(encoder, name, one, calibrations[name])
+            for name, one in trained.items()
         }
 
-    def encoder(self) -> tuple[Encoder, int]:
-        """The encoder, and the rows to learn from. That of `start` is kept: its scales and codes
-        are what the weights are made for."""
+    def fit_encoder(self) -> tuple[Encoder, int]:
+        """The encoder, and the number of training rows. The encoder of `start` is kept: the
+        weights were learned with its scales and codes."""
         rows = Rows(self.plan.uri, self.spec.features, self.plan.snapshots[0].schema, self._filter)
         with step("fit the encoder", self.plan.rows) as progress:
             fitted, count = fit_encoder(rows, self.plan.learned, self.readers, progress.advance)
@@ -105,93 +117,84 @@ class TrainingRun:
         roles = roles if labels else dataclasses.replace(roles, label=None, kind=None)
         return Intake(self.plan.uri, encoder, roles, row_filter, carried)
 
-    def data(
-        self, encoder: Encoder, labels: Literal["none", "some", "all"]
-    ) -> dict[str, ray.data.Dataset]:
-        # Labels reach the training only of a detector that says it learns from them.
+    def read_rows(
+        self, encoder: Encoder, rows: int, labels: Literal["none", "some", "all"]
+    ) -> TrainingData:
+        """The rows of the plan, not read yet, with the labels that a detector learns from."""
         intake = self._intake(encoder, self._filter, labels != "none")
-        return {
-            name: dataset.dataset(intake, splits, labels == "all", self.readers)
-            for name, splits in (
-                ("train", self.plan.learned),
-                ("validation", self.plan.held_back),
-            )
-        }
+        train, held_back = (
+            dataset(intake, splits, labels == "all", self.readers)
+            for splits in (self.plan.learned, self.plan.held_back)
+        )
+        return TrainingData(encoder, train, held_back, rows)
 
-    def _choice(self, encoder: Encoder, rows: int) -> Choice:
-        data = self.data(encoder, "some" if self.spec.roles.label else "none")
-        return choose_detector(self.spec, encoder, data, rows, training_options(self.spec))
+    def _choose(self, encoder: Encoder, rows: int) -> Choice:
+        data = self.read_rows(encoder, rows, "some" if self.spec.roles.label else "none")
+        return choose_detector(self.spec, data, training_options(self.spec))
 
-    def _cached(self, data: dict[str, ray.data.Dataset], encoder: Encoder, rows: int) -> int:
-        """Keep the encoded rows in Ray's object store where they fit; the held-back rows' count."""
-        size = rows * encoder.bytes_per_row
+    def _keep_rows(self, data: TrainingData) -> TrainingData:
+        """Read the held-back rows, and the training rows where they fit, to Ray's object store."""
+        size = data.rows * data.encoder.bytes_per_row
         room = ray.cluster_resources().get("object_store_memory", 0.0) * _CACHE_SHARE
+        train = data.train
         # The held-back rows are needed three times whatever their size.
         with step("encode the rows", 2) as progress:
-            data["validation"] = data["validation"].materialize()
+            held_back = data.held_back.materialize()
             progress.advance()
             if size <= room:
-                data["train"] = data["train"].materialize()
+                train = train.materialize()
             progress.advance()
-        held: int = data["validation"].count()
-        if held == 0:
+        if held_back.count() == 0:
             raise Refusal(
                 f"none of the {listed(self.plan.days)} held-back rows passes the training filter "
                 f"{self._filter!r}: choose more training days or a larger training.validation"
             )
-        return held
+        return dataclasses.replace(data, train=train, held_back=held_back)
 
-    def _detector(
-        self, encoder: Encoder, data: dict[str, ray.data.Dataset], rows: int
-    ) -> tuple[Detector, dict[str, Any]]:
-        name, options = self.detector.name, self.detector.options
+    def _train(self, data: TrainingData) -> _Trained:
         started = time.monotonic()
-        detector = self._fitted(encoder, name, options, data["train"], rows)
+        detector = self._build(self.detector, data)
         if detector.learns == "sample":
-            seconds = time.monotonic() - started
-            return detector, {"history": [], "best_epoch": None, "seconds": seconds}
+            return _Trained(detector, seconds=time.monotonic() - started)
+        given = self._worker_input(detector, data)
+        checkpoints = Checkpoints(self.storage, self._name())
+        with step("train", self.spec.training.epochs) as progress:
+            done = ddp.train(
+                given, data, self.workers, checkpoints, lambda epoch: self._tell(progress, epoch)
+            )
+        if done.resumed_from:
+            say(f"resumed an interrupted training after epoch {done.resumed_from}")
+        self.storage.delete_all(checkpoints.name)
+        detector.load_state_dict(done.best)
+        return _Trained(detector.eval(), done.history, done.best_epoch, time.monotonic() - started)
+
+    def _worker_input(self, detector: Detector, data: TrainingData) -> WorkerInput:
+        """The input of the DDP workers, for a detector that is built and fitted."""
+        labels, rows = CATALOG[self.detector.name].labels, data.rows
         start = detector.state_dict() if detector.learns == "both" else None
         if self.start is not None:
             start = self.start.bundle.detector.state_dict()
-        prepared = shown = None
-        if CATALOG[name].labels == "some":
-            shown = dataset.known_anomalies(encoder, data["train"], _SHOWN_ROWS)
-        if CATALOG[name].labels == "all":
-            positive = int(cast(float, data["train"].sum("label")) or 0)
-            rows = data["train"].count()
-            prepared = {"positive": positive, "rows": rows}
-        with step("train", self.spec.training.epochs) as progress:
-            trained = ddp.train(
-                encoder,
-                name,
-                options,
-                training_options(self.spec),
-                data,
-                rows,
-                self.workers,
-                self.storage,
-                self._run_name(),
-                lambda epoch: self._epoch_ended(progress, epoch),
-                prepared,
-                shown,
-                start,
-                self._rows_at_once(encoder, detector),
-            )
-        if trained.resumed_from:
-            say(f"resumed an interrupted training after epoch {trained.resumed_from}")
-        self.storage.delete_all(self._run_name())
-        detector.load_state_dict(trained.state)
-        facts = {
-            "history": trained.history,
-            "best_epoch": trained.best_epoch,
-            "seconds": time.monotonic() - started,
-        }
-        return detector.eval(), facts
+        balance = None
+        if labels == "all":
+            positive = int(cast(float, data.train.sum("label")) or 0)
+            rows = data.train.count()
+            balance = ClassBalance(positive, rows)
+        return WorkerInput(
+            encoder=data.encoder,
+            detector=self.detector.name,
+            options=self.detector.options,
+            training=training_options(self.spec),
+            rows=rows,
+            balance=balance,
+            shown=data.known_anomalies(_SHOWN_ROWS) if labels == "some" else None,
+            start=start,
+            most_rows=self._rows_at_once(data.encoder, detector),
+        )
 
-    def _epoch_ended(self, progress: Step, epoch: dict[str, float]) -> None:
+    def _tell(self, progress: Step, epoch: EpochResult) -> None:
         # One that is done again, after a node was lost, counts once.
-        progress.advance(int(epoch["epoch"]) - progress.done, _epoch_line(epoch))
-        self.metrics.record_epoch(epoch, self.spec.training.epochs)
+        progress.advance(epoch.epoch - progress.done, _epoch_line(epoch))
+        self.metrics.record_epoch(dataclasses.asdict(epoch), self.spec.training.epochs)
 
     def _rows_at_once(self, encoder: Encoder, detector: Detector) -> int | None:
         """Rows of the largest step that a CPU worker's share of its node has memory for."""
@@ -200,63 +203,42 @@ class TrainingRun:
             return None
         return of_training(encoder, detector, torch.device("cpu")).rows_in(room)
 
-    def _run_name(self) -> str:
-        """The same for the same spec and data, so that a job that died is resumed."""
+    def _name(self) -> str:
+        """The same for the same spec and data, so that a training that died is resumed."""
         start = self.start.id if self.start else ""
         parts = [self.spec.training_digest, self.detector.text, start]
         parts += [s.digest for s in self.plan.snapshots]
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
-    def _fitted(
-        self,
-        encoder: Encoder,
-        name: str,
-        options: dict[str, Any],
-        data: ray.data.Dataset,
-        rows: int,
-    ) -> Detector:
+    def _build(self, candidate: Candidate, data: TrainingData) -> Detector:
         """A detector, fitted to a sample if it learns from one."""
-        torch.manual_seed(self.spec.training.seed)
-        detector = CATALOG.build(name, encoder.layout, options)
+        seed = self.spec.training.seed
+        torch.manual_seed(seed)
+        detector = CATALOG.build(candidate.name, data.encoder.layout, candidate.options)
         if detector.learns != "gradient":
-            most = detector.config.sample_rows
-            sample = dataset.sample(encoder, data, rows, most, self.spec.training.seed)
-            detector.fit(sample._replace(label=None), self.spec.training.seed)
+            sample = data.sample_train(detector.config.sample_rows, seed)
+            detector.fit(sample._replace(label=None), seed)
         return detector.eval()
 
-    def _baseline(
-        self,
-        encoder: Encoder,
-        name: str,
-        data: dict[str, ray.data.Dataset],
-        rows: int,
-        held_rows: int,
-    ) -> Detector:
+    def _train_baseline(self, name: str, data: TrainingData) -> _Trained:
         with step(f"fit the baseline {name}", 1) as progress:
-            detector = self._fitted(encoder, name, {}, data["train"], rows)
-            self._settle(encoder, detector, data, rows, held_rows)
+            detector = self._build(Candidate(name), data)
+            self._calibrate_detector(detector, data)
             progress.advance()
-        return detector
+        return _Trained(detector)
 
-    def _settle(
-        self,
-        encoder: Encoder,
-        detector: Detector,
-        data: dict[str, ray.data.Dataset],
-        rows: int,
-        held_rows: int,
-    ) -> None:
-        """What a detector has to learn from held-back rows, after training.
+    def _calibrate_detector(self, detector: Detector, data: TrainingData) -> None:
+        """Let a trained detector settle what it learns from held-back rows.
 
-        Where whole days are held back, learned rows are added: one Tuesday says nothing of how
+        Where whole days are held back, training rows are added: one Tuesday says nothing of how
         well a Sunday is known, and every row of a Wednesday was flagged for its weekday.
         """
-        seed, most = self.spec.training.seed, _CALIBRATION_ROWS
-        batches = [dataset.sample(encoder, data["validation"], held_rows, most, seed)]
+        seed = self.spec.training.seed
+        batches = [data.sample_held_back(_CALIBRATION_ROWS, seed)]
         if self.plan.holds_back_days:
-            batches.append(dataset.sample(encoder, data["train"], rows, most, seed))
+            batches.append(data.sample_train(_CALIBRATION_ROWS, seed))
         # In chunks: the activations over 80,000 images at once would not fit.
-        size = encoder.layout.chunk_rows
+        size = data.encoder.layout.chunk_rows
         chunks = [
             batch.take(slice(start, start + size))
             for batch in batches
@@ -284,24 +266,18 @@ class TrainingRun:
             )
 
     def _bundle(
-        self,
-        encoder: Encoder,
-        name: str,
-        detector: Detector,
-        calibration: Calibration,
-        facts: dict[str, Any],
+        self, encoder: Encoder, name: str, trained: _Trained, calibration: Calibration
     ) -> Bundle:
-        baseline = bool(name)
-        history = [] if baseline else facts["history"]
-        best = None if baseline else facts["best_epoch"]
-        metrics: dict[str, float] = {"seconds": 0.0 if baseline else facts["seconds"]}
+        history, best = trained.history, trained.best_epoch
+        detector = trained.detector.cpu()
+        metrics: dict[str, float] = {"seconds": trained.seconds}
         if history and best:
-            metrics["validation_loss"] = history[best - 1]["validation_loss"]
-            rates = sorted(e["rows_per_second"] for e in history)
+            metrics["validation_loss"] = history[best - 1].validation_loss
+            rates = sorted(epoch.rows_per_second for epoch in history)
             metrics["rows_per_second"] = rates[len(rates) // 2]
         return Bundle(
             encoder=encoder.cpu(),
-            detector=detector.cpu(),
+            detector=detector,
             detector_name=name or self.detector.name,
             calibration=calibration,
             metadata={
@@ -315,21 +291,21 @@ class TrainingRun:
                     "rows": self.plan.rows,
                     "workers": self.workers.workers,
                 },
-                "history": history,
+                "history": [dataclasses.asdict(epoch) for epoch in history],
                 "best_epoch": best,
-                "chosen": self.choice.to_document() if self.choice and not baseline else None,
-                "from": self.start.metadata if self.start and not baseline else None,
+                "chosen": self.choice.to_document() if self.choice and not name else None,
+                "from": self.start.metadata if self.start and not name else None,
                 "metrics": metrics,
                 "memory": dataclasses.asdict(
-                    of_scoring(encoder.cpu(), detector.cpu(), torch.device("cpu"))
+                    of_scoring(encoder.cpu(), detector, torch.device("cpu"))
                 ),
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             },
         )
 
 
-def _epoch_line(epoch: dict[str, float]) -> str:
+def _epoch_line(epoch: EpochResult) -> str:
     return (
-        f"loss {epoch['train_loss']:.4g}, held back {epoch['validation_loss']:.4g}, "
-        f"{epoch['rows_per_second']:,.0f} rows/s"
+        f"loss {epoch.train_loss:.4g}, held back {epoch.validation_loss:.4g}, "
+        f"{epoch.rows_per_second:,.0f} rows/s"
     )

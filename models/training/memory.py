@@ -45,7 +45,7 @@ def of_scoring(encoder: Encoder, detector: Detector, device: torch.device) -> Fo
 
     def score(rows: int) -> None:
         with torch.inference_mode():
-            detector.score(_batch(encoder, rows, device))
+            detector.score(encode_zeros(encoder, rows, device))
 
     most = encoder.layout.chunk_rows
     return _of(score, _bytes(encoder) + _bytes(detector), most, device)
@@ -69,7 +69,7 @@ def _step(encoder: Encoder, learner: Detector, rows: int, device: torch.device) 
     """Gradients of a batch, which are let go when the next one's are made."""
     learner.zero_grad(set_to_none=True)
     with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
-        losses = learner.loss(_batch(encoder, rows, device)).float()
+        losses = learner.loss(encode_zeros(encoder, rows, device)).float()
     losses.sum().backward()  # type: ignore[no-untyped-call]
 
 
@@ -157,13 +157,13 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def _batch(encoder: Encoder, rows: int, device: torch.device) -> Batch:
-    """Rows of zeros, labelled as normal."""
+def encode_zeros(encoder: Encoder, rows: int, device: torch.device) -> Batch:
+    """Encoded rows of zeros, labelled as normal."""
 
-    def zeros(tensor: Tensor) -> Tensor:
+    def fill(tensor: Tensor) -> Tensor:
         return tensor.new_zeros(rows, *tensor.shape[1:])
 
-    batch: Batch = encoder(encoder.make_empty().map(zeros).to(device))
+    batch: Batch = encoder(encoder.make_empty().map(fill).to(device))
     return batch._replace(label=torch.zeros(rows, device=device))
 
 

@@ -104,14 +104,14 @@ def record(root: Path) -> tuple[Walk, Walk]:
     from jobs.demo import data
     from jobs.score import score
     from jobs.spec.spec import load
-    from jobs.train import train
+    from jobs.train import TrainRequest, train
 
     with tempfile.TemporaryDirectory() as name, session(cpus=4):
         folder = Path(name)
         with patch.object(data, "FILES_A_DAY", 1), patch.object(data, "GROUPS_A_FILE", 1):
             days = data.write(folder, days=4, first_day=date(2026, 1, 1), scale=0.05).days
         spec = load(_write_spec(root, folder, days))
-        train(spec, workers=1)
+        train(spec, TrainRequest(workers=1))
         recorder, workers_part = Recorder(root), slice(0)
 
         class InThisProcess:

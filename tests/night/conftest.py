@@ -14,7 +14,7 @@ from cluster.runtime.session import session
 from jobs.demo import data as demo
 from jobs.monitoring.endpoint import Destinations, publish_run
 from jobs.spec.spec import Spec, load
-from jobs.train import train
+from jobs.train import TrainRequest, train
 
 SPECS = Path(__file__).parents[2] / "specs"
 DAYS = [f"2026-01-0{n}" for n in range(1, 7)]
@@ -59,7 +59,7 @@ def trained(
     folder = tmp_path_factory.mktemp("trained")
     spec = load(write_spec(folder, data / "flows", folder / "out"))
     with publish_run(spec, "train", Destinations(file=folder / "training.prom")) as metrics:
-        train(spec, workers=2, metrics=metrics)
+        train(spec, TrainRequest(workers=2), metrics)
     return data / "flows", folder / "out"
 
 

@@ -12,7 +12,7 @@ from cluster.lake.registry.registry import Promotion, Registry
 from cluster.lake.storage.opening import open_store
 from jobs.spec.spec import Spec, load
 from jobs.threshold import choose_threshold
-from jobs.train import train
+from jobs.train import TrainRequest, train
 from jobs.training.warm_start import start_of
 from models.bundle import Bundle, open_bundle
 from models.detectors.catalog import CATALOG
@@ -65,7 +65,8 @@ def test_a_training_from_the_champion_starts_at_its_weights_and_keeps_encoder_an
     # Steps so small that the weights must still be those that it started from.
     still = {"epochs": 1, "learning_rate": 1e-12, "baselines": ()}
     briefly = champion.training.model_copy(update=still)
-    made = train(champion.model_copy(update={"training": briefly}), start="champion", workers=1)
+    spec = champion.model_copy(update={"training": briefly})
+    made = train(spec, TrainRequest(workers=1, start="champion"))
     bundle = open_bundle(registry.read_bundle(made.bundle))
     told = bundle.metadata["from"]
     assert told["bundle"] == before.id

@@ -12,7 +12,7 @@ from PIL import Image
 from jobs import flags
 from jobs.score import score
 from jobs.spec.spec import load
-from jobs.train import train
+from jobs.train import TrainRequest, train
 from tests.models.media import image_bytes, mixed
 
 DAYS = [f"2026-03-0{n}" for n in range(1, 5)]
@@ -63,7 +63,7 @@ def test_a_night_of_signals_is_scored_explained_and_committed(
     path = tmp_path / "watch.yaml"
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     spec = load(path)
-    train(spec, workers=1)
+    train(spec, TrainRequest(workers=1))
     receipt = score(spec, DAYS[-1])
     assert receipt.status == "committed"
     assert (receipt.rows, receipt.scored, receipt.quarantined) == (80, 79, 1)

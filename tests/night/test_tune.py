@@ -9,7 +9,7 @@ from cluster.lake.output.schemas import REGISTRY
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from jobs.spec.spec import load
-from jobs.train import train
+from jobs.train import TrainRequest, train
 from jobs.tune import tune
 from models.bundle import open_bundle
 from models.refusal import Refusal
@@ -54,7 +54,7 @@ def test_auto_trains_the_winner_and_the_bundle_says_why(
 ) -> None:
     auto = {"name": "auto", "budget_seconds": 1e-6, "rows": 500}
     spec = load(write_spec(tmp_path, data / "flows", tmp_path / "out", detector=auto))
-    made = train(spec, workers=1)
+    made = train(spec, TrainRequest(workers=1))
     registry = Registry(open_store(spec.output.uri).child(REGISTRY))
     bundle = open_bundle(registry.read_bundle(made.bundle))
     chosen = bundle.metadata["chosen"]

@@ -22,6 +22,7 @@ from models.scores import quality as metrics
 from models.selection.auto import AUTO, HELD_BACK_ROWS, AutoConfig, Candidate, choose
 from models.training.loop import learn, scored
 from models.training.options import TrainingOptions
+from models.training.progress import EpochResult
 from tests.quality.protocol import Trial
 
 # Share of the training rows that is held back for the validation loss and the calibration.
@@ -97,8 +98,8 @@ def _measured(
     detector = CATALOG.build(candidate.name, encoder.layout, candidate.options)
     learned, held_back = _parts(detector, rows, seed)
 
-    def within(epoch: int, loss: float) -> None:
-        if epoch < training.epochs and time.process_time() - used > budget:
+    def within(result: EpochResult) -> None:
+        if result.epoch < training.epochs and time.process_time() - used > budget:
             raise Refusal(
                 f"expected to train within {budget:,.0f} s of the processor, found more to do"
             )

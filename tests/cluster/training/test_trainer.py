@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,13 +18,16 @@ from cluster.lake.storage.opening import open_store
 from cluster.runtime.nodes import nodes
 from cluster.runtime.resources import plan_workers
 from cluster.training import trainer
+from cluster.training.dataset import TrainingData
 from cluster.training.row_tables import from_table
-from cluster.training.trainer import COLLECTIVE, Trained, train
+from cluster.training.trainer import COLLECTIVE, Checkpoints, train
+from cluster.training.worker import WorkerInput
 from models.batch import Batch
 from models.detectors.catalog import CATALOG
 from models.encoding.encoder import Encoder
 from models.training.loop import learn
 from models.training.options import NonFiniteLoss, TrainingOptions
+from models.training.progress import EpochResult, Progress
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -35,44 +38,32 @@ def run(
     folder: Path,
     *,
     workers: int = 2,
-    on_epoch: Callable[[dict[str, float]], None] = lambda epoch: None,
+    on_epoch: Callable[[EpochResult], None] = lambda epoch: None,
     detector: str = "autoencoder",
     shown: Batch | None = None,
-    start: dict[str, Tensor] | None = None,
+    start: Mapping[str, Tensor] | None = None,
     most_rows: int | None = None,
     **options: object,
-) -> Trained:
+) -> Progress:
     # Blocks of very different sizes: one worker gets far more rows than the other.
     sizes = [1300, 17, 300]
     blocks, first = [], 0
     for size in sizes:
         blocks.append(table.slice(first, size))
         first += size
-    data = {
-        "train": ray.data.from_arrow(blocks),
-        "validation": ray.data.from_arrow(table.slice(first)),
-    }
-    given = TrainingOptions(batch_rows=256, **{"epochs": 3, **options})  # type: ignore[arg-type]
-    return train(
-        encoder,
-        detector,
-        {},
-        given,
-        data,
-        sum(sizes),
-        # The tests' Ray is told of more CPUs than there may be: two threads would wait for a core.
-        replace(plan_workers(nodes(), workers), torch_threads=1),
-        open_store(str(folder)),
-        "a-run",
-        on_epoch,
-        shown=shown,
-        start=start,
-        most_rows=most_rows,
+    rows, held_back = ray.data.from_arrow(blocks), ray.data.from_arrow(table.slice(first))
+    data = TrainingData(encoder, rows, held_back, first)
+    training = TrainingOptions(batch_rows=256, **{"epochs": 3, **options})  # type: ignore[arg-type]
+    given = WorkerInput(
+        encoder, detector, {}, training, first, shown=shown, start=start, most_rows=most_rows
     )
+    # The tests' Ray is told of more CPUs than there may be: two threads would wait for a core.
+    plan = replace(plan_workers(nodes(), workers), torch_threads=1)
+    return train(given, data, plan, Checkpoints(open_store(str(folder)), "a-run"), on_epoch)
 
 
 @pytest.fixture(scope="module")
-def by_two(table: pa.Table, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def by_two(table: pa.Table, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Progress:
     """What two workers learn, undisturbed."""
     return run(table, encoder, tmp_path_factory.mktemp("two"), epochs=4)
 
@@ -81,8 +72,8 @@ def by_two(table: pa.Table, encoder: Encoder, tmp_path_factory: pytest.TempPathF
 class Twice:
     """A training by one worker, and the same one called again for more epochs."""
 
-    first: Trained
-    again: Trained
+    first: Progress
+    again: Progress
 
 
 @pytest.fixture(scope="module")
@@ -92,14 +83,14 @@ def twice(table: pa.Table, encoder: Encoder, tmp_path_factory: pytest.TempPathFa
 
 
 def test_the_loss_falls_with_two_workers_and_uneven_shards(
-    by_two: Trained, encoder: Encoder
+    by_two: Progress, encoder: Encoder
 ) -> None:
-    losses = [epoch["validation_loss"] for epoch in by_two.history]
+    losses = [epoch.validation_loss for epoch in by_two.history]
     assert len(losses) == 4
     assert losses[-1] < losses[0]
     assert by_two.best_epoch == int(np.argmin(losses)) + 1
     detector = CATALOG.build("autoencoder", encoder.layout, {})
-    detector.load_state_dict(by_two.state)
+    detector.load_state_dict(by_two.best)
 
 
 def test_training_stops_when_the_held_back_loss_no_longer_falls(
@@ -111,25 +102,26 @@ def test_training_stops_when_the_held_back_loss_no_longer_falls(
 
 def test_the_same_run_called_again_goes_on_where_it_was(twice: Twice) -> None:
     assert twice.again.resumed_from == 2
-    assert [epoch["epoch"] for epoch in twice.again.history] == [1, 2, 3, 4]
+    assert [epoch.epoch for epoch in twice.again.history] == [1, 2, 3, 4]
     assert twice.again.history[:2] == twice.first.history
 
 
 def test_a_batch_in_parts_trains_two_workers_to_the_same_loss(
-    by_two: Trained, table: pa.Table, encoder: Encoder, tmp_path: Path
+    by_two: Progress, table: pa.Table, encoder: Encoder, tmp_path: Path
 ) -> None:
     parts = run(table, encoder, tmp_path, epochs=4, accumulate=3)
-    for key in ("train_loss", "validation_loss"):
-        # Which rows each of the two workers gets is Ray Data's, and not the same twice.
-        assert parts.history[0][key] == pytest.approx(by_two.history[0][key], rel=1e-2)
+    # Which rows each of the two workers gets is Ray Data's, and not the same twice.
+    ours, theirs = parts.history[0], by_two.history[0]
+    assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-2)
+    assert ours.validation_loss == pytest.approx(theirs.validation_loss, rel=1e-2)
 
 
 def test_a_worker_without_memory_for_its_batch_learns_it_in_parts(
     twice: Twice, table: pa.Table, encoder: Encoder, tmp_path: Path
 ) -> None:
     parts = run(table, encoder, tmp_path, workers=1, epochs=2, most_rows=20)
-    whole, key = twice.first, "validation_loss"
-    assert parts.history[0][key] == pytest.approx(whole.history[0][key], rel=1e-3)
+    loss = twice.first.history[0].validation_loss
+    assert parts.history[0].validation_loss == pytest.approx(loss, rel=1e-3)
 
 
 def test_two_workers_learn_from_the_labelled_anomalies_that_they_are_shown(
@@ -150,7 +142,7 @@ def test_a_training_starts_from_the_weights_that_it_is_given_and_leaves_high_los
     learned = learn(detector, rows, rows, TrainingOptions(batch_rows=256, epochs=2))
     start = detector.state_dict()
     again = run(table, encoder, tmp_path, workers=1, epochs=1, start=start, trim=0.2)
-    assert again.history[0]["train_loss"] < learned.losses[0]
+    assert again.history[0].train_loss < learned.losses[0]
 
 
 def worker_processes() -> list[psutil.Process]:
@@ -168,14 +160,14 @@ def test_a_killed_worker_is_replaced_and_training_goes_on(
 ) -> None:
     killed: list[psutil.Process] = []
 
-    def kill_once(epoch: dict[str, float]) -> None:
-        if epoch["epoch"] == 3 and not killed:
+    def kill_once(epoch: EpochResult) -> None:
+        if epoch.epoch == 3 and not killed:
             killed.append(worker_processes()[0])
             killed[0].kill()
 
     trained = run(table, encoder, tmp_path, workers=1, epochs=20, patience=20, on_epoch=kill_once)
     assert killed
-    assert [epoch["epoch"] for epoch in trained.history] == list(range(1, 21))
+    assert [epoch.epoch for epoch in trained.history] == list(range(1, 21))
     assert trained.resumed_from >= 2
 
 
@@ -187,22 +179,22 @@ def test_a_worker_that_waits_for_one_that_hangs_gives_up_and_both_are_begun_anew
     monkeypatch.setenv(COLLECTIVE, "5")
     stopped: list[psutil.Process] = []
 
-    def stop_once(epoch: dict[str, float]) -> None:
-        if epoch["epoch"] == 3 and not stopped:
+    def stop_once(epoch: EpochResult) -> None:
+        if epoch.epoch == 3 and not stopped:
             stopped.append(worker_processes()[0])
             stopped[0].suspend()
 
     trained = run(table, encoder, tmp_path, epochs=20, patience=20, on_epoch=stop_once)
     assert stopped
-    assert [epoch["epoch"] for epoch in trained.history] == list(range(1, 21))
+    assert [epoch.epoch for epoch in trained.history] == list(range(1, 21))
     assert trained.resumed_from >= 2
 
 
 def test_a_training_whose_workers_are_lost_too_often_says_so_and_goes_on_when_called_again(
     table: pa.Table, encoder: Encoder, tmp_path: Path
 ) -> None:
-    def kill(epoch: dict[str, float]) -> None:
-        if epoch["epoch"] == 3:
+    def kill(epoch: EpochResult) -> None:
+        if epoch.epoch == 3:
             worker_processes()[0].kill()
 
     again = {"workers": 1, "epochs": 12, "patience": 12}

@@ -11,6 +11,7 @@ from models.detectors.autoencoder import Autoencoder
 from models.detectors.catalog import CATALOG
 from models.training.loop import held_back_loss, learn, scored
 from models.training.options import NonFiniteLoss, TrainingOptions, batches_of, kept, trimmed
+from models.training.progress import EpochResult
 from tests.models.layouts import TABLE, far_table_rows, table_rows
 
 OPTIONS = TrainingOptions(epochs=4, batch_rows=64, learning_rate=3e-3)
@@ -23,15 +24,13 @@ def built(name: str, **options: Any) -> Any:
 
 def test_the_detector_holds_the_weights_of_the_best_epoch() -> None:
     detector = built("autoencoder", widths=[16])
-    seen: list[tuple[int, float]] = []
+    seen: list[EpochResult] = []
     held_back = table_rows(200, seed=2)
     options = dataclasses.replace(OPTIONS, learning_rate=0.3)  # so high that the loss jumps
-    learned = learn(
-        detector, table_rows(400, seed=1), held_back, options, lambda *e: seen.append(e)
-    )
-    assert [loss for _, loss in seen] == list(learned.losses)
-    assert learned.best_epoch == 1 + min(range(len(seen)), key=lambda i: seen[i][1])
-    assert held_back_loss(detector, held_back) == pytest.approx(min(learned.losses))
+    learned = learn(detector, table_rows(400, seed=1), held_back, options, seen.append)
+    assert [result.validation_loss for result in seen] == list(learned.losses)
+    assert learned.best_epoch == min(seen, key=lambda result: result.validation_loss).epoch
+    assert held_back_loss(detector, [held_back]) == pytest.approx(min(learned.losses))
 
 
 def test_it_stops_when_the_held_back_loss_has_not_fallen_for_the_patience() -> None:

@@ -36,7 +36,7 @@ def test_a_batch_takes_what_was_foreseen_from_smaller_ones(encoder: Encoder) -> 
 
     def score(rows: int) -> None:
         with torch.inference_mode():
-            detector.score(memory._batch(encoder, rows, CPU))
+            detector.score(memory.encode_zeros(encoder, rows, CPU))
 
     measured = memory._peak(score, 4096, CPU)
     assert found.bytes_of(4096) - found.weights == pytest.approx(measured, rel=0.01)
