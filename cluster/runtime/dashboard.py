@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import ray
 import requests
@@ -16,6 +15,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from cluster.runtime.joining import token_refused
+from cluster.runtime.private_ray import UPLOAD_LOGGERS, BoundedRequests
 from models.refusal import Refusal
 
 # Seconds to connect, and between two bytes of an answer; a head answers in 0.05.
@@ -24,28 +24,25 @@ _TIMEOUT_S = (5.0, 60.0)
 _STATUS = re.compile(r"status code (\d+)")
 
 
-class Head(JobSubmissionClient):
+class Head(BoundedRequests, JobSubmissionClient):
     """Ray's client, which would wait for ever for an answer, with time-outs; and only for a
     cluster of our version that asks for a token.
 
     Raises Refusal for what has to be changed, ConnectionError for a head that does not answer.
     """
 
+    TIMEOUT_S = _TIMEOUT_S
+
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
         _closed_to_strangers(self.address)
         with self.asking(), _ray_addresses_aside():
             super().__init__(self.address)
-        if (theirs := self._server_ray_version) != ray.__version__:
+        if (theirs := self.server_version) != ray.__version__:
             raise Refusal(
                 f"expected Ray {ray.__version__} at {self.address}, found {theirs}: a job's code "
                 "and its cluster need the same"
             )
-
-    def _do_request(self, method: str, endpoint: str, **how: Any) -> requests.Response:
-        return super()._do_request(
-            method, endpoint, timeout=_TIMEOUT_S, allow_redirects=False, **how
-        )
 
     @contextmanager
     def asking(self, missing: Exception | None = None) -> Iterator[None]:
@@ -110,10 +107,5 @@ def _last_line(error: Exception) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
-# They set their level when they are imported, and tell of every upload.
-for _noisy in (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-):
+for _noisy in UPLOAD_LOGGERS:
     logging.getLogger(_noisy).setLevel(logging.WARNING)

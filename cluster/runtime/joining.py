@@ -17,14 +17,12 @@ import ray
 from ray.exceptions import AuthenticationError, RayError
 
 from cluster.runtime import shipping, token, versions
+from cluster.runtime.private_ray import JOB_CONFIG, connect_to_head
 from models.refusal import Refusal
 
 # Seconds for a head to take a connection: one in another region needs 0.3, one that is restarted
 # comes back with the next run of the scheduler.
 _CONNECTED_S = 5.0
-
-# Set by Ray in the processes of a submitted job.
-_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 _SUBMIT = "python -m jobs submit VERB … --address http://HEAD:8265"
 
@@ -65,11 +63,8 @@ def _answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECTED_S).close()
     except OSError as error:
         raise ConnectionError(f"no Ray answers at {address} ({error}): is its head up?") from None
-    # Compiled, and so without types; `ray health-check` asks through it too.
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]
-
     try:
-        GcsClient(address=address)
+        connect_to_head(address)
     except AuthenticationError:
         raise Refusal(token_refused(f"the Ray at {address}")) from None
     except RayError as error:
@@ -86,7 +81,7 @@ def token_refused(who: str) -> str:
 
 def _job() -> dict[str, Any]:
     """What Ray was told of the submitted job that this process belongs to; empty outside of one."""
-    told: dict[str, Any] = json.loads(os.environ.get(_JOB, "{}"))
+    told: dict[str, Any] = json.loads(os.environ.get(JOB_CONFIG, "{}"))
     return told
 
 

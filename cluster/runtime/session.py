@@ -30,6 +30,20 @@ _LOCAL = "local"
 # scoring in chunks of a megabyte ran 1.4 times as fast when it was told to keep them.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 
+# Ray's own banners, usage pings and progress bars are noise beside ours.
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    # Ray Train's controller takes an epoch's report when it polls; its 2 s were most of an epoch on
+    # small data.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "PYTHONWARNINGS": "ignore",
+}
+
 _used: str | None = None  # the Ray that this process has entered, as a line to print
 
 
@@ -134,21 +148,7 @@ def _unannounced() -> Iterator[None]:
 
 
 def _quiet() -> None:
-    """Ray's own banners, usage pings and progress bars are noise beside ours."""
-    quiet = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-        "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
-        # Ray Train's controller takes an epoch's report when it polls; its 2 s were most of an
-        # epoch on small data.
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-        "RAY_DEDUP_LOGS": "1",
-        "RAY_BACKEND_LOG_LEVEL": "fatal",
-        "PYTHONWARNINGS": "ignore",
-        **MALLOC,
-    }
-    for name, value in quiet.items():
+    for name, value in (QUIET | MALLOC).items():
         os.environ.setdefault(name, value)
     for noisy in ("ray.data", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.ERROR)

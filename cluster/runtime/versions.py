@@ -15,6 +15,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.runtime import shipping
+from cluster.runtime.private_ray import requires_token
 from models.refusal import Refusal
 
 # Seconds for all nodes to answer. Most take 1–2 s, for a fresh worker; what takes minutes is an
@@ -39,15 +40,13 @@ class Installed:
 
 def installed() -> Installed:
     """What this process runs on; reads what is installed and imports nothing of it."""
-    from ray._private.authentication import authentication_utils  # it has no public door
-
     return Installed(
         ray=ray.__version__,
         python=platform.python_version(),
         torch=_version("torch"),
         pyarrow=_version("pyarrow"),
         code=shipping.code(),
-        authentication="token" if authentication_utils.is_token_auth_enabled() else "off",
+        authentication="token" if requires_token() else "off",
     )
 
 

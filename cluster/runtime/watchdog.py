@@ -10,12 +10,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import ray
-import ray._private.state
-import ray._private.worker
-
+from cluster.runtime.private_ray import POOL_ACTOR, end_actor, list_actors
 from models.refusal import Refusal
 
 VARIABLE = "ANOMARAY_STALL_SECONDS"
@@ -86,21 +83,9 @@ class _Watch(threading.Thread):
                 self.since = time.monotonic()
 
 
-def actors(kind: str = "MapWorker") -> list[str]:
-    """Ids of this driver's actors that are alive and have this word in the name of their class, by
-    default those of its pools: one look at Ray's table, 0.5 ms."""
-    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
-    table = ray._private.state.actors(job_id=job, actor_state_name="ALIVE")
-    return [key for key, actor in table.items() if kind in actor["ActorClassName"]]
-
-
-def end_actors() -> int:
-    """End the actors of this driver's pools, to be started again; how many there were.
-
-    Where a process does not answer the request to end, its node kills it after 5 s.
-    """
-    worker: Any = ray._private.worker.global_worker.core_worker  # type: ignore[attr-defined]
-    found = actors()
-    for key in found:
-        worker.kill_actor(ray.ActorID.from_hex(key), False)
-    return len(found)
+def end_pool_actors() -> int:
+    """End the actors of this driver's pools, so that Ray starts them again; their number."""
+    actors = list_actors(POOL_ACTOR)
+    for actor in actors:
+        end_actor(actor)
+    return len(actors)

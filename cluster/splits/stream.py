@@ -17,6 +17,7 @@ import torch
 
 from cluster.lake.input.splits import Split, Task
 from cluster.runtime import watchdog
+from cluster.runtime.private_ray import POOL_ACTOR, list_actors
 from cluster.runtime.resources import ActorPlan
 
 DaySplit = tuple[str, Split]
@@ -67,7 +68,7 @@ def stream(
     """Run `worker(plan, *arguments)` over (day, split or task) pairs; answers come when ready."""
     if splits:
         rows = over(splits, worker, (plan, *arguments), plan).iter_rows()
-        for row in watchdog.watched(iter(rows), watchdog.end_actors, watchdog.patience()):
+        for row in watchdog.watched(iter(rows), watchdog.end_pool_actors, watchdog.patience()):
             yield json.loads(row["answer"])
 
 
@@ -97,7 +98,7 @@ class Pool:
 
 def alive() -> int:
     """Actors of this driver's pools that are alive now."""
-    return len(watchdog.actors())
+    return len(list_actors(POOL_ACTOR))
 
 
 def over(

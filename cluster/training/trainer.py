@@ -13,14 +13,11 @@ import ray.train
 import ray.train.torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.exceptions import (
-    WorkerHealthCheckFailedError,
-    WorkerHealthCheckTimeoutError,
-)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.lake.storage.store import Store
 from cluster.runtime import watchdog
+from cluster.runtime.private_ray import TRAINING_WORKER, list_actors, lost_worker_errors
 from cluster.runtime.resources import WorkerPlan
 from cluster.training import checkpoint
 from cluster.training.dataset import TrainingData
@@ -40,7 +37,6 @@ _UNSTARTED_S = 30.0
 # Of the error that ended a training with its workers, so many characters are said.
 _SAID = 400
 _log = logging.getLogger(__name__)
-_LOST = (WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError)
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,7 @@ def _scaling(plan: WorkerPlan) -> ScalingConfig:
 def _plain(error: Exception, allowed: int) -> Exception:
     """What ended the training: workers that were lost, or else the error itself."""
     causes = [error, *getattr(error, "worker_failures", {}).values()]
-    lost = [cause for cause in causes if isinstance(cause, _LOST)]
+    lost = [cause for cause in causes if isinstance(cause, lost_worker_errors())]
     # Those of gloo and NCCL have no type of their own.
     unheard = [cause for cause in causes[1:] if "gloo" in str(cause) or "NCCL" in str(cause)]
     for cause in (*lost, *unheard):
@@ -172,7 +168,7 @@ class _listening:  # noqa: N801 - used as a context manager, like a function
     def _next(self) -> EpochResult | None:
         answer, told = self.board.next.remote(), False
         while not ray.wait([answer], timeout=_UNSTARTED_S)[0]:
-            if not told and not watchdog.actors("RayTrainWorker"):
+            if not told and not list_actors(TRAINING_WORKER):
                 self._tell()
                 told = True
         epoch: EpochResult | None = ray.get(answer)

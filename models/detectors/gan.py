@@ -67,7 +67,7 @@ class GAN(Autoencoder):
         self.critic = Towers(layout, width, self.latent, *sizes)  # the critic's features
         self.verdict = nn.Linear(self.latent, 1)
         for module in [*self.critic.modules(), self.verdict]:
-            if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
                 spectral_norm(module)
         self.features = len(self.variance)
         self.register_buffer("variance", torch.ones(self.features + self.latent))

@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from models.private_torch import HAS_FUSED_LINEAR, run_fused_linear
+
 Activation = Literal["gelu", "relu"]
 
 
@@ -52,14 +54,10 @@ def _can_fuse(values: Tensor) -> bool:
         and len(values) > 0
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and HAS_FUSED_LINEAR
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     )
 
 
 def _run_fused(layer: nn.Module, values: Tensor, activation: str) -> Tensor:
-    # The operator that torch.compile uses for a linear layer on a CPU.
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(
-        values, layer.weight, layer.bias, activation, [], "none"
-    )
-    return out
+    return run_fused_linear(values, layer.weight, layer.bias, activation)  # type: ignore[arg-type]

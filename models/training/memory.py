@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from models.batch import Batch
 from models.detectors.detector import Detector
 from models.encoding.encoder import Encoder
+from models.private_torch import TorchDispatchMode, tree_leaves
 
 # Rows of the larger of two measured batches, and no more than a chunk: below some hundred, what a
 # batch takes whatever its size hides what a row takes; a chunk of images is 100 MiB of activations.

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[3]
 _GONE_S = 5.0  # Ray's agents look for their node for up to a minute when nobody ends them
 
 _LEAVES = """
-from cluster import session
+from cluster.runtime import session
 session.start()
 import psutil
 import ray
