@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from cluster.runtime.threads import set_torch_threads
 from cluster.training import checkpoint
 from cluster.training.row_tables import from_table
 from models.batch import Batch
@@ -88,7 +89,7 @@ def train_worker(config: dict[str, Any]) -> None:
 def _train(given: WorkerInput, board: Any, torch_threads: int) -> None:
     context, options = ray.train.get_context(), given.training
     rank, world = context.get_world_rank(), context.get_world_size()
-    torch.set_num_threads(torch_threads)
+    set_torch_threads(torch_threads)
     device = ray.train.torch.get_device()
     encoder: Encoder = given.encoder.to(device).eval()
     detector = given.build_detector(device)
