@@ -131,17 +131,16 @@ class Encoder(nn.Module):
             tuple(torch.empty(0, t.length, dtype=torch.int32) for t in self.layout.tokens),
         )
 
-    def forward(self, extracted: RawBatch) -> Batch:
+    def forward(self, raw: RawBatch) -> Batch:
         """Scale a raw batch, on the device where it is."""
-        values = extracted.values
         signals = tuple(
-            scaling(raw, None if null is None else values[:, null])
-            for scaling, raw, (_, null) in zip(
-                self.signals, extracted.signals, self._pixels, strict=True
+            scaling(signal, None if null is None else raw.values[:, null])
+            for scaling, signal, (_, null) in zip(
+                self.signals, raw.signals, self._pixels, strict=True
             )
         )
-        tokens = tuple(each.long() for each in extracted.tokens)
-        return Batch(self.scaling(values), extracted.codes, None, signals, tokens)
+        tokens = tuple(each.long() for each in raw.tokens)
+        return Batch(self.scaling(raw.values), raw.codes, None, signals, tokens)
 
     def to_document(self) -> dict[str, Any]:
         """The encoder as a JSON object, without the tensors of `state_dict()`."""

@@ -11,17 +11,17 @@ from models.batch import Batch, CategoryInput, Layout, NumericInput, SignalInput
 
 @dataclass(frozen=True)
 class Given:
-    """A layout and the rows that detectors are tested on in it."""
+    """A layout, and the rows that detectors are tested on."""
 
     name: str
     layout: Layout
-    normal: Callable[[int, int], Batch]  # (rows, seed): what is usual
-    far: Callable[[int, int], Batch]  # (rows, seed): what nobody would miss
-    odd: Callable[[Batch], Batch]  # the same rows with one feature off
-    odd_feature: int  # which one, in the order of `layout.features`
+    normal: Callable[[int, int], Batch]  # (rows, seed): normal rows
+    far: Callable[[int, int], Batch]  # (rows, seed): obvious anomalies
+    odd: Callable[[Batch], Batch]  # the same rows with one odd feature
+    odd_feature: int  # its position in `layout.features`
     huge: Callable[[Batch, float], Batch] | None  # the same rows with this number in one place
-    rows: int  # normal rows that are enough to learn them
-    epochs: int  # and passes over them, in batches of 128
+    rows: int  # normal rows that are enough for training
+    epochs: int  # epochs that are enough, in batches of 128
     padded: int  # rows of a scorer's batch in the bit-equality tests
 
 
@@ -53,7 +53,7 @@ TOKENS = Layout(
 
 
 def table_rows(rows: int, seed: int) -> Batch:
-    """Three reals on a curve, two binaries, two categories that hang together. Code 0 is unseen."""
+    """Three reals on a curve, two binaries, two related categories. Code 0 never occurs."""
     g = torch.Generator().manual_seed(seed)
     size = torch.randn(rows, generator=g)
     noise = 0.1 * torch.randn(rows, 2, generator=g)
@@ -67,7 +67,7 @@ def table_rows(rows: int, seed: int) -> Batch:
 
 
 def far_table_rows(rows: int, seed: int) -> Batch:
-    """Reals apart, a null, categories never seen."""
+    """Distant reals, a null, and categories that normal rows do not have."""
     near = table_rows(rows, seed)
     numeric = near.numeric.clone()
     numeric[:, :4] = torch.tensor([8.0, -8.0, 8.0, 1.0])
@@ -75,7 +75,7 @@ def far_table_rows(rows: int, seed: int) -> Batch:
 
 
 def image_rows(rows: int, seed: int) -> Batch:
-    """A slope of light in one of two directions, as the camera says; a vector on a line."""
+    """A gradient of light whose direction depends on the camera, and a vector on a line."""
     g = torch.Generator().manual_seed(seed)
     light = torch.randn(rows, generator=g)
     camera = torch.randint(2, 4, (rows,), generator=g)
@@ -90,7 +90,7 @@ def image_rows(rows: int, seed: int) -> Batch:
 
 
 def far_image_rows(rows: int, seed: int) -> Batch:
-    """A chequered photo of an unknown camera, and a place off the line."""
+    """A chequered image of an unknown camera, and a vector off the line."""
     near = image_rows(rows, seed)
     squares = 8 * (torch.arange(9)[:, None] + torch.arange(10)[None]).remainder(2) - 4.0
     photo, place = near.signals
@@ -102,7 +102,7 @@ def far_image_rows(rows: int, seed: int) -> Batch:
 
 
 def series_rows(rows: int, seed: int) -> Batch:
-    """Two waves, one half a turn after the other; some rows are padded on the left."""
+    """Two waves, the second half a period later; some rows are padded on the left."""
     g = torch.Generator().manual_seed(seed)
     phase = 2 * torch.pi * torch.rand(rows, 1, 1, generator=g)
     turn = torch.arange(12) * torch.pi / 4
@@ -125,7 +125,7 @@ def far_series_rows(rows: int, seed: int) -> Batch:
 
 
 def token_rows(rows: int, seed: int) -> Batch:
-    """Events 2 to 7 in turn, from any of them on; some rows are padded on the right."""
+    """The events 2 to 7 in turn, from a random one on; some rows are padded on the right."""
     g = torch.Generator().manual_seed(seed)
     first = torch.randint(0, 6, (rows, 1), generator=g)
     length = torch.randint(5, 11, (rows, 1), generator=g)
@@ -137,7 +137,7 @@ def token_rows(rows: int, seed: int) -> Batch:
 
 
 def far_token_rows(rows: int, seed: int) -> Batch:
-    """Events that were never seen, at an hour that is far off."""
+    """Events that normal rows do not have, at a distant hour."""
     near = token_rows(rows, seed)
     events = near.tokens[0]
     unseen = torch.where(events > 0, 8 + events.remainder(4), 0)

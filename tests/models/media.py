@@ -1,4 +1,4 @@
-"""Files of images and recordings, and columns of all kinds of signals, made in the test."""
+"""Makes files of images and recordings, and columns of every kind of signal."""
 
 import io
 from typing import Any

@@ -1,4 +1,4 @@
-"""Bundles: what is written is what is read, and anything else is refused."""
+"""An opened bundle equals the one that was written, and anything else is refused."""
 
 import hashlib
 import json
@@ -80,7 +80,7 @@ def canonical(document: dict[str, Any]) -> bytes:
 
 
 def forged(files: Files, change: Callable[[dict[str, Any]], None], **content: bytes) -> Files:
-    """A bundle with other content, whose hashes were all written anew, as an attacker would."""
+    """A bundle with other content and new hashes, as an attacker would make it."""
     renamed = {name.replace("_", "."): data for name, data in content.items()}
     document = json.loads(files[MANIFEST])
     for name, data in renamed.items():
@@ -96,7 +96,7 @@ def nothing(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(CATALOG))
-def test_an_opened_bundle_scores_as_the_one_that_was_saved(name: str) -> None:
+def test_an_opened_bundle_gives_the_scores_of_the_saved_one(name: str) -> None:
     if lacking := CATALOG[name].unfit(fit(flows()).layout):
         pytest.skip(f"flows are a table: {lacking}")
     saved = trained(name)
@@ -190,7 +190,7 @@ def test_a_name_with_a_path_is_refused(files: Files, tmp_path: Path, name: str) 
             use({**files, name: b""})
 
 
-def test_another_bundle_than_the_wanted_one_is_refused(bundle: Bundle, files: Files) -> None:
+def test_a_bundle_other_than_the_wanted_one_is_refused(bundle: Bundle, files: Files) -> None:
     assert open_bundle(files, expected=bundle.digest).id == bundle.id
     for wanted in ("0" * 16, "", bundle.id[:8]):
         with pytest.raises(Refusal, match=f"expected the bundle {wanted}; found {bundle.id}"):
@@ -217,7 +217,7 @@ def test_a_newer_format_says_to_upgrade(files: Files) -> None:
 @pytest.mark.parametrize("value", [None, [], {}, "text"])
 def test_a_misshapen_part_is_refused(files: Files, part: str, value: Any) -> None:
     if (part, value) == ("metadata", {}):
-        return  # a bundle may say nothing of its origin
+        return  # metadata may be empty
     with pytest.raises(Refusal):
         open_bundle(forged(files, lambda document: document.update({part: value})))
 
@@ -233,7 +233,7 @@ def test_an_oversized_header_is_refused_before_it_is_parsed(files: Files) -> Non
 
 
 @pytest.mark.parametrize("data", [b"", b"\x02\0\0", b"\x09\0\0\0\0\0\0\0{}"])
-def test_a_header_that_passes_the_end_is_refused(files: Files, data: bytes) -> None:
+def test_a_header_longer_than_its_file_is_refused(files: Files, data: bytes) -> None:
     with pytest.raises(Refusal, match=r"detector.safetensors to hold its header; it ends before"):
         open_bundle(forged(files, nothing, detector_safetensors=data))
 
@@ -276,7 +276,9 @@ def test_a_folder_gives_back_the_files_that_were_written(files: Files, tmp_path:
     assert read_directory(folder) == files
 
 
-def test_a_folder_that_cannot_be_finished_leaves_nothing(files: Files, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_completely_leaves_nothing(
+    files: Files, tmp_path: Path
+) -> None:
     broken: dict[str, Any] = {**files, CALIBRATION: "not bytes"}
     with pytest.raises(TypeError):
         write_directory(tmp_path / "bundle", broken)
@@ -322,6 +324,6 @@ def test_a_linked_or_missing_folder_is_refused(files: Files, tmp_path: Path) -> 
 def test_huge_json_in_a_folder_is_refused_unread(files: Files, tmp_path: Path) -> None:
     write_directory(tmp_path / "bundle", files)
     with (tmp_path / "bundle" / CALIBRATION).open("r+b") as file:
-        file.truncate(1 << 40)  # sparse: a terabyte that takes no room
+        file.truncate(1 << 40)  # a sparse file: a terabyte that takes no space
     with pytest.raises(Refusal, match=r"calibration.json of at most 16,777,216 bytes; found 1,099"):
         read_directory(tmp_path / "bundle")

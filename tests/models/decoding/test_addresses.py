@@ -1,4 +1,4 @@
-"""Addresses: every text is what `ipaddress` says it is, and in the network that IANA says."""
+"""Addresses are parsed like `ipaddress` parses them, and their kinds are those of IANA."""
 
 import ipaddress
 
@@ -62,7 +62,7 @@ def test_a_zone_and_a_mapped_address_are_understood() -> None:
         ("2606:4700::1111", False, False, False),
     ],
 )
-def test_an_address_is_of_the_kind_that_iana_lists(
+def test_the_kind_of_an_address_is_the_one_that_iana_lists(
     text: str, private: bool, multicast: bool, reserved: bool
 ) -> None:
     address = parse(pa.array([text]))

@@ -1,4 +1,4 @@
-"""Recordings from real bytes: their spectrogram, scaling, and what is refused."""
+"""Recordings from real files: spectrograms, scaling and refusals."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ COLUMN = Audio("a", sample_rate=8000, seconds=0.4, mels=20)
 
 @pytest.mark.parametrize("form", ["WAV", "FLAC"])
 @pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
-def test_a_tone_lies_in_its_band_whatever_format_and_rate(form: str, rate: int) -> None:
+def test_a_tone_lies_in_its_band_in_any_format_and_rate(form: str, rate: int) -> None:
     spectrum = compute_log_mel(read_wave(tone(1000, rate=rate, form=form), COLUMN), COLUMN)
     assert spectrum.shape == (20, count_frames(COLUMN)) == (20, 38)
     band = int(spectrum[:, 10].argmax())
@@ -63,13 +63,13 @@ HOSTILE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_bytes_that_are_no_recording_are_a_problem(name: str) -> None:
+def test_bytes_that_are_not_a_recording_are_a_problem(name: str) -> None:
     encoder = one_column([tone(500), tone(700)], COLUMN)
     found = encoder.extract(batch_of(pa.table({"a": [tone(500), HOSTILE[name]]})))
     assert [(p.row, p.rule) for p in found.problems] == [(1, "unparsable")]
 
 
-def test_a_null_recording_is_zeros_and_indicated_where_training_had_nulls() -> None:
+def test_a_null_recording_becomes_zeros_and_an_indicator_if_training_had_nulls() -> None:
     encoder = one_column([tone(500), None, tone(900)], COLUMN)
     encoded = encoder(encoder.extract(batch_of(pa.table({"a": [None, tone(500)]}))))
     assert encoded.numeric.tolist() == [[1.0], [0.0]]
@@ -77,7 +77,7 @@ def test_a_null_recording_is_zeros_and_indicated_where_training_had_nulls() -> N
     assert encoded.signals[0][1].any()
 
 
-def test_two_halves_of_recordings_are_fitted_as_the_whole() -> None:
+def test_merging_the_fits_of_two_halves_equals_fitting_all_recordings() -> None:
     table = pa.table({"a": [tone(float(hertz)) for hertz in np.linspace(100, 2000, 10)]})
     parts = [EncoderFit((COLUMN,), table.schema) for _ in range(2)]
     for part, rows in zip(parts, (table.slice(4), table.slice(0, 4)), strict=True):

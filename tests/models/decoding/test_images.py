@@ -1,4 +1,4 @@
-"""Images and videos from real bytes: their shapes, scaling, and what is refused."""
+"""Images and videos from real files: shapes, scaling and refusals."""
 
 import struct
 import zlib
@@ -26,7 +26,7 @@ def problems(encoder: Encoder, values: Any) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
-def test_an_image_of_any_size_becomes_pixels_of_one(form: str) -> None:
+def test_images_of_any_size_become_pixels_of_one_size(form: str) -> None:
     pixels = np.tile(np.arange(0, 240, 4, dtype=np.uint8), (50, 1))
     encoder = one_column([image_bytes(pixels, form)], Image("i", size=8))
     assert encoder.layout.signals[0].shape == (1, 8, 8)
@@ -67,7 +67,7 @@ def test_images_are_scaled_by_channel_on_the_device() -> None:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG of some bytes that declares so many pixels."""
+    """A PNG of a few bytes that declares this many pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         checksum = zlib.crc32(kind + data)
@@ -90,14 +90,14 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_bytes_that_are_no_image_are_a_problem(name: str) -> None:
+def test_bytes_that_are_not_an_image_are_a_problem(name: str) -> None:
     encoder = one_column([plain_image(3), plain_image(9)], Image("i", 4))
     found = extract(encoder, [plain_image(3), HOSTILE[name], plain_image(9)])
     assert [(p.row, p.rule) for p in found.problems] == [(1, "unparsable")]
     assert not found.signals[0][1].any()
 
 
-def test_a_null_image_is_a_problem_or_zeros_with_an_indicator() -> None:
+def test_a_null_image_is_a_problem_unless_training_had_nulls() -> None:
     assert problems(one_column([plain_image(3)], Image("i", 4)), [None, plain_image(3)]) == [
         (0, "unexpected_null")
     ]
@@ -107,7 +107,7 @@ def test_a_null_image_is_a_problem_or_zeros_with_an_indicator() -> None:
     assert encoded.signals[0][:, 0, 0, 0].tolist() == [0.0, 1.0]
 
 
-def test_two_halves_of_images_are_fitted_as_the_whole() -> None:
+def test_merging_the_fits_of_two_halves_equals_fitting_all_images() -> None:
     rng = np.random.default_rng(0)
     images = [image_bytes(rng.integers(0, 256, (9, 9, 3))) for _ in range(12)]
     images += [plain_image(int(level)) for level in rng.integers(0, 256, 12)]
@@ -125,7 +125,7 @@ def test_two_halves_of_images_are_fitted_as_the_whole() -> None:
         torch.testing.assert_close(encoder.state_dict()[name], tensor, msg=name)
 
 
-def test_frames_are_taken_evenly_and_repeated_where_there_are_few() -> None:
+def test_frames_are_spaced_evenly_and_repeated_if_there_are_few() -> None:
     clips = [[plain_image(level) for level in range(0, 250, 10)], [plain_image(70)]]
     encoder = one_column(clips, Video("c", frames=5, size=4))
     assert encoder.layout.signals[0].shape == (1, 5, 4, 4)

@@ -1,4 +1,4 @@
-"""Vectors, series and events: their shapes, scaling, padding, and what is refused."""
+"""Vectors, series and events: shapes, scaling, padding and refusals."""
 
 import json
 from typing import Any
@@ -58,7 +58,7 @@ def test_elements_of_vectors_have_their_own_means_and_share_one_deviation(cast: 
     torch.testing.assert_close(encoded, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_the_usual_width_is_learned_and_another_is_a_problem() -> None:
+def test_the_most_frequent_width_is_learned_and_others_are_a_problem() -> None:
     encoder = one_column([[1.0, 2.0], [9.0], [3.0, 5.0]], Vector("v"))
     assert encoder.layout.signals[0].shape == (2,)
     assert encoder.scalings[0].centre.tolist() == [2.0, 3.5]
@@ -81,7 +81,7 @@ def test_a_vector_that_cannot_be_used_is_a_problem(bad: Any, rule: str) -> None:
     assert problems(encoder, [[1.0, 2.0], bad, [0.0, 0.0]]) == [(1, rule)]
 
 
-def test_a_null_vector_is_zeros_and_indicated_where_training_had_nulls() -> None:
+def test_a_null_vector_becomes_zeros_and_an_indicator_if_training_had_nulls() -> None:
     encoder = one_column([[1.0, 2.0], None, [3.0, 5.0]], Vector("v"))
     assert [given.name for given in encoder.layout.numeric] == ["v is null"]
     encoded = encode(encoder, [None, [1.0, 2.0]])
@@ -110,7 +110,7 @@ def test_a_series_is_scaled_padded_on_the_left_and_masked() -> None:
     assert encoded[1].tolist() == [[-1, -1, 1], [1, 1, 1]]
 
 
-def test_the_first_steps_are_kept_where_the_column_says_so() -> None:
+def test_the_first_steps_are_kept_if_the_column_asks_for_it() -> None:
     encoder = one_column([[1.0, 3.0]], Sequence("s", length=3, keep="first"))
     encoded = encode(encoder, [[3.0], [3.0, 3.0, 1.0, 1.0]]).signals[0]
     assert encoded[0].tolist() == [[1, 0, 0], [1, 0, 0]]
@@ -135,7 +135,7 @@ def test_a_series_of_several_channels_takes_their_names_from_the_schema() -> Non
     (signal,) = encoder.layout.signals
     assert (signal.shape, signal.channels) == ((3, 2), ("bytes", "packets"))
     encoded = encode(encoder, table).signals[0]
-    torch.testing.assert_close(encoded[0, 0], encoded[0, 1])  # scaled a channel
+    torch.testing.assert_close(encoded[0, 0], encoded[0, 1])  # each channel is scaled by itself
     assert encoded[1].tolist()[2] == [0, 1]
 
 
@@ -159,7 +159,7 @@ def fixed_windows(windows: Any) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(fixed(windows, channels), length)
 
 
-def test_a_number_that_is_missing_in_a_step_is_the_mean_of_its_channel() -> None:
+def test_a_missing_number_in_a_step_becomes_the_mean_of_its_channel() -> None:
     windows = np.arange(24, dtype=np.float32).reshape(4, 3, 2)
     windows[1, 1, 0] = np.nan
     encoder = one_column(fixed_windows(windows), Sequence("w"))
@@ -176,7 +176,7 @@ def test_an_infinite_step_is_a_problem_and_a_null_one_is_padding() -> None:
 @pytest.mark.parametrize(
     "kind", [pa.list_(pa.list_(pa.float32())), pa.large_list(pa.large_list(pa.float64()))]
 )
-def test_lists_of_equally_long_lists_are_a_series_as_fixed_ones_are(kind: pa.DataType) -> None:
+def test_lists_of_equally_long_lists_are_a_series_like_fixed_size_lists(kind: pa.DataType) -> None:
     rng = np.random.default_rng(0)
     rows = [rng.normal(size=(n, 3)).astype(np.float32).tolist() for n in rng.integers(1, 6, 200)]
     rows[3][0] = None
@@ -189,7 +189,7 @@ def test_lists_of_equally_long_lists_are_a_series_as_fixed_ones_are(kind: pa.Dat
     torch.testing.assert_close(encoded, encode(same, known).signals[0])
 
 
-def test_lists_that_are_not_equally_long_are_set_aside_row_by_row() -> None:
+def test_rows_with_lists_of_unequal_length_are_problems() -> None:
     kind = pa.list_(pa.list_(pa.float64()))
     good = [[1.0, 2.0], [3.0, 5.0]]
     encoder = one_column(pa.array([good] * 3 + [[[1.0]]], kind), Sequence("s"))
@@ -236,7 +236,7 @@ def test_an_empty_list_of_events_is_all_padding_and_a_null_is_a_problem() -> Non
     assert problems(encoder, pa.array([None], kind)) == [(0, "unexpected_null")]
 
 
-def test_an_event_that_is_no_utf8_is_a_problem_of_its_row() -> None:
+def test_an_event_that_is_not_utf8_is_a_problem_of_its_row() -> None:
     encoder = one_column([["a", "b"]], Sequence("e"))
     raw = pa.array([b"a", b"\xff", b"b"]).view(pa.string())
     assert problems(encoder, pa.ListArray.from_arrays([0, 1, 3], raw)) == [(1, "invalid_utf8")]
@@ -245,7 +245,7 @@ def test_an_event_that_is_no_utf8_is_a_problem_of_its_row() -> None:
 # Statistics
 
 
-def test_two_halves_are_fitted_as_the_whole() -> None:
+def test_merging_the_fits_of_two_halves_equals_fitting_all_rows() -> None:
     rng = np.random.default_rng(1)
     lengths = rng.integers(0, 12, 300)
     table = pa.table(
@@ -289,7 +289,7 @@ def test_a_list_of_something_else_is_refused(column: Any, kind: pa.DataType) -> 
         EncoderFit((column,), pa.schema({"x": kind}))
 
 
-def test_events_that_become_numbers_are_another_type() -> None:
+def test_events_that_become_numbers_are_refused() -> None:
     encoder = one_column([["a"]], Sequence("x"))
     with pytest.raises(SchemaMismatch, match=r"expected events of text .* found steps of 1"):
         encoder.extract(pa.record_batch({"x": [[1.0]]}))

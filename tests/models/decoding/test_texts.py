@@ -1,4 +1,4 @@
-"""Texts: their bytes as tokens, their hashed words and 3-grams, and what is refused."""
+"""Texts: bytes as tokens, hashed words and 3-grams, and refusals."""
 
 from typing import Any
 
@@ -42,8 +42,8 @@ def test_tokens_are_the_first_bytes_and_then_padding(cast: Any) -> None:
     assert tokens_to_text(found.tokens[0][1].numpy()) == "é"
 
 
-def test_words_and_3_grams_are_hashed_to_the_same_bins_for_ever() -> None:
-    """Hashes are part of a bundle: another hash would read old bundles wrongly."""
+def test_words_and_3_grams_are_always_hashed_to_the_same_bins() -> None:
+    """Another hash would make old bundles wrong."""
     assert np.flatnonzero(weigh_grams(["disk full"], 32)).tolist() == [4, 17, 19, 23, 26, 28, 30]
 
 
@@ -56,7 +56,7 @@ def test_a_bag_has_norm_one_and_does_not_depend_on_other_texts_or_case() -> None
     np.testing.assert_array_equal(whole[0], whole[3])
 
 
-def test_words_and_3_grams_are_those_of_the_text() -> None:
+def test_all_words_and_3_grams_of_a_text_are_found() -> None:
     text = "to be, or"
     found = find_grams([text], 97)
     parts = sorted(text[s : s + n] for s, n in zip(found.start, found.length, strict=True))
@@ -70,14 +70,14 @@ def test_a_word_has_another_bin_than_the_same_3_gram() -> None:
     assert len(set(found.bin.tolist())) == 2
 
 
-def test_a_very_long_text_costs_no_more_than_the_part_that_is_read() -> None:
+def test_only_the_beginning_of_a_very_long_text_is_hashed() -> None:
     long = "a b" * MOST_CHARACTERS
     np.testing.assert_array_equal(
         weigh_grams([long], 16), weigh_grams([long[:MOST_CHARACTERS]], 16)
     )
 
 
-def test_ngrams_are_a_vector_that_is_scaled_and_may_be_left_out() -> None:
+def test_ngrams_are_a_scaled_vector_and_can_be_left_out() -> None:
     texts = ["disk full", "user login", "disk error", "user logout"]
     encoder = one_column(texts, Text("t", ngrams=16))
     (signal,) = encoder.layout.signals

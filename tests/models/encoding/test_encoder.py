@@ -1,4 +1,4 @@
-"""The encoder: what each kind of column becomes, what it refuses, and that rows are independent."""
+"""The encoder: the inputs of each kind of column, refusals, and the independence of rows."""
 
 import json
 import math
@@ -44,7 +44,7 @@ def assert_same(left: Batch, right: Batch) -> None:
     assert torch.equal(left.codes, right.codes)
 
 
-# What the columns become
+# The inputs that columns become
 
 
 def test_the_layout_names_every_feature_in_order() -> None:
@@ -83,7 +83,7 @@ def test_the_shape_and_type_of_a_batch_are_those_of_the_contract() -> None:
     assert encoded.numeric.shape == (50, len(encoder.layout.numeric))
     assert encoded.codes.dtype == torch.int64
     assert encoded.codes.shape == (50, 3)
-    assert encoded.numeric.T.is_contiguous()  # each column in one piece
+    assert encoded.numeric.T.is_contiguous()  # each column is contiguous
     assert encoder.bytes_per_row == 4 * 15 + 4 * 15 + 8 * 3
 
 
@@ -104,7 +104,7 @@ def test_numbers_are_scaled_to_about_zero_mean_and_unit_variance(scale: Any, log
     assert 0.7 < float(encoded.std()) < 1.3
 
 
-def test_a_quantile_scale_gives_normal_scores_and_goes_on_beyond_the_training_values() -> None:
+def test_a_quantile_scale_gives_normal_scores_also_beyond_the_training_values() -> None:
     values = [float(x) for x in range(1, 1000)]
     encoder = one_column(values, Numeric("x", scale="quantile", clip=None))
     probe = pa.table({"x": [500.0, 841.3, 999.0, 2000.0, 4000.0, -1000.0]})
@@ -154,7 +154,7 @@ def test_the_largest_numbers_stay_finite_without_clipping(scale: Any) -> None:
     assert encoded.square().isfinite().all()
 
 
-def test_a_null_that_training_had_is_imputed_and_indicated() -> None:
+def test_a_null_is_imputed_and_indicated_if_training_had_nulls() -> None:
     encoder = one_column([1.0, None, 3.0, 100.0], Numeric("x"))
     assert [i.name for i in encoder.layout.numeric] == ["x", "x is null"]
     table = pa.table({"x": [None, 3.0]})
@@ -191,7 +191,7 @@ def test_ports_are_classed_and_the_top_ones_named() -> None:
     assert encode(encoder, probe).codes[:, 0].tolist() == [3, 0, 0]
 
 
-def test_an_address_that_is_only_referred_to_is_required_but_no_feature() -> None:
+def test_an_address_that_is_only_referred_to_is_required_but_not_a_feature() -> None:
     encoder = fit(flows())
     assert encoder.required[-1] == "dst"
     assert "dst" not in [column.name for column in encoder.columns]
@@ -263,7 +263,7 @@ def test_numbers_give_the_same_values_in_every_arrow_type(data_type: pa.DataType
     assert not found.problems
 
 
-def test_dictionary_encoded_addresses_and_numbers_are_taken() -> None:
+def test_dictionary_encoded_addresses_and_numbers_are_accepted() -> None:
     table = flows()
     encoded = table
     for name in ("src", "dst", "proto", "service", "packets", "dst_port"):
@@ -272,7 +272,7 @@ def test_dictionary_encoded_addresses_and_numbers_are_taken() -> None:
     assert_same(encode(fit(table), table), encode(fit(encoded), encoded))
 
 
-def test_ports_as_doubles_are_taken_since_pandas_writes_them_for_nulls() -> None:
+def test_ports_as_floats_are_accepted_because_pandas_writes_them_for_nulls() -> None:
     encoder = one_column(pa.array([80, None, 443]), Port("p"))
     found = extract_one(encoder, pa.array([80.0, None, 443.0, 80.5]))
     assert found.codes[:, 0].tolist() == [3, 1, 2, 0]
@@ -325,7 +325,7 @@ def test_a_cell_that_cannot_be_used_is_named_with_row_column_and_rule(
     assert torch.equal(found.values[[0, 2]], others.values)
 
 
-def test_a_null_in_a_column_with_a_declared_range_is_no_problem_where_training_had_nulls() -> None:
+def test_a_null_in_a_column_with_a_range_is_not_a_problem_if_training_had_nulls() -> None:
     encoder = one_column([5.0, None], Numeric("x", low=1, high=10))
     found = extract_one(encoder, [None, 6.0, 0.5])
     assert found.problems == (Problem(2, "x", "out_of_range"),)
@@ -345,7 +345,7 @@ def test_invalid_utf8_is_a_problem_and_does_not_break_the_batch(
         assert found.codes[:, 0].tolist() == [2, 0, 3]
 
 
-def test_a_string_of_a_megabyte_is_other() -> None:
+def test_a_text_of_a_megabyte_gets_the_code_of_other() -> None:
     encoder = one_column(["tcp", "x" * 1_000_000, "x" * 1_000_000], Categorical("x"))
     assert encoder.vocabularies["x"] == ("tcp",)
     assert extract_one(encoder, ["y" * 1_000_000, "tcp"]).codes[:, 0].tolist() == [0, 2]
@@ -379,7 +379,7 @@ def test_a_missing_column_is_refused_with_the_nearest_name() -> None:
     )
 
 
-def test_a_column_that_is_there_twice_is_refused() -> None:
+def test_a_column_that_occurs_twice_is_refused() -> None:
     schema = flows(1).schema.append(pa.field("bytes", pa.int64()))
     with pytest.raises(SchemaMismatch, match=r"column 'bytes': expected once, found 2 columns"):
         fit(flows()).check_schema(schema)
@@ -431,7 +431,7 @@ def test_every_column_that_does_not_fit_is_named_at_once() -> None:
         fit(flows()).check_schema(table.schema)
 
 
-def test_extra_reordered_and_wider_columns_are_fine() -> None:
+def test_extra_reordered_and_wider_columns_are_accepted() -> None:
     encoder = fit(flows())
     table = flows(20)
     other = table.select(table.column_names[::-1]).append_column("note", pa.array(["x"] * 20))

@@ -1,4 +1,4 @@
-"""Fitting: one pass, in any order, in any number of parts, with the same result."""
+"""A fit has the same result in any order and any number of parts."""
 
 import json
 from itertools import pairwise
@@ -55,7 +55,7 @@ def fit_of(lines: list[dict[str, Any]]) -> EncoderFit:
 
 
 def merged(fits: list[EncoderFit], choice: st.DataObject) -> EncoderFit:
-    """Merge in any order and shape of tree, sometimes by way of bytes."""
+    """Merge fits in any order and grouping, some of them through bytes."""
     while len(fits) > 1:
         left = fits.pop(choice.draw(st.integers(0, len(fits) - 1)))
         right = fits.pop(choice.draw(st.integers(0, len(fits) - 1)))
@@ -91,7 +91,7 @@ def test_any_parts_and_any_merges_give_the_same_encoder(
         assert_close(parts.finish(), whole.finish())
 
 
-def test_statistics_of_a_stream_are_those_of_all_its_rows() -> None:
+def test_the_statistics_of_a_stream_equal_those_of_all_rows() -> None:
     generator = np.random.default_rng(0)
     values = generator.normal(5, 3, 20_000)
     statistics = EncoderFit(
@@ -120,7 +120,7 @@ def test_rows_with_a_problem_in_any_column_are_left_out_and_counted() -> None:
     assert encoder.vocabularies == {"p": ("443", "80"), "t": ("a", "b")}
 
 
-def test_a_null_in_a_row_that_is_left_out_is_not_a_null_of_training() -> None:
+def test_a_null_in_a_row_that_is_left_out_does_not_count() -> None:
     table = pa.table({"x": [1.0, None], "y": [1.0, float("inf")]})
     encoder = fit(table, (Numeric("x"), Numeric("y")))
     assert [i.name for i in encoder.layout.numeric] == ["x", "y"]

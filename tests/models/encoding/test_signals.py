@@ -1,4 +1,4 @@
-"""All families in one encoder: bundles, chunks, independent rows, and what raw rows weigh."""
+"""All kinds of signals in one encoder: bundles, chunks, independent rows, sizes."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ from models.scores.threshold import Calibration
 from tests.models.flows import batch_of, fit
 from tests.models.media import mixed
 
-# Not in the order of the alphabet, in which JSON sorts its keys.
+# Not in alphabetical order, in which JSON sorts keys.
 COLUMNS: tuple[FeatureColumn, ...] = (
     Video("clip", 2, 8),
     Text("message", 32, 16),
@@ -83,7 +83,7 @@ def test_a_row_does_not_depend_on_the_others_of_its_batch(
             assert torch.equal(left, right)
 
 
-def test_raw_rows_are_as_compact_as_the_encoder_says(encoder: Encoder, table: pa.Table) -> None:
+def test_raw_rows_have_the_size_that_the_encoder_says(encoder: Encoder, table: pa.Table) -> None:
     extracted = encoder.extract(batch_of(table))
     assert [signal.dtype for signal in extracted.signals].count(torch.uint8) == 2
     encoded = encoder(extracted)

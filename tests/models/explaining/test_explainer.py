@@ -74,7 +74,7 @@ def test_a_number_far_from_zero_is_shown_whole() -> None:
     assert found["pressure"] == ("101,500", "101,300")
 
 
-def test_an_expected_number_stays_within_what_training_saw() -> None:
+def test_an_expected_number_stays_in_the_range_of_training() -> None:
     training = [0.0, 10.0, 20.0]
     assert seen_and_expected(Numeric("bytes"), training, 5.0, -3.0)["bytes"] == ("5", "0")
 
@@ -122,13 +122,13 @@ def test_times_show_hour_and_weekday() -> None:
 
 
 @pytest.mark.parametrize("minutes", range(0, 1440, 97))
-def test_every_time_of_the_day_is_read_back(minutes: int) -> None:
+def test_every_time_of_day_is_shown_as_it_was_encoded(minutes: int) -> None:
     time = datetime(2026, 11, 24, minutes // 60, minutes % 60)
     found = seen_and_expected(Timestamp("ts"), [NIGHT], time, time)
     assert found == {"hour of ts": (f"{time:%H:%M}",) * 2, "weekday of ts": ("Tuesday",) * 2}
 
 
-def test_an_expected_time_that_points_nowhere_is_any_hour() -> None:
+def test_an_expected_time_without_a_direction_is_any_hour() -> None:
     encoder = fit(pa.table({"ts": [NIGHT, NOON]}), (Timestamp("ts"),))
     extracted = encoder.extract(batch_of(pa.table({"ts": [NIGHT]})))
     encoded = encoder(extracted)
@@ -146,7 +146,7 @@ def test_sine_and_cosine_are_one_reason_with_the_sum_of_their_shares() -> None:
     ]
 
 
-def test_features_that_added_nothing_are_left_out_but_one_is_always_there() -> None:
+def test_features_without_a_share_are_left_out_but_one_reason_remains() -> None:
     encoder = fit(flows())
     found = explain(encoder, flows(3), flows(3), {"bytes": 1.0, "proto": -2.0})
     assert [reason["feature"] for reason in found] == ["bytes"]
@@ -190,7 +190,7 @@ def test_a_number_is_readable(number: float, text: str) -> None:
 
 
 @given(st.floats(min_value=1e-5, max_value=20_000), st.booleans())
-def test_common_numbers_are_shown_as_all_others(number: float, negative: bool) -> None:
+def test_common_numbers_are_formatted_like_all_others(number: float, negative: bool) -> None:
     number = -number if negative else number
     rounded = float(f"{number:.3e}")
     shown = format_numbers(np.array([number]))[0]

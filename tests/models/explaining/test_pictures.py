@@ -1,4 +1,4 @@
-"""Pictures of flagged signals: where the score came from is where it is bright."""
+"""Pictures of flagged signals are bright where the score came from."""
 
 import io
 
@@ -32,7 +32,7 @@ def test_a_picture_is_a_small_png(name: str) -> None:
     assert len(made) < 40_000
 
 
-def test_the_second_panel_is_bright_where_the_share_is() -> None:
+def test_the_second_panel_is_bright_where_the_share_is_large() -> None:
     signal = SIGNALS["grey"]
     shares = np.zeros(signal.shape, np.float32)
     shares[0, 5, 20] = 3.0
@@ -44,12 +44,12 @@ def test_the_second_panel_is_bright_where_the_share_is() -> None:
 
 
 @pytest.mark.parametrize("name", SIGNALS)
-def test_a_constant_signal_without_shares_is_no_error(name: str) -> None:
+def test_a_constant_signal_without_shares_can_be_drawn(name: str) -> None:
     zeros = np.zeros(SIGNALS[name].shape, np.float32)
     assert opened(draw(SIGNALS[name], zeros, zeros - 1)).size > 0
 
 
-def test_the_mask_of_a_series_is_no_line_of_it() -> None:
+def test_the_mask_of_a_series_is_not_drawn() -> None:
     signal = SIGNALS["series"]
     values = np.zeros(signal.shape, np.float32)
     shares = values.copy()

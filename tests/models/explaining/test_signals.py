@@ -1,4 +1,4 @@
-"""Reasons of signals and tokens: the place that is to blame, seen and expected."""
+"""Reasons of signals and tokens: the place, its observed and its expected value."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ def box(shape: tuple[int, ...], *places: slice | int) -> Tensor:
     return shares
 
 
-def test_an_image_shows_the_part_that_is_to_blame_and_its_brightness() -> None:
+def test_an_image_shows_the_place_with_the_largest_share_and_its_brightness() -> None:
     pixels = np.full((16, 16), 100)
     pixels[12:16, 3:9] = 240
     training = [plain_image(60, 16), plain_image(140, 16)]
@@ -66,7 +66,7 @@ def test_an_image_shows_the_part_that_is_to_blame_and_its_brightness() -> None:
     )
 
 
-def test_without_a_map_the_place_is_where_most_differs_from_what_was_expected() -> None:
+def test_without_a_map_the_place_is_the_one_that_differs_most_from_the_expected() -> None:
     pixels = np.full((16, 16), 100)
     pixels[2, 5] = 250
     training = [plain_image(60, 16), plain_image(140, 16)]
@@ -107,7 +107,7 @@ def test_a_series_shows_the_steps_of_the_channel() -> None:
     assert gone == ("no data at steps 0–3", "data")
 
 
-def test_events_are_shown_with_those_around_them() -> None:
+def test_events_are_shown_with_their_neighbours() -> None:
     column = Sequence("x", length=6)
     usual = ["open", "read", "read", "close"]
     odd = ["open", "read", "erase\x1b", "close"]
@@ -118,13 +118,13 @@ def test_events_are_shown_with_those_around_them() -> None:
     assert padded[1] == "something else"
 
 
-def test_a_text_is_shown_around_the_place_without_what_does_not_print() -> None:
+def test_a_text_is_shown_around_the_place_with_unprintable_characters_escaped() -> None:
     text = "login ok from \x1b[2J host"
     found = reason(Text("x", 32), ["login ok"], text, "login", box((32,), slice(14, 18)), "x")
     assert found == ("gin ok from [\\x1b[2J] host", "something else")
 
 
-def test_a_bin_of_words_shows_the_words_that_fell_into_it() -> None:
+def test_a_bin_shows_the_words_that_are_hashed_to_it() -> None:
     place = int(find_grams(["prize"], 64).bin[-1])
     found = reason(
         Text("x", 32, 64), ["meet me", "prize"], "win a prize", "meet me", box((64,), place)
@@ -133,12 +133,12 @@ def test_a_bin_of_words_shows_the_words_that_fell_into_it() -> None:
     assert found[1].startswith("weight ")
 
 
-def test_nothing_is_shown_of_a_sensitive_signal() -> None:
+def test_a_sensitive_signal_shows_no_value() -> None:
     found = reason(
         Vector("x"), [[1.0], [3.0]], [9.0], [1.0], torch.ones(1), sensitive=frozenset({"x"})
     )
     assert found == ("[sensitive]", "[sensitive]")
 
 
-def test_what_does_not_print_is_escaped() -> None:
+def test_unprintable_characters_are_escaped() -> None:
     assert escape("a\u202eb\nc") == "a\\u202eb\\nc"

@@ -1,4 +1,4 @@
-"""Drift: the distance that statistics knows, from what a run keeps of its scores."""
+"""Drift is close to the exact Kolmogorov-Smirnov distance of the scores."""
 
 import numpy as np
 import pytest
@@ -21,29 +21,29 @@ def drift(calibration: np.ndarray, day: np.ndarray) -> float | None:
 
 @pytest.mark.parametrize("factor", [1.0, 1.05, 1.5, 4.0])
 @pytest.mark.parametrize("shift", [0.0, -3.0])
-def test_it_is_the_distance_of_kolmogorov_and_smirnov(factor: float, shift: float) -> None:
+def test_drift_is_the_kolmogorov_smirnov_distance(factor: float, shift: float) -> None:
     chance = np.random.default_rng(3)
     before = chance.lognormal(size=ROWS) + shift
     after = factor * chance.lognormal(size=ROWS // 4) + shift
     found = drift(before, after)
-    # The histogram knows a score to within 1/32 of its size, the sketch a rank to about 1%.
+    # The histogram holds a score to within 1/32 of its size, the sketch a rank to about 1%.
     assert found == pytest.approx(ks_2samp(before, after).statistic, abs=0.02)
 
 
-def test_the_same_scores_have_not_drifted_and_others_wholly() -> None:
+def test_drift_is_0_for_the_same_scores_and_1_for_separate_ones() -> None:
     scores = np.random.default_rng(3).normal(size=4_000)
     assert drift(scores, scores) == pytest.approx(0.0, abs=0.02)
     assert drift(scores, scores + 100) == 1.0
     assert drift(scores, scores - 100) == 1.0
 
 
-def test_scores_that_are_all_the_same_are_compared_too() -> None:
+def test_constant_scores_are_compared() -> None:
     constant = np.full(1_000, 2.5)
     assert drift(constant, constant) == pytest.approx(0.0)
     assert drift(constant, constant + 1.0) == 1.0
 
 
-def test_without_scores_there_is_no_drift_to_tell() -> None:
+def test_drift_without_scores_is_none() -> None:
     some = np.ones(10)
     assert drift(np.empty(0), some) is None
     assert drift(some, np.empty(0)) is None

@@ -1,4 +1,4 @@
-"""Counts of scores: exact where it is said, the same in any order and grouping."""
+"""Counts of scores: close to the exact ones, and the same in any order and grouping."""
 
 import json
 
@@ -18,7 +18,7 @@ def histogram(scores: np.ndarray) -> ScoreHistogram:
     return counted
 
 
-def test_counts_are_close_to_those_of_the_scores_themselves() -> None:
+def test_counts_are_close_to_the_exact_counts() -> None:
     rng = np.random.default_rng(0)
     scores = rng.lognormal(0, 2, 100_000).astype(np.float32)
     scores[::3] *= -1
@@ -28,7 +28,7 @@ def test_counts_are_close_to_those_of_the_scores_themselves() -> None:
 
 
 @given(st.lists(finite, min_size=1, max_size=60), st.integers(0, 60))
-def test_merged_parts_are_the_whole(scores: list[float], cut: int) -> None:
+def test_merged_histograms_equal_the_histogram_of_all_scores(scores: list[float], cut: int) -> None:
     values = np.array(scores, np.float32)
     merged = histogram(values[cut:])
     merged.merge(histogram(values[:cut]))
@@ -38,7 +38,7 @@ def test_merged_parts_are_the_whole(scores: list[float], cut: int) -> None:
 
 
 @given(st.lists(finite, min_size=1, max_size=60))
-def test_edges_around_all_scores_count_all(scores: list[float]) -> None:
+def test_edges_that_enclose_all_scores_count_all_of_them(scores: list[float]) -> None:
     counted = histogram(np.array(scores, np.float32))
     low, high = counted.minimum, counted.maximum
     middle = low / 2 + high / 2
@@ -46,13 +46,13 @@ def test_edges_around_all_scores_count_all(scores: list[float]) -> None:
     assert (counted.count_between(np.linspace(low - 1, high + 1, 9)) >= 0).all()
 
 
-def test_it_travels_as_json() -> None:
+def test_a_histogram_comes_back_from_its_json() -> None:
     counted = histogram(np.array([-1, 0, 2, 2, 1e30], np.float32))
     again = ScoreHistogram.from_document(json.loads(json.dumps(counted.to_document())))
     assert again.to_document() == counted.to_document()
 
 
-def test_one_without_scores_merges_into_any() -> None:
+def test_an_empty_histogram_can_be_merged() -> None:
     counted = histogram(np.array([3], np.float32))
     counted.merge(ScoreHistogram.from_document(ScoreHistogram().to_document()))
     assert (counted.count, counted.minimum, counted.maximum) == (1, 3, 3)

@@ -52,7 +52,7 @@ def test_a_resample_is_the_weighted_measure_of_sklearn() -> None:
     threshold = 0.6
     weights = np.random.default_rng(2).poisson(1.0, len(scores))
     steps = _rank(scores, labels, threshold)
-    # The step of every row: rows of one score, normal-only neighbours together.
+    # The step of each ranked row.
     order = np.argsort(scores)[::-1]
     step = np.repeat(np.arange(len(steps.positives)), steps.positives + steps.negatives)
     positives = np.bincount(step, weights[order] * (labels[order] == 1)).astype(np.int64)
@@ -65,11 +65,11 @@ def test_a_resample_is_the_weighted_measure_of_sklearn() -> None:
 
 
 @pytest.mark.thorough
-def test_gathered_draws_spread_as_draws_of_single_rows_do() -> None:
+def test_draws_of_steps_have_the_spread_of_draws_of_single_rows() -> None:
     scores, labels = sample(2_000, 0.05, 3)
     rng = np.random.default_rng(4)
     steps = _rank(scores, labels, 1.0)
-    assert len(steps.positives) < 300  # most normal rows were gathered
+    assert len(steps.positives) < 300  # most normal rows share a step
     ours = [
         _measure(_draw(rng, steps.positives), _draw(rng, steps.negatives), steps.above, ())[0]
         for _ in range(400)
@@ -97,7 +97,7 @@ def test_about_95_of_100_intervals_hold_the_true_auroc() -> None:
     assert 88 <= held <= 100
 
 
-def test_a_tie_across_the_kth_place_counts_in_proportion() -> None:
+def test_a_tie_at_place_k_counts_in_proportion() -> None:
     scores = np.array([9, 5, 5, 5, 5, 1], np.float32)
     labels = np.array([1, 1, 0, 0, 0, 0], np.int8)
     two = evaluate(scores, labels, 5.0, ks=(1, 3)).at_k
@@ -107,7 +107,7 @@ def test_a_tie_across_the_kth_place_counts_in_proportion() -> None:
     assert two[1].recall.value == pytest.approx(1.5 / 2)
 
 
-def test_a_score_equal_to_the_threshold_is_no_flag() -> None:
+def test_a_score_equal_to_the_threshold_is_not_flagged() -> None:
     scores = np.array([1, 2, 3], np.float32)
     quality = evaluate(scores, np.array([0, 1, 1], np.int8), 2.0)
     assert (quality.flagged, quality.found) == (1, 1)

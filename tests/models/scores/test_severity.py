@@ -18,7 +18,7 @@ Scores = NDArray[np.float32]
 
 BOUND = float(np.float32(3e38))
 
-# Any size and shape: ties, constants, huge and tiny spreads, a few rows or enough for a tail.
+# Scores of any shape: ties, constants, huge and tiny spreads, a few rows or enough for a tail.
 any_scores = st.one_of(
     hnp.arrays(np.float32, st.integers(1, 400), elements=st.floats(-BOUND, BOUND, width=32)),
     hnp.arrays(np.float32, st.integers(1, 400), elements=st.sampled_from([0.0, 1.0, 5.0])),
@@ -68,20 +68,20 @@ def test_a_tie_at_the_start_of_the_tail_is_as_rare_as_the_whole_tie() -> None:
     assert found == pytest.approx(100 * (1 - np.array([0.2, 0.02]) ** 0.2), abs=1e-3)
 
 
-def test_the_tail_model_goes_on_beyond_the_calibration() -> None:
+def test_the_tail_extrapolates_beyond_the_calibration() -> None:
     severity = severity_of(pareto(seed=4, shape=0.2, rows=50_000))
     share = 1e-7
     assert severity([(share**-0.2 - 1) / 0.2])[0] == pytest.approx(100 * (1 - share**0.2), abs=2)
 
 
-def test_severities_of_two_units_are_the_same() -> None:
+def test_severity_does_not_depend_on_the_unit_of_the_scores() -> None:
     scores = np.random.default_rng(5).gamma(2.0, size=4_000).astype(np.float32)
     probes = np.array([0.1, 1, 3, 8, 12, 20, 50], dtype=np.float32)
     # 4,000 scores are exact in the sketch, and a power of two is in float32.
     assert severity_of(scores * 1024)(probes * 1024) == pytest.approx(severity_of(scores)(probes))
 
 
-def test_the_joints_have_no_step() -> None:
+def test_severity_has_no_step_where_two_laws_meet() -> None:
     for shape in (-0.6, 0.0, 0.8):
         severity = severity_of(pareto(seed=6, shape=shape, rows=20_000))
         for law in severity.tail:
@@ -90,7 +90,7 @@ def test_the_joints_have_no_step() -> None:
             assert above - below < 0.01
 
 
-def test_a_bounded_tail_still_ranks_what_lies_beyond_its_end() -> None:
+def test_scores_beyond_the_end_of_a_tail_still_rank() -> None:
     severity = severity_of(np.random.default_rng(7).random(20_000))
     assert severity.tail[0].shape < 0
     beyond = severity([1.0, 1.0002, 1.0005, 1.001])
@@ -98,7 +98,7 @@ def test_a_bounded_tail_still_ranks_what_lies_beyond_its_end() -> None:
     assert beyond[-1] < 100
 
 
-def test_below_the_calibration_is_zero_and_far_above_is_hundred() -> None:
+def test_severity_is_0_below_the_calibration_and_100_far_above() -> None:
     severity = severity_of(np.random.default_rng(8).normal(size=10_000))
     assert severity([-np.inf, -3e38, -10.0]).tolist() == [0, 0, 0]
     assert severity([3e38, np.inf]).tolist() == [100, 100]

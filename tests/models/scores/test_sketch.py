@@ -36,7 +36,7 @@ def million() -> Scores:
 
 @pytest.fixture(scope="module")
 def merged(million: Scores) -> ScoreSketch:
-    """A million scores, sketched in 20 parts, as the splits of a run are."""
+    """A sketch of a million scores, merged from 20 parts like the splits of a run."""
     whole = ScoreSketch()
     for part in np.array_split(million, 20):
         whole.merge(sketch_of(part))
@@ -114,7 +114,7 @@ def test_merging_in_any_grouping_and_order_gives_the_same_answers(parts: list[Sc
         assert np.array_equal(sketch.values(), np.unique(whole))
 
 
-def test_merging_leaves_the_other_sketch_as_it_was() -> None:
+def test_merging_does_not_change_the_other_sketch() -> None:
     other = sketch_of([1, 2, 3])
     before = other.to_document()
     sketch = sketch_of(np.arange(10_000))
@@ -125,7 +125,7 @@ def test_merging_leaves_the_other_sketch_as_it_was() -> None:
 
 def test_ties_over_the_end_of_the_tail_are_counted_once() -> None:
     sketch = sketch_of(np.repeat([0.0, 1.0, 2.0], [10_000, 10_000, 100]))
-    # 1.0 reaches into the tail, so all from it upwards is exact; 0.0 is estimated.
+    # 1.0 is in the tail, so counts from it upwards are exact; those of 0.0 are estimated.
     assert sketch.count_above([-1, 1, 1.5, 2]).tolist() == [20_100, 100, 100, 0]
     assert sketch.count_at_least(2.0) == 100
     assert sketch.count_above([0, 0.5]) == pytest.approx(10_100, rel=0.03)
@@ -154,13 +154,13 @@ def test_a_score_that_is_not_finite_is_refused_and_nothing_is_added(bad: float) 
     assert (sketch.count, sketch.maximum) == (1, 1.0)
 
 
-def test_read_only_and_strided_scores_are_taken() -> None:
+def test_read_only_and_strided_scores_are_accepted() -> None:
     scores = np.arange(20, dtype=np.float32)[::2]
     scores.flags.writeable = False
     assert sketch_of(scores).tail.tolist() == [18, 16, 14, 12, 10, 8, 6, 4, 2, 0]
 
 
-def test_an_empty_sketch_has_no_answers() -> None:
+def test_an_empty_sketch_refuses_every_question() -> None:
     empty = ScoreSketch()
     empty.update([])
     assert empty.count == 0

@@ -92,7 +92,7 @@ def test_a_budget_for_entities_needs_entities(calibration: Calibration) -> None:
         choose(Budget(2, "day_and_entity"), replace(calibration, entities_per_day=None))
 
 
-def test_a_budget_over_the_rows_is_refused(calibration: Calibration) -> None:
+def test_a_budget_above_the_number_of_rows_is_refused(calibration: Calibration) -> None:
     with pytest.raises(Refusal, match=r"found 1,000,010 flags for 1,000,000 rows in 10 days"):
         choose(Budget(100_001), calibration)
     with pytest.raises(Refusal, match=r"found 1,250,000 flags"):
@@ -114,7 +114,7 @@ def test_f_beta_is_the_best_that_any_threshold_reaches(
 
 
 @given(few_values, few_values, st.integers(1, 50), st.integers(1, 50))
-def test_no_threshold_costs_less_than_the_one_of_the_cost_policy(
+def test_no_threshold_costs_less_than_that_of_the_cost_policy(
     normal: Scores, anomalous: Scores, false_positive: int, false_negative: int
 ) -> None:
     def cost(threshold: float) -> int:
@@ -139,7 +139,7 @@ def test_cheap_false_alarms_lower_the_threshold() -> None:
 
 
 @pytest.mark.parametrize("policy", [FBeta(), Cost(1, 5)])
-def test_a_policy_on_labels_needs_both_kinds_of_rows(policy: Policy) -> None:
+def test_a_policy_that_uses_labels_needs_normal_and_anomalous_rows(policy: Policy) -> None:
     with pytest.raises(Refusal, match="with labels for this policy; found none: name a label"):
         choose(policy, Calibration(sketch_of([1.0])))
     with pytest.raises(Refusal, match="found 3 normal and 0 anomalous: hold back other days"):
@@ -204,7 +204,7 @@ def test_a_policy_refuses_values_that_make_no_sense(make: type, message: str) ->
 @pytest.mark.parametrize(
     "policy", [Quantile(0.003), Budget(7), FBeta(2), Cost(1, 30), ExtremeValue(1e-5)]
 )
-def test_every_threshold_is_held_by_float32_and_comes_back_from_its_json(policy: Policy) -> None:
+def test_float32_holds_every_threshold_and_json_restores_it(policy: Policy) -> None:
     rng = np.random.default_rng(15)
     calibration = labelled(rng.gamma(2.0, size=20_000), rng.gamma(9.0, size=50))
     threshold = Threshold.choose(policy, calibration, "0123456789abcdef")
@@ -218,7 +218,7 @@ def test_every_threshold_is_held_by_float32_and_comes_back_from_its_json(policy:
     assert threshold.flags([at, np.nextafter(at, np.float32(np.inf))]).tolist() == [False, True]
 
 
-def test_the_id_of_a_threshold_is_that_of_its_content_not_of_its_time() -> None:
+def test_the_id_of_a_threshold_depends_on_its_content_and_not_on_its_time() -> None:
     threshold = Threshold(1.5, {"policy": "quantile"}, "b", "2026-11-22T00:00:00+00:00", "c")
     assert len(threshold.id) == 16
     assert replace(threshold, created="2027-01-01T00:00:00+00:00").id == threshold.id
@@ -237,7 +237,7 @@ def test_a_threshold_that_float32_does_not_hold_is_refused(value: float) -> None
         Threshold(value, {}, "b", "now", "c")
 
 
-def test_json_that_is_no_threshold_is_refused() -> None:
+def test_json_that_is_not_a_threshold_is_refused() -> None:
     threshold = Threshold(1.5, {}, "b", "now", "c")
     document = json.loads(threshold.to_json())
     for bad, message in (
