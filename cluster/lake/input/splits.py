@@ -25,7 +25,7 @@ _MOST_SPLITS = 1_000_000
 _TASKS = 64
 
 
-# A driver holds a million splits: slots halve what each of them takes.
+# With slots, to save memory: a driver holds a million splits.
 @dataclass(frozen=True, slots=True)
 class Split:
     """Some row groups of one file, or a range of rows of one row group."""

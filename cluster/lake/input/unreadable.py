@@ -1,4 +1,4 @@
-"""Files that cannot be read, with the reason; no message quotes what is in a file."""
+"""Files that cannot be read, each with a reason that quotes nothing from the file."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ _MAGIC, _ENCRYPTED = b"PAR1", b"PARE"
 class UnreadableFile(Refusal):
     """A file that is unchanged since the snapshot, and still cannot be read.
 
-    `rule` is one of vanished, truncated, checksum, oversized, not_parquet, unreadable.
+    `rule` is one of vanished, empty_file, truncated, checksum, oversized, not_parquet, unreadable.
     """
 
     def __init__(self, key: str, rule: str, message: str) -> None:

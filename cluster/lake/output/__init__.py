@@ -1,1 +1,1 @@
-"""What a run writes: shards, the journal, the Delta tables, their schemas."""
+"""Everything that a run writes: shards, Delta tables, their schemas, the journal."""

@@ -9,13 +9,11 @@ version after the one that was read (`max_commit_retries=0`), so nothing can com
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
@@ -64,10 +62,6 @@ class LakeTable:
             raise ValueError("expected the schema of the shards, which have no column 'day'")
         self.store, self.name = store, name
         self.schema = schema.append(pa.field("day", pa.string()))
-
-    def read_counter(self, day: str) -> int:
-        """How often the day was committed so far; `commit` takes it as `seen`."""
-        return _counter(self._load(), day)
 
     def is_run_committed(self, day: str, run_id: str) -> bool:
         """Whether the day's last commit is of this run."""
@@ -129,31 +123,16 @@ class LakeTable:
 
         return attempt()
 
-    def dataset(self) -> ds.Dataset:
-        """The committed rows as a pyarrow dataset, which DuckDB reads too."""
+    def rows(self, day: str) -> int:
+        """Committed rows of the day, from the log alone."""
         table = self._load()
         if table is None:
-            return ds.dataset(self.schema.empty_table())
-        return table.to_pyarrow_dataset()
-
-    def to_arrow(self, day: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
-        """The committed rows of a day, or of all days."""
-        where = None if day is None else pc.field("day") == day
-        return self.dataset().to_table(columns=list(columns) if columns else None, filter=where)
-
-    def files(self, day: str | None = None) -> dict[str, int]:
-        """Rows by key of the files that the table consists of now."""
-        actions = self._actions()
-        return {key: rows for key, rows, of in actions if day is None or of == day}
-
-    def rows(self, day: str) -> int:
-        """Committed rows of the day, by the log alone."""
-        return sum(self.files(day).values())
-
-    def days(self) -> tuple[str, ...]:
-        """Committed days in order, also those without rows, as far back as the log goes."""
-        logged = {entry.commit.day for entry in self.read_commits()}
-        return tuple(sorted(logged | {day for _, _, day in self._actions()}))
+            return 0
+        files = pa.table(table.get_add_actions(flatten=True))
+        if not files.num_rows:
+            return 0
+        of_day = files.filter(pc.field("partition.day") == day)
+        return sum(of_day.column("num_records").to_pylist())
 
     def recent_rows(self, day: str, days: int = _RECENT_DAYS) -> list[int]:
         """The fact `rows` of the commits of the last days before this one, oldest first."""
@@ -231,20 +210,12 @@ class LakeTable:
             "began: nothing was committed by this run. If its result is wanted, run it again"
         )
 
-    def _actions(self) -> list[tuple[str, int, str]]:
-        """Key, rows and day of each file."""
-        table = self._load()
-        if table is None:
-            return []
-        adds = pa.table(table.get_add_actions(flatten=True))
-        if adds.num_rows == 0:
-            return []
-        columns = [adds.column(n).to_pylist() for n in ("path", "num_records", "partition.day")]
-        return sorted((unquote(path), rows, day) for path, rows, day in zip(*columns, strict=True))
-
 
 def read_commit_counter(store: Store, day: str) -> int:
-    """`LakeTable.read_counter` of the table in this folder, whatever its schema is."""
+    """How often the day was committed so far to the table in this folder, whatever its schema.
+
+    `LakeTable.commit` takes it as `seen`.
+    """
     return _counter(_open(store), day)
 
 

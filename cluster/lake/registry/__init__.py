@@ -1,1 +1,1 @@
-"""Bundles, thresholds and champions of a watch, and their signatures."""
+"""Bundles, thresholds and champions of a watch, with signatures. Opens no bundle."""

@@ -98,7 +98,7 @@ class Store(ABC):
         """Remove the object; no error where there is none."""
 
     @abstractmethod
-    def open_parquet(self, key: str, version: str | None = None) -> Any:
+    def open_parquet(self, key: str, version: str | None = None) -> "ReadOnlyFile":
         """A seekable file for `pq.ParquetFile`, held to one version of the object.
 
         Raises `Missing`; here and at each later read, `ChangedSinceSnapshot`.
@@ -124,12 +124,6 @@ class Store(ABC):
         except Missing:
             return False
         return True
-
-    def read_unchanged(self, key: str, version: str) -> bytes:
-        """The whole object, in this version. Raises `Missing`, `ChangedSinceSnapshot`."""
-        with self.open_parquet(key, version) as file:
-            data: bytes = file.read()
-            return data
 
     def delete_all(self, prefix: str) -> None:
         """Remove every object below the folder `prefix`."""

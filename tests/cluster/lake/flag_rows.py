@@ -1,6 +1,10 @@
 """Rows of a small table of flags; imports little, for processes that are started in tests."""
 
+from urllib.parse import unquote
+
 import pyarrow as pa
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
 
 from cluster.lake.output.shard import Shard, shard_key, write_shard
 from cluster.lake.output.table import LakeTable
@@ -13,6 +17,21 @@ SCHEMA = pa.schema(
         pa.field("reasons", pa.list_(pa.struct([pa.field("feature", pa.string())]))),
     ]
 )
+
+
+def dataset_of(table: LakeTable) -> ds.Dataset:
+    """The committed rows, as any reader of Delta finds them."""
+    return _open(table).to_pyarrow_dataset()
+
+
+def keys_of(table: LakeTable) -> list[str]:
+    """The files that the table consists of now."""
+    files = pa.table(_open(table).get_add_actions(flatten=True))
+    return sorted(unquote(path) for path in files.column("path").to_pylist())
+
+
+def _open(table: LakeTable) -> DeltaTable:
+    return DeltaTable(table.store.delta_uri, storage_options=table.store.delta_options)
 
 
 def flags(store: Store) -> LakeTable:

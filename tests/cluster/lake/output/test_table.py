@@ -10,33 +10,41 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from cluster.lake.output.table import Commit, DayTakenMeanwhile, LakeTable, read_commit_counter
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from models.refusal import Refusal, SchemaMismatch
-from tests.cluster.lake.flag_rows import SCHEMA, flags, shards
+from tests.cluster.lake.flag_rows import SCHEMA, dataset_of, flags, keys_of, shards
 from tests.conftest import S3Server
 from tests.faults.proxy import KINDS, FaultProxy, Rule
 
 
 def ids(table: LakeTable, day: str | None = None) -> list[int]:
-    found: list[int] = table.to_arrow(day, ["id"]).column("id").to_pylist()
+    if table.version() is None:
+        return []
+    where = None if day is None else pc.field("day") == day
+    found: list[int] = dataset_of(table).to_table(["id"], filter=where).column("id").to_pylist()
     return sorted(found)
+
+
+def days(table: LakeTable) -> list[str]:
+    return sorted({logged.commit.day for logged in table.read_commits()})
 
 
 def test_a_commit_makes_the_shards_visible(store: Store) -> None:
     table = flags(store)
-    assert (table.version(), table.read_counter("d1"), table.days()) == (None, 0, ())
-    assert table.to_arrow().num_rows == 0
+    assert (table.version(), read_commit_counter(table.store, "d1")) == (None, 0)
+    assert (table.rows("d1"), table.read_commits()) == (0, ())
     made = shards(table, "d1", "r1", 0, 3, 2)
     assert ids(table) == [], "shards alone are not visible"
     table.commit(Commit("d1", "r1", "s1", {"rows": "100", "bundle": "b"}), made, 0)
     assert ids(table) == ids(table, "d1") == [0, 1, 2, 3, 4]
-    assert table.to_arrow().schema.names == ["id", "ts", "reasons", "day"]
-    assert table.files("d1") == {made[0].key: 3, made[1].key: 2}
-    assert (table.rows("d1"), table.rows("d2"), table.days()) == (5, 0, ("d1",))
+    assert dataset_of(table).schema.names == ["id", "ts", "reasons", "day"]
+    assert keys_of(table) == [made[0].key, made[1].key]
+    assert (table.rows("d1"), table.rows("d2"), days(table)) == (5, 0, ["d1"])
     assert table.read_commits()[0].commit.facts["bundle"] == "b"
     assert table.version() == 1
 
@@ -45,10 +53,10 @@ def test_a_rerun_replaces_its_day_and_no_other(store: Store) -> None:
     table = flags(store)
     table.commit(Commit("d1", "r1", "s1"), shards(table, "d1", "r1", 0, 3), 0)
     table.commit(Commit("d2", "r2", "s2"), shards(table, "d2", "r2", 10, 2), 0)
-    assert table.read_counter("d1") == 1
+    assert read_commit_counter(table.store, "d1") == 1
     table.commit(Commit("d1", "r3", "s3"), shards(table, "d1", "r3", 20, 1), 1)
     assert ids(table) == [10, 11, 20]
-    assert table.read_counter("d1") == 2
+    assert read_commit_counter(table.store, "d1") == 2
     assert [table.is_run_committed("d1", r) for r in ("r1", "r2", "r3")] == [False, False, True]
     assert [table.is_committed("d1", s) for s in ("s1", "s2", "s3")] == [False, False, True]
     assert table.is_run_committed("d2", "r2")
@@ -96,7 +104,7 @@ def test_a_day_without_flags_is_committed_too(store: Store) -> None:
     table = flags(store)
     table.commit(Commit("d1", "r1", "s1", {"rows": "7"}), [], 0)
     assert table.is_run_committed("d1", "r1")
-    assert (table.days(), table.to_arrow("d1").num_rows, table.rows("d1")) == (("d1",), 0, 0)
+    assert (days(table), ids(table, "d1"), table.rows("d1")) == (["d1"], [], 0)
     table.commit(Commit("d1", "r2", "s2"), shards(table, "d1", "r2", 0, 2), 1)
     table.commit(Commit("d1", "r3", "s3"), [], 2)
     assert ids(table) == []
@@ -174,14 +182,14 @@ def test_of_four_processes_racing_for_a_new_day_one_commits(store: Store) -> Non
     for loser in said:
         assert loser == "committed" or f"was committed by run run{winner} after" in loser
     assert ids(flags(store)) == [10 * winner, 10 * winner + 1]
-    assert flags(store).read_counter("d1") == 1
+    assert read_commit_counter(flags(store).store, "d1") == 1
 
 
 @pytest.mark.thorough
 def test_two_processes_that_commit_two_days_at_once_both_commit(store: Store) -> None:
     assert race(store, ["d0", "d1"]) == ["committed"] * 2
     assert ids(flags(store)) == [0, 1, 10, 11]
-    assert flags(store).days() == ("d0", "d1")
+    assert days(flags(store)) == ["d0", "d1"]
 
 
 def test_ten_threads_commit_ten_days(store: Store) -> None:
@@ -215,7 +223,7 @@ def test_a_driver_killed_before_its_commit_leaves_the_old_day(store: Store) -> N
     assert dead.returncode == -signal.SIGKILL
     assert ids(table) == [0, 1]
     assert table.is_run_committed("d1", "r1")
-    orphans = [o.key for o in table.store.list("day=d1") if o.key not in table.files()]
+    orphans = [o.key for o in table.store.list("day=d1") if o.key not in keys_of(table)]
     assert len(orphans) == 2
     assert table.vacuum() == [], "a week must pass"
     assert sorted(table.vacuum(0, dry_run=True)) == orphans
@@ -229,8 +237,10 @@ def test_a_day_of_any_spelling_is_found_again(store: Store, day: str) -> None:
     table = flags(store)
     made = shards(table, day, "r1", 0, 2)
     table.commit(Commit(day, "r1", "s1"), made, 0)
-    assert (ids(table, day), table.days()) == ([0, 1], (day,))
-    assert list(table.files(day)) == [made[0].key]
+    assert (ids(table, day), days(table), table.rows(day)) == ([0, 1], [day], 2)
+    assert [shard.key for shard in made] == [
+        o.key for o in table.store.list() if "_log" not in o.key
+    ]
     table.commit(Commit(day, "r2", "s2"), shards(table, day, "r2", 5, 1), 1)
     assert ids(table) == [5]
 
@@ -239,21 +249,14 @@ def test_duckdb_and_pandas_see_the_rows(store: Store) -> None:
     table = flags(store)
     table.commit(Commit("d1", "r1", "s1"), shards(table, "d1", "r1", 0, 3), 0)
     table.commit(Commit("d2", "r2", "s1"), shards(table, "d2", "r2", 3, 4), 0)
-    lake = duckdb.connect().register("flagged", table.dataset())
+    lake = duckdb.connect().register("flagged", dataset_of(table))
     counted = lake.execute(
         "select day, count(*), max(reasons[1].feature) from flagged group by day"
     )
     assert sorted(counted.fetchall()) == [("d1", 3, "f2"), ("d2", 4, "f6")]
-    frame = table.to_arrow("d2").to_pandas()
+    frame = dataset_of(table).to_table(filter=pc.field("day") == "d2").to_pandas()
     assert frame["id"].tolist() == [3, 4, 5, 6]
     assert str(frame["ts"].dt.tz) == "UTC"
-
-
-def test_duckdb_sees_a_table_that_was_never_committed(store: Store) -> None:
-    flagged = flags(store).dataset()
-    lake = duckdb.connect().register("flagged", flagged)
-    assert lake.execute("select count(*) from flagged").fetchall() == [(0,)]
-    assert flagged.schema.names == ["id", "ts", "reasons", "day"]
 
 
 def test_the_rows_of_recent_days_come_from_the_log(store: Store) -> None:
@@ -271,7 +274,7 @@ def test_another_schema_is_refused_with_its_columns(store: Store) -> None:
     wider = SCHEMA.append(pa.field("amount", pa.float64())).set(0, pa.field("id", pa.string()))
     other = LakeTable(store.child("flags"), wider, "flags")
     acts: list[Callable[[], object]] = [
-        lambda: other.read_counter("d1"),
+        lambda: other.rows("d1"),
         lambda: other.commit(Commit("d1", "r2", "s1"), [], 1),
     ]
     for act in acts:
