@@ -20,7 +20,8 @@ Arrow = tuple[Room, Room]
 
 _TITLE, _TEXT = 14, 10.5  # font sizes; a letter is about 0.56 of its size wide
 _LETTERS = 46  # of a line of uses
-_GAP, _ROW_GAP, _MARGIN = 22, 38, 24
+_GAP, _ROW_GAP, _MARGIN = 22, 36, 24
+_HEAD = 48  # above the first row of a floor, for its name
 _SWEEPS = 40
 _COLOURS = {"jobs": "#b3541e", "cluster": "#1f6f8b", "models": "#4a7c2f"}
 _SENTENCES = {
@@ -87,7 +88,7 @@ def _rows(rooms: Iterable[Room]) -> Mapping[Rank, int]:
 def _uses(room: Room, arrows: Iterable[Arrow]) -> list[str]:
     lines = []
     for floor in PACKAGES:
-        names = [t.title for s, t in arrows if s == room and t.floor == floor]
+        names = [t.short_title for s, t in arrows if s == room and t.floor == floor]
         if names:
             text = f"{floor}: {', '.join(sorted(names))}"
             lines += textwrap.wrap(text, _LETTERS, subsequent_indent="  ")
@@ -137,8 +138,13 @@ def _arrange(grid: list[list[_Spot]]) -> None:
         for row in grid if sweep % 2 == 0 else grid[::-1]:
             _settle(row, [_mean([*spot.above, *spot.below], spot.x) for spot in row])
     left = min(spot.x - spot.width / 2 for row in grid for spot in row)
-    y = float(_MARGIN)
+    y = _ROW_GAP / 2
+    floor = ""
     for row in grid:
+        rooms = [spot.room for spot in row if spot.room]
+        if rooms[0].floor != floor:
+            floor = rooms[0].floor
+            y += _HEAD
         tallest = max(26.0 + 13 * len(spot.uses) for spot in row)
         for spot in row:
             spot.x, spot.y = spot.x + _MARGIN - left, y
@@ -177,7 +183,7 @@ def _svg(
 ) -> str:
     spots = [spot for row in grid for spot in row if spot.room]
     width = max(spot.x + spot.width / 2 for spot in spots) + _MARGIN
-    height = max(spot.y + spot.height for spot in spots) + _MARGIN
+    height = max(spot.y + spot.height for spot in spots) + _ROW_GAP / 2
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
         'font-family="Helvetica, Arial, sans-serif">',
@@ -192,7 +198,7 @@ def _svg(
 
 def _floor(name: str, spots: Iterable[_Spot], width: float) -> str:
     own = [spot for spot in spots if spot.room and spot.room.floor == name]
-    top = min(spot.y for spot in own) - _ROW_GAP / 2
+    top = min(spot.y for spot in own) - _ROW_GAP / 2 - _HEAD
     bottom = max(spot.y + spot.height for spot in own) + _ROW_GAP / 2
     return (
         f'<rect y="{top:.0f}" width="{width:.0f}" height="{bottom - top:.0f}" '

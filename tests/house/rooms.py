@@ -16,6 +16,7 @@ import grimp
 
 PACKAGES = ("jobs", "cluster", "models")  # from the top floor to the ground
 
+SEPARATOR = " · "  # between the files of a room
 Rank = tuple[int, ...]  # layers from the outside in
 
 
@@ -32,6 +33,12 @@ class Room:
     def title(self) -> str:
         """The name without its floor."""
         return self.name.removeprefix(self.floor).lstrip(".:").strip()
+
+    @property
+    def short_title(self) -> str:
+        """The title with one file for several: "columns +2"."""
+        first, *others = self.title.split(SEPARATOR)
+        return f"{first} +{len(others)}" if others else first
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class House:
                     and f"{container}.{name}" in self.imports
                     and f"{container}.{name}" not in self.packages
                 )
-                return f"{container}: {' · '.join(loose)}", rank
+                return f"{container}: {SEPARATOR.join(loose)}", rank
             container = child
         return None
 
