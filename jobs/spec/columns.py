@@ -152,7 +152,7 @@ class Column(Frozen):
     encoding: Literal["onehot", "embedding"] = "onehot"
     """One input for each value, or a learned vector for each value."""
     max_values: Annotated[int, Field(ge=1, le=1_000_000)] = 64
-    """Number of values that are told apart, the most frequent ones. All others count as one."""
+    """Number of distinct values, the most frequent ones. All others count as one value."""
     same_network_as: str | None = None
     """Another ip column. Adds a feature: are both addresses in one network?"""
     prefix: Annotated[int, Field(ge=1, le=32)] = 24

@@ -69,7 +69,7 @@ class Spec(Frozen):
     nightly: Nightly = Nightly()
     bundle: BundlePolicy = BundlePolicy()
     alerts: Alerts = ()
-    """Webhooks that are told about a night."""
+    """Webhooks for messages about a night."""
 
     _source: Source = PrivateAttr(default=Source("spec"))
 
@@ -120,7 +120,7 @@ class Spec(Frozen):
 
     @property
     def policy(self) -> "Policy":
-        """The threshold policy as `models.scores.threshold` has it."""
+        """The threshold policy, as a value of `models.scores.threshold`."""
         from models.scores import threshold
 
         match self.threshold:
