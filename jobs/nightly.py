@@ -15,7 +15,8 @@ from cluster.runtime.session import session
 from jobs.alerting import alerts
 from jobs.champion import Champion, load_champion
 from jobs.monitoring.live import LiveMetrics
-from jobs.score import Receipt, score
+from jobs.score import score
+from jobs.scoring.result import RunResult
 from jobs.spec.spec import DayRange, Spec
 from jobs.terminal.console import say, warn
 from jobs.train import TrainRequest, train
@@ -27,10 +28,10 @@ TRAINING = "training"
 
 @dataclass
 class Night:
-    """What a night did: what it trained, the receipts of the days it scored, what failed."""
+    """What a night did: what it trained, the results of the days it scored, what failed."""
 
     trained: str | None = None
-    receipts: list[Receipt] = field(default_factory=list)
+    results: list[RunResult] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # day, or TRAINING -> message
 
     @property
@@ -40,7 +41,7 @@ class Night:
     def to_document(self) -> dict[str, Any]:
         return {
             "trained": self.trained,
-            "days": [receipt.to_document() for receipt in self.receipts],
+            "days": [result.to_document() for result in self.results],
             "failed": self.failed,
         }
 
@@ -125,22 +126,23 @@ def _score_all(
     """One day's failure does not keep the next from being scored; the night fails in the end."""
     for day in days:
         try:
-            receipt = score(spec, day, single_writer=single_writer, metrics=metrics)
+            result = score(spec, day, single_writer=single_writer, metrics=metrics)
         except Refusal as error:
             warn(f"{day} was not scored", error, "red")
             night.failed[day] = str(error)
             alerts.send(spec, "failed", f"{day} was not scored: {error}", job="score", day=day)
             continue
-        night.receipts.append(receipt)
-        if receipt.status != "committed":
-            night.failed[day] = "; ".join(receipt.failed_gates)
+        night.results.append(result)
+        if result.status != "committed":
+            night.failed[day] = "; ".join(result.failed_gates)
             warn(f"{day} is not committed", night.failed[day], "red")
             text = f"{day} is not committed: {night.failed[day]}"
-            alerts.send(spec, "refused", text, job="score", **receipt.to_document())
+            alerts.send(spec, "refused", text, job="score", **result.to_document())
         else:
-            text = f"{day}: {receipt.flagged:,} flags of {receipt.scored:,} scored rows, committed"
+            counts = result.counts
+            text = f"{day}: {counts.flagged:,} flags of {counts.scored:,} scored rows, committed"
             say(text)
-            alerts.send(spec, "committed", text, job="score", **receipt.to_document())
+            alerts.send(spec, "committed", text, job="score", **result.to_document())
 
 
 def _training_due(spec: Spec, champion: Champion | None) -> str | None:

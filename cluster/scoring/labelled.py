@@ -9,7 +9,7 @@ import pyarrow as pa
 from cluster.runtime.resources import ActorPlan
 from cluster.splits import chunks
 from cluster.splits.admission import AdmittedRows, Intake
-from cluster.splits.stream import DaySplit, OnSplit, descriptors, over
+from cluster.splits.stream import DaySplit, OnSplit, map_over, read_splits
 from models.columns import Roles
 from models.detectors.detector import Detector
 
@@ -26,10 +26,10 @@ class _Evaluator:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
         parts = []
-        for day, split in descriptors(batch):
+        for day, split in read_splits(batch):
             for admitted in self.intake.admit(split):
                 found = chunks.scores(self.encoder, self.detectors, admitted.extracted, self.device)
-                table = labelled_scores(admitted, found, self.intake.roles)
+                table = label_scores(admitted, found, self.intake.roles)
                 parts.append(table.append_column("day", pa.array([day] * table.num_rows)))
         return pa.concat_tables(parts) if parts else self._nothing()
 
@@ -52,7 +52,7 @@ def evaluate(
 
     The whole table comes to the caller: about 10 bytes a row.
     """
-    data = over(splits, _Evaluator, (plan, intake, detectors), plan)
+    data = map_over(splits, _Evaluator, (plan, intake, detectors), plan)
     tables = []
     for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
         table = cast(pa.Table, batch)
@@ -61,7 +61,7 @@ def evaluate(
     return pa.concat_tables(tables)
 
 
-def labelled_scores(
+def label_scores(
     admitted: AdmittedRows, scores: Mapping[str, np.ndarray], roles: Roles
 ) -> pa.Table:
     """Scores beside the label (int8, null where there is none) and the kind of anomaly."""

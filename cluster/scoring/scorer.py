@@ -1,8 +1,8 @@
-"""Scoring a day: what one actor does with one split, exactly once."""
+"""The scorer: a worker that reads, scores and explains one task, exactly once."""
 
 import hashlib
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -25,33 +25,35 @@ from cluster.lake.output.schemas import (
     flag_schema,
     score_schema,
 )
-from cluster.lake.output.shard import shard_key, write_shard
+from cluster.lake.output.shard import Shard, shard_key, write_shard
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.retries import thread_retries
 from cluster.lake.storage.store import ChangedSinceSnapshot
 from cluster.runtime.resources import ActorPlan
 from cluster.scoring.disguise import Disguise
-from cluster.scoring.labelled import labelled_scores
-from cluster.scoring.outcome import Found, Outcome, ReadSplit
+from cluster.scoring.findings import ReadSplit, SplitFindings, TaskFindings
+from cluster.scoring.labelled import label_scores
+from cluster.scoring.receipt import LABELLED, Receipt
 from cluster.splits import chunks
-from cluster.splits.admission import AdmittedRows, Intake, Quarantined
+from cluster.splits.admission import AdmittedRows, Intake
+from cluster.splits.counts import Counts
 from cluster.splits.stages import Stages
-from cluster.splits.stream import Descriptor, SplitWorker, stream
+from cluster.splits.worker import SplitWorker
 from models.bundle import open_bundle
 from models.columns import Roles
 from models.encoding.raw_batch import join
 
-# What was begun this often and never finished goes to the quarantine: a node may well be lost twice
-# in a night under the same split, four times points to the split.
+# Attempts before a split is quarantined. A night may well lose two nodes under the same task; a
+# fourth loss points to a split of it.
 ATTEMPTS = 4
-# Flags of a task, the most severe, that get a picture: each takes about 1 ms and 2 kB.
+# Flags of a task that get a picture, the most severe first: each takes about 1 ms and 2 kB.
 PICTURES = 100
 
 
 @dataclass(frozen=True)
 class ScoringJob:
-    """All that an actor needs to know of a run, as plain values."""
+    """The facts of a run that a worker needs, as plain values."""
 
     run_id: str
     input_uri: str
@@ -60,24 +62,17 @@ class ScoringJob:
     roles: Roles
     filter: str | None
     bundle: str
-    digest: str  # of the bundle: what the driver has verified is what is opened
+    digest: str  # of the bundle: a worker opens only the one that the driver has verified
     threshold: float
     top_reasons: int
     all_scores: bool
-    key_id: str  # of the key of sensitive columns; the key itself is in each node's environment
+    key_id: str  # of the key for sensitive columns; each node has the key in its environment
 
 
-def score(
-    job: ScoringJob, day: str, tasks: Sequence[Descriptor], plan: ActorPlan
-) -> Iterator[dict[str, Any]]:
-    """Score the tasks over Ray Data; yields their receipts, in any order."""
-    yield from stream([(day, task) for task in tasks], Scorer, (job,), plan)
+class Scorer(SplitWorker[Task, Receipt]):
+    """Reads, scores and explains tasks, and writes one shard of flags a task."""
 
-
-class Scorer(SplitWorker):
-    """Reads, scores and explains tasks; keeps the flags in one shard a task."""
-
-    takes = Task
+    work_type, answer_type = Task, Receipt
 
     def __init__(self, plan: ActorPlan, job: ScoringJob) -> None:
         super().__init__(plan)
@@ -94,8 +89,8 @@ class Scorer(SplitWorker):
         self.turn: AbstractContextManager[Any] = nullcontext() if plan.gpus else threading.Lock()
 
     def _intake(self) -> Intake:
-        """Id and time of all rows; other columns only of flagged rows, unless a table of every
-        row's score, or the label, asks for them."""
+        """Read id and time of all rows, and other columns of flagged rows only, unless labels or
+        the table of all scores need them."""
         job, roles = self.job, self.job.roles
         carried = tuple(filter(None, [roles.label, roles.kind]))
         time = (roles.time,) if roles.time else ()
@@ -112,27 +107,39 @@ class Scorer(SplitWorker):
             self.disguise.hash_key,
         )
 
-    def answer(self, day: str, task: Task) -> dict[str, Any]:
-        resent = thread_retries().value
+    def answer(self, day: str, task: Task) -> Receipt:
+        resent_before = thread_retries().value
         limit = ATTEMPTS + (len(task.splits) if len(task.splits) > 1 else 0)
         attempt = self.journal.begin_attempt(task.id, limit)
         stoppers = self._stoppers(task, attempt)
         attempt = attempt or limit + 1
-        stages, outcome = Stages(), Outcome()
+        stages, findings = Stages(), TaskFindings()
         for place, split in enumerate(task.splits):
             if place in stoppers:
                 message = f"the split stopped its actor {attempt - 1} times"
-                outcome.refuse(split, "stops_the_scorer", message)
+                findings.refuse(split, "stops_the_scorer", message)
                 continue
             if attempt > ATTEMPTS:
                 self.journal.begin_step(task.id, attempt, place)
-            self._score(split, outcome, stages)
+            self._read(split, findings, stages)
             if attempt > ATTEMPTS:  # what stops the actor must stop it at its own place
-                self._judge_waiting(outcome, stages)
-        self._judge_waiting(outcome, stages)
-        receipt = self._receipt(day, task, attempt, outcome, stages)
-        receipt["resent"] = thread_retries().value - resent
-        return self.journal.record(task.id, receipt)
+                self._score_waiting(findings, stages)
+        self._score_waiting(findings, stages)
+        shards = self._write_shards(day, f"{self.job.run_id}-{task.id}-{attempt}", findings, stages)
+        resent = thread_retries().value - resent_before
+        receipt = Receipt(
+            task=task.id,
+            attempt=attempt,
+            counts=findings.counts + Counts(retried=int(attempt > 1), resent=resent),
+            scores=findings.scores,
+            keys=findings.keys,
+            hours=findings.hours,
+            quarantine=tuple(findings.rules),
+            shards=shards,
+            stages=stages.to_document(),
+        )
+        # An earlier attempt may have left a record meanwhile: then that one counts.
+        return Receipt.from_document(self.journal.record(task.id, receipt.to_document()))
 
     def _stoppers(self, task: Task, attempt: int | None) -> Collection[int]:
         """Places of the splits that stop their actor.
@@ -146,102 +153,96 @@ class Scorer(SplitWorker):
         steps = (self.journal.last_step(task.id, one) for one in earlier)
         return {step for step in steps if step is not None}
 
-    def _score(self, split: Split, outcome: Outcome, stages: Stages) -> None:
-        """One split: all of it goes into the outcome, or, where it cannot be read, none; a small
-        one waits for its neighbours."""
+    def _read(self, split: Split, findings: TaskFindings, stages: Stages) -> None:
+        """Read a split, and score it unless it is small: a small one waits for its neighbours.
+
+        All of the split goes into the findings, or, where it cannot be read, none.
+        """
         small = self.intake.reads_at_once(split)
         if not small:
-            self._judge_waiting(outcome, stages)
+            self._score_waiting(findings, stages)
         try:
             with self.intake.open(split, stages) as admission:
-                one = ReadSplit(split, admission, [], Found())
+                read = ReadSplit(split, admission, [], SplitFindings())
                 with self.turn:
                     for admitted in admission.admit():
                         if small:
-                            one.admitted.append(admitted)
+                            read.admitted.append(admitted)
                         else:
-                            self._judge([(admitted, one.found)], stages)
-                if len(one.found.numbers):
+                            self._score([(admitted, read.findings)], stages)
+                if len(read.findings.numbers):
                     with stages("read"):
-                        one.found.rows = self._flagged(one)
+                        read.findings.rows = self._read_flagged(read)
         except (UnreadableFile, ChangedSinceSnapshot) as error:
-            outcome.refuse(split, getattr(error, "rule", "changed"), str(error))
+            findings.refuse(split, getattr(error, "rule", "changed"), str(error))
             return
         if not small:
             with stages("filter"):
-                outcome.add(one, self.job.roles)
+                findings.add(read, self.job.roles)
             return
-        outcome.waiting.append(one)
-        if sum(read.split.rows for read in outcome.waiting) >= self.intake.batch_rows:
-            self._judge_waiting(outcome, stages)
+        findings.waiting.append(read)
+        if sum(one.split.rows for one in findings.waiting) >= self.intake.batch_rows:
+            self._score_waiting(findings, stages)
 
-    def _judge_waiting(self, outcome: Outcome, stages: Stages) -> None:
-        """Small splits together: one by one each would fill a part of a chunk. Scoring 2,000 files
-        of 4,000 rows took half the time."""
-        waiting, outcome.waiting = outcome.waiting, []
+    def _score_waiting(self, findings: TaskFindings, stages: Stages) -> None:
+        """Score the waiting splits together: alone, each would fill a part of a chunk. Scoring
+        2,000 files of 4,000 rows took half the time."""
+        waiting, findings.waiting = findings.waiting, []
         with self.turn:
-            self._judge([(rows, one.found) for one in waiting for rows in one.admitted], stages)
+            self._score([(rows, one.findings) for one in waiting for rows in one.admitted], stages)
         with stages("filter"):
             for one in waiting:
-                if len(one.found.numbers):
-                    one.found.rows = self._flagged(one)
-                outcome.add(one, self.job.roles)
+                if len(one.findings.numbers):
+                    one.findings.rows = self._read_flagged(one)
+                findings.add(one, self.job.roles)
 
-    def _flagged(self, one: ReadSplit) -> pa.Table:
-        """What flags carry of their rows, sensitive values disguised."""
-        return self.disguise.table(
-            one.admission.read_columns(self.job.roles.flagged, one.found.numbers)
-        )
+    def _read_flagged(self, read: ReadSplit) -> pa.Table:
+        """The columns that flags carry, of the flagged rows; sensitive values are disguised."""
+        names, numbers = self.job.roles.flagged, read.findings.numbers
+        return self.disguise.table(read.admission.read_columns(names, numbers))
 
-    def _receipt(
-        self, day: str, task: Task, attempt: int, outcome: Outcome, stages: Stages
-    ) -> dict[str, Any]:
-        """Write what there is to write, and say what was done."""
-        flags = self._flags(outcome.found, stages)
-        name = f"{self.job.run_id}-{task.id}-{attempt}"
-        receipt = {
-            "split": task.id,
-            "file": task.files,
-            "splits": len(task.splits),
-            "flagged": sum(len(found.numbers) for _, found in outcome.found),
-            "attempt": attempt,
-            **outcome.to_document(),
-        }
-        with stages("write"):
-            labelled = f"{RUNS}/{self.job.run_id}/labelled"
-            every = [table for _, found in outcome.found for table in found.every]
-            answers = [table for _, found in outcome.found for table in found.labelled]
-            receipt["shards"] = self._write(FLAGS, day, name, flags)
-            receipt["score_shards"] = self._write(SCORES, day, name, every)
-            receipt["quarantine_shards"] = self._quarantine(day, name, outcome.aside)
-            receipt["labelled"] = self._write(labelled, day, name, answers)
-        receipt["stages"] = stages.to_document()
-        receipt["seconds"] = round(sum(stages.seconds.values()), 3)
-        return receipt
-
-    def _judge(self, parts: Sequence[tuple[AdmittedRows, Found]], stages: Stages) -> None:
-        """Score all parts at once, and keep the results of each."""
+    def _score(self, parts: Sequence[tuple[AdmittedRows, SplitFindings]], stages: Stages) -> None:
+        """Score all parts at once, and add the results of each to its findings."""
         if not parts:
             return
         with stages("score"):
             extracted = join([admitted.extracted for admitted, _ in parts])
             scored = chunks.scores(self.encoder, {"": self.detector}, extracted, self.device)[""]
+        roles = self.job.roles
         with stages("filter"):
             edges = np.cumsum([len(admitted.numbers) for admitted, _ in parts])[:-1]
-            for (admitted, found), scores in zip(parts, np.split(scored, edges), strict=True):
-                flagged = np.flatnonzero(scores > self.job.threshold)
-                found.add(admitted, scores, flagged)
+            for (admitted, findings), scores in zip(parts, np.split(scored, edges), strict=True):
+                findings.add(admitted, scores, np.flatnonzero(scores > self.job.threshold))
                 if self.job.all_scores:
-                    found.every.append(self._scores(admitted, scores))
-                if self.job.roles.label:
-                    found.labelled.append(
-                        labelled_scores(admitted, {"score": scores}, self.job.roles)
-                    )
+                    findings.score_tables.append(self._make_scores(admitted, scores))
+                if roles.label:
+                    findings.labelled.append(label_scores(admitted, {"score": scores}, roles))
 
-    def _flags(self, parts: list[tuple[str, Found]], stages: Stages) -> list[pa.Table]:
-        """The flagged rows, with the columns that only they need, and their reasons, which are
-        found for all at once: one table, or none."""
-        parts = [(key, found) for key, found in parts if len(found.numbers)]
+    def _write_shards(
+        self, day: str, name: str, findings: TaskFindings, stages: Stages
+    ) -> dict[str, Shard]:
+        """Write the tables that have rows, one shard each."""
+        splits = [found for _, found in findings.splits]
+        tables = {FLAGS: self._make_flags(findings, stages)}
+        with stages("write"):
+            tables[SCORES] = [table for found in splits for table in found.score_tables]
+            tables[QUARANTINE] = self._make_quarantine(findings)
+            tables[LABELLED] = [table for found in splits for table in found.labelled]
+            return {
+                table: self._write(table, day, name, parts)
+                for table, parts in tables.items()
+                if parts
+            }
+
+    def _write(self, table: str, day: str, name: str, parts: list[pa.Table]) -> Shard:
+        folder = f"{RUNS}/{self.job.run_id}/{LABELLED}" if table == LABELLED else table
+        whole = pa.concat_tables(parts)
+        return write_shard(self.output.child(folder), shard_key(day, name), whole)
+
+    def _make_flags(self, findings: TaskFindings, stages: Stages) -> list[pa.Table]:
+        """The flagged rows with the columns that they carry and their reasons: one table, or none.
+        All reasons are found at once."""
+        parts = [(file, found) for file, found in findings.splits if len(found.numbers)]
         if not parts:
             return []
         job = self.job
@@ -259,8 +260,8 @@ class Scorer(SplitWorker):
             )
         schema = flag_schema(job.schema, job.roles)
         with stages("write"):
-            carried = pa.concat_tables([_conformed(found, schema, job.roles) for _, found in parts])
-            ids = [name for key, found in parts for name in self._anomaly_ids(key, found)]
+            carried = pa.concat_tables([_conform(found, schema, job.roles) for _, found in parts])
+            ids = [name for file, found in parts for name in self._anomaly_ids(file, found)]
             columns = [
                 *carried.columns,
                 pa.array(scores, pa.float32()),
@@ -275,18 +276,18 @@ class Scorer(SplitWorker):
                 columns.append(pa.array(explained.pictures, PICTURE))
             return [pa.table(columns, schema=schema)]
 
-    def _anomaly_ids(self, key: str, found: Found) -> list[str]:
-        """The same for a row and a model, whenever it is scored: by the id, else by its place."""
+    def _anomaly_ids(self, file: str, found: SplitFindings) -> list[str]:
+        """A row and a bundle always give the same anomaly id: by the row's id, or by its place."""
         keys: Iterable[tuple[Any, ...]]
         if self.job.roles.id:
             keys = zip(*(found.rows[n].to_pylist() for n in self.job.roles.id), strict=True)
         else:
-            keys = zip([key] * len(found.numbers), found.numbers.tolist(), strict=True)
+            keys = zip([file] * len(found.numbers), found.numbers.tolist(), strict=True)
         return [
             hashlib.sha256(repr((self.job.bundle, *key)).encode()).hexdigest()[:20] for key in keys
         ]
 
-    def _scores(self, admitted: AdmittedRows, scores: np.ndarray) -> pa.Table:
+    def _make_scores(self, admitted: AdmittedRows, scores: np.ndarray) -> pa.Table:
         schema = score_schema(self.job.schema, self.job.roles)
         names = tuple(n for n in schema.names if n not in ("score", "run_id"))
         rows = self.disguise.table(pa.Table.from_batches([admitted.rows.select(names)]))
@@ -297,27 +298,20 @@ class Scorer(SplitWorker):
         ]
         return pa.table(columns, schema=schema)
 
-    def _write(self, table: str, day: str, name: str, parts: list[pa.Table]) -> list[Any]:
-        if not parts:
-            return []
-        whole = pa.concat_tables(parts)
-        key = shard_key(day, name)
-        return [write_shard(self.output.child(table), key, whole).to_document()]
-
-    def _quarantine(self, day: str, name: str, aside: list[tuple[str, Quarantined]]) -> list[Any]:
-        if not aside:
+    def _make_quarantine(self, findings: TaskFindings) -> list[pa.Table]:
+        rows = findings.quarantined
+        if not rows:
             return []
         columns = {
-            "file": [file for file, _ in aside],
-            "row": [a.row for _, a in aside],
-            "column": [a.column for _, a in aside],
-            "rule": [a.rule for _, a in aside],
-            "message": [a.message for _, a in aside],
-            "run_id": [self.job.run_id] * len(aside),
+            "file": [file for file, _ in rows],
+            "row": [row.row for _, row in rows],
+            "column": [row.column for _, row in rows],
+            "rule": [row.rule for _, row in rows],
+            "message": [row.message for _, row in rows],
+            "run_id": [self.job.run_id] * len(rows),
         }
-        table = pa.table(columns, schema=QUARANTINE_SCHEMA)
-        return self._write(QUARANTINE, day, name, [table])
+        return [pa.table(columns, schema=QUARANTINE_SCHEMA)]
 
 
-def _conformed(found: Found, schema: pa.Schema, roles: Roles) -> pa.Table:
+def _conform(found: SplitFindings, schema: pa.Schema, roles: Roles) -> pa.Table:
     return pa.table(conform_columns(found.rows, schema, roles.flagged), names=list(roles.flagged))

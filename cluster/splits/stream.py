@@ -1,34 +1,33 @@
-"""Ray Data streams descriptors of splits, not rows, through a pool of actors.
+"""Ray Data streams splits and tasks, not rows, through a pool of actors.
 
-Each actor reads its splits for itself, so that reading, computing and writing overlap in its
-threads, and answers with one small document a split (see "Scoring: exactly once" in the design
-for what was measured).
+An actor reads its splits itself, so that its threads read, compute and write side by side. It
+answers each task with one small document ("Scoring: exactly once" in the design has the
+measurements).
 """
 
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray.data
-import torch
 
-from cluster.lake.input.splits import Split, Task
+from cluster.lake.input.splits import Split
 from cluster.runtime import watchdog
 from cluster.runtime.private_ray import POOL_ACTOR, list_actors
 from cluster.runtime.resources import ActorPlan
+from cluster.splits.worker import Answer, Document, SplitWorker, Work
 
 DaySplit = tuple[str, Split]
 OnSplit = Callable[[int], None]  # called with the rows of each split that is done
 
-
-# Ray Data takes 6 ms a block, and 0.8 ms to make one before the first is worked on: beyond so many
-# blocks (25 s), a block has several splits.
+# Ray Data takes 6 ms a block, and 0.8 ms to make one before the first is worked on. With more
+# splits than this (25 s), a block has several.
 _BLOCKS = 4096
-# Actors take seconds to start: that a shorter run had fewer than planned is no news.
-_NEWS_AFTER_S = 30.0
+# Actors take seconds to start: a shorter run often has fewer than planned.
+_WARN_AFTER_S = 30.0
 
 _context = ray.data.DataContext.get_current()
 _context.enable_progress_bars = False  # ours says more
@@ -37,43 +36,38 @@ _context.enable_progress_bars = False  # ours says more
 _context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
 
 
-Descriptor = Split | Task | str  # or its document, as JSON
-
-
-class SplitWorker:
-    """Base of what runs in the actors: `answer` turns one split into one JSON-able document.
-
-    `answer` may be called from several threads at once.
-    """
-
-    takes: ClassVar[type[Split] | type[Task]] = Split
-
-    def __init__(self, plan: ActorPlan) -> None:
-        torch.set_num_threads(plan.torch_threads)
-        self.device = torch.device("cuda" if plan.gpus else "cpu")
-
-    def answer(self, day: str, split: Any) -> dict[str, Any]:
-        raise TypeError("a SplitWorker says what it does with a split")
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        return {"answer": [json.dumps(self.answer(*pair)) for pair in _items(batch, self.takes)]}
-
-
 def stream(
-    splits: Sequence[tuple[str, Descriptor]],
-    worker: type[SplitWorker],
+    work: Sequence[tuple[str, Work | str]],
+    worker: type[SplitWorker[Work, Answer]],
     arguments: tuple[Any, ...],
     plan: ActorPlan,
-) -> Iterator[dict[str, Any]]:
-    """Run `worker(plan, *arguments)` over (day, split or task) pairs; answers come when ready."""
-    if splits:
-        rows = over(splits, worker, (plan, *arguments), plan).iter_rows()
+) -> Iterator[Answer]:
+    """Run `worker(plan, *arguments)` on (day, split or task) pairs; answers come when ready.
+
+    A split or task may be given as its JSON text, which takes a third of its memory.
+    """
+    if work:
+        rows = map_over(work, _Actor, (worker, plan, *arguments), plan).iter_rows()
         for row in watchdog.watched(iter(rows), watchdog.end_pool_actors, watchdog.patience()):
-            yield json.loads(row["answer"])
+            yield worker.answer_type.from_document(json.loads(row["answer"]))
+
+
+class _Actor:
+    """A worker in an actor of Ray Data: work and answers are rows with JSON."""
+
+    def __init__(
+        self, worker: type[SplitWorker[Any, Any]], plan: ActorPlan, *arguments: Any
+    ) -> None:
+        self.worker = worker(plan, *arguments)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
+        pairs = _read_pairs(batch, self.worker.work_type)
+        answers = [self.worker.answer(day, one) for day, one in pairs]
+        return {"answer": [json.dumps(answer.to_document()) for answer in answers]}
 
 
 class Pool:
-    """How many actors were planned, how many are there, and how many there were at once."""
+    """The actors of a run: how many were planned, how many are alive, the most at once."""
 
     def __init__(self, plan: ActorPlan, tasks: int) -> None:
         self.planned = min(plan.actors, tasks)
@@ -81,40 +75,35 @@ class Pool:
         self._began = time.monotonic()
 
     def look(self) -> None:
-        """Count them now; a pool that has grown was planned larger."""
-        self.alive = alive()
+        """Count them now. A pool that grew beyond its plan counts as planned larger."""
+        self.alive = len(list_actors(POOL_ACTOR))
         self.most = max(self.most, self.alive)
         self.planned = max(self.planned, self.most)
 
     def warnings(self) -> list[str]:
-        """What is to be said when fewer ran than were planned."""
-        if self.most == self.planned or time.monotonic() - self._began < _NEWS_AFTER_S:
+        """A warning where fewer ran than were planned."""
+        if self.most == self.planned or time.monotonic() - self._began < _WARN_AFTER_S:
             return []
         return [
-            f"{self.most} of {self.planned} planned actors ran: others use the cluster, or its "
-            "nodes have less free than they had"
+            f"{self.most} of {self.planned} planned actors ran: other jobs use the cluster, or its "
+            "nodes have less free memory or fewer free CPUs than when the run was planned"
         ]
 
 
-def alive() -> int:
-    """Actors of this driver's pools that are alive now."""
-    return len(list_actors(POOL_ACTOR))
-
-
-def over(
-    splits: Sequence[tuple[str, Descriptor]],
-    worker: type[Any],
+def map_over(
+    work: Sequence[tuple[str, Document | str]],
+    actor: type[Any],
     arguments: tuple[Any, ...],
     plan: ActorPlan,
 ) -> ray.data.Dataset:
-    """A lazy dataset of what `worker(*arguments)` makes of (day, split) pairs, one by one.
+    """A lazy dataset of the results of `actor(*arguments)` on (day, split or task) pairs.
 
     The pool starts with the actors that the nodes hold, waits for those that do not fit, and where
-    the plan `grows`, adds to them when nodes come: Ray Data looks for new ones every 20 s.
+    the plan `grows`, adds some when nodes come: Ray Data looks for new ones every 20 s.
     """
-    most = max(1, len(splits))
-    return ray.data.from_arrow(blocks_of(splits)).map_batches(
-        worker,
+    most = max(1, len(work))
+    return ray.data.from_arrow(make_blocks(work)).map_batches(
+        actor,
         fn_constructor_args=arguments,
         batch_size=1,
         batch_format="numpy",
@@ -131,24 +120,24 @@ def over(
     )
 
 
-def descriptors(batch: dict[str, np.ndarray]) -> list[tuple[str, Split]]:
-    """The (day, split) pairs in a batch of `over`."""
-    return _items(batch, Split)
+def read_splits(batch: dict[str, np.ndarray]) -> list[DaySplit]:
+    """The (day, split) pairs in a batch that `map_over` hands to an actor."""
+    return _read_pairs(batch, Split)
 
 
-def blocks_of(splits: Sequence[tuple[str, Descriptor]]) -> list[pa.Table]:
-    """What Ray Data is given; not `from_items`, which holds a dictionary for each of a million."""
-    size = max(1, -(-len(splits) // _BLOCKS))
-    return [_block(splits[at : at + size]) for at in range(0, len(splits), size)]
+def make_blocks(work: Sequence[tuple[str, Document | str]]) -> list[pa.Table]:
+    """The work as blocks for Ray Data. (Its `from_items` would hold a dictionary for each pair.)"""
+    size = max(1, -(-len(work) // _BLOCKS))
+    return [_make_block(work[at : at + size]) for at in range(0, len(work), size)]
 
 
-def _block(splits: Sequence[tuple[str, Descriptor]]) -> pa.Table:
-    texts = [s if isinstance(s, str) else json.dumps(s.to_document()) for _, s in splits]
-    return pa.table({"day": [day for day, _ in splits], "split": texts})
+def _make_block(work: Sequence[tuple[str, Document | str]]) -> pa.Table:
+    texts = [one if isinstance(one, str) else json.dumps(one.to_document()) for _, one in work]
+    return pa.table({"day": [day for day, _ in work], "work": texts})
 
 
-def _items(batch: dict[str, np.ndarray], kind: type[Any]) -> list[tuple[str, Any]]:
+def _read_pairs(batch: dict[str, np.ndarray], kind: type[Work]) -> list[tuple[str, Work]]:
     return [
-        (str(day), kind.from_document(json.loads(str(item))))
-        for day, item in zip(batch["day"], batch["split"], strict=True)
+        (str(day), kind.from_document(json.loads(str(text))))
+        for day, text in zip(batch["day"], batch["work"], strict=True)
     ]

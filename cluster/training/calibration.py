@@ -1,7 +1,8 @@
 """Calibration: the distribution of each detector's scores on held-back splits."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +12,59 @@ from cluster.runtime.resources import ActorPlan
 from cluster.splits import chunks
 from cluster.splits.admission import Intake
 from cluster.splits.key_sample import KeySample, hashes
-from cluster.splits.stream import DaySplit, OnSplit, SplitWorker, stream
+from cluster.splits.stream import DaySplit, OnSplit, stream
+from cluster.splits.worker import SplitWorker
 from models.detectors.detector import Detector
 from models.scores.sketch import ScoreSketch
 from models.scores.threshold import Calibration
 
 
-class _Calibrator(SplitWorker):
+class _Sketches(NamedTuple):
+    """Scores of one detector: of all rows, of normal rows, of anomalies."""
+
+    everything: ScoreSketch
+    normal: ScoreSketch
+    anomalous: ScoreSketch
+
+
+def _empty_sketches(names: Iterable[str]) -> dict[str, _Sketches]:
+    return {name: _Sketches(ScoreSketch(), ScoreSketch(), ScoreSketch()) for name in names}
+
+
+@dataclass(frozen=True)
+class _CalibrationPart:
+    """Scores and entities of one split."""
+
+    day: str
+    rows: int
+    entities: KeySample
+    sketches: dict[str, _Sketches]  # by detector
+
+    def to_document(self) -> dict[str, Any]:
+        return {
+            "day": self.day,
+            "rows": self.rows,
+            "entities": self.entities.to_document(),
+            "sketches": {
+                name: [sketch.to_document() for sketch in three]
+                for name, three in self.sketches.items()
+            },
+        }
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "_CalibrationPart":
+        sketches = {
+            name: _Sketches(*map(ScoreSketch.from_document, three))
+            for name, three in document["sketches"].items()
+        }
+        entities = KeySample.from_document(document["entities"])
+        return cls(document["day"], document["rows"], entities, sketches)
+
+
+class _Calibrator(SplitWorker[Split, _CalibrationPart]):
     """Score sketches of held-back splits, for several detectors in one reading."""
+
+    work_type, answer_type = Split, _CalibrationPart
 
     def __init__(self, plan: ActorPlan, intake: Intake, detectors: dict[str, Detector]) -> None:
         super().__init__(plan)
@@ -26,8 +72,8 @@ class _Calibrator(SplitWorker):
         self.encoder = intake.encoder.to(self.device).eval()
         self.detectors = {n: d.to(self.device).eval() for n, d in detectors.items()}
 
-    def answer(self, day: str, split: Split) -> dict[str, Any]:
-        sketches = {name: [ScoreSketch(), ScoreSketch(), ScoreSketch()] for name in self.detectors}
+    def answer(self, day: str, split: Split) -> _CalibrationPart:
+        sketches = _empty_sketches(self.detectors)
         entities = KeySample()
         roles = self.intake.roles
         for admitted in self.intake.admit(split):
@@ -44,14 +90,7 @@ class _Calibrator(SplitWorker):
                 if labels is not None:
                     normal.update(scores[labels == 0])
                     anomalous.update(scores[labels == 1])
-        return {
-            "day": day,
-            "rows": split.rows,
-            "entities": entities.to_document(),
-            "sketches": {
-                name: [sketch.to_document() for sketch in three] for name, three in sketches.items()
-            },
-        }
+        return _CalibrationPart(day, split.rows, entities, sketches)
 
 
 def calibrate(
@@ -66,15 +105,14 @@ def calibrate(
 
     Entities are those of the first entity column. A non-finite score anywhere is refused.
     """
-    merged = {name: [ScoreSketch(), ScoreSketch(), ScoreSketch()] for name in detectors}
+    merged = _empty_sketches(detectors)
     entities: dict[str, KeySample] = {}
-    for answer in stream(splits, _Calibrator, (intake, detectors), plan):
-        for name, three in answer["sketches"].items():
-            for whole, part in zip(merged[name], three, strict=True):
-                whole.merge(ScoreSketch.from_document(part))
-        seen = entities.setdefault(answer["day"], KeySample())
-        seen.merge(KeySample.from_document(answer["entities"]))
-        on_split(answer["rows"])
+    for part in stream(splits, _Calibrator, (intake, detectors), plan):
+        for name, three in part.sketches.items():
+            for whole, sketch in zip(merged[name], three, strict=True):
+                whole.merge(sketch)
+        entities.setdefault(part.day, KeySample()).merge(part.entities)
+        on_split(part.rows)
     a_day = None
     if intake.roles.entity and entities:
         a_day = sum(e.distinct for e in entities.values()) / max(days, len(entities))

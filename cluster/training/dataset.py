@@ -10,7 +10,7 @@ import torch
 
 from cluster.runtime.resources import ActorPlan
 from cluster.splits.admission import AdmittedRows, Intake
-from cluster.splits.stream import DaySplit, descriptors, over
+from cluster.splits.stream import DaySplit, map_over, read_splits
 from cluster.training.row_tables import from_table, to_table
 from models.batch import Batch, join
 from models.encoding.encoder import Encoder
@@ -28,7 +28,7 @@ class _Extract:
     def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
         parts = [
             _table(admitted, self.intake.roles.label, self.all_labelled)
-            for _, split in descriptors(batch)
+            for _, split in read_splits(batch)
             for admitted in self.intake.admit(split)
         ]
         if parts:
@@ -83,7 +83,7 @@ def dataset(
 ) -> ray.data.Dataset:
     """A lazy dataset of tables as `row_tables.to_table` makes them; with `all_labelled`, rows
     without a label are left out."""
-    return over(splits, _Extract, (intake, all_labelled), plan)
+    return map_over(splits, _Extract, (intake, all_labelled), plan)
 
 
 def _sample(encoder: Encoder, data: ray.data.Dataset, rows: int, most: int, seed: int) -> Batch:

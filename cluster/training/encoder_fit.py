@@ -12,7 +12,8 @@ from cluster.lake.input.splits import Split
 from cluster.lake.storage.opening import open_store
 from cluster.runtime.resources import ActorPlan
 from cluster.splits.admission import CHUNKS
-from cluster.splits.stream import DaySplit, OnSplit, SplitWorker, stream
+from cluster.splits.stream import DaySplit, OnSplit, stream
+from cluster.splits.worker import SplitWorker
 from models.columns import FeatureColumn
 from models.encoding.encoder import Encoder
 from models.encoding.fit import EncoderFit
@@ -29,12 +30,32 @@ class Rows:
     filter: str | None
 
 
-class _FitWorker(SplitWorker):
+@dataclass(frozen=True)
+class _FitPart:
+    """Statistics of one split."""
+
+    split: str  # its id
+    rows: int
+    fit: EncoderFit
+
+    def to_document(self) -> dict[str, Any]:
+        fit = base64.b64encode(self.fit.to_bytes()).decode()
+        return {"split": self.split, "rows": self.rows, "fit": fit}
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "_FitPart":
+        fit = EncoderFit.from_bytes(base64.b64decode(document["fit"]))
+        return cls(document["split"], document["rows"], fit)
+
+
+class _FitWorker(SplitWorker[Split, _FitPart]):
+    work_type, answer_type = Split, _FitPart
+
     def __init__(self, plan: ActorPlan, rows: Rows) -> None:
         super().__init__(plan)
         self.rows = rows
 
-    def answer(self, day: str, split: Split) -> dict[str, Any]:
+    def answer(self, day: str, split: Split) -> _FitPart:
         fit = EncoderFit(self.rows.columns, self.rows.schema)
         required = tuple(source.column.name for source in fit.sources)
         store = open_store(self.rows.input_uri)
@@ -42,8 +63,7 @@ class _FitWorker(SplitWorker):
             store, split, required, CHUNKS * fit.chunk_rows, filter_text=self.rows.filter
         ):
             fit.update(batch)
-        document = base64.b64encode(fit.to_bytes()).decode()
-        return {"split": split.id, "rows": split.rows, "fit": document}
+        return _FitPart(split.id, split.rows, fit)
 
 
 def fit_encoder(
@@ -52,9 +72,9 @@ def fit_encoder(
     """One pass over the splits; statistics merged in the order of the plan. Also the number of
     rows that the encoder was fitted on."""
     parts: dict[str, EncoderFit] = {}
-    for answer in stream(splits, _FitWorker, (rows,), plan):
-        parts[answer["split"]] = EncoderFit.from_bytes(base64.b64decode(answer["fit"]))
-        on_split(answer["rows"])
+    for part in stream(splits, _FitWorker, (rows,), plan):
+        parts[part.split] = part.fit
+        on_split(part.rows)
     whole = EncoderFit(rows.columns, rows.schema)
     for _, split in splits:
         whole.merge(parts[split.id])

@@ -78,19 +78,19 @@ def check(spec: SpecPath, as_json: Json = False) -> None:
 def plan(spec: SpecPath, day: Day, as_json: Json = False) -> None:
     """Show what scoring a day will do.
 
-    Prints the files and splits of the day, with the predicted rows, bytes, memory and time. Reads
-    no rows and writes nothing.
+    Prints the files, splits and tasks of the day, with the predicted memory and time. Reads no rows
+    and writes nothing.
     """
     from jobs import plan as job
     from jobs.spec.spec import load
 
-    document = job.plan(load(spec), day)
+    planned = job.plan(load(spec), day)
     if as_json:
-        print_document(document)
+        print_document(planned.to_document())
         return
-    out.print(job.render_table(document))
-    for rejected in document["rejected"]:
-        warn("quarantined", rejected["message"])
+    out.print(job.render_table(planned))
+    for rejected in planned.snapshot.rejected:
+        warn("quarantined", rejected.message)
 
 
 @command(

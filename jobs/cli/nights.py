@@ -55,7 +55,7 @@ def score(
         session.start(address, beside="jobs.score")
     from jobs import score as job
 
-    receipt = job.score(
+    result = job.score(
         watch,
         day,
         address=address,
@@ -65,30 +65,31 @@ def score(
         metrics=metrics,
     )
     if as_json:
-        print_document(receipt.to_document())
+        print_document(result.to_document())
     else:
-        _print_receipt(receipt)
-    if receipt.status != "committed":
+        _print_result(result)
+    if result.status != "committed":
         raise typer.Exit(1)
 
 
-def _print_receipt(receipt: Any) -> None:
-    for warning in receipt.warnings:
+def _print_result(result: Any) -> None:
+    for warning in result.warnings:
         warn("warning", warning)
-    if receipt.already:
-        out.print(f"{receipt.day} is committed already by the same run: nothing to do")
+    if result.already:
+        out.print(f"{result.day} is committed already by the same run: nothing to do")
         return
+    counts = result.counts
     line = (
-        f"{receipt.day}: {receipt.rows:,} rows = {receipt.scored:,} scored + "
-        f"{receipt.quarantined:,} quarantined + {receipt.filtered:,} filtered; "
-        f"{receipt.flagged:,} flags; {receipt.rows_per_second:,.0f} rows/s; run {receipt.run_id}"
+        f"{result.day}: {counts.rows:,} rows = {counts.scored:,} scored + "
+        f"{counts.quarantined:,} quarantined + {counts.filtered:,} filtered; "
+        f"{counts.flagged:,} flags; {result.rows_per_second:,.0f} rows/s; run {result.run_id}"
     )
     out.print(line, highlight=False)
-    for gate in receipt.failed_gates:
+    for gate in result.failed_gates:
         warn("gate", gate, "red")
-    if receipt.status != "committed":
+    if result.status != "committed":
         warn("not committed", "the table of flags is unchanged", "red")
-    out.print(f"run card: {receipt.card}", highlight=False, soft_wrap=True)
+    out.print(f"run card: {result.card}", highlight=False, soft_wrap=True)
 
 
 @command(verbs, "evaluate specs/flows.yaml --days 2026-11-22")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from jobs import evaluate, flags
 from jobs.demo import data
-from jobs.score import Receipt, score
+from jobs.score import score
+from jobs.scoring.result import RunResult
 from jobs.spec.spec import DayRange, Spec, load
 from jobs.terminal.console import out, say, step
 from jobs.train import TrainRequest, train
@@ -23,19 +24,19 @@ def run(folder: Path, workers: int, scale: float) -> None:
     with step("write two weeks of data", 14 * data.FILES_A_DAY * 2) as progress:
         summary = data.write(folder, scale=scale, progress=lambda *_: progress.advance())
     day = summary.days[-1]
-    receipts = []
+    results = []
     with session() as where:
         say(where)
         for name in ("flows", "cards"):
             spec = _move(load(SPECS / f"demo_{name}.yaml"), folder)
             train(spec, TrainRequest(DayRange(summary.days[0], summary.days[-2]), workers))
-            receipt = score(spec, day)
-            receipts.append(receipt)
-            _show(spec, receipt)
-    for receipt in receipts:
-        out.print(f"run card of {receipt.watch}: {receipt.card}", highlight=False, soft_wrap=True)
+            result = score(spec, day)
+            results.append(result)
+            _show(spec, result)
+    for result in results:
+        out.print(f"run card of {result.watch}: {result.card}", highlight=False, soft_wrap=True)
     say(f"demo done in {time.monotonic() - started:.0f} s")
-    failed = [r.watch for r in receipts if r.status != "committed"]
+    failed = [r.watch for r in results if r.status != "committed"]
     if failed:
         raise Refusal(f"a gate stopped the commit of {', '.join(failed)}; see the run cards")
 
@@ -52,14 +53,14 @@ def _move(spec: Spec, folder: Path) -> Spec:
     )
 
 
-def _show(spec: Spec, receipt: Receipt) -> None:
-    out.rule(f"{spec.name}, {receipt.day}")
+def _show(spec: Spec, result: RunResult) -> None:
+    out.rule(f"{spec.name}, {result.day}")
     out.print(
-        f"{receipt.scored:,} rows scored, {receipt.flagged:,} flagged, "
-        f"{receipt.quarantined:,} quarantined",
+        f"{result.counts.scored:,} rows scored, {result.counts.flagged:,} flagged, "
+        f"{result.counts.quarantined:,} quarantined",
         highlight=False,
     )
-    flags.show(flags.read(f"{spec.output.uri}/flags", receipt.day), _SHOWN, out, spec.roles)
-    quality = evaluate.evaluate(spec, DayRange(receipt.day, receipt.day))
+    flags.show(flags.read(f"{spec.output.uri}/flags", result.day), _SHOWN, out, spec.roles)
+    quality = evaluate.evaluate(spec, DayRange(result.day, result.day))
     for table in evaluate.render_table(quality):
         out.print(table)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # these import Ray and torch
     from cluster.splits.stream import Pool
     from jobs.monitoring.watch_status import WatchStatus
     from jobs.report.profile import Clock
-    from jobs.scoring.books import Balance
+    from jobs.scoring.books import RunBooks
 
 _COUNTERS = {
     Metric.READ_ROWS: "rows",
@@ -23,7 +23,7 @@ _COUNTERS = {
     Metric.FILTERED_ROWS: "filtered",
     Metric.QUARANTINED_ROWS: "quarantined",
     Metric.FLAGS: "flagged",
-    Metric.RETRIED_SPLITS: "retried",
+    Metric.RETRIED_TASKS: "retried",
     Metric.RESENT_REQUESTS: "resent",
 }
 # Stages of an actor that use its device.
@@ -47,9 +47,9 @@ class LiveMetrics:
         self._training: dict[Metric, float] = {}
 
     @contextmanager
-    def follow_scoring(self, balance: "Balance", pool: "Pool", clock: "Clock") -> Iterator[None]:
+    def follow_scoring(self, books: "RunBooks", pool: "Pool", clock: "Clock") -> Iterator[None]:
         """Collect from these while the block scores a day."""
-        self._scoring = _Scoring(balance, pool, clock)
+        self._scoring = _Scoring(books, pool, clock)
         try:
             yield
         finally:
@@ -103,28 +103,30 @@ class LiveMetrics:
 class _Scoring:
     """The day that is being scored."""
 
-    def __init__(self, balance: "Balance", pool: "Pool", clock: "Clock") -> None:
-        self.balance, self.pool, self.clock = balance, pool, clock
+    def __init__(self, books: "RunBooks", pool: "Pool", clock: "Clock") -> None:
+        self.books, self.pool, self.clock = books, pool, clock
         self.began = time.monotonic()
-        self.bytes_a_row = balance.snapshot.bytes / max(1, balance.snapshot.rows)
-        # Counted by an earlier process that scored a part of this day.
-        self.before = {name: getattr(balance, name) for name in _COUNTERS.values()}
+        self.bytes_a_row = books.snapshot.bytes / max(1, books.snapshot.rows)
+        self.before = books.counts  # of an earlier process that scored a part of this day
 
     def counts(self) -> _Counts:
         found: _Counts = {}
+        counts = self.books.counts
         for metric, name in _COUNTERS.items():
-            found[metric, ()] = getattr(self.balance, name) - self.before[name]
+            found[metric, ()] = getattr(counts, name) - getattr(self.before, name)
         found[Metric.READ_BYTES, ()] = round(found[Metric.READ_ROWS, ()] * self.bytes_a_row)
         for stage, seconds in dict(self.clock.actors).items():
             found[Metric.ACTOR_SECONDS, (stage,)] = seconds
         return found
 
     def gauges(self) -> dict[Metric, float]:
-        planned, done = self.balance.planned, len(self.balance.splits)
+        planned, done = self.books.planned, self.books.counts
         return {
-            Metric.SPLITS_PLANNED: planned,
-            Metric.SPLITS_DONE: done,
-            Metric.SPLITS_QUEUED: planned - done,
+            Metric.SPLITS_PLANNED: planned.splits,
+            Metric.SPLITS_DONE: done.splits,
+            Metric.TASKS_PLANNED: planned.tasks,
+            Metric.TASKS_DONE: done.tasks,
+            Metric.TASKS_QUEUED: planned.tasks - done.tasks,
             Metric.ACTORS_PLANNED: self.pool.planned,
             Metric.ACTORS_RUNNING: self.pool.alive,
             Metric.ACTOR_WAIT: self._wait_ratio(),

@@ -24,7 +24,7 @@ class Metric(Enum):
     FILTERED_ROWS = "anomaray_filtered_rows_total", "Rows that the spec's filter removed."
     QUARANTINED_ROWS = "anomaray_quarantined_rows_total", "Rows that could not be scored."
     FLAGS = "anomaray_flags_total", "Rows above the threshold."
-    RETRIED_SPLITS = "anomaray_retried_splits_total", "Splits that needed more than one attempt."
+    RETRIED_TASKS = "anomaray_retried_tasks_total", "Tasks that needed more than one attempt."
     RESENT_REQUESTS = "anomaray_resent_requests_total", "Requests to the store that were repeated."
     ACTOR_SECONDS = (
         "anomaray_actor_seconds_total",
@@ -33,7 +33,9 @@ class Metric(Enum):
     )
     SPLITS_PLANNED = "anomaray_splits_planned", "Splits of the day."
     SPLITS_DONE = "anomaray_splits_done", "Splits of the day that are done."
-    SPLITS_QUEUED = "anomaray_splits_queued", "Splits of the day that are not done yet."
+    TASKS_PLANNED = "anomaray_tasks_planned", "Tasks of the day; small splits share a task."
+    TASKS_DONE = "anomaray_tasks_done", "Tasks of the day that are done."
+    TASKS_QUEUED = "anomaray_tasks_queued", "Tasks of the day that are not done yet."
     ACTORS_PLANNED = "anomaray_actors_planned", "Actors that the run plans to use."
     ACTORS_RUNNING = "anomaray_actors_running", "Actors that are alive."
     ACTOR_WAIT = (

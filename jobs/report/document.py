@@ -6,6 +6,8 @@ do not apply to a run are None or empty. Sensitive values are disguised by whoev
 
 from typing import Any, Literal, NotRequired, TypedDict
 
+from cluster.splits.counts import CountsDocument
+
 REPORTS = "reports"  # the folder of all cards, in a watch's output
 
 
@@ -24,21 +26,13 @@ class Run(TypedDict):
     table_version: int | None  # None when refused
 
 
-class Books(TypedDict):
-    """Where each row of the snapshot went: rows = filtered + scored + quarantined."""
+class Books(CountsDocument):
+    """Where each row of the snapshot went (see `cluster.splits.counts.Counts`)."""
 
-    rows: int  # in the files of the snapshot
-    filtered: int  # left out by the spec's filter
-    scored: int
-    quarantined: int
-    flagged: int  # part of scored
     files: int
     rejected_files: int
-    splits: int
     bytes: int
-    retried: int  # splits
-    resent: int  # requests to the store
-    duplicate_ids: int  # across splits, as estimated by a sketch; those inside are quarantined
+    duplicate_ids: int  # of different splits, estimated; within a split they are quarantined
 
 
 class Gate(TypedDict):
@@ -129,8 +123,8 @@ class TopFlag(TypedDict):
     picture: NotRequired[Picture | None]
 
 
-class QuarantineRule(TypedDict):
-    """Rows, or a file, set aside for one reason."""
+class QuarantineEntry(TypedDict):
+    """Rows, or a file, in the quarantine for one reason."""
 
     column: str | None
     file: str | None
@@ -158,11 +152,56 @@ class Training(TypedDict):
     rows: int
 
 
-class QualityFacts(TypedDict):
-    """`Quality.to_document()` of the run's detector and of the baselines by name."""
+class Estimate(TypedDict):
+    """A measure with its 95% interval, or the reason why there is none."""
 
-    detector: dict[str, Any]
-    baselines: dict[str, dict[str, Any]]
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: str | None
+
+
+class AtK(TypedDict):
+    """Measures of the k highest scores."""
+
+    k: int
+    precision: Estimate
+    recall: Estimate
+
+
+class KindQuality(TypedDict):
+    """One kind of anomaly against all normal rows."""
+
+    kind: str
+    rows: int
+    recall: float
+    auroc: float | None
+
+
+class QualityDocument(TypedDict):
+    """`models.scores.quality.Quality` as JSON."""
+
+    rows: int
+    anomalies: int
+    threshold: float
+    flagged: int
+    found: int
+    auroc: Estimate
+    auprc: Estimate
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+    at_k: list[AtK]
+    kinds: list[KindQuality]
+    resamples: int
+    seed: int
+
+
+class QualityFacts(TypedDict):
+    """Quality of the run's detector, and of the baselines by name."""
+
+    detector: QualityDocument
+    baselines: dict[str, QualityDocument]
 
 
 class ProfileFacts(TypedDict):
@@ -194,7 +233,7 @@ class Card(TypedDict):
     flags_over_time: FlagsOverTime | None
     entities: list[EntityFlags]  # most flags first, ten at most
     top_flags: list[TopFlag]  # most severe first, twenty at most
-    quarantine: list[QuarantineRule]
+    quarantine: list[QuarantineEntry]
     training: Training | None
     quality: QualityFacts | None
     warnings: list[str]

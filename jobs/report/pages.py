@@ -20,7 +20,14 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from jobs.report.charts import charts, hue
-from jobs.report.document import Books, Card, DayEntry, ProfileFacts
+from jobs.report.document import (
+    Books,
+    Card,
+    DayEntry,
+    Estimate,
+    ProfileFacts,
+    QualityDocument,
+)
 from jobs.report.profile import IDLE
 from jobs.terminal.printable import printable, printable_document
 
@@ -81,20 +88,21 @@ def _measures(card: Card) -> list[dict[str, Any]]:
     if not quality:
         return []
     columns = [quality["detector"], *quality["baselines"].values()]
-    lines: list[tuple[str, str, list[Any]]] = [
-        (label, hint, [c[key] for c in columns])
-        for label, key, hint in (
-            ("AUROC", "auroc", "1 is perfect, 0.5 is chance"),
-            ("AUPRC", "auprc", f"chance is {_number(_prevalence(columns[0]))}"),
-            ("precision", "precision", "of the flags, anomalies"),
-            ("recall", "recall", "of the anomalies, flagged"),
-            ("F1", "f1", "of precision and recall"),
-        )
+    chance = f"chance is {_number(_prevalence(columns[0]))}"
+    lines: list[tuple[str, str, list[Estimate | None]]] = [
+        ("AUROC", "1 is perfect, 0.5 is chance", [one["auroc"] for one in columns]),
+        ("AUPRC", chance, [one["auprc"] for one in columns]),
+        ("precision", "share of flags that are anomalies", [one["precision"] for one in columns]),
+        ("recall", "share of anomalies that are flagged", [one["recall"] for one in columns]),
+        ("F1", "of precision and recall", [one["f1"] for one in columns]),
     ]
     for i, at in enumerate(quality["detector"]["at_k"]):
-        for key in ("precision", "recall"):
-            found = [c["at_k"][i][key] if i < len(c["at_k"]) else None for c in columns]
-            lines.append((f"{key} at {at['k']:,}", "of the highest scores", found))
+        both = [one["at_k"][i] if i < len(one["at_k"]) else None for one in columns]
+        hint = "of the highest scores"
+        lines.append(
+            (f"precision at {at['k']:,}", hint, [one and one["precision"] for one in both])
+        )
+        lines.append((f"recall at {at['k']:,}", hint, [one and one["recall"] for one in both]))
     result = []
     for label, hint, cells in lines:
         known = [c["value"] for c in cells if c and c["value"] is not None]
@@ -135,7 +143,7 @@ def _stage(stage: str, seconds: float, rows: int) -> dict[str, Any]:
     }
 
 
-def _prevalence(quality: dict[str, Any]) -> float | None:
+def _prevalence(quality: QualityDocument) -> float | None:
     return quality["anomalies"] / quality["rows"] if quality["rows"] else None
 
 

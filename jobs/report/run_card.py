@@ -3,7 +3,7 @@
 import json
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +11,24 @@ import pyarrow as pa
 from cluster.lake.output.schemas import FLAGS, RUNS
 from cluster.lake.output.shard import day_folder, read_shard
 from cluster.lake.storage.store import Store
-from cluster.splits.stream import Pool
-from jobs.report.document import REPORTS, Card, DayEntry, QualityFacts
+from cluster.scoring.receipt import LABELLED, QuarantineRule
+from jobs.report.document import (
+    REPORTS,
+    BundleFacts,
+    Card,
+    DayEntry,
+    FlagsOverTime,
+    Histogram,
+    QualityDocument,
+    QualityFacts,
+    QuarantineEntry,
+    Training,
+)
 from jobs.report.pages import render_card, render_index
 from jobs.report.profile import Profile
 from jobs.report.top_flags import Flagged, iso
-from jobs.scoring.books import Balance
-from jobs.scoring.gates import Gate
+from jobs.scoring.books import RunBooks
+from jobs.scoring.result import Ending
 from jobs.scoring.run import Run
 from models.bundle import Bundle
 from models.scores.drift import measure_drift
@@ -25,39 +36,30 @@ from models.scores.quality import evaluate_table
 
 _BINS = 60
 
-Times = tuple[datetime, datetime, float]  # started, finished, seconds of scoring
 
-
-def write(
-    run: Run,
-    balance: Balance,
-    verdicts: list[Gate],
-    version: int | None,
-    times: Times,
-    profile: Profile | None = None,
-    pool: Pool | None = None,
-) -> str:
-    """Write page and JSON under `reports/day=D/`, and the index of all days; returns the page's
-    URI. Written after the commit: a run card that fails to appear loses nothing."""
-    card = assemble(run, balance, verdicts, version, times, profile, pool)
+def write(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> str:
+    """Write the page and its JSON under `reports/day=D/`, and the index of all days; returns the
+    URI of the page. It comes after the commit, so a run card that fails loses nothing."""
+    card = assemble(run, books, ending, profile)
     reports = run.output.child(REPORTS)
     folder = day_folder(run.day)
     reports.put(f"{folder}/run_card.html", render_card(card).encode())
     reports.put(f"{folder}/run_card.json", _json(card))
+    counts = books.counts
     entry: DayEntry = {
         "watch": run.spec.name,
         "day": run.day,
         "status": card["run"]["status"],
-        "rows": balance.rows,
-        "flagged": balance.flagged,
-        "quarantined": balance.quarantined,
+        "rows": counts.rows,
+        "flagged": counts.flagged,
+        "quarantined": counts.quarantined,
         "link": f"{folder}/run_card.html",
         "run_id": run.run_id,
         "when": card["run"]["finished"],
-        "scored": balance.scored,
+        "scored": counts.scored,
         "seconds": card["run"]["seconds"],
         "threshold": run.threshold.value,
-        "score_drift": measure_drift(run.bundle.calibration.scores, balance.sketch),
+        "score_drift": measure_drift(run.bundle.calibration.scores, books.scores),
     }
     reports.put(f"{folder}/entry.json", _json(entry))
     write_index(reports)
@@ -75,74 +77,69 @@ def write_index(reports: Store) -> str:
     return f"{reports.uri}/index.html"
 
 
-def assemble(
-    run: Run,
-    balance: Balance,
-    verdicts: list[Gate],
-    version: int | None,
-    times: Times,
-    profile: Profile | None = None,
-    pool: Pool | None = None,
-) -> Card:
-    """All facts of the card as plain JSON."""
-    started, finished, seconds = times
-    flagged = _flagged(run, balance)
+def assemble(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> Card:
+    """The document of the card."""
+    flagged = _read_flags(run, books)
+    pool = ending.pool
     return {
         "run": {
             "watch": run.spec.name,
             "day": run.day,
             "run_id": run.run_id,
-            "status": "refused" if version is None else "committed",
-            "started": iso(started),
-            "finished": iso(finished),
-            "seconds": seconds,
-            "rows_per_second": balance.rows / max(seconds, 1e-9),
+            "status": "refused" if ending.version is None else "committed",
+            "started": iso(ending.started),
+            "finished": iso(ending.finished),
+            "seconds": ending.seconds,
+            "rows_per_second": books.counts.rows / max(ending.seconds, 1e-9),
             "command": " ".join(["python", "-m", "jobs", *sys.argv[1:]]),
-            "table_version": version,
+            "table_version": ending.version,
         },
         "books": {
-            "rows": balance.rows,
-            "filtered": balance.filtered,
-            "scored": balance.scored,
-            "quarantined": balance.quarantined,
-            "flagged": balance.flagged,
+            **books.counts.to_document(),
             "files": len(run.snapshot.files),
             "rejected_files": len(run.snapshot.rejected),
-            "splits": len(balance.splits),
             "bytes": run.snapshot.bytes,
-            "retried": balance.retried,
-            "resent": balance.resent,
-            "duplicate_ids": balance.repeats_across_splits,
+            "duplicate_ids": books.repeats_across_splits,
         },
-        "gates": [{"name": g.name, "passed": g.passed, "message": g.message} for g in verdicts],
+        "gates": [{"name": g.name, "passed": g.passed, "message": g.message} for g in ending.gates],
         "threshold": {
             "value": run.threshold.value,
             "policy": run.threshold.policy,
             "id": run.threshold.id,
         },
-        "bundle": _bundle(run.bundle),
-        "score_histogram": _histogram(run.bundle, balance),
-        "flags_over_time": _over_time(balance),
+        "bundle": _describe_bundle(run.bundle),
+        "score_histogram": _count_scores(run.bundle, books),
+        "flags_over_time": _count_over_time(books),
         "entities": flagged.entities(),
         "top_flags": flagged.top(),
-        "quarantine": balance.rules(),  # type: ignore[typeddict-item]
-        "training": _training(run.bundle),
-        "quality": _quality(run, balance),
-        "warnings": [*balance.warnings(), *(pool.warnings() if pool else [])],
-        "actors": {"planned": pool.planned, "most": pool.most} if pool else None,
-        "profile": profile.to_document() if profile else None,
+        "quarantine": [_describe_rule(rule) for rule in books.quarantine()],
+        "training": _describe_training(run.bundle),
+        "quality": _measure_quality(run, books),
+        "warnings": [*books.warnings(), *pool.warnings()],
+        "actors": {"planned": pool.planned, "most": pool.most},
+        "profile": profile.to_document(),
     }
 
 
-def _flagged(run: Run, balance: Balance) -> Flagged:
+def _read_flags(run: Run, books: RunBooks) -> Flagged:
     """The flags of the run, read back from its shards and verified."""
     store, flagged = run.output.child(FLAGS), Flagged(run.spec.roles)
-    for one in balance.shards("shards"):
+    for one in books.shards(FLAGS):
         flagged.add(read_shard(store, one))
     return flagged
 
 
-def _bundle(bundle: Bundle) -> Any:
+def _describe_rule(rule: QuarantineRule) -> QuarantineEntry:
+    return {
+        "column": rule.column,
+        "file": rule.file,
+        "rule": rule.rule,
+        "rows": rule.rows,
+        "examples": list(rule.examples),
+    }
+
+
+def _describe_bundle(bundle: Bundle) -> BundleFacts:
     return {
         "id": bundle.id,
         "digest": bundle.digest,
@@ -158,7 +155,7 @@ def _bundle(bundle: Bundle) -> Any:
     }
 
 
-def _training(bundle: Bundle) -> Any:
+def _describe_training(bundle: Bundle) -> Training | None:
     history = bundle.metadata["history"]
     if not history:
         return None
@@ -170,15 +167,15 @@ def _training(bundle: Bundle) -> Any:
     }
 
 
-def _histogram(bundle: Bundle, balance: Balance) -> Any:
+def _count_scores(bundle: Bundle, books: RunBooks) -> Histogram | None:
     """Scores of the day and of the calibration in common bins."""
-    if balance.sketch.count == 0:
+    if books.scores.count == 0:
         return None
     calibration = bundle.calibration.scores
-    low = min(balance.sketch.minimum, calibration.minimum)
-    high = max(balance.sketch.maximum, calibration.maximum)
+    low = min(books.scores.minimum, calibration.minimum)
+    high = max(books.scores.maximum, calibration.maximum)
     edges = np.linspace(low, high if high > low else low + 1.0, _BINS + 1)
-    counts = balance.sketch.count_between(edges)
+    counts = books.scores.count_between(edges)
     before = calibration.histogram(edges)[1]
     return {
         "edges": edges.tolist(),
@@ -187,33 +184,33 @@ def _histogram(bundle: Bundle, balance: Balance) -> Any:
     }
 
 
-def _over_time(balance: Balance) -> Any:
-    """Rows and flags by the hour of the rows' own time, at most `_BINS` bins."""
-    if not balance.hours:
+def _count_over_time(books: RunBooks) -> FlagsOverTime | None:
+    """Rows and flags by the hour of their own time, in `_BINS` bins at most."""
+    if not books.hours:
         return None
-    first, last = min(balance.hours), max(balance.hours)
+    first, last = min(books.hours), max(books.hours)
     width = max(1, -(-(last - first + 1) // _BINS))
     count = (last - first) // width + 1
     rows, flags = [0] * count, [0] * count
-    for hour, (n, m) in balance.hours.items():
+    for hour, (n, m) in books.hours.items():
         rows[(hour - first) // width] += n
         flags[(hour - first) // width] += m
     bins = [iso(datetime.fromtimestamp((first + i * width) * 3600, UTC)) for i in range(count)]
     return {"bins": bins, "flags": flags, "rows": rows}
 
 
-def _quality(run: Run, balance: Balance) -> QualityFacts | None:
-    """Against labels, where the day has them: exact, over every scored row."""
+def _measure_quality(run: Run, books: RunBooks) -> QualityFacts | None:
+    """Quality on the labels of the day, over every scored row; None for a day without labels."""
     if not run.spec.roles.label:
         return None
-    store = run.output.child(f"{RUNS}/{run.run_id}/labelled")
-    parts = [read_shard(store, s) for s in balance.shards("labelled")]
+    store = run.output.child(f"{RUNS}/{run.run_id}/{LABELLED}")
+    parts = [read_shard(store, s) for s in books.shards(LABELLED)]
     if not parts:
         return None
     quality = evaluate_table(pa.concat_tables(parts), "score", run.threshold.value)
     if quality is None:
         return None
-    return {"detector": quality.to_document(), "baselines": {}}
+    return {"detector": cast(QualityDocument, quality.to_document()), "baselines": {}}
 
 
 def _json(document: Any) -> bytes:

@@ -5,11 +5,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from cluster.lake.input.snapshot import Snapshot
-from jobs.scoring.books import Balance
+from jobs.scoring.books import RunBooks
 from jobs.spec.sections import Gates
-
-# Recent days that the volume is compared with: two weeks hold each weekday twice.
-RECENT_DAYS = 14
 
 
 @dataclass(frozen=True)
@@ -21,11 +18,12 @@ class Gate:
     message: str
 
 
-def judge(limits: Gates, snapshot: Snapshot, balance: Balance, recent: Sequence[int]) -> list[Gate]:
+def judge(limits: Gates, snapshot: Snapshot, books: RunBooks, recent: Sequence[int]) -> list[Gate]:
     """All gates of a run; `recent` holds the rows of the last committed days."""
-    files = len(balance.unreadable_files)
-    rate = balance.quarantined / max(1, balance.rows)
-    flag_rate = balance.flagged / max(1, balance.scored)
+    files = len(books.unreadable_files)
+    counts = books.counts
+    rate = counts.quarantined / max(1, counts.rows)
+    flag_rate = counts.flagged / max(1, counts.scored)
     low, high = limits.flag_rate
     return [
         Gate(
@@ -36,56 +34,58 @@ def judge(limits: Gates, snapshot: Snapshot, balance: Balance, recent: Sequence[
         Gate(
             "files can be read",
             files <= limits.quarantined_files,
-            _files(balance, limits.quarantined_files),
+            _files(books, limits.quarantined_files),
         ),
         Gate(
             "few rows are quarantined",
             rate <= limits.quarantine_rate,
-            f"{balance.quarantined:,} of {balance.rows:,} rows ({rate:.3%}); "
-            f"gates.quarantine_rate allows {limits.quarantine_rate:.3%}{_worst(balance)}",
+            f"{counts.quarantined:,} of {counts.rows:,} rows ({rate:.3%}); "
+            f"gates.quarantine_rate allows {limits.quarantine_rate:.3%}{_worst(books)}",
         ),
         Gate(
             "every score is a number",
-            balance.non_finite == 0,
-            f"{balance.non_finite:,} scores are NaN or infinite",
+            counts.non_finite == 0,
+            f"{counts.non_finite:,} scores are NaN or infinite",
         ),
-        Gate("scores differ", _scores_differ(balance), _spread(balance)),
+        Gate("scores differ", _scores_differ(books), _spread(books)),
         Gate(
             "the flag rate is in its band",
             low <= flag_rate <= high,
-            f"{balance.flagged:,} of {balance.scored:,} scored rows ({flag_rate:.3%}) are flagged; "
+            f"{counts.flagged:,} of {counts.scored:,} scored rows ({flag_rate:.3%}) are flagged; "
             f"gates.flag_rate allows {low:.3%} to {high:.3%}",
         ),
         _volume(limits.volume, snapshot, recent),
     ]
 
 
-def _files(balance: Balance, limit: int) -> str:
-    bad = sorted(balance.unreadable_files)
+def _files(books: RunBooks, limit: int) -> str:
+    bad = sorted(books.unreadable_files)
     if not bad:
         return "all files were read"
     named = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
     return f"{len(bad)} cannot be read ({named}); gates.quarantined_files allows {limit}"
 
 
-def _worst(balance: Balance) -> str:
-    rules = [r for r in balance.rules() if r["column"]]
+def _worst(books: RunBooks) -> str:
+    rules = [rule for rule in books.quarantine() if rule.column]
     if not rules:
         return ""
-    return f"; most by column {rules[0]['column']!r}, rule {rules[0]['rule']}"
+    return f"; most by column {rules[0].column!r}, rule {rules[0].rule}"
 
 
-def _scores_differ(balance: Balance) -> bool:
+def _scores_differ(books: RunBooks) -> bool:
     # One row, or none, cannot differ from itself.
-    return balance.scored < 2 or balance.sketch.minimum < balance.sketch.maximum
+    return books.counts.scored < 2 or books.scores.minimum < books.scores.maximum
 
 
-def _spread(balance: Balance) -> str:
-    if balance.sketch.count == 0:
+def _spread(books: RunBooks) -> str:
+    if books.scores.count == 0:
         return "no scores"
-    low, high = balance.sketch.minimum, balance.sketch.maximum
-    if low == high and balance.scored > 1:
-        return f"all {balance.scored:,} scores are {low:.6g}: the detector or the input is broken"
+    low, high = books.scores.minimum, books.scores.maximum
+    if low == high and books.counts.scored > 1:
+        return (
+            f"all {books.counts.scored:,} scores are {low:.6g}: the detector or the input is broken"
+        )
     return f"from {low:.4g} to {high:.4g}"
 
 

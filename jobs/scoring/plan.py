@@ -1,47 +1,77 @@
-"""The plan of a run as it was first written down, and what of it is done."""
+"""The tasks of a run as they were first written down, and which of them are done."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.input.splits import plan_tasks
 from cluster.lake.output.journal import Journal
-from jobs.scoring.books import Balance
+from cluster.scoring.receipt import Receipt
+from cluster.splits.counts import Counts
+from jobs.scoring.books import RunBooks
 from jobs.scoring.segments import Compaction
 from models import canonical_json
 
 
-class Planned(NamedTuple):
-    """A task of the plan. The text stands for it: as an object it takes three times the memory,
-    and only the actor that is handed it needs more."""
+class PlannedTask(NamedTuple):
+    """A task of the plan, as text: as an object it takes three times the memory, and only the
+    worker that is handed it needs more."""
 
+    splits: int
     rows: int
-    bytes: int  # of its largest split, uncompressed
+    largest_split: int  # in uncompressed bytes
     text: str  # `Task.to_document` as JSON
 
 
-def open_books(
-    taken: Snapshot, facts: dict[str, Any], journal: Journal, compaction: Compaction
-) -> tuple[Balance, list[Planned]]:
-    """The books of a run as they stand, and the tasks to do, longest first, so that no straggler
-    ends the run. `facts` stand beside the tasks in the plan."""
-    tasks = _planned(taken, facts, journal)
-    balance = Balance(taken, len(tasks))
-    balance.merge(compaction.recover(tasks.keys()))
-    todo = [task for key, task in tasks.items() if key not in balance.splits]
-    return balance, sorted(todo, key=lambda task: -task.rows)
+@dataclass(frozen=True)
+class Work:
+    """The books of a run as they stand, and the tasks to do."""
+
+    books: RunBooks
+    todo: Sequence[PlannedTask]  # longest first, so that no straggler ends the run
+    compaction: Compaction
+
+    @property
+    def rows(self) -> int:
+        """Rows to score."""
+        return sum(task.rows for task in self.todo)
+
+    @property
+    def largest_split(self) -> int:
+        """Uncompressed bytes of the largest split to do."""
+        return max((task.largest_split for task in self.todo), default=0)
+
+    def add(self, receipt: Receipt) -> None:
+        """Add the receipt of a task to the books, and to the journal's segments."""
+        self.compaction.add(receipt)
+        self.books.add(receipt)
 
 
-def _planned(taken: Snapshot, facts: dict[str, Any], journal: Journal) -> Mapping[str, Planned]:
-    """The tasks by their ids, of the plan that counts: a resumed run has that of the first, and
-    planning a million of them anew would take as long as reading them."""
+def open_work(taken: Snapshot, facts: dict[str, str], journal: Journal) -> Work:
+    """The work of a run: what its journal says is done, and the rest to do.
+
+    The plan is written to the journal, with these facts beside its tasks.
+    """
+    tasks, compaction = _plan(taken, facts, journal), Compaction(journal)
+    splits = sum(task.splits for task in tasks.values())
+    books = RunBooks(taken, Counts(tasks=len(tasks), splits=splits))
+    books.merge(compaction.recover(tasks.keys()))
+    todo = [task for key, task in tasks.items() if key not in books.tasks]
+    return Work(books, sorted(todo, key=lambda task: -task.rows), compaction)
+
+
+def _plan(taken: Snapshot, facts: dict[str, str], journal: Journal) -> Mapping[str, PlannedTask]:
+    """The tasks by their ids. A resumed run has the plan of the first: planning a million tasks
+    anew would take as long as reading them."""
     lines = journal.read_plan()
     if lines is None:
         lines = journal.write_plan(facts, (task.to_document() for task in plan_tasks(taken)))
-    return dict(_read(line, journal) for line in lines)
+    return dict(_read_task(line, journal) for line in lines)
 
 
-def _read(line: str, journal: Journal) -> tuple[str, Planned]:
+def _read_task(line: str, journal: Journal) -> tuple[str, PlannedTask]:
     task = canonical_json.decode(line.encode(), f"a task of the plan in {journal.store.uri}")
-    rows = sum(split["rows"] for split in task["splits"])
-    return str(task["id"]), Planned(rows, max(split["bytes"] for split in task["splits"]), line)
+    splits = task["splits"]
+    rows, size = sum(split["rows"] for split in splits), max(split["bytes"] for split in splits)
+    return str(task["id"]), PlannedTask(len(splits), rows, size, line)

@@ -46,6 +46,17 @@ class Run:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     @property
+    def facts(self) -> dict[str, str]:
+        """What a plan names the run by."""
+        return {
+            "watch": self.spec.name,
+            "day": self.day,
+            "snapshot": self.snapshot.digest,
+            "bundle": self.bundle.id,
+            "threshold": self.threshold.id,
+        }
+
+    @property
     def job(self) -> ScoringJob:
         return ScoringJob(
             run_id=self.run_id,

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,15 @@ from cluster.lake.input.input_file import InputFile, RowGroup
 from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, cut_splits
 from cluster.lake.output.journal import Journal, record_key
+from cluster.lake.output.shard import Shard
 from cluster.lake.output.table import Commit, LakeTable
 from cluster.lake.storage.opening import open_store
+from cluster.scoring.receipt import HourCounts, Receipt
+from cluster.splits.counts import Counts
 from cluster.splits.key_sample import KeySample, smallest
-from cluster.splits.stream import blocks_of
-from jobs.scoring.books import Balance
-from jobs.scoring.plan import Planned, open_books
+from cluster.splits.stream import make_blocks
+from jobs.scoring.books import RunBooks
+from jobs.scoring.plan import Work, open_work
 from jobs.scoring.segments import SEGMENT, Compaction
 from models import canonical_json
 from models.scores.histogram import ScoreHistogram
@@ -59,46 +63,33 @@ def snapshot_of(splits: int) -> Snapshot:
 
 
 def answers() -> list[str]:
-    """Receipts of actors as they come to the driver."""
-    return [json.dumps(_answer(np.random.default_rng(number))) for number in range(KINDS)]
+    """Receipts of workers as JSON, as they come to the driver."""
+    receipts = (_receipt(np.random.default_rng(number)) for number in range(KINDS))
+    return [json.dumps(receipt.to_document()) for receipt in receipts]
 
 
-def _answer(chance: np.random.Generator) -> dict[str, Any]:
+def _receipt(chance: np.random.Generator) -> Receipt:
     scores, keys = ScoreHistogram(), KeySample()
     scores.update(chance.lognormal(size=4_000).astype(np.float32))
     keys.update(smallest(chance.integers(0, 2**63, 4_000).astype(np.uint64)))
-    return {
-        "split": "",
-        "file": f"day={DAY}/part-0000000.parquet",
-        "splits": 1,
-        "rows": SPLIT_ROWS,
-        "filtered": 0,
-        "scored": SPLIT_ROWS,
-        "quarantined": 0,
-        "flagged": FLAGS,
-        "non_finite": 0,
-        "attempt": 1,
-        "resent": 0,
-        "sketch": scores.to_document(),
-        "keys": keys.to_document(),
-        "hours": {str(490_992 + hour): [SPLIT_ROWS // 24, FLAGS // 24] for hour in range(24)},
-        "shards": [],
-        "score_shards": [],
-        "quarantine_shards": [],
-        "labelled": [],
-        "rules": [],
-        "unreadable": [],
-        "stages": {"encode": 0.046599, "read": 0.230705, "score": 0.311556},
-        "seconds": 0.66,
-    }
+    return Receipt(
+        task="",
+        attempt=1,
+        counts=Counts(splits=1, rows=SPLIT_ROWS, scored=SPLIT_ROWS, flagged=FLAGS, tasks=1),
+        scores=scores,
+        keys=keys,
+        hours={490_992 + hour: HourCounts(SPLIT_ROWS // 24, FLAGS // 24) for hour in range(24)},
+        quarantine=(),
+        shards={},
+        stages={"encode": 0.046599, "read": 0.230705, "score": 0.311556},
+    )
 
 
-def answer_of(split: str, text: str, number: int) -> dict[str, Any]:
-    """The receipt of a split, read from its text as the driver reads it."""
-    one: dict[str, Any] = json.loads(text)
-    name = f"day={DAY}/part-{RUN}-{split}-1.parquet"
-    shard = {"key": name, "rows": FLAGS, "sha256": f"{number:064x}", "size": 31_416}
-    return {**one, "split": split, "shards": [shard]}
+def receipt_of(task: str, text: str, number: int) -> Receipt:
+    """The receipt of a task, read from its text as the driver reads it."""
+    name = f"day={DAY}/part-{RUN}-{task}-1.parquet"
+    shard = Shard(name, 31_416, f"{number:064x}", FLAGS)
+    return replace(Receipt.from_document(json.loads(text)), task=task, shards={"flags": shard})
 
 
 class Night:
@@ -112,14 +103,14 @@ class Night:
     def plan(self) -> None:
         """Cut the snapshot, write the plan down, and find that nothing is done."""
         with _told("plan"):
-            balance, todo = self._open()
-        assert (len(balance.splits), len(todo)) == (0, self.splits)
+            work = self._open()
+        assert (len(work.books.tasks), len(work.todo)) == (0, self.splits)
 
     def hand_out(self) -> None:
         """What Ray Data is given: blocks of tasks."""
-        _, todo = self._open()
+        todo = self._open().todo
         with _told("hand out"):
-            blocks = blocks_of([(DAY, task.text) for task in todo])
+            blocks = make_blocks([(DAY, task.text) for task in todo])
         assert sum(len(block) for block in blocks) == self.splits
 
     def records(self) -> None:
@@ -127,8 +118,11 @@ class Night:
         kinds, ids = answers(), self._ids()
         for number, split in enumerate(ids):
             late = number >= self._covered
-            one = answer_of(split, kinds[number % KINDS], number) if late else {}
-            key, data = record_key(split), canonical_json.encode(one) if late else b""
+            data = b""
+            if late:
+                one = receipt_of(split, kinds[number % KINDS], number)
+                data = canonical_json.encode(one.to_document())
+            key = record_key(split)
             if self.journal.store.remote:
                 self.journal.store.put(key, data)
             else:  # without the flushes to the disk that a store makes: ten minutes of a million
@@ -139,24 +133,25 @@ class Night:
     def sum_up(self) -> None:
         """Add up the answers of all splits but the last: what a driver does between others."""
         kinds, ids = answers(), self._ids()
-        compaction, balance = Compaction(self.journal), Balance(self.taken, self.splits)
+        planned = Counts(tasks=self.splits, splits=self.splits)
+        work = Work(RunBooks(self.taken, planned), (), Compaction(self.journal))
         with _told("sum up"):
             for number, split in enumerate(ids[:-TAIL]):
-                balance.merge(compaction.add(answer_of(split, kinds[number % KINDS], number)))
+                work.add(receipt_of(split, kinds[number % KINDS], number))
 
     def resume(self) -> None:
         """Take the run up again in a fresh process."""
         with _told("resume"):
-            balance, todo = self._open()
-        assert (len(balance.splits), len(todo)) == (self.splits, 0)
+            work = self._open()
+        assert (len(work.books.tasks), len(work.todo)) == (self.splits, 0)
 
     def commit(self) -> None:
         """Balance, commit the flags, and look once more whether the run is committed."""
-        balance, _ = self._open()
+        books = self._open().books
         with _told("commit"):
-            balance.check()
+            books.check()
             table = LakeTable(self.store.child("flags"), SCHEMA, "flags")
-            table.commit(Commit(DAY, RUN, self.taken.digest), balance.shards("shards"), 0)
+            table.commit(Commit(DAY, RUN, self.taken.digest), books.shards("flags"), 0)
         with _told("look at the table"):
             assert table.is_run_committed(DAY, RUN)
             assert table.recent_rows("2026-01-06") == []
@@ -169,9 +164,9 @@ class Night:
     def _ids(self) -> list[str]:
         return [split.id for split in cut_splits(self.taken, SPLIT_ROWS, SPLIT_BYTES)]
 
-    def _open(self) -> tuple[Balance, list[Planned]]:
+    def _open(self) -> Work:
         facts = {"day": DAY, "snapshot": self.taken.digest}
-        return open_books(self.taken, facts, self.journal, Compaction(self.journal))
+        return open_work(self.taken, facts, self.journal)
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def _journal(out: Path) -> tuple[int, int]:
     if not plans:
         return 0, 0
     tasks = len(json.loads(plans[0].read_text())["tasks"])
-    return len(list(plans[0].parent.glob("splits/*/*.json"))), tasks
+    return len(list(plans[0].parent.glob("tasks/*/*.json"))), tasks
 
 
 def main() -> None:

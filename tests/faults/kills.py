@@ -12,7 +12,7 @@ from tests.faults.fault import fault
 from tests.faults.processes import Command, send, until
 from tests.faults.proxy import Request, Rule, acting
 from tests.faults.stops import STALL_S, must_survive
-from tests.faults.trial import PER_SPLIT, Trial
+from tests.faults.trial import PER_TASK, Trial
 
 # As `cluster.scoring.scorer` says: so often is a split begun that never ends.
 ATTEMPTS = 4
@@ -41,7 +41,7 @@ def driver_killed_any_time(trial: Trial) -> None:
 
 @fault("driver-killed-alone", "SIGKILL of the driver; its Ray is left to find out")
 def driver_killed_alone(trial: Trial) -> None:
-    step, count = trial.draw_step(sorted(PER_SPLIT))
+    step, count = trial.draw_step(sorted(PER_TASK))
     overlap = trial.chance.random() < 0.5
     trial.moment(f"after {step} {count}, {'restarted at once' if overlap else 'then quiet'}")
     command = trial.start()
@@ -106,7 +106,7 @@ def _reads_input(request: Request) -> bool:
 
 @fault("actor-killed-writing", "SIGKILL of the actor while a PUT of it is in flight", s3=True)
 def actor_killed_writing(trial: Trial) -> None:
-    step, count = trial.draw_step(sorted(PER_SPLIT))
+    step, count = trial.draw_step(sorted(PER_TASK))
     side = trial.chance.choice(["before", "after"])
     trial.moment(f"{side} {step} {count}")
     commands: list[Command] = []
@@ -131,7 +131,7 @@ def actor_killed(trial: Trial) -> None:
 
 @fault("raylet-killed", "SIGKILL of the raylet or of Ray's control store")
 def raylet_killed(trial: Trial) -> None:
-    step, count = trial.draw_step(["plan", *sorted(PER_SPLIT)])
+    step, count = trial.draw_step(["plan", *sorted(PER_TASK)])
     which = trial.chance.choice(["raylet", "gcs_server"])
     trial.moment(f"{which} after {step} {count}")
     command = trial.start()
@@ -147,7 +147,7 @@ def raylet_killed(trial: Trial) -> None:
 
 @fault("out-of-memory", "SIGKILL of the largest process, as the kernel does")
 def out_of_memory(trial: Trial) -> None:
-    step, count = trial.draw_step(sorted(PER_SPLIT))
+    step, count = trial.draw_step(sorted(PER_TASK))
     trial.moment(f"after {step} {count}")
     command = trial.start()
     if trial.reached(command, step, count):
@@ -162,7 +162,7 @@ def out_of_memory(trial: Trial) -> None:
 
 @fault("memory-limit", "the actor gets no more memory than it has (RLIMIT_AS)")
 def memory_limit(trial: Trial) -> None:
-    step, count = trial.draw_step(sorted(PER_SPLIT))
+    step, count = trial.draw_step(sorted(PER_TASK))
     more = trial.chance.choice([0, 2**20, 2**24])
     trial.moment(f"{more:,} bytes more after {step} {count}")
     command = trial.start(ANOMARAY_STALL_SECONDS=STALL_S)  # Ray itself may hang without memory

@@ -52,7 +52,7 @@ def listing_hides_record(trial: Trial) -> None:
     trial.at_request("record", count, "after", lambda: commands[0].kill())
     commands.append(trial.start())
     commands[0].wait(300)
-    _hide(trial, "/splits/", r"/splits/")
+    _hide(trial, "/tasks/", r"/tasks/")
     trial.settle()
 
 

@@ -6,7 +6,7 @@ from tests.faults.fault import fault
 from tests.faults.lake import OTHER_DAY, read_flags
 from tests.faults.processes import Command, send, until
 from tests.faults.reader import difference
-from tests.faults.trial import PER_SPLIT, Trial
+from tests.faults.trial import PER_TASK, Trial
 
 # The patience that a fault gives the driver where an actor is to hang.
 STALL_S = "10"
@@ -28,7 +28,7 @@ def actor_stopped(trial: Trial) -> None:
 
 @fault("actor-hangs", "SIGSTOP of the actors, for good")
 def actor_hangs(trial: Trial) -> None:
-    step, count = trial.draw_step(sorted(PER_SPLIT))
+    step, count = trial.draw_step(sorted(PER_TASK))
     trial.moment(f"after {step} {count}")
     command = trial.start(ANOMARAY_STALL_SECONDS=STALL_S)
     if trial.reached(command, step, count):
@@ -39,7 +39,7 @@ def actor_hangs(trial: Trial) -> None:
 
 @fault("zombie-actor", "SIGSTOP of an actor, its driver killed and run again; then SIGCONT")
 def zombie_actor(trial: Trial) -> None:
-    step, count = trial.draw_step(sorted(PER_SPLIT))
+    step, count = trial.draw_step(sorted(PER_TASK))
     trial.moment(f"after {step} {count}")
     command = trial.start()
     stopped: list[int] = []

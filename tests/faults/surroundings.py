@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.faults.fault import fault
-from tests.faults.trial import PER_SPLIT, Trial
+from tests.faults.trial import PER_TASK, Trial
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -30,7 +30,7 @@ def file_removed(trial: Trial) -> None:
 
 
 def _input_changes(trial: Trial, change: Callable[[], str]) -> None:
-    step, count = trial.draw_step(["plan", *sorted(PER_SPLIT), "commit"])
+    step, count = trial.draw_step(["plan", *sorted(PER_TASK), "commit"])
     command = trial.start()
     trial.struck(trial.reached(command, step, count))
     trial.moment(f"{change()} after {step} {count}")

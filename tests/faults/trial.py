@@ -36,39 +36,39 @@ STEPS = {
     "plan": r"^_runs/[^/]+/plan\.json$",
     "attempt": r"^_runs/[^/]+/attempts/[^/]+$",
     "shard": r"^flags/day=[^/]+/part-[^/]+\.parquet$",
-    "record": r"^_runs/[^/]+/splits/[^/]+/[^/]+\.json$",
+    "record": r"^_runs/[^/]+/tasks/[^/]+/[^/]+\.json$",
     "side commit": r"^quarantine/_delta_log/0*1\.json$",
     "commit": r"^flags/_delta_log/0*1\.json$",
     "run card": r"^reports/.*run_card\.(html|json)$",
-    "receipt": r"^_runs/[^/]+/receipt\.json$",
+    "result": r"^_runs/[^/]+/result\.json$",
 }
-# Of these there is one a split; of the others one a run.
-PER_SPLIT = {"attempt", "shard", "record"}
+# Of these there is one a task; of the others one a run.
+PER_TASK = {"attempt", "shard", "record"}
 
 
 @dataclass(frozen=True)
 class Progress:
     """What the journals hold at one moment."""
 
-    done: frozenset[str]  # run/split with a record
-    attempts: frozenset[str]  # run/split-number of each attempt that was begun
+    done: frozenset[str]  # run/task with a record
+    attempts: frozenset[str]  # run/task-number of each attempt that was begun
 
     @property
     def in_flight(self) -> int:
-        """Splits that were begun and are not done."""
-        return len({_split(a) for a in self.attempts} - self.done)
+        """Tasks that were begun and are not done."""
+        return len({_task(a) for a in self.attempts} - self.done)
 
     @property
     def repeated(self) -> int:
-        """Attempts beyond the first of a split."""
-        return len(self.attempts) - len({_split(a) for a in self.attempts})
+        """Attempts beyond the first of a task."""
+        return len(self.attempts) - len({_task(a) for a in self.attempts})
 
     def redone_since(self, earlier: "Progress") -> int:
-        """Attempts at splits that were done already."""
-        return sum(_split(a) in earlier.done for a in self.attempts - earlier.attempts)
+        """Attempts at tasks that were done already."""
+        return sum(_task(a) in earlier.done for a in self.attempts - earlier.attempts)
 
 
-def _split(attempt: str) -> str:
+def _task(attempt: str) -> str:
     return attempt.rpartition("-")[0]
 
 
@@ -90,9 +90,9 @@ class Outcome:
     partial_reads: int = 0
     unreadable: int = 0  # looks at the table that ended with an error
     hang: bool = False
-    redone: int = 0  # splits attempted again that were done before the kill
-    repeated: int = 0  # attempts beyond the first of a split
-    in_flight: int | None = None  # splits begun and not done when the driver was killed
+    redone: int = 0  # tasks attempted again that were done before the kill
+    repeated: int = 0  # attempts beyond the first of a task
+    in_flight: int | None = None  # tasks begun and not done when the driver was killed
     commits: int = 0
     looks: int = 0
     states: int = 0  # different days that the reader saw
@@ -193,7 +193,7 @@ class Trial:
     def draw_step(self, steps: list[str] | None = None) -> tuple[str, int]:
         """A step and how many of its objects are written before it is meant."""
         step = self.chance.choice(steps or list(STEPS))
-        return step, self.chance.randrange(1, 11) if step in PER_SPLIT else 1
+        return step, self.chance.randrange(1, 11) if step in PER_TASK else 1
 
     def reached(self, command: Command, step: str, count: int) -> bool:
         """Wait until so many objects of the step are there; False where the command ends first."""
@@ -250,7 +250,7 @@ class Trial:
         done, attempts = set(), set()
         for found in self.lake.output.child(RUNS).list():
             parts = found.key.split("/")
-            if parts[1:2] == ["splits"]:
+            if parts[1:2] == ["tasks"]:
                 done.add(f"{parts[0]}/{parts[-1].removesuffix('.json')}")
             elif parts[1:2] == ["attempts"]:
                 attempts.add(f"{parts[0]}/{parts[2]}")

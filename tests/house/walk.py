@@ -124,13 +124,13 @@ def record(root: Path) -> tuple[Walk, Walk]:
                 nonlocal workers_part
                 start = len(recorder.steps)
                 worker = self.worker(*self.arguments)
-                for block in stream.blocks_of(self.splits):
+                for block in stream.make_blocks(self.splits):
                     batch = {name: block[name].to_numpy() for name in block.column_names}
                     for answer in worker(batch)["answer"]:
                         workers_part = slice(start, len(recorder.steps))
                         yield {"answer": answer}
 
-        with patch.object(stream, "over", InThisProcess):
+        with patch.object(stream, "map_over", InThisProcess):
             score(spec, days[-2])  # what is imported late is imported here
             with recorder.recording():
                 score(spec, days[-1])

@@ -101,7 +101,9 @@ def test_plan_shows_the_derived_splits(night: tuple[Path, dict[str, Any]]) -> No
     plan = run_json("plan", watch, "--day", DAY)
     assert plan["derived"]["done"]
     assert plan["rows"] == done["days"][0]["rows"]
-    assert all((Path(plan["uri"]) / split["key"]).exists() for split in plan["splits"])
+    splits = [split for task in plan["tasks"] for split in task["splits"]]
+    assert len(splits) == plan["splits"]
+    assert all((Path(plan["uri"]) / split["key"]).exists() for split in splits)
 
 
 def test_check_accepts_the_spec_and_what_init_wrote_with_the_sections_added(
@@ -206,6 +208,6 @@ def test_a_detector_of_series_alone_watches_windows(
             nightly={"first_day": DAY},
         )
     )
-    (receipt,) = nightly(spec).receipts
-    assert receipt.status == "committed"
-    assert receipt.scored > 0
+    (result,) = nightly(spec).results
+    assert result.status == "committed"
+    assert result.counts.scored > 0

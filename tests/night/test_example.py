@@ -9,11 +9,11 @@ from tests.night.conftest import DAYS
 
 
 def test_the_notebook_looks_at_last_night(watch: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
-    receipt = score(watch, DAYS[5])
+    result = score(watch, DAYS[5])
     monkeypatch.setenv("ANOMARAY_EXAMPLE_OUTPUT", watch.output.uri)
     run(
         "last_night",
-        f"len(flags) == {receipt.flagged} > 0",
-        f"document['books']['scored'] == {receipt.scored}",
+        f"len(flags) == {result.counts.flagged} > 0",
+        f"document['books']['scored'] == {result.counts.scored}",
         "card.is_file()",
     )

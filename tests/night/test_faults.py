@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,10 @@ from cluster.lake.output.schemas import QUARANTINE, QUARANTINE_SCHEMA, RUNS
 from cluster.lake.output.table import Commit, LakeTable
 from cluster.lake.storage.opening import open_store
 from cluster.runtime.resources import ActorPlan
+from cluster.scoring.findings import TaskFindings
+from cluster.scoring.receipt import Receipt
 from cluster.scoring.scorer import ATTEMPTS, Scorer, ScoringJob
+from cluster.splits.stages import Stages
 from jobs.score import open_run
 from jobs.spec.spec import load
 from tests.night.conftest import DAYS, cut_into_files, watch_at
@@ -66,8 +68,8 @@ def test_a_killed_driver_resumes_without_scoring_a_finished_split_twice(
     spec = load(path)
     cut_into_files(Path(spec.input.uri) / f"day={DAY}", 24)
     runs = Path(spec.output.uri) / "_runs"
-    kill_when(start("score", str(path), "--day", DAY), runs, "*/splits/*/*.json", 5)
-    finished = {p.stem for p in runs.glob("*/splits/*/*.json")}
+    kill_when(start("score", str(path), "--day", DAY), runs, "*/tasks/*/*.json", 5)
+    finished = {p.stem for p in runs.glob("*/tasks/*/*.json")}
     assert len(finished) >= 5
     done = start("score", str(path), "--day", DAY, "--json")
     output, errors = done.communicate(timeout=240)
@@ -82,10 +84,10 @@ def test_a_killed_driver_resumes_without_scoring_a_finished_split_twice(
 class Fragile(Scorer):
     """Dies of one file, as of a page that makes a decoder run wild."""
 
-    def _score(self, split: Split, outcome: Any, stages: Any) -> None:
+    def _read(self, split: Split, findings: TaskFindings, stages: Stages) -> None:
         if split.key.endswith(os.environ["POISON"]):
             os.kill(os.getpid(), signal.SIGKILL)
-        super()._score(split, outcome, stages)
+        super()._read(split, findings, stages)
 
 
 def attempt(job: ScoringJob, task: Task) -> None:
@@ -111,9 +113,10 @@ def test_a_file_that_kills_its_actor_takes_no_other_file_of_its_task_along(
         ended.append(process.exitcode)
     assert ended == [-signal.SIGKILL] * (ATTEMPTS + 1) + [0]
     (record,) = Journal(output.child(RUNS), run.run_id).records([task.id])
+    receipt = Receipt.from_document(record)
     lost = task.splits[3].rows
-    assert (record["rows"], record["quarantined"]) == (task.rows, lost)
-    assert [(bad["file"], bad["rule"]) for bad in record["unreadable"]] == [
+    assert (receipt.counts.rows, receipt.counts.quarantined) == (task.rows, lost)
+    assert [(rule.file, rule.rule) for rule in receipt.quarantine] == [
         (task.splits[3].key, "stops_the_scorer")
     ]
 

@@ -20,7 +20,8 @@ from cluster.lake.storage.opening import open_store
 from jobs.monitoring.endpoint import Destinations, publish, publish_run
 from jobs.monitoring.metric_names import Metric
 from jobs.monitoring.watch_status import WatchStatus
-from jobs.score import Receipt, score
+from jobs.score import score
+from jobs.scoring.result import RunResult
 from jobs.spec.spec import Spec, load
 from tests.conftest import free_port
 from tests.infra.observability import manifests
@@ -60,10 +61,10 @@ def spoilt(trained: tuple[Path, Path], tmp_path: Path, ray_session: None) -> Spe
     return spec
 
 
-def run(spec: Spec, port: int) -> tuple[Receipt, list[Series]]:
+def run(spec: Spec, port: int) -> tuple[RunResult, list[Series]]:
     with publish_run(spec, "score", Destinations(port)) as metrics, Scraper(port) as scraper:
-        receipt = score(spec, DAY, metrics=metrics)
-    return receipt, scraper.answers
+        result = score(spec, DAY, metrics=metrics)
+    return result, scraper.answers
 
 
 def names(answer: Series) -> set[str]:
@@ -73,9 +74,9 @@ def names(answer: Series) -> set[str]:
 def test_a_run_is_scraped_while_it_runs_and_agrees_with_what_it_committed(
     spoilt: Spec, trained: tuple[Path, Path]
 ) -> None:
-    receipt, answers = run(spoilt, free_port())
-    assert receipt.status == "committed"
-    assert receipt.quarantined == 2
+    result, answers = run(spoilt, free_port())
+    assert result.status == "committed"
+    assert result.counts.quarantined == 2
 
     def of(metric: Metric, answer: Series) -> float | None:
         return answer.get(f'{metric.full_name}{{watch="{spoilt.name}"}}')
@@ -83,18 +84,18 @@ def test_a_run_is_scraped_while_it_runs_and_agrees_with_what_it_committed(
     last = answers[-1]
     card = json.loads((Path(spoilt.output.uri) / f"reports/day={DAY}/run_card.json").read_text())
     agreed = {
-        Metric.READ_ROWS: receipt.rows,
+        Metric.READ_ROWS: result.counts.rows,
         Metric.READ_BYTES: card["books"]["bytes"],
-        Metric.SCORED_ROWS: receipt.scored,
-        Metric.FILTERED_ROWS: receipt.filtered,
-        Metric.QUARANTINED_ROWS: receipt.quarantined,
-        Metric.FLAGS: receipt.flagged,
-        Metric.RETRIED_SPLITS: card["books"]["retried"],
-        Metric.DAY_ROWS: receipt.rows,
-        Metric.DAY_FLAGS: receipt.flagged,
-        Metric.DAY_QUARANTINED: receipt.quarantined,
-        Metric.FLAG_RATE: receipt.flagged / receipt.scored,
-        Metric.QUARANTINE_RATE: receipt.quarantined / receipt.rows,
+        Metric.SCORED_ROWS: result.counts.scored,
+        Metric.FILTERED_ROWS: result.counts.filtered,
+        Metric.QUARANTINED_ROWS: result.counts.quarantined,
+        Metric.FLAGS: result.counts.flagged,
+        Metric.RETRIED_TASKS: card["books"]["retried"],
+        Metric.DAY_ROWS: result.counts.rows,
+        Metric.DAY_FLAGS: result.counts.flagged,
+        Metric.DAY_QUARANTINED: result.counts.quarantined,
+        Metric.FLAG_RATE: result.counts.flagged / result.counts.scored,
+        Metric.QUARANTINE_RATE: result.counts.quarantined / result.counts.rows,
         Metric.QUARANTINE_LIMIT: 0.5,
         Metric.DAY_COMMITTED: 1,
         Metric.THRESHOLD: card["threshold"]["value"],
@@ -103,9 +104,9 @@ def test_a_run_is_scraped_while_it_runs_and_agrees_with_what_it_committed(
     stages = {f'stage="{stage}"' for stage in ("read", "encode", "score", "reasons")}
     assert all(any(stage in name for name in last) for stage in stages)
 
-    running = [answer for answer in answers if of(Metric.SPLITS_QUEUED, answer)]
+    running = [answer for answer in answers if of(Metric.TASKS_QUEUED, answer)]
     assert running
-    assert all((of(Metric.READ_ROWS, answer) or 0) < receipt.rows for answer in running)
+    assert all((of(Metric.READ_ROWS, answer) or 0) < result.counts.rows for answer in running)
     assert all((of(Metric.ACTORS_PLANNED, answer) or 0) >= 1 for answer in running)
     assert all(of(Metric.LAST_COMMIT, answer) == 0 for answer in running)
     assert time.time() - 600 < (of(Metric.LAST_COMMIT, last) or 0) <= time.time()
@@ -124,13 +125,13 @@ def test_prometheus_scrapes_a_run_and_the_lake_and_can_answer_all_panels(
     port, lake = free_port(), free_port()
     status = WatchStatus(spoilt)
     with prometheus(tmp_path, {"anomaray-runs": port, "anomaray-exporter": lake}) as ask:
-        receipt, _ = run(spoilt, port)
+        result, _ = run(spoilt, port)
         status.refresh()
         with publish([status.collect], Destinations(lake)):
             found = until(ask, "anomaray_day_flags")
-            assert [value for _, value in found] == [receipt.flagged]
+            assert [value for _, value in found] == [result.counts.flagged]
         assert ask("max_over_time(anomaray_run_active[5m])")[0][1] == 1
-        assert ask("max_over_time(anomaray_splits_queued[5m])")[0][1] >= 1
+        assert ask("max_over_time(anomaray_tasks_queued[5m])")[0][1] >= 1
         for query in manifests.queries():
             ask(query)
         for rule in manifests.rules():
@@ -190,9 +191,9 @@ def test_a_day_that_a_gate_refuses_is_a_run_that_failed(spoilt: Spec) -> None:
     strict = spoilt.model_copy(
         update={"gates": spoilt.gates.model_copy(update={"quarantine_rate": 0.0})}
     )
-    receipt, answers = run(strict, free_port())
+    result, answers = run(strict, free_port())
     label = f'{{watch="{spoilt.name}"}}'
-    assert receipt.status == "refused"
+    assert result.status == "refused"
     assert answers[-1][f"anomaray_day_committed{label}"] == 0
     assert answers[-1][f"anomaray_quarantine_ratio{label}"] > 0
     assert answers[-1][f"anomaray_last_commit_timestamp_seconds{label}"] == 0

@@ -1,5 +1,8 @@
 """Scoring a day: equal to the oracle, committed once, balanced, refused by gates."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +17,16 @@ from cluster.lake.input.splits import plan_tasks
 from cluster.lake.output.schemas import QUARANTINE, REGISTRY, SCORES
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
+from cluster.splits.stream import Pool
 from jobs import flags
 from jobs.alerting.webhook import ALLOWED
+from jobs.monitoring.live import LiveMetrics
+from jobs.monitoring.metric_names import Metric
 from jobs.nightly import backfill, nightly
+from jobs.plan import plan
+from jobs.report.profile import Clock
 from jobs.score import score
+from jobs.scoring.books import RunBooks
 from jobs.spec.sections import Alert
 from jobs.spec.spec import DayRange, Spec, load
 from jobs.threshold import change_threshold
@@ -70,15 +79,15 @@ def spoil(spec: Spec, column: str, rows: list[int], values: list[object]) -> Pat
 
 
 def test_the_committed_flags_are_those_of_the_oracle(watch: Spec) -> None:
-    receipt = score(watch, DAY)
+    result = score(watch, DAY)
     expected, found = oracle(watch), committed(watch)
-    assert receipt.status == "committed"
+    assert result.status == "committed"
     assert found.keys() == expected.keys()
-    assert len(found) == receipt.flagged > 0
+    assert len(found) == result.counts.flagged > 0
     np.testing.assert_allclose(
         [found[k] for k in expected], list(expected.values()), rtol=1e-4, atol=1e-5
     )
-    assert receipt.rows == receipt.scored + receipt.quarantined + receipt.filtered
+    assert result.counts.unaccounted == 0
 
 
 def test_a_flag_explains_itself(watch: Spec) -> None:
@@ -99,7 +108,7 @@ def test_a_day_scored_twice_is_committed_once(watch: Spec) -> None:
     assert not first.already
     assert again.already
     assert again.run_id == first.run_id
-    assert again.flagged == first.flagged == len(committed(watch))
+    assert again.counts.flagged == first.counts.flagged == len(committed(watch))
 
 
 def test_a_changed_day_replaces_its_flags_and_leaves_other_days_alone(watch: Spec) -> None:
@@ -107,8 +116,8 @@ def test_a_changed_day_replaces_its_flags_and_leaves_other_days_alone(watch: Spe
     score(watch, DAY)
     before, other = committed(watch), committed(watch, DAYS[4])
     sorted(day_folder(watch).glob("*.parquet"))[0].unlink()
-    receipt = score(watch.model_copy(update={"gates": _wide(watch)}), DAY)
-    assert receipt.status == "committed"
+    result = score(watch.model_copy(update={"gates": _wide(watch)}), DAY)
+    assert result.status == "committed"
     assert committed(watch).keys() == oracle(watch).keys()
     assert len(committed(watch)) < len(before)
     assert committed(watch, DAYS[4]) == other
@@ -123,10 +132,10 @@ def test_rows_that_cannot_be_scored_are_quarantined_by_name(watch: Spec) -> None
     spoil(watch, "uid", [7], [None])
     first = pq.read_table(path, partitioning=None).column("uid")[0].as_py()
     spoil(watch, "uid", [11], [first])
-    receipt = score(watch.model_copy(update={"gates": _wide(watch)}), DAY)
+    result = score(watch.model_copy(update={"gates": _wide(watch)}), DAY)
     rows = rows_of(watch, QUARANTINE).to_pylist()
     found = {(row["row"], row["column"], row["rule"]) for row in rows}
-    assert receipt.quarantined == 4
+    assert result.counts.quarantined == 4
     assert found == {
         (3, "duration", "not_finite"),
         (5, "duration", "not_finite"),
@@ -139,18 +148,18 @@ def test_too_many_bad_rows_stop_the_commit_and_leave_the_table(watch: Spec) -> N
     score(watch, DAY)
     before = committed(watch)
     spoil(watch, "duration", list(range(100)), [float("nan")] * 100)
-    receipt = score(watch, DAY)
-    assert receipt.status == "refused"
-    assert "'duration', rule not_finite" in receipt.failed_gates[0]
+    result = score(watch, DAY)
+    assert result.status == "refused"
+    assert "'duration', rule not_finite" in result.failed_gates[0]
     assert committed(watch) == before
 
 
 def test_an_unreadable_file_stops_the_commit_by_name(watch: Spec) -> None:
     path = sorted(day_folder(watch).glob("*.parquet"))[0]
     path.write_bytes(path.read_bytes()[:1000])
-    receipt = score(watch, DAY)
-    assert receipt.status == "refused"
-    assert any(path.name in gate for gate in receipt.failed_gates)
+    result = score(watch, DAY)
+    assert result.status == "refused"
+    assert any(path.name in gate for gate in result.failed_gates)
 
 
 def test_a_flipped_bit_in_a_page_is_seen(watch: Spec) -> None:
@@ -159,18 +168,18 @@ def test_a_flipped_bit_in_a_page_is_seen(watch: Spec) -> None:
     data = bytearray(path.read_bytes())
     data[column.data_page_offset + column.total_compressed_size // 2] ^= 0x10
     path.write_bytes(data)
-    receipt = score(watch, DAY)
-    assert receipt.status == "refused"
-    assert receipt.quarantined > 0
-    assert any(path.name in gate for gate in receipt.failed_gates)
+    result = score(watch, DAY)
+    assert result.status == "refused"
+    assert result.counts.quarantined > 0
+    assert any(path.name in gate for gate in result.failed_gates)
 
 
 def test_many_small_files_are_scored_together_and_a_bad_one_alone_is_set_aside(watch: Spec) -> None:
     expected = oracle(watch).keys()
     paths = cut_into_files(day_folder(watch), 300)
     assert len(plan_tasks(take_snapshot(watch.input.uri, "day", DAY))) < 100
-    receipt = score(watch, DAY)
-    assert receipt.status == "committed"
+    result = score(watch, DAY)
+    assert result.status == "committed"
     assert committed(watch).keys() == oracle(watch).keys() == expected
     column = pq.ParquetFile(paths[7]).metadata.row_group(0).column(0)
     data = bytearray(paths[7].read_bytes())
@@ -179,15 +188,45 @@ def test_many_small_files_are_scored_together_and_a_bad_one_alone_is_set_aside(w
     lost = pq.read_metadata(paths[7]).num_rows
     again = score(watch, DAY)
     assert again.status == "refused"
-    assert (again.quarantined, again.scored) == (lost, receipt.scored - lost)
+    assert (again.counts.quarantined, again.counts.scored) == (lost, result.counts.scored - lost)
     assert [paths[7].name in gate for gate in again.failed_gates] == [True]
+
+
+class LastMetrics(LiveMetrics):
+    """Metrics that keep the last values while a day was scored."""
+
+    @contextmanager
+    def follow_scoring(self, books: RunBooks, pool: Pool, clock: Clock) -> Iterator[None]:
+        with super().follow_scoring(books, pool, clock):
+            yield
+            self.last = {sample.metric: sample.value for sample in self.collect()}
+
+
+def test_splits_and_tasks_of_many_small_files_are_counted_alike_everywhere(watch: Spec) -> None:
+    files = cut_into_files(day_folder(watch), 150)
+    planned = json.loads(json.dumps(plan(watch, DAY).to_document()))
+    metrics = LastMetrics(watch.name, "score")
+    result = score(watch, DAY, metrics=metrics)
+    (folder,) = (Path(watch.output.uri) / "_runs").iterdir()
+    tasks = json.loads((folder / "plan.json").read_text())["tasks"]
+    records = [json.loads(path.read_text()) for path in folder.glob("tasks/*/*.json")]
+    report = Path(watch.output.uri) / f"reports/day={DAY}/run_card.json"
+    card = json.loads(report.read_text())["books"]
+    last = metrics.last
+    assert len(planned["tasks"]) < len(files)
+    assert planned["tasks"] == tasks
+    assert {len(tasks), len(records), result.counts.tasks, card["tasks"]} == {len(planned["tasks"])}
+    assert last[Metric.TASKS_PLANNED] == last[Metric.TASKS_DONE] == len(tasks)
+    in_records = sum(record["counts"]["splits"] for record in records)
+    assert {in_records, result.counts.splits, card["splits"], planned["splits"]} == {len(files)}
+    assert last[Metric.SPLITS_PLANNED] == last[Metric.SPLITS_DONE] == len(files)
 
 
 def test_a_flag_rate_out_of_its_band_stops_the_commit(watch: Spec) -> None:
     tight = watch.gates.model_copy(update={"flag_rate": (0.0, 0.0001)})
-    receipt = score(watch.model_copy(update={"gates": tight}), DAY)
-    assert receipt.status == "refused"
-    assert "flag rate" in receipt.failed_gates[0]
+    result = score(watch.model_copy(update={"gates": tight}), DAY)
+    assert result.status == "refused"
+    assert "flag rate" in result.failed_gates[0]
     assert not (Path(watch.output.uri) / "flags" / "_delta_log").exists()
 
 
@@ -209,8 +248,8 @@ def test_a_column_of_another_type_is_refused_by_name(watch: Spec) -> None:
 def test_a_day_without_labels_is_scored_as_well(watch: Spec) -> None:
     for path in day_folder(watch).glob("*.parquet"):
         pq.write_table(pq.read_table(path, partitioning=None).drop(["label", "incident"]), path)
-    receipt = score(watch, DAY)
-    assert receipt.status == "committed"
+    result = score(watch, DAY)
+    assert result.status == "committed"
     assert committed(watch).keys() == oracle(watch).keys()
 
 
@@ -222,7 +261,7 @@ def test_columns_that_moved_and_columns_that_came_do_no_harm(watch: Spec) -> Non
         pq.write_table(table.append_column("new", pa.array([1] * len(table))), path)
     after = score(watch, DAY)
     assert not after.already
-    assert after.flagged == before.flagged
+    assert after.counts.flagged == before.counts.flagged
 
 
 def test_every_row_has_a_score_where_the_spec_asks_for_all(
@@ -230,9 +269,9 @@ def test_every_row_has_a_score_where_the_spec_asks_for_all(
 ) -> None:
     out = {"uri": str(tmp_path / "out"), "scores": "all"}
     spec = load(watch_at(trained, tmp_path, output=out))
-    receipt = score(spec, DAY)
+    result = score(spec, DAY)
     table = rows_of(spec, SCORES)
-    assert len(table) == receipt.scored
+    assert len(table) == result.counts.scored
     above = table.filter(pc.greater(table["score"], _threshold(spec)))
     assert set(above["uid"].to_pylist()) == committed(spec).keys()
 
@@ -251,15 +290,15 @@ def test_a_new_threshold_needs_no_training_and_makes_another_run(watch: Spec) ->
     second = score(changed, DAY)
     assert document["after"]["value"] > document["before"]["value"]
     assert second.run_id != first.run_id
-    assert 0 < second.flagged < first.flagged
+    assert 0 < second.counts.flagged < first.counts.flagged
 
 
 def test_a_night_does_all_that_is_due_and_the_next_one_nothing(watch: Spec) -> None:
     first = nightly(watch)
     second = nightly(watch)
-    assert [r.day for r in first.receipts] == [DAY]
+    assert [r.day for r in first.results] == [DAY]
     assert first.ok
-    assert second.receipts == []
+    assert second.results == []
     assert second.trained is None
 
 
@@ -268,13 +307,13 @@ def test_a_night_whose_training_is_refused_scores_with_the_champion_it_has(watch
     nothing = watch.training.model_copy(update={"filter": "duration < -1"})
     night = nightly(watch.model_copy(update={"nightly": stale, "training": nothing}))
     assert list(night.failed) == ["training"]
-    assert [(r.day, r.status) for r in night.receipts] == [(DAY, "committed")]
+    assert [(r.day, r.status) for r in night.results] == [(DAY, "committed")]
 
 
 def test_a_night_scores_a_day_again_whose_input_has_changed(watch: Spec) -> None:
     nightly(watch)
     spoil(watch, "duration", [0], [1.0])
-    assert [r.day for r in nightly(watch).receipts] == [DAY]
+    assert [r.day for r in nightly(watch).results] == [DAY]
 
 
 def test_a_day_that_fails_does_not_keep_the_others_from_being_committed(
@@ -290,10 +329,10 @@ def test_a_day_that_fails_does_not_keep_the_others_from_being_committed(
         night = backfill(told, DayRange(DAYS[1], DAYS[3]))
     events = [(document["day"], document["event"]) for _, document in chat.requests]
     assert events == [(DAYS[1], "committed"), (DAYS[2], "failed"), (DAYS[3], "committed")]
-    assert chat.requests[0][1]["flagged"] == night.receipts[0].flagged
+    assert chat.requests[0][1]["flagged"] == night.results[0].counts.flagged
     assert list(night.failed) == [DAYS[2]]
     assert not night.ok
-    assert {r.day for r in night.receipts if r.status == "committed"} == {DAYS[1], DAYS[3]}
+    assert {r.day for r in night.results if r.status == "committed"} == {DAYS[1], DAYS[3]}
 
 
 def test_a_day_without_a_carried_column_fails_alone_in_its_night(watch: Spec) -> None:
@@ -301,12 +340,12 @@ def test_a_day_without_a_carried_column_fails_alone_in_its_night(watch: Spec) ->
         pq.write_table(pq.read_table(path, partitioning=None).drop(["src_ip"]), path)
     night = backfill(watch, DayRange(DAYS[2], DAYS[3]))
     assert "src_ip" in night.failed[DAYS[2]]
-    assert [r.day for r in night.receipts if r.status == "committed"] == [DAYS[3]]
+    assert [r.day for r in night.results if r.status == "committed"] == [DAYS[3]]
 
 
 def test_run_card_and_index_are_written_with_the_commit(watch: Spec) -> None:
-    receipt = score(watch, DAY)
+    result = score(watch, DAY)
     reports = Path(watch.output.uri) / "reports"
     page = (reports / f"day={DAY}" / "run_card.html").read_text()
-    assert receipt.run_id in page
+    assert result.run_id in page
     assert f"day={DAY}/run_card.html" in (reports / "index.html").read_text()

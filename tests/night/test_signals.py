@@ -64,9 +64,9 @@ def test_a_night_of_signals_is_scored_explained_and_committed(
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     spec = load(path)
     train(spec, TrainRequest(workers=1))
-    receipt = score(spec, DAYS[-1])
-    assert receipt.status == "committed"
-    assert (receipt.rows, receipt.scored, receipt.quarantined) == (80, 79, 1)
+    result = score(spec, DAYS[-1])
+    assert result.status == "committed"
+    assert (result.counts.rows, result.counts.scored, result.counts.quarantined) == (80, 79, 1)
     frame = flags.read(f"{spec.output.uri}/flags", DAYS[-1]).set_index("uid")
     for row in ODD:
         reasons = {r["feature"]: r for r in frame.loc[f"{DAYS[-1]}-{row}"]["reasons"]}
@@ -79,4 +79,4 @@ def test_a_night_of_signals_is_scored_explained_and_committed(
         heat = heat[:, heat.shape[1] // 2 :]  # the second panel
         corner = heat[: heat.shape[0] * 3 // 8, : heat.shape[1] * 3 // 8]
         assert corner.mean() > 4 * heat.mean(), "the bright corner is where the score came from"
-    assert "data:image/png;base64," in Path(receipt.card or "").read_text()
+    assert "data:image/png;base64," in Path(result.card or "").read_text()

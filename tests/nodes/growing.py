@@ -7,6 +7,7 @@ Run as a program, so that its worker travels to the nodes by value.
 import json
 import sys
 import time
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import ray
@@ -15,19 +16,37 @@ from cluster.lake.input.splits import Split
 from cluster.runtime.nodes import nodes
 from cluster.runtime.resources import ActorPlan, plan_actors
 from cluster.runtime.session import session
-from cluster.splits.stream import Pool, SplitWorker, stream
+from cluster.splits.stream import Pool, stream
+from cluster.splits.worker import SplitWorker
 
 
-class Slow(SplitWorker):
+@dataclass(frozen=True)
+class Answer:
+    """The node that worked on a split."""
+
+    node: str
+    split: str
+
+    def to_document(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> "Answer":
+        return cls(**document)
+
+
+class Slow(SplitWorker[Split, Answer]):
     """Half a second of work."""
+
+    work_type, answer_type = Split, Answer
 
     def __init__(self, plan: ActorPlan) -> None:
         super().__init__(plan)
         self.node = ray.get_runtime_context().get_node_id()
 
-    def answer(self, day: str, split: Any) -> dict[str, Any]:
+    def answer(self, day: str, split: Split) -> Answer:
         time.sleep(0.5)
-        return {"node": self.node, "split": split.id}
+        return Answer(self.node, split.id)
 
 
 def main(address: str, count: int) -> None:
@@ -39,7 +58,7 @@ def main(address: str, count: int) -> None:
         pool = Pool(plan, count)
         for answer in stream(splits, Slow, (), plan):
             pool.look()
-            print(json.dumps(answer), flush=True)
+            print(json.dumps(answer.to_document()), flush=True)
         print(json.dumps({"began_with": plan.actors, "most": pool.most}), flush=True)
 
 

@@ -140,7 +140,7 @@ class Trial:
 
     def scored(self) -> int:
         """Tasks that have a record."""
-        return sum("/splits/" in found.key for found in self.output.child(RUNS).list())
+        return sum("/tasks/" in found.key for found in self.output.child(RUNS).list())
 
     def checkpoints(self) -> int:
         """Epochs whose checkpoint is there; the last two are kept."""

@@ -24,7 +24,7 @@ class Journal:
     """The folder `<store>/<run_id>/`.
 
     It holds the plan, a marker for each attempt and for each of its steps, a record for each task
-    that is done, segments that sum up many records, and the receipt of the run.
+    that is done, segments that sum up many records, and the result of the run.
     """
 
     def __init__(self, store: Store, run_id: str) -> None:
@@ -58,7 +58,7 @@ class Journal:
 
         No two attempts have the same number, whatever process or machine they run in.
         """
-        document = canonical_json.encode({"split": task_id, "attempt_of": uuid.uuid4().hex})
+        document = canonical_json.encode({"task": task_id, "attempt_of": uuid.uuid4().hex})
         for number in range(1, limit + 1):
             if self.store.create(f"attempts/{task_id}-{number}", document):
                 return number
@@ -90,10 +90,10 @@ class Journal:
             return
 
         def among(folder: str) -> list[str]:
-            keys = [found.key for found in self.store.list(f"splits/{folder}")]
+            keys = [found.key for found in self.store.list(f"tasks/{folder}")]
             return [key for key in keys if _task_id(key) in tasks]
 
-        folders = self.store.folders("splits")
+        folders = self.store.folders("tasks")
         with ThreadPoolExecutor(_FOLDERS_AT_ONCE) as threads:
             keys = [key for some in threads.map(among, folders) for key in some]
         yield from self._read_all(keys)
@@ -106,12 +106,12 @@ class Journal:
         """All segments."""
         yield from self._read_all([found.key for found in self.store.list("segments")])
 
-    def write_receipt(self, document: dict[str, Any]) -> None:
-        """Write the receipt of the run, over an earlier one."""
-        self.store.put("receipt.json", canonical_json.encode(document))
+    def write_result(self, document: dict[str, Any]) -> None:
+        """Write the result of the run, over an earlier one."""
+        self.store.put("result.json", canonical_json.encode(document))
 
-    def read_receipt(self) -> dict[str, Any] | None:
-        return self._read("receipt.json")
+    def read_result(self) -> dict[str, Any] | None:
+        return self._read("result.json")
 
     def _read_all(self, keys: list[str]) -> Iterator[dict[str, Any]]:
         """The documents with these keys that exist, read in parallel."""
@@ -151,7 +151,7 @@ def record_key(task_id: str) -> str:
     S3 lists a thousand keys a request, one request after the other: a million records in one folder
     took minutes.
     """
-    return f"splits/{task_id[0]}/{task_id}.json"
+    return f"tasks/{task_id[0]}/{task_id}.json"
 
 
 def _task_id(key: str) -> str:

@@ -137,7 +137,7 @@ def _kill_driver_when_some_are_journalled(head: RayHead, spec: Path, out: Path) 
 
 
 def _journal(out: Path) -> list[Path]:
-    return list(out.glob(f"{RUNS}/*/splits/*/*.json"))
+    return list(out.glob(f"{RUNS}/*/tasks/*/*.json"))
 
 
 def _drivers(head: RayHead) -> list[int]:

@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 
 from cluster.lake.storage.opening import open_store
 from cluster.runtime.resources import ActorPlan
+from cluster.splits.counts import Counts
 from cluster.splits.stream import Pool
 from jobs.cli.app import app
 from jobs.monitoring.endpoint import Destinations, publish
 from jobs.monitoring.live import LiveMetrics
 from jobs.monitoring.metric_names import Metric, Sample
 from jobs.report.profile import Clock
-from jobs.scoring.books import Account, Balance
+from jobs.scoring.books import RunBooks
 from models.refusal import Refusal
 from tests.conftest import free_port
 from tests.jobs.scoring.test_books import EMPTY, receipt
@@ -153,26 +154,29 @@ def test_counters_add_up_over_days_without_the_work_of_earlier_processes() -> No
     metrics = LiveMetrics("flows", "nightly")
     seen: list[float] = []
     for first in (0, 10):
-        balance, pool, clock = Balance(EMPTY, 4), Pool(ActorPlan(3, 1, 1, 0, 1), 4), Clock()
-        balance.merge(Account.of(receipt(first)))  # by a driver that was killed
-        with metrics.follow_scoring(balance, pool, clock):
+        books = RunBooks(EMPTY, Counts(tasks=4, splits=8))
+        pool, clock = Pool(ActorPlan(3, 1, 1, 0, 1), 4), Clock()
+        books.add(receipt(first))  # by a driver that was killed
+        with metrics.follow_scoring(books, pool, clock):
             for number in (first + 1, first + 2):
-                balance.merge(Account.of(receipt(number)))
+                books.add(receipt(number))
                 clock.actors.update({"score": 1.5, "read": 0.5})
                 seen.append(value(metrics, Metric.FLAGS))
-            assert value(metrics, Metric.SPLITS_PLANNED) == 4
-            assert value(metrics, Metric.SPLITS_DONE) == 3
-            assert value(metrics, Metric.SPLITS_QUEUED) == 1
+            assert value(metrics, Metric.SPLITS_PLANNED) == 8
+            assert value(metrics, Metric.SPLITS_DONE) == 6
+            assert value(metrics, Metric.TASKS_PLANNED) == 4
+            assert value(metrics, Metric.TASKS_DONE) == 3
+            assert value(metrics, Metric.TASKS_QUEUED) == 1
             assert value(metrics, Metric.ACTORS_PLANNED) == 3
             assert 0 <= value(metrics, Metric.ACTOR_WAIT) <= 1
         seen.append(value(metrics, Metric.FLAGS))
     assert seen == [3, 6, 6, 9, 12, 12]
     assert value(metrics, Metric.READ_ROWS) == 4 * 50
     assert value(metrics, Metric.QUARANTINED_ROWS) == 4 * 2
-    assert value(metrics, Metric.RETRIED_SPLITS) == 2
+    assert value(metrics, Metric.RETRIED_TASKS) == 2
     assert value(metrics, Metric.ACTOR_SECONDS, "score") == 6.0
     names = {sample.metric for sample in metrics.collect()}
-    assert not names & {Metric.SPLITS_QUEUED, Metric.ACTORS_RUNNING}  # no day is scored now
+    assert not names & {Metric.TASKS_QUEUED, Metric.ACTORS_RUNNING}  # no day is scored now
 
 
 def value(metrics: LiveMetrics, metric: Metric, *more: str) -> float:

@@ -1,5 +1,6 @@
 """The books: sums that do not depend on order, on restarts, or on who else summed."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -11,52 +12,57 @@ import pytest
 from cluster.lake.input.input_file import RejectedFile
 from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.output.journal import Journal
+from cluster.lake.output.schemas import FLAGS, QUARANTINE
+from cluster.lake.output.shard import Shard
 from cluster.lake.storage.opening import open_store
+from cluster.scoring.receipt import HourCounts, QuarantineRule, Receipt
+from cluster.splits.counts import Counts
 from cluster.splits.key_sample import KeySample
-from jobs.scoring.books import Account, Balance, UnbalancedError
+from jobs.scoring.books import Books, RunBooks, UnbalancedError
 from jobs.scoring.segments import Compaction
 from models.scores.histogram import ScoreHistogram
 
 ROWS = 50
 
 
-def receipt(number: int) -> dict[str, Any]:
-    """What a scorer says of a split; the numbers follow from its own."""
+def receipt(number: int) -> Receipt:
+    """The receipt of a task of two splits; the numbers follow from its own."""
     chance = np.random.default_rng(number)
     scores, keys = ScoreHistogram(), KeySample()
     scores.update(chance.lognormal(size=ROWS - 2).astype(np.float32))
     keys.update(chance.integers(0, 2**63, ROWS).astype(np.uint64))
-    split = f"s{number:05}"
-    shard = {"key": f"day=1/part-{split}.parquet", "size": 10 + number, "sha256": "ab", "rows": 3}
-    rule = {"column": "amount", "file": f"f{number % 3}", "rule": "infinite", "rows": 1}
-    late = {"file": f"late-{number}", "rule": "changed", "rows": 1, "message": "gone"}
-    return {
-        "split": split,
-        "rows": ROWS,
-        "filtered": 0,
-        "scored": ROWS - 2,
-        "quarantined": 2,
-        "flagged": 3,
-        "non_finite": 0,
-        "attempt": 1 + number % 2,
-        "resent": 0,
-        "sketch": scores.to_document(),
-        "keys": keys.to_document(),
-        "hours": {str(number // 10): [ROWS, 3]},
-        "shards": [shard],
-        "score_shards": [],
-        "quarantine_shards": [shard] if number % 5 == 0 else [],
-        "labelled": [],
-        "rules": [{**rule, "examples": [split]}],
-        "unreadable": [late] if number % 7 == 0 else [],
-    }
+    task = f"t{number:05}"
+    shard = Shard(f"day=1/part-{task}.parquet", 10 + number, "ab", 3)
+    late = QuarantineRule(f"late-{number}", None, "changed", 1)
+    return Receipt(
+        task=task,
+        attempt=1 + number % 2,
+        counts=Counts(
+            splits=2,
+            rows=ROWS,
+            scored=ROWS - 2,
+            quarantined=2,
+            flagged=3,
+            tasks=1,
+            retried=number % 2,
+        ),
+        scores=scores,
+        keys=keys,
+        hours={number // 10: HourCounts(ROWS, 3)},
+        quarantine=(
+            QuarantineRule(f"f{number % 3}", "amount", "infinite", 1, (number,)),
+            *([late] if number % 7 == 0 else []),
+        ),
+        shards={FLAGS: shard} | ({QUARANTINE: shard} if number % 5 == 0 else {}),
+        stages={"read": 0.5},
+    )
 
 
-def summed(numbers: list[int]) -> Account:
-    account = Account()
+def summed(numbers: list[int]) -> Books:
+    books = Books()
     for number in numbers:
-        account.merge(Account.of(receipt(number)))
-    return account
+        books.add(receipt(number))
+    return books
 
 
 EMPTY = Snapshot(
@@ -64,57 +70,70 @@ EMPTY = Snapshot(
 )
 
 
-def facts(account: Account) -> dict[str, Any]:
-    """All that is read of an account, without the order in which it came."""
-    document = account.to_document()
-    document["unreadable"].sort(key=lambda bad: bad["file"])
-    document["rules"].sort(key=lambda rule: rule["rule"])
-    document["shards"] = list(account.shards("shards")), list(account.shards("quarantine_shards"))
+def facts(books: Books) -> dict[str, Any]:
+    """All that is read of books, without the order in which it came."""
+    document = books.to_document()
+    document["unreadable"].sort(key=lambda rule: rule["file"])
+    document["shards"] = list(books.shards(FLAGS)), list(books.shards(QUARANTINE))
     return document
+
+
+def test_a_receipt_comes_back_from_json_as_it_was() -> None:
+    text = json.dumps(receipt(7).to_document())
+    again = Receipt.from_document(json.loads(text))
+    assert json.dumps(again.to_document()) == text
+    assert (again.counts, again.hours) == (receipt(7).counts, receipt(7).hours)
+    assert (again.quarantine, again.shards) == (receipt(7).quarantine, receipt(7).shards)
 
 
 def test_sums_do_not_depend_on_the_order_or_on_segments() -> None:
     numbers = list(range(40))
     expected = facts(summed(numbers))
-    assert (expected["rows"], expected["retried"], len(expected["splits"])) == (2000, 20, 40)
+    counts = expected["counts"]
+    assert (counts["rows"], counts["retried"], counts["splits"]) == (2000, 20, 80)
+    assert counts["tasks"] == len(expected["tasks"]) == 40
     random.Random(0).shuffle(numbers)
-    parts = Account()
+    parts = Books()
     for some in (numbers[:11], numbers[11:30], numbers[30:]):
-        parts.merge(Account.from_document(summed(some).to_document()))
+        parts.merge(Books.from_document(json.loads(json.dumps(summed(some).to_document()))))
     assert facts(summed(numbers)) == facts(parts) == expected
 
 
-def test_examples_are_those_of_the_first_split_and_a_file_is_named_where_it_is_one() -> None:
-    (rule,) = summed([6, 3, 9]).to_document()["rules"]
-    assert (rule["examples"], rule["file"], rule["rows"]) == (["s00003"], "f0", 3)
-    (rule,) = summed([4, 3, 9]).to_document()["rules"]
-    assert (rule["examples"], rule["file"]) == (["s00003"], None)
+def test_examples_are_those_of_the_first_task_and_a_file_is_named_where_it_is_one() -> None:
+    def rule(numbers: list[int]) -> QuarantineRule:
+        return books_of(numbers, 0).quarantine()[-1]
+
+    assert rule([6, 3, 9]) == QuarantineRule("f0", "amount", "infinite", 3, (3,))
+    assert rule([4, 3, 9]) == QuarantineRule(None, "amount", "infinite", 3, (3,))
 
 
-def test_a_split_that_is_answered_twice_is_a_fault() -> None:
-    with pytest.raises(UnbalancedError, match="s00003 was answered twice"):
+def test_a_task_that_is_answered_twice_is_a_fault() -> None:
+    with pytest.raises(UnbalancedError, match="t00003 was answered twice"):
         summed([3, 4, 3])
 
 
-def books_of(numbers: list[int], planned: int) -> Balance:
-    balance = Balance(EMPTY, planned)
-    balance.merge(summed(numbers))
-    return balance
+def books_of(numbers: list[int], tasks: int, splits: int | None = None) -> RunBooks:
+    planned = Counts(tasks=tasks, splits=2 * tasks if splits is None else splits)
+    books = RunBooks(EMPTY, planned)
+    books.merge(summed(numbers))
+    return books
 
 
 def test_books_that_do_not_add_up_are_refused() -> None:
-    with pytest.raises(UnbalancedError, match="3 splits were planned and 2 answered"):
+    with pytest.raises(UnbalancedError, match="3 tasks were planned and 2 answered"):
         books_of([0, 1], 3).check()
+    with pytest.raises(UnbalancedError, match="5 splits were planned and 4 answered"):
+        books_of([0, 1], 2, 5).check()
     with pytest.raises(UnbalancedError, match="the snapshot has 0 rows, the splits 100, and 0"):
         books_of([0, 1], 2).check()
     books_of([], 0).check()
 
 
-def test_files_come_before_columns_in_what_was_set_aside() -> None:
-    balance = books_of([7, 1], 2)
-    found = [(rule["column"], rule["file"], rule["rows"]) for rule in balance.rules()]
+def test_files_come_before_columns_in_the_quarantine() -> None:
+    books = books_of([7, 1], 2)
+    found = [(rule.column, rule.file, rule.rows) for rule in books.quarantine()]
     assert found == [(None, "broken", 0), (None, "late-7", 1), ("amount", "f1", 2)]
-    assert balance.unreadable_files == {"broken", "late-7"}
+    assert books.unreadable_files == {"broken", "late-7"}
 
 
 @pytest.fixture
@@ -122,20 +141,25 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(open_store(str(tmp_path)), "run")
 
 
+def record(journal: Journal, compaction: Compaction, number: int) -> None:
+    stored = journal.record(f"t{number:05}", receipt(number).to_document())
+    compaction.add(Receipt.from_document(stored))
+
+
 def played(journal: Journal, numbers: list[int]) -> None:
-    """What a driver does with the splits that it is answered."""
+    """What a driver does with the tasks that it is answered."""
     compaction = Compaction(journal, segment=10)
     compaction.recover([])
     for number in numbers:
-        compaction.add(journal.record(f"s{number:05}", receipt(number)))
+        record(journal, compaction, number)
 
 
 def test_what_is_done_is_found_again_in_segments_and_records(journal: Journal) -> None:
     played(journal, list(range(35)))
     assert len(list(journal.segments())) == 3
-    for key in [found.key for found in journal.store.list("splits")][:30]:
+    for key in [found.key for found in journal.store.list("tasks")][:30]:
         journal.store.delete(key)  # so that the segments alone know of them
-    found = Compaction(journal, segment=10).recover([f"s{n:05}" for n in range(100)])
+    found = Compaction(journal, segment=10).recover([f"t{n:05}" for n in range(100)])
     assert facts(found) == facts(summed(list(range(35))))
 
 
@@ -143,21 +167,21 @@ def test_records_without_a_segment_get_one_when_the_run_goes_on(journal: Journal
     played(journal, list(range(8)))
     assert not list(journal.segments())
     compaction = Compaction(journal, segment=10)
-    compaction.recover([f"s{n:05}" for n in range(20)])
+    compaction.recover([f"t{n:05}" for n in range(20)])
     for number in (8, 9):
-        compaction.add(journal.record(f"s{number:05}", receipt(number)))
+        record(journal, compaction, number)
     (segment,) = journal.segments()
-    assert list(segment["splits"]) == [f"s{n:05}" for n in range(10)]
+    assert list(segment["tasks"]) == [f"t{n:05}" for n in range(10)]
 
 
 def test_segments_of_drivers_that_ran_side_by_side_count_once(journal: Journal) -> None:
     played(journal, list(range(20)))
-    played(journal, list(range(5, 25)))  # a driver that was answered some of the same splits
-    found = Compaction(journal).recover([f"s{n:05}" for n in range(25)])
+    played(journal, list(range(5, 25)))  # a driver that was answered some of the same tasks
+    found = Compaction(journal).recover([f"t{n:05}" for n in range(25)])
     assert facts(found) == facts(summed(list(range(25))))
 
 
-def test_splits_of_no_plan_are_not_counted(journal: Journal) -> None:
+def test_tasks_of_no_plan_are_not_counted(journal: Journal) -> None:
     played(journal, list(range(12)))
-    found = Compaction(journal).recover([f"s{n:05}" for n in range(5, 12)])
-    assert sorted(found.splits) == [f"s{n:05}" for n in range(5, 12)]
+    found = Compaction(journal).recover([f"t{n:05}" for n in range(5, 12)])
+    assert sorted(found.tasks) == [f"t{n:05}" for n in range(5, 12)]
