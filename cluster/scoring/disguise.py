@@ -1,9 +1,9 @@
-"""Values of sensitive columns as they leave the lake: masked, or as keyed digests.
+"""Disguise of sensitive columns before anything is written: as masks, or as keyed digests.
 
-A mask keeps the last four digits of what looks like the number of a card (ISO/IEC 7812: up to 19
-digits), and nothing of anything else. A digest is HMAC-SHA-256 (RFC 2104) under a key that is in no
-output: the same value has the same digest in every run, so flags of one address can be counted and
-joined, and nobody without the key can try out addresses.
+A mask keeps the last four digits of a card number (ISO/IEC 7812: up to 19 digits), and nothing of
+any other value. A digest is HMAC-SHA-256 (RFC 2104) under a key that is in no output. A value has
+the same digest in every run, so flags of one address can be counted and joined, but nobody without
+the key can try out addresses.
 """
 
 import hashlib
@@ -29,38 +29,38 @@ _CARD = r"^[0-9]{12,19}$"
 
 @dataclass(frozen=True)
 class Secret:
-    """The key of the digests. Its bytes are in no repr, so in no message and no trace."""
+    """The key of the digests. Its bytes are in no repr, and so in no message or traceback."""
 
     key: bytes = field(repr=False)
 
     @property
     def id(self) -> str:
-        """Eight hexadecimal digits that name the key, and tell nothing of it."""
+        """Eight hexadecimal digits that name the key without revealing it."""
         return self.digest(b"id", b"")[:8]
 
     def digest(self, purpose: bytes, value: bytes) -> str:
-        """HMAC-SHA-256 of both. The purpose, which has no NUL, keeps a value that someone chose
-        from having the digest of anything but a value."""
+        """HMAC-SHA-256 of purpose (without NUL), NUL and value. The purpose ensures that no value,
+        whoever chose it, has the digest of something else."""
         return hmac.digest(self.key, purpose + b"\0" + value, hashlib.sha256).hex()
 
 
-def secret_of(environment: dict[str, str] | None = None) -> Secret:
-    """The key in `ANOMARAY_HMAC_KEY`, or in the file that `ANOMARAY_HMAC_KEY_FILE` names.
+def load_secret(environment: dict[str, str] | None = None) -> Secret:
+    """Read the key from the file that `ANOMARAY_HMAC_KEY_FILE` names, or from `ANOMARAY_HMAC_KEY`.
 
-    Raises `Refusal` where there is none, or it is shorter than 32 bytes.
+    Raises `Refusal` for a key that is missing or shorter than 32 bytes.
     """
-    given = dict(os.environ) if environment is None else environment
-    if path := given.get(KEY_FILE):
+    variables = os.environ if environment is None else environment
+    if path := variables.get(KEY_FILE):
         try:
             key, where = Path(path).read_bytes().strip(), KEY_FILE
         except OSError as error:
             raise Refusal(f"{KEY_FILE}: expected a file with a key: {error.strerror}") from None
     else:
-        key, where = given.get(KEY, "").encode().strip(), KEY
+        key, where = variables.get(KEY, "").encode().strip(), KEY
     if not key:
         raise Refusal(
             f"a column is `sensitive: hmac`, and there is no key: expected {KEY_FILE} to name a "
-            f"file with one (made by `openssl rand -hex 32`), or {KEY} to hold it, on every node"
+            f"file with a key (made by `openssl rand -hex 32`), or {KEY} to hold it, on every node"
         )
     if len(key) < _LEAST_BYTES:
         raise Refusal(
@@ -72,56 +72,55 @@ def secret_of(environment: dict[str, str] | None = None) -> Secret:
 
 @dataclass(frozen=True)
 class Disguise:
-    """What is done to the sensitive columns of a watch before anything is written of them."""
+    """Disguises the sensitive columns of a watch."""
 
     roles: Roles
-    secret: Secret | None = None  # None where no column is keyed
+    secret: Secret | None = None  # None if no column is keyed
 
     @classmethod
     def of(cls, roles: Roles) -> "Disguise":
-        """With the key of the environment, where a column needs one."""
-        return cls(roles, secret_of() if roles.keyed else None)
+        """With the key from the environment, if a column needs one."""
+        return cls(roles, load_secret() if roles.keyed else None)
 
-    def agree(self, key_id: str) -> "Disguise":
-        """Itself. `Refusal` where the key is not that of the run: two nodes differ."""
+    def require_key(self, key_id: str) -> "Disguise":
+        """Returns itself; raises `Refusal` if its key is not the one with this id."""
         if self.key_id != key_id:
             raise Refusal(
                 f"the key for `sensitive: hmac` on this node is {self.key_id or 'missing'}, and "
-                f"{key_id or 'missing'} where the run was started: give all nodes one key"
+                f"{key_id or 'missing'} where the run was started: give all nodes the same key"
             )
         return self
 
     @property
     def key_id(self) -> str:
-        """The id of the key; "" where there is none."""
+        """The id of the key; "" without a key."""
         return self.secret.id if self.secret else ""
 
     @property
     def hash_key(self) -> str | None:
-        """Sixteen characters, made of the key, under which ids are counted; None where they are
-        no secret."""
+        """Sixteen characters made from the key, for hashes of ids; None if ids are not secret."""
         if self.secret is None or not self.roles.keyed & set(self.roles.id):
             return None
         return self.secret.digest(b"count", b"")[:16]
 
-    def table(self, table: pa.Table) -> pa.Table:
+    def hide(self, table: pa.Table) -> pa.Table:
         """The table with its sensitive columns as text that may be written and shown."""
         for place, name in enumerate(table.schema.names):
             if name in self.roles.sensitive:
-                table = table.set_column(place, name, self._column(name, table.column(name)))
+                table = table.set_column(place, name, self._hide_column(name, table.column(name)))
         return table
 
-    def _column(self, name: str, column: pa.ChunkedArray) -> pa.Array:
+    def _hide_column(self, name: str, column: pa.ChunkedArray) -> pa.Array:
         whole = column.combine_chunks()
         if name not in self.roles.keyed:
-            return masked(whole)
+            return mask_values(whole)
         assert self.secret is not None
-        return keyed(whole, self.secret)
+        return digest_values(whole, self.secret)
 
 
-def masked(column: pa.Array) -> pa.Array:
-    """`****`, and of a card's number the last four digits; null is null. Text [rows]."""
-    text = _text(column)
+def mask_values(column: pa.Array) -> pa.Array:
+    """`****`, and the last four digits of a card number; null stays null. Text [rows]."""
+    text = _to_text(column)
     if text is None:
         return pc.if_else(pc.is_valid(column), _HIDDEN, pa.scalar(None, pa.string()))
     digits = pc.replace_substring_regex(text, r"[ \-]", "")
@@ -130,21 +129,21 @@ def masked(column: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise(_HIDDEN, tail, "")
 
 
-def keyed(column: pa.Array, secret: Secret) -> pa.Array:
-    """`<id of the key>:<digest>`, made once for each different value; null is null. Text [rows]."""
-    text = _text(column)
+def digest_values(column: pa.Array, secret: Secret) -> pa.Array:
+    """`<id of the key>:<digest>` of each value; null stays null. Text [rows]."""
+    text = _to_text(column)
     if text is None:
         text = pa.array([None if v is None else repr(v).encode() for v in column.to_pylist()])
     values = text.dictionary_encode()
     digests = [
-        f"{secret.id}:{secret.digest(b'value', _bytes(value))[:_DIGITS]}"
+        f"{secret.id}:{secret.digest(b'value', _to_bytes(value))[:_DIGITS]}"
         for value in values.dictionary.to_pylist()
     ]
     return pa.array(digests, pa.string()).take(values.indices)
 
 
-def _text(column: pa.Array) -> pa.Array | None:
-    """The values as text; None where there is no one way to write them: bytes, nested values."""
+def _to_text(column: pa.Array) -> pa.Array | None:
+    """The values as text; None for bytes and nested values, which have no one spelling."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.dictionary_decode(), kind.value_type
@@ -156,5 +155,5 @@ def _text(column: pa.Array) -> pa.Array | None:
     return None
 
 
-def _bytes(value: str | bytes) -> bytes:
+def _to_bytes(value: str | bytes) -> bytes:
     return value.encode() if isinstance(value, str) else value

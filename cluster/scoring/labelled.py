@@ -1,4 +1,4 @@
-"""Score labelled days with several detectors at once, for evaluation: nothing is written."""
+"""Score labelled days with several detectors at once, for `evaluate`; nothing is written."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -28,12 +28,14 @@ class _Evaluator:
         parts = []
         for day, split in read_splits(batch):
             for admitted in self.intake.admit(split):
-                found = chunks.scores(self.encoder, self.detectors, admitted.extracted, self.device)
-                table = label_scores(admitted, found, self.intake.roles)
+                scores = chunks.score_rows(
+                    self.encoder, self.detectors, admitted.extracted, self.device
+                )
+                table = label_scores(admitted, scores, self.intake.roles)
                 parts.append(table.append_column("day", pa.array([day] * table.num_rows)))
-        return pa.concat_tables(parts) if parts else self._nothing()
+        return pa.concat_tables(parts) if parts else self._empty_table()
 
-    def _nothing(self) -> pa.Table:
+    def _empty_table(self) -> pa.Table:
         columns: dict[str, Any] = {name: pa.array([], pa.float32()) for name in self.detectors}
         columns["label"] = pa.array([], pa.int8())
         if self.intake.roles.kind:
@@ -48,9 +50,9 @@ def evaluate(
     plan: ActorPlan,
     on_split: OnSplit,
 ) -> pa.Table:
-    """A column of scores for each detector, `label` (int8), `kind` where there is one, `day`.
+    """A column of scores for each detector, `label` (int8), `kind` if the watch has one, `day`.
 
-    The whole table comes to the caller: about 10 bytes a row.
+    The caller gets the whole table: about 10 bytes a row.
     """
     data = map_over(splits, _Evaluator, (plan, intake, detectors), plan)
     tables = []
@@ -64,7 +66,7 @@ def evaluate(
 def label_scores(
     admitted: AdmittedRows, scores: Mapping[str, np.ndarray], roles: Roles
 ) -> pa.Table:
-    """Scores beside the label (int8, null where there is none) and the kind of anomaly."""
+    """Scores beside the label (int8, null without one) and the kind of anomaly."""
     columns = {name: pa.array(values, pa.float32()) for name, values in scores.items()}
     if roles.label:
         columns["label"] = admitted.rows.column(roles.label).cast(pa.int8())

@@ -82,7 +82,7 @@ class Scorer(SplitWorker[Task, Receipt]):
         self.encoder = bundle.encoder.to(self.device).eval()
         self.detector = bundle.detector.to(self.device).eval()
         self.severity = bundle.severity
-        self.disguise = Disguise.of(job.roles).agree(job.key_id)
+        self.disguise = Disguise.of(job.roles).require_key(job.key_id)
         self.journal = Journal(output.child(RUNS), job.run_id)
         self.intake = self._intake()
         # On CPUs one thread computes at a time, and others fetch or write meanwhile.
@@ -199,7 +199,7 @@ class Scorer(SplitWorker[Task, Receipt]):
     def _read_flagged(self, read: ReadSplit) -> pa.Table:
         """The columns that flags carry, of the flagged rows; sensitive values are disguised."""
         names, numbers = self.job.roles.flagged, read.findings.numbers
-        return self.disguise.table(read.admission.read_columns(names, numbers))
+        return self.disguise.hide(read.admission.read_columns(names, numbers))
 
     def _score(self, parts: Sequence[tuple[AdmittedRows, SplitFindings]], stages: Stages) -> None:
         """Score all parts at once, and add the results of each to its findings."""
@@ -207,7 +207,8 @@ class Scorer(SplitWorker[Task, Receipt]):
             return
         with stages("score"):
             extracted = join([admitted.extracted for admitted, _ in parts])
-            scored = chunks.scores(self.encoder, {"": self.detector}, extracted, self.device)[""]
+            detectors = {"": self.detector}
+            scored = chunks.score_rows(self.encoder, detectors, extracted, self.device)[""]
         roles = self.job.roles
         with stages("filter"):
             edges = np.cumsum([len(admitted.numbers) for admitted, _ in parts])[:-1]
@@ -249,7 +250,7 @@ class Scorer(SplitWorker[Task, Receipt]):
         scores = np.concatenate([found.scores for _, found in parts])
         with stages("reasons"):
             extracted = join([one for _, found in parts for one in found.extracted])
-            explained = chunks.explain(
+            explained = chunks.explain_rows(
                 self.encoder,
                 self.detector,
                 extracted,
@@ -290,7 +291,7 @@ class Scorer(SplitWorker[Task, Receipt]):
     def _make_scores(self, admitted: AdmittedRows, scores: np.ndarray) -> pa.Table:
         schema = score_schema(self.job.schema, self.job.roles)
         names = tuple(n for n in schema.names if n not in ("score", "run_id"))
-        rows = self.disguise.table(pa.Table.from_batches([admitted.rows.select(names)]))
+        rows = self.disguise.hide(pa.Table.from_batches([admitted.rows.select(names)]))
         columns = [
             *conform_columns(rows, schema, names),
             pa.array(scores, pa.float32()),

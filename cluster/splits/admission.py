@@ -18,7 +18,7 @@ from cluster.lake.input.reading import OpenSplit, Rows, open_split
 from cluster.lake.input.splits import Split
 from cluster.lake.storage.opening import open_store
 from cluster.splits.counts import Counts
-from cluster.splits.key_sample import KeySample, hashes, smallest
+from cluster.splits.key_sample import KeySample, hash_keys, keep_smallest
 from cluster.splits.stages import Stages
 from models.batch import CHUNK
 from models.columns import Categorical, Roles
@@ -183,7 +183,7 @@ class Admission:
         if not self.intake.roles.id or self.ahead is None:
             return None
         columns = [self.ahead.column(name) for name in self.intake.roles.id]
-        return hashes([column.combine_chunks() for column in columns], self.intake.hash_key)
+        return hash_keys([column.combine_chunks() for column in columns], self.intake.hash_key)
 
     def _find_unfit_ids(self) -> dict[int, tuple[str, str]]:
         """Row numbers with a null id, or an id that came before in the split. Two different ids
@@ -229,7 +229,7 @@ class Admission:
         with self.stages("filter"):
             if self._hashes is not None:
                 # No id repeats within a split, so a sample needs only the smallest hashes.
-                self.keys.update(smallest(self._hashes[self.used]))
+                self.keys.update(keep_smallest(self._hashes[self.used]))
             bad = len(self.quarantined)
             filtered = self.counts.rows - good - bad
             self.counts = replace(self.counts, filtered=filtered, scored=good, quarantined=bad)

@@ -1,7 +1,7 @@
-"""Scores and reasons of encoded rows, always in chunks of one size.
+"""Score and explain encoded rows, always in chunks of one size.
 
-A matrix product may differ in its last bits with the number of rows; a chunk of fixed size,
-padded, makes a row's score independent of how rows were batched.
+The last bits of a matrix product may depend on its number of rows. Chunks have one size, the last
+is padded, so a row's score does not depend on how rows were batched.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -22,25 +22,25 @@ from models.explaining.pictures import Picture, draw_largest_share
 from models.explaining.reasons import REASONS
 
 
-def _padded(tensor: Tensor, rows: int) -> Tensor:
+def _pad(tensor: Tensor, rows: int) -> Tensor:
     if len(tensor) == rows:
         return tensor
     return torch.cat([tensor, tensor.new_zeros((rows - len(tensor), *tensor.shape[1:]))])
 
 
-def encoded(
+def encode_chunks(
     encoder: Encoder, extracted: RawBatch, device: torch.device
 ) -> Iterator[tuple[RawBatch, Batch]]:
-    """(real rows, encoded batch of `chunk_rows` rows) pairs, one at a time: each is scored while
-    it is in the cache."""
+    """Yield (real rows, encoded batch of `chunk_rows` rows) pairs, one at a time, so that each is
+    scored while it is in the cache."""
     size = encoder.layout.chunk_rows
     for start in range(0, extracted.rows, size):
         chunk = extracted.take(slice(start, start + size))
-        yield chunk, encoder(chunk.map(lambda tensor: _padded(tensor, size)).to(device))
+        yield chunk, encoder(chunk.map(lambda tensor: _pad(tensor, size)).to(device))
 
 
 @torch.inference_mode()
-def scores(
+def score_rows(
     encoder: Encoder,
     detectors: Mapping[str, Detector],
     extracted: RawBatch,
@@ -48,7 +48,7 @@ def scores(
 ) -> dict[str, np.ndarray]:
     """Score of every row by every detector: float32 [rows] each."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in detectors}
-    for chunk, batch in encoded(encoder, extracted, device):
+    for chunk, batch in encode_chunks(encoder, extracted, device):
         for name, detector in detectors.items():
             parts[name].append(detector.score(batch)[: chunk.rows].float().cpu().numpy())
     return {
@@ -64,7 +64,7 @@ class Explained(NamedTuple):
     pictures: list[Picture | None]  # [rows]
 
 
-def explain(
+def explain_rows(
     encoder: Encoder,
     detector: Detector,
     extracted: RawBatch,
@@ -73,26 +73,26 @@ def explain(
     pictured: Collection[int],
     device: torch.device,
 ) -> Explained:
-    """The `top` reasons of each row, and a picture of those at the places `pictured`, where a
-    signal of theirs may be shown."""
+    """The `top` reasons of each row, and pictures of the rows at the places `pictured`, as far as
+    they have a signal that may be shown."""
     reasons = [pa.array([], REASONS)]
     pictures: list[Picture | None] = []
     explainer = Explainer(encoder)
-    for chunk, batch in encoded(encoder, extracted, device):
-        told = detector.contributions(batch)
+    for chunk, batch in encode_chunks(encoder, extracted, device):
+        padded = detector.contributions(batch)
         real = slice(chunk.rows)
-        told = Contributions(
-            told.shares[real],
-            told.expected.take(real),
-            tuple(each[real] for each in told.maps),
+        contributions = Contributions(
+            padded.shares[real],
+            padded.expected.take(real),
+            tuple(each[real] for each in padded.maps),
         )
-        reasons.append(explainer.explain(chunk, told, top, roles.sensitive))
+        reasons.append(explainer.explain(chunk, contributions, top, roles.sensitive))
         first = len(pictures)
         pictures += [None] * chunk.rows
         if encoder.layout.signals and roles.pictured:
             for row in range(chunk.rows):
                 if first + row in pictured:
                     pictures[first + row] = draw_largest_share(
-                        encoder.layout, batch, told, row, roles.pictured
+                        encoder.layout, batch, contributions, row, roles.pictured
                     )
     return Explained(pa.concat_arrays(reasons), pictures)

@@ -1,9 +1,9 @@
-"""Count distinct and repeated keys with a bottom-k sample: small, mergeable, exact when small.
+"""Count distinct and repeated keys with a bottom-k sample, which is small and can be merged.
 
 The k smallest 64-bit hashes of the keys are a uniform sample of the *distinct* keys (Beyer et al.,
-SIGMOD 2007, the KMV synopsis); with the multiplicity of each, repeats are estimated without bias,
-and a set without repeats is always reported as such (datasketches' theta sketch forgets
-multiplicities, so it would cry wolf within its error).
+SIGMOD 2007, the KMV synopsis). As each has its multiplicity, repeats are estimated without bias,
+and keys without repeats never show any. (datasketches' theta sketch forgets multiplicities: it
+would report repeats within its error.)
 """
 
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-_K = 1024  # distinct counts within about 3% (1/sqrt(k)); 8 KiB a sketch, one in every receipt
+_K = 1024  # distinct counts within about 3% (1/sqrt(k)); 8 KiB in every receipt
 _HASHES = 2.0**64
 
 
-def hashes(columns: list[pa.Array], secret: str | None = None) -> np.ndarray:
+def hash_keys(columns: list[pa.Array], secret: str | None = None) -> np.ndarray:
     """64-bit hash of each row's key: uint64 [rows].
 
-    Under a secret of 16 characters it is SipHash of the keys as text, from which no key can be
-    found by trying: hashes are kept in receipts, and that of a plain integer can be undone.
+    Receipts keep these hashes, and a plain hash of an integer can be inverted. With a secret of 16
+    characters they are SipHash of the keys as text, so that no key can be found by trying.
     """
     if secret is not None:
         texts = [c if pa.types.is_binary(c.type) else c.cast(pa.string()) for c in columns]
@@ -37,8 +37,8 @@ def hashes(columns: list[pa.Array], secret: str | None = None) -> np.ndarray:
     return pd.util.hash_pandas_object(frame, index=False, categorize=False).to_numpy(np.uint64)
 
 
-def smallest(key_hashes: np.ndarray) -> np.ndarray:
-    """The hashes of which a sample is made: the k smallest, in no order. For distinct keys."""
+def keep_smallest(key_hashes: np.ndarray) -> np.ndarray:
+    """The k smallest of the hashes of distinct keys, in no order: all that a sample needs."""
     if len(key_hashes) <= _K:
         return key_hashes
     return np.partition(key_hashes, _K)[:_K]
@@ -50,7 +50,7 @@ def _empty(dtype: type) -> np.ndarray:
 
 @dataclass
 class KeySample:
-    """The k smallest key hashes, with how often each was seen."""
+    """The k smallest hashes of keys, and the number of rows with each."""
 
     keys: np.ndarray = field(default_factory=lambda: _empty(np.uint64))  # ascending
     counts: np.ndarray = field(default_factory=lambda: _empty(np.int64))
@@ -63,7 +63,7 @@ class KeySample:
 
     def merge(self, other: "KeySample") -> None:
         keys, counts = other.keys, other.counts
-        if len(self.keys) == _K:  # soon full, and then hardly any key is among the smallest
+        if len(self.keys) == _K:  # a full sample: hardly any new key is among the smallest
             few = int(np.searchsorted(keys, self.keys[-1], side="right"))
             keys, counts = keys[:few], counts[:few]
         if len(keys):

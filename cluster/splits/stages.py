@@ -1,4 +1,4 @@
-"""Where the time of a split went."""
+"""Seconds that a thread spends in each stage of its work."""
 
 import time
 from collections.abc import Iterator
@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 
 class Stages:
-    """Seconds by stage, of one thread: `with stages("read"): ...`. Not for nesting."""
+    """Seconds by stage of one thread. `with stages("read"): ...` adds to a stage; stages do not
+    nest."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

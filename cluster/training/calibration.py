@@ -11,7 +11,7 @@ from cluster.lake.input.splits import Split
 from cluster.runtime.resources import ActorPlan
 from cluster.splits import chunks
 from cluster.splits.admission import Intake
-from cluster.splits.key_sample import KeySample, hashes
+from cluster.splits.key_sample import KeySample, hash_keys
 from cluster.splits.stream import DaySplit, OnSplit, stream
 from cluster.splits.worker import SplitWorker
 from models.detectors.detector import Detector
@@ -82,8 +82,8 @@ class _Calibrator(SplitWorker[Split, _CalibrationPart]):
                 column = admitted.rows.column(roles.label).cast(pa.float32())
                 labels = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
             if roles.entity:
-                entities.update(hashes([admitted.rows.column(name) for name in roles.entity[:1]]))
-            found = chunks.scores(self.encoder, self.detectors, admitted.extracted, self.device)
+                entities.update(hash_keys([admitted.rows.column(roles.entity[0])]))
+            found = chunks.score_rows(self.encoder, self.detectors, admitted.extracted, self.device)
             for name, scores in found.items():
                 everything, normal, anomalous = sketches[name]
                 everything.update(scores)

@@ -31,7 +31,7 @@ from cluster.lake.output.table import Commit, LakeTable
 from cluster.lake.storage.opening import open_store
 from cluster.scoring.receipt import HourCounts, Receipt
 from cluster.splits.counts import Counts
-from cluster.splits.key_sample import KeySample, smallest
+from cluster.splits.key_sample import KeySample, keep_smallest
 from cluster.splits.stream import make_blocks
 from jobs.scoring.books import RunBooks
 from jobs.scoring.plan import Work, open_work
@@ -71,7 +71,7 @@ def answers() -> list[str]:
 def _receipt(chance: np.random.Generator) -> Receipt:
     scores, keys = ScoreHistogram(), KeySample()
     scores.update(chance.lognormal(size=4_000).astype(np.float32))
-    keys.update(smallest(chance.integers(0, 2**63, 4_000).astype(np.uint64)))
+    keys.update(keep_smallest(chance.integers(0, 2**63, 4_000).astype(np.uint64)))
     return Receipt(
         task="",
         attempt=1,

@@ -18,7 +18,7 @@ import yaml
 from deltalake import DeltaTable
 
 from cluster.lake.registry.signatures import make_key
-from cluster.scoring.disguise import Disguise, Secret, keyed, masked, secret_of
+from cluster.scoring.disguise import Disguise, Secret, digest_values, load_secret, mask_values
 from cluster.splits import key_sample
 from jobs import check
 from jobs.spec.spec import SpecRefused, load
@@ -53,7 +53,7 @@ DIGEST = re.compile(rf"{SECRET.id}:[0-9a-f]{{32}}")
 def test_a_mask_keeps_the_last_four_digits_of_a_card_and_nothing_else(
     value: object, shown: str
 ) -> None:
-    assert masked(pa.array([value, None])).to_pylist() == [shown, None]
+    assert mask_values(pa.array([value, None])).to_pylist() == [shown, None]
 
 
 @pytest.mark.parametrize(
@@ -74,37 +74,37 @@ def test_a_mask_keeps_the_last_four_digits_of_a_card_and_nothing_else(
     ],
 )
 def test_equal_values_have_equal_digests_under_one_key_and_no_other(values: list[object]) -> None:
-    first, second, null, again = keyed(pa.array(values), SECRET).to_pylist()
+    first, second, null, again = digest_values(pa.array(values), SECRET).to_pylist()
     assert first == again != second
     assert null is None
     assert DIGEST.fullmatch(first)
-    other = keyed(pa.array(values), Secret(b"another key of thirty-two bytes.")).to_pylist()
+    other = digest_values(pa.array(values), Secret(b"another key of thirty-two bytes.")).to_pylist()
     assert other[0].partition(":")[2] != first.partition(":")[2]
 
 
 def test_a_dictionary_is_disguised_as_its_values_are() -> None:
     plain = pa.array(["a", "b", None, "a"])
-    for disguise in (masked, lambda column: keyed(column, SECRET)):
+    for disguise in (mask_values, lambda column: digest_values(column, SECRET)):
         assert disguise(plain.dictionary_encode()).equals(disguise(plain))
 
 
 def test_the_digest_is_the_hmac_of_the_standard() -> None:
     expected = hmac.new(KEY.encode(), b"value\x00" + b"10.0.0.1", hashlib.sha256).hexdigest()[:32]
-    assert keyed(pa.array(["10.0.0.1"]), SECRET).to_pylist() == [f"{SECRET.id}:{expected}"]
+    assert digest_values(pa.array(["10.0.0.1"]), SECRET).to_pylist() == [f"{SECRET.id}:{expected}"]
 
 
 @pytest.mark.parametrize("value", ["", "count", "id", "count\0", "\0", "value\0"])
 def test_no_value_has_a_digest_that_gives_away_how_ids_are_hashed(value: str) -> None:
     ids = Disguise(Roles(id=("a",), sensitive=frozenset("a"), keyed=frozenset("a")), SECRET)
-    digest = keyed(pa.array([value]), SECRET)[0].as_py().partition(":")[2]
+    digest = digest_values(pa.array([value]), SECRET)[0].as_py().partition(":")[2]
     assert ids.hash_key is not None
     assert not digest.startswith((ids.hash_key, SECRET.id))
 
 
 def test_a_key_is_read_from_a_file_or_the_environment(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(f"{KEY}\n")
-    from_file = secret_of({"ANOMARAY_HMAC_KEY_FILE": str(tmp_path / "key")})
-    assert from_file == secret_of({"ANOMARAY_HMAC_KEY": KEY}) == SECRET
+    from_file = load_secret({"ANOMARAY_HMAC_KEY_FILE": str(tmp_path / "key")})
+    assert from_file == load_secret({"ANOMARAY_HMAC_KEY": KEY}) == SECRET
     assert KEY not in repr(Disguise(Roles(), SECRET))
 
 
@@ -118,19 +118,19 @@ def test_a_key_is_read_from_a_file_or_the_environment(tmp_path: Path) -> None:
 )
 def test_no_key_or_a_weak_one_is_refused(environment: dict[str, str], message: str) -> None:
     with pytest.raises(Refusal, match=re.escape(message)) as told:
-        secret_of(environment)
+        load_secret(environment)
     assert "hunter2" not in str(told.value)
 
 
 def test_a_node_with_another_key_does_not_score() -> None:
     with pytest.raises(Refusal, match="give all nodes one key"):
-        Disguise(Roles(), SECRET).agree("0badc0de")
+        Disguise(Roles(), SECRET).require_key("0badc0de")
 
 
 def test_hashes_of_secret_ids_cannot_be_undone_or_tried_out() -> None:
     ids = [pa.array([hostile.ACCOUNT, hostile.ACCOUNT + 1, hostile.ACCOUNT])]
-    plain, under = key_sample.hashes(ids), key_sample.hashes(ids, "0123456789abcdef")
-    other = key_sample.hashes(ids, "fedcba9876543210")
+    plain, under = key_sample.hash_keys(ids), key_sample.hash_keys(ids, "0123456789abcdef")
+    other = key_sample.hash_keys(ids, "fedcba9876543210")
     assert under[0] == under[2] != under[1]
     assert not np.isin(under, [*plain, *other]).any()
 
@@ -236,9 +236,9 @@ def test_flags_can_still_be_acted_on(night: Night) -> None:
     assert set(flags["person"].to_pylist()) == {"****"}
     for name in ("account", "street", "host"):
         assert all(DIGEST.fullmatch(value) for value in flags[name].to_pylist())
-    street = keyed(pa.array([hostile.STREET]), SECRET)[0].as_py()
+    street = digest_values(pa.array([hostile.STREET]), SECRET)[0].as_py()
     assert flags["street"].to_pylist().count(street) >= 10
-    host = keyed(pa.array(["10.0.0.1"]), SECRET)[0].as_py()
+    host = digest_values(pa.array(["10.0.0.1"]), SECRET)[0].as_py()
     assert host in [entity["value"] for entity in night.card["entities"]]
 
 

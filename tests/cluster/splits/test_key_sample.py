@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.splits.key_sample import KeySample, hashes
+from cluster.splits.key_sample import KeySample, hash_keys
 
 
 def sample_of(keys: np.ndarray) -> KeySample:
     sample = KeySample()
-    sample.update(hashes([pa.array(keys)]))
+    sample.update(hash_keys([pa.array(keys)]))
     return sample
 
 
@@ -40,5 +40,5 @@ def test_large_counts_are_estimated_within_their_error() -> None:
 
 
 def test_keys_of_several_columns_are_told_apart() -> None:
-    first = hashes([pa.array(["a", "a", "b"]), pa.array([1, 2, 1])])
+    first = hash_keys([pa.array(["a", "a", "b"]), pa.array([1, 2, 1])])
     assert len(set(first.tolist())) == 3

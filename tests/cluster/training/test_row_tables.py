@@ -89,13 +89,13 @@ def test_rows_are_read_in_batches_that_suit_their_width(table: pa.Table, tmp_pat
 def test_scores_do_not_depend_on_how_rows_were_batched(encoder: Encoder, table: pa.Table) -> None:
     detector = CATALOG.build("autoencoder", encoder.layout, {}).eval()
     extracted = encoder.extract(batch_of(table))
-    whole = chunks.scores(encoder, {"": detector}, extracted, CPU)[""]
+    whole = chunks.score_rows(encoder, {"": detector}, extracted, CPU)[""]
     parts = [
-        chunks.scores(encoder, {"": detector}, extracted.take(slice(a, b)), CPU)[""]
+        chunks.score_rows(encoder, {"": detector}, extracted.take(slice(a, b)), CPU)[""]
         for a, b in ((0, 3), (3, 40))
     ]
     assert whole.tobytes() == np.concatenate(parts).tobytes()
-    told = chunks.explain(encoder, detector, extracted, Roles(), 3, set(), CPU)
+    told = chunks.explain_rows(encoder, detector, extracted, Roles(), 3, set(), CPU)
     reasons = told.reasons
     assert len(reasons) == len(told.pictures) == 40
     assert not any(told.pictures)
@@ -113,7 +113,7 @@ def test_a_picture_shows_the_signal_that_is_most_to_blame_where_it_may_be_shown(
 
     def pictures(*allowed: str) -> list[Any]:
         roles = Roles(pictured=allowed)
-        return chunks.explain(encoder, detector, extracted, roles, 3, {0, 39}, CPU).pictures
+        return chunks.explain_rows(encoder, detector, extracted, roles, 3, {0, 39}, CPU).pictures
 
     shown = pictures("picture")
     assert [i for i, one in enumerate(shown) if one] == [0, 39]
