@@ -1,4 +1,4 @@
-"""What a scheduler calls, without thinking: all that is due is done, once."""
+"""The verbs that a scheduler calls: each does all that is due, once."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -28,9 +28,9 @@ TRAINING = "training"
 
 @dataclass
 class Night:
-    """What a night did: what it trained, the results of the days it scored, what failed."""
+    """The results of a night."""
 
-    trained: str | None = None
+    trained: str | None = None  # id of the bundle that it trained
     results: list[RunResult] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # day, or TRAINING -> message
 
@@ -56,20 +56,22 @@ def nightly(
 ) -> Night:
     """Train when it is due, then score every complete day that is not committed, oldest first.
 
-    The days are those after the first training (days learned from are not news), or from
-    `nightly.first_day` on; `backfill` does any others.
+    It starts with the first day after those of the first training, or with `nightly.first_day`;
+    `backfill` scores earlier days.
     """
     night = Night()
     metrics = metrics or LiveMetrics(spec.name, "nightly")
     registry = Registry(open_store(spec.output.uri).child(REGISTRY))
     champion = load_champion(spec, registry) if registry.list_entries() else None
-    reason = _training_due(spec, champion)
+    reason = _find_training_reason(spec, champion)
     with session(address):
         if reason:
             say(f"training: {reason}")
             _train(spec, champion, night, sign_with, metrics)
-        first = _first_day(spec, registry)
-        due = [day for day in complete_days(spec) if day >= first and not is_committed(spec, day)]
+        first = _find_first_day(spec, registry)
+        due = [
+            day for day in list_complete_days(spec) if day >= first and not is_committed(spec, day)
+        ]
         _score_all(spec, due, night, single_writer, metrics)
     metrics.failed = not night.ok
     if not reason and not due:
@@ -85,7 +87,7 @@ def backfill(
     single_writer: bool = False,
     metrics: LiveMetrics | None = None,
 ) -> Night:
-    """Score the days of a range that are not committed, with the champion as it is."""
+    """Score the days of a range that are not committed; nothing is trained."""
     Registry(open_store(spec.output.uri).child(REGISTRY)).require_champion()
     there = [d for d in list_days(spec.input.uri, spec.input.partition) if d in days]
     if not there:
@@ -108,8 +110,8 @@ def _train(
     sign_with: Path | None,
     metrics: LiveMetrics,
 ) -> None:
-    """A training that is refused fails the night, but an old champion scores the days all the same;
-    without one there is nothing to score with, and the refusal is raised."""
+    """Train, or fail the night and go on with the champion. Without a champion the refusal is
+    raised, as nothing can be scored."""
     try:
         night.trained = train(spec, TrainRequest(sign_with=sign_with), metrics).bundle
     except Refusal as error:
@@ -123,7 +125,7 @@ def _train(
 def _score_all(
     spec: Spec, days: list[str], night: Night, single_writer: bool, metrics: LiveMetrics
 ) -> None:
-    """One day's failure does not keep the next from being scored; the night fails in the end."""
+    """Score each day; the night fails if one fails, but the others are scored."""
     for day in days:
         try:
             result = score(spec, day, single_writer=single_writer, metrics=metrics)
@@ -145,8 +147,8 @@ def _score_all(
             alerts.send(spec, "committed", text, job="score", **result.to_document())
 
 
-def _training_due(spec: Spec, champion: Champion | None) -> str | None:
-    """Why a training is due, or None."""
+def _find_training_reason(spec: Spec, champion: Champion | None) -> str | None:
+    """The reason why a training is due; None if it is not."""
     if champion is None:
         return "there is no champion yet"
     created = datetime.fromisoformat(champion.bundle.metadata["created"])
@@ -157,25 +159,25 @@ def _training_due(spec: Spec, champion: Champion | None) -> str | None:
     return None
 
 
-def _first_day(spec: Spec, registry: Registry) -> str:
+def _find_first_day(spec: Spec, registry: Registry) -> str:
     if spec.nightly.first_day is not None:
         return spec.nightly.first_day
     if spec.training.uri is not None:
-        return ""  # trained on other data: every day of the input is news
+        return ""  # trained on other data: every day of the input is scored
     first = registry.list_entries()[0]
     bundle = open_bundle(registry.read_bundle(first.bundle), first.bundle)
     days: list[str] = bundle.metadata["training"]["days"]
     return max(days) + "\0"  # the first text after the last training day
 
 
-def complete_days(spec: Spec) -> list[str]:
-    """Days that get no more rows: a date before today (UTC), or any value that is no date."""
+def list_complete_days(spec: Spec) -> list[str]:
+    """Days that get no more rows: dates before today (UTC), and days that are not dates."""
     today = datetime.now(UTC).date()
     there = list_days(spec.input.uri, spec.input.partition)
-    return [day for day in there if (_date(day) or date.min) < today]
+    return [day for day in there if (_parse_date(day) or date.min) < today]
 
 
-def _date(day: str) -> date | None:
+def _parse_date(day: str) -> date | None:
     try:
         return date.fromisoformat(day)
     except ValueError:
@@ -183,15 +185,15 @@ def _date(day: str) -> date | None:
 
 
 def is_committed(spec: Spec, day: str) -> bool:
-    """Whether the day's last commit was made from the files that are there now.
+    """Whether the day's last commit was made from the files that the day has now.
 
-    Those of the day itself: a night does not go back to days whose history has changed, or whose
-    oldest days were deleted since; `score` does when it is asked to.
+    Only the day's own files count. A night does not score a day again because earlier days, on
+    which it looks back, have changed; `score` does.
     """
     taken = take_snapshot(spec.input.uri, spec.input.partition, day)
     missing = set(spec.roles.flagged) - set(taken.schema.names)
     if not taken.files or missing:
-        return False  # scoring it says what is wrong, without keeping the other days waiting
+        return False  # scoring it says what is wrong, and the other days are scored all the same
     schema = flag_schema(taken.schema, spec.roles)
     table = LakeTable(open_store(spec.output.uri).child(FLAGS), schema, FLAGS)
     return table.is_committed(day, taken.day_digest)

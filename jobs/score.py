@@ -19,7 +19,7 @@ from jobs import check, input_rows
 from jobs.champion import load_champion, require_newest
 from jobs.monitoring.live import LiveMetrics
 from jobs.report import run_card
-from jobs.report.profile import Clock, slowest
+from jobs.report.profile import Clock, find_slowest
 from jobs.scoring import gates
 from jobs.scoring.commit import commit_day, count_commits, open_flags
 from jobs.scoring.plan import Work, open_work
@@ -78,7 +78,7 @@ def score(
         journal.write_result(result.to_document())
         metrics.end_day(result.status == "committed")
         if show_profile:
-            say(clock.profile().table())
+            say(clock.profile().render_table())
         return result
 
 
@@ -119,7 +119,7 @@ def _score_tasks(run: Run, work: Work, clock: Clock, metrics: LiveMetrics) -> Po
         metrics.follow_scoring(books, pool, clock),
     ):
         tasks = [(run.day, task.text) for task in work.todo]
-        for receipt in clock.waiting(stream(tasks, Scorer, (run.job,), plan)):
+        for receipt in clock.time_waits(stream(tasks, Scorer, (run.job,), plan)):
             work.add(receipt)
             clock.actors.update(receipt.stages)
             progress.advance(
@@ -127,7 +127,7 @@ def _score_tasks(run: Run, work: Work, clock: Clock, metrics: LiveMetrics) -> Po
                 "",
                 flags=books.counts.flagged,
                 quarantined=books.counts.quarantined,
-                **slowest(clock.actors),
+                **find_slowest(clock.actors),
             )
     return pool
 

@@ -4,29 +4,26 @@ An undelivered message is logged. It never fails the night.
 """
 
 import os
-import unicodedata
 from typing import Any
 
 from jobs.alerting.webhook import Undelivered, Webhook, parse_webhook
 from jobs.spec.sections import Alert, Event
 from jobs.spec.spec import Spec
 from jobs.terminal.console import warn
+from jobs.terminal.printable import escape_chat
 from models.refusal import Refusal
-
-_MOST_CHARACTERS = 2_000  # chats cut longer messages
 
 
 def send(spec: Spec, event: Event, text: str, **facts: Any) -> None:
     """Send an event to the webhooks that subscribed to it: `text` for people, `facts` for programs.
 
-    The text becomes one line without control or direction marks. `<`, `>` and `&` are escaped for
-    Slack and Mattermost, so that a name from a log cannot mention everybody.
+    Every text is escaped for chats (see `escape_chat`).
     """
     document = {
-        "text": f"{spec.name}: {_clean(text)}",
+        "text": f"{spec.name}: {escape_chat(text)}",
         "watch": spec.name,
         "event": event,
-        **{name: _clean(v) if isinstance(v, str) else v for name, v in facts.items()},
+        **{name: escape_chat(v) if isinstance(v, str) else v for name, v in facts.items()},
     }
     for alert in spec.alerts:
         if event in alert.when:
@@ -56,9 +53,3 @@ def find_problems(spec: Spec) -> tuple[str, ...]:
             where = spec.where("alerts", index, "webhook")
             found.append(f"{where}: alerts.{index}.webhook: {refusal}")
     return tuple(found)
-
-
-def _clean(text: str) -> str:
-    line = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in text)
-    cut = line if len(line) <= _MOST_CHARACTERS else f"{line[:_MOST_CHARACTERS]}…"
-    return cut.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,7 +1,7 @@
-"""The run card's charts as plotly figures in plain JSON. No log field ever enters one.
+"""The charts of the run card, as plotly figures in plain JSON. No log field ever enters one.
 
 Plotly reads links and tags in its labels, so charts carry only our own words and numbers. Colours
-are names of the page's CSS variables; the page puts in the values of its light or dark theme.
+are names of the page's CSS variables, which differ between its light and dark themes.
 """
 
 import math
@@ -12,12 +12,12 @@ from jobs.report.profile import IDLE, OTHER, WAIT
 
 Figure = dict[str, Any]
 
-# A count of 0 has no place on a log axis: it is drawn at half a row, below the tick for 1.
+# A count of 0 is drawn at half a row, below the tick for 1: a log axis has no 0.
 _FLOOR = 0.5
-# Scores over more than two decades are read on a log axis.
+# Scores that span more than two decades get a log axis.
 _DECADES = 100.0
 
-# Stages by their kind of work: a hue for each kind, full for what is usually the most of it.
+# A hue for each kind of work; the stage that usually takes longest has full opacity.
 _HUES: dict[str, tuple[str, float]] = {
     "start": ("quiet", 1.0),
     "list": ("accent", 0.3),
@@ -39,13 +39,13 @@ _HUES: dict[str, tuple[str, float]] = {
 }
 
 
-def hue(stage: str) -> tuple[str, float]:
+def choose_hue(stage: str) -> tuple[str, float]:
     """The page's colour variable for a stage, and its opacity."""
     return _HUES.get(stage, _HUES[OTHER])
 
 
-def charts(card: Card) -> dict[str, Figure]:
-    """Figures by the id of their place on the page; what has no data is left out."""
+def draw_charts(card: Card) -> dict[str, Figure]:
+    """Figures by the id of their place on the page, without those that have no data."""
     result: dict[str, Figure] = {}
     histogram, over_time, training = (
         card["score_histogram"],
@@ -53,17 +53,17 @@ def charts(card: Card) -> dict[str, Figure]:
         card["training"],
     )
     if histogram and sum(histogram["counts"]):
-        result["scores"] = _scores(histogram, card["threshold"]["value"])
+        result["scores"] = _draw_scores(histogram, card["threshold"]["value"])
     if over_time and over_time["bins"]:
-        result["over-time"] = _over_time(over_time)
+        result["over-time"] = _draw_over_time(over_time)
     if training and len(training["epochs"]) > 1:
-        result["training"] = _losses(training)
+        result["training"] = _draw_losses(training)
     if profile := card.get("profile"):
-        result["stages"] = _stages(profile)
+        result["stages"] = _draw_stages(profile)
     return result
 
 
-def _axis(title: str = "", **more: Any) -> dict[str, Any]:
+def _make_axis(title: str = "", **more: Any) -> dict[str, Any]:
     return {
         "title": {"text": title, "standoff": 10},
         "gridcolor": "var(--rule)",
@@ -75,7 +75,7 @@ def _axis(title: str = "", **more: Any) -> dict[str, Any]:
     }
 
 
-def _layout(**more: Any) -> dict[str, Any]:
+def _make_layout(**more: Any) -> dict[str, Any]:
     return {
         "margin": {"l": 8, "r": 8, "t": 34, "b": 8},
         "paper_bgcolor": "rgba(0,0,0,0)",
@@ -92,8 +92,8 @@ def _layout(**more: Any) -> dict[str, Any]:
     }
 
 
-def _mark(x: float, place: float, text: str, colour: str) -> dict[str, Any]:
-    """A dotted line at x, its label on the side with more room; place 0 is left, 1 is right."""
+def _mark_line(x: float, place: float, text: str, colour: str) -> dict[str, Any]:
+    """A dotted line at x. Its label is on the side with more room; place 0 is left, 1 right."""
     return {
         "type": "line",
         "x0": x,
@@ -114,15 +114,15 @@ def _mark(x: float, place: float, text: str, colour: str) -> dict[str, Any]:
     }
 
 
-def _scores(histogram: Histogram, threshold: float) -> Figure:
-    """Rows by score as steps, log counts; the calibration's shape scaled to today's rows."""
+def _draw_scores(histogram: Histogram, threshold: float) -> Figure:
+    """Rows by score, with log counts; the calibration is scaled to the rows of the day."""
     edges, counts = histogram["edges"], histogram["counts"]
-    traces = [_steps("rows of this day", edges, counts, "var(--accent)", fill=True)]
+    traces = [_draw_steps("rows of this day", edges, counts, "var(--accent)", fill=True)]
     calibration = histogram["calibration_counts"]
     if calibration and sum(calibration):
         scale = sum(counts) / sum(calibration)
         scaled = [c * scale for c in calibration]
-        traces.append(_steps("calibration, scaled", edges, scaled, "var(--quiet)", fill=False))
+        traces.append(_draw_steps("calibration, scaled", edges, scaled, "var(--quiet)", fill=False))
     wide = edges[0] > 0 and edges[-1] / edges[0] > _DECADES
     low, high, at = edges[0], edges[-1], threshold
     if wide and threshold > 0:
@@ -130,16 +130,18 @@ def _scores(histogram: Histogram, threshold: float) -> Figure:
     place = (at - low) / (high - low) if high > low else 1.0
     return {
         "data": traces,
-        "layout": _layout(
-            xaxis=_axis("score", type="log" if wide else "linear", dtick=1 if wide else None),
-            yaxis=_axis("rows", type="log", dtick=1, tickformat=","),
-            shapes=[_mark(threshold, place, "threshold", "var(--alarm)")],
+        "layout": _make_layout(
+            xaxis=_make_axis("score", type="log" if wide else "linear", dtick=1 if wide else None),
+            yaxis=_make_axis("rows", type="log", dtick=1, tickformat=","),
+            shapes=[_mark_line(threshold, place, "threshold", "var(--alarm)")],
         ),
     }
 
 
-def _steps(name: str, edges: list[float], counts: list[Any], colour: str, fill: bool) -> Figure:
-    """A histogram's outline. (Bars of uneven width go wrong on a log axis.)"""
+def _draw_steps(
+    name: str, edges: list[float], counts: list[Any], colour: str, fill: bool
+) -> Figure:
+    """The outline of a histogram. (Plotly draws bars of uneven width wrong on a log axis.)"""
     drawn = [max(float(c), _FLOOR) for c in counts]
     trace: Figure = {
         "type": "scatter",
@@ -154,8 +156,8 @@ def _steps(name: str, edges: list[float], counts: list[Any], colour: str, fill: 
     return trace | ({"fill": "tozeroy"} if fill else {})
 
 
-def _over_time(over_time: FlagsOverTime) -> Figure:
-    """Flags as bars; under them, where known, the rows they were found in."""
+def _draw_over_time(over_time: FlagsOverTime) -> Figure:
+    """Flags as bars, and below them the rows of the same hours, if they are known."""
     flags: Figure = {
         "type": "bar",
         "name": "flags",
@@ -164,8 +166,8 @@ def _over_time(over_time: FlagsOverTime) -> Figure:
         "marker": {"color": "var(--alarm)"},
         "hovertemplate": "%{y:,}",
     }
-    layout = _layout(
-        xaxis=_axis(type="date"), yaxis=_axis("flags", rangemode="tozero"), bargap=0.15
+    layout = _make_layout(
+        xaxis=_make_axis(type="date"), yaxis=_make_axis("flags", rangemode="tozero"), bargap=0.15
     )
     if not over_time["rows"]:
         return {"data": [flags], "layout": layout}
@@ -181,13 +183,13 @@ def _over_time(over_time: FlagsOverTime) -> Figure:
         "hovertemplate": "%{y:,}",
     }
     layout["yaxis"]["domain"] = [0.42, 1]
-    layout["yaxis2"] = _axis("rows", rangemode="tozero", domain=[0, 0.32], nticks=3)
+    layout["yaxis2"] = _make_axis("rows", rangemode="tozero", domain=[0, 0.32], nticks=3)
     layout["xaxis"]["anchor"] = "y2"
     return {"data": [flags, rows], "layout": layout}
 
 
-def _losses(training: Training) -> Figure:
-    """Loss by epoch, for training and validation, with the epoch that was kept."""
+def _draw_losses(training: Training) -> Figure:
+    """Loss of training and validation by epoch, and the epoch that was kept."""
     epochs = [e["epoch"] for e in training["epochs"]]
     curves: list[tuple[str, list[float | None], str]] = [
         ("training", [e["train_loss"] for e in training["epochs"]], "var(--quiet)"),
@@ -210,47 +212,49 @@ def _losses(training: Training) -> Figure:
     shapes = []
     if training["best_epoch"] is not None:
         place = (training["best_epoch"] - epochs[0]) / (epochs[-1] - epochs[0])
-        shapes.append(_mark(training["best_epoch"], place, "kept", "var(--good)"))
+        shapes.append(_mark_line(training["best_epoch"], place, "kept", "var(--good)"))
     return {
         "data": traces,
-        "layout": _layout(
-            xaxis=_axis("epoch", tickformat="d", nticks=12), yaxis=_axis("loss"), shapes=shapes
+        "layout": _make_layout(
+            xaxis=_make_axis("epoch", tickformat="d", nticks=12),
+            yaxis=_make_axis("loss"),
+            shapes=shapes,
         ),
     }
 
 
-def _stages(profile: ProfileFacts) -> Figure:
-    """The driver's wall time, and below it that of a mean thread of the actors, as stacked bars.
+def _draw_stages(profile: ProfileFacts) -> Figure:
+    """Stacked bars of the driver's time by stage, and of the mean thread of the actors.
 
-    Both are as long as the run, so that what one does can be seen beside the other.
+    Both bars are as long as the run, so that they can be compared.
     """
     lines = [("driver", profile["driver"], 1)]
     if profile["actors"]:
         lines.append(("actors", profile["actors"], max(1, profile["threads"])))
     longest = max(sum(stages.values()) / threads for _, stages, threads in lines)
     traces = [
-        _segment(name, stage, seconds, seconds / threads)
+        _draw_segment(name, stage, seconds, seconds / threads)
         for name, stages, threads in lines
         for stage, seconds in stages.items()
         if seconds > 0
     ]
     return {
         "data": traces,
-        "layout": _layout(
+        "layout": _make_layout(
             barmode="stack",
             bargap=0.28,
             showlegend=False,
             hovermode="closest",
             margin={"l": 8, "r": 8, "t": 8, "b": 8},
             uniformtext={"mode": "hide", "minsize": 12},
-            xaxis=_axis("seconds", range=[0, longest], nticks=10, showgrid=False),
-            yaxis=_axis(autorange="reversed", showgrid=False, ticksuffix=" "),
+            xaxis=_make_axis("seconds", range=[0, longest], nticks=10, showgrid=False),
+            yaxis=_make_axis(autorange="reversed", showgrid=False, ticksuffix=" "),
         ),
     }
 
 
-def _segment(line: str, stage: str, seconds: float, length: float) -> Figure:
-    colour, opacity = hue(stage)
+def _draw_segment(line: str, stage: str, seconds: float, length: float) -> Figure:
+    colour, opacity = choose_hue(stage)
     pale = opacity < 1 or colour in ("track", "rule")
     return {
         "type": "bar",

@@ -1,7 +1,7 @@
 """The document behind a run card: plain JSON, the same facts for people and machines.
 
-`jobs/score.py` fills it in, `jobs/report/pages.py` draws it. Times are ISO 8601 in UTC. Parts that
-do not apply to a run are None or empty. Sensitive values are disguised by whoever fills it in.
+`jobs/report/run_card.py` assembles it, `jobs/report/pages.py` draws it. Times are ISO 8601 in UTC.
+Parts that do not apply to a run are None or empty. Sensitive values are disguised already.
 """
 
 from typing import Any, Literal, NotRequired, TypedDict
@@ -12,7 +12,7 @@ REPORTS = "reports"  # the folder of all cards, in a watch's output
 
 
 class Run(TypedDict):
-    """What was asked and how it ended."""
+    """What the run was asked to do and how it ended."""
 
     watch: str  # name of the spec
     day: str
@@ -44,7 +44,7 @@ class Gate(TypedDict):
 
 
 class ThresholdFacts(TypedDict):
-    """The cut-off and where it came from."""
+    """The cut-off and the policy that chose it."""
 
     value: float
     policy: dict[str, Any]  # name of the policy and its options
@@ -64,9 +64,8 @@ class BundleFacts(TypedDict):
     features: int
     parameters: int
     started_from: str | None  # id of the bundle whose weights its training started from
-    chosen: (
-        dict[str, Any] | None
-    )  # `models.selection.auto.Choice.to_document()` of `detector: auto`
+    # `models.selection.auto.Choice.to_document()`, where the spec has `detector: auto`
+    chosen: dict[str, Any] | None
 
 
 class Histogram(TypedDict):
@@ -74,7 +73,7 @@ class Histogram(TypedDict):
 
     edges: list[float]
     counts: list[int]
-    calibration_counts: list[int] | None  # held-back rows of the training days, same edges
+    calibration_counts: list[int] | None  # of held-back rows of the training days
 
 
 class FlagsOverTime(TypedDict):
@@ -104,14 +103,14 @@ class Reason(TypedDict):
 
 
 class Picture(TypedDict):
-    """The signal that is most to blame, and where in it: two panels."""
+    """The signal that added most to the score, and where in it: two panels."""
 
     feature: str
     png: str  # base64
 
 
 class TopFlag(TypedDict):
-    """One flag, with the columns that it carries by role."""
+    """One flag, with its columns by role."""
 
     severity: float
     score: float

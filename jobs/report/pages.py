@@ -2,7 +2,7 @@
 
 Log fields are hostile input. Three fences stand between them and a reader: characters that draw
 nothing become escapes (`jobs/terminal/printable.py`), jinja2 escapes every value, and the page's
-Content-Security-Policy runs no script but ours, named by hash, and fetches nothing at all.
+Content-Security-Policy runs only our scripts, named by their hashes, and fetches nothing.
 """
 
 import base64
@@ -19,7 +19,7 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from jobs.report.charts import charts, hue
+from jobs.report.charts import choose_hue, draw_charts
 from jobs.report.document import (
     Books,
     Card,
@@ -31,28 +31,28 @@ from jobs.report.document import (
 from jobs.report.profile import IDLE
 from jobs.terminal.printable import printable, printable_document
 
-# Our own messages (a gate that lists columns) may be longer than a log field, but not endless.
+# Our own messages, such as a gate's list of columns, may be longer than a log field.
 _MESSAGE_LIMIT = 4_000
-# Bars of the index page: a quarter at one pixel or more each on a phone.
+# Bars of the index page: on a phone, a quarter of a year has at least a pixel for each day.
 _BARS = 92
 
 
 def render_card(card: Card) -> str:
     """The run card as one HTML page without outside requests."""
     card = printable_document(card, _MESSAGE_LIMIT)
-    figures = charts(card)
-    scripts = [_plotly(), _chart_script()] if figures else []
+    figures = draw_charts(card)
+    scripts = [_load_plotly(), _load_chart_script()] if figures else []
     return (
-        _pages()
+        _load_templates()
         .get_template("run_card.html")
         .render(
             card=card,
             figures=figures,
-            missing=unaccounted(card["books"]),
+            missing=count_unaccounted(card["books"]),
             scripts=scripts,
-            policy=_policy(scripts),
-            measures=_measures(card),
-            parts=_parts(card.get("profile")),
+            policy=_write_policy(scripts),
+            measures=_compare_measures(card),
+            parts=_list_profile_parts(card.get("profile")),
         )
     )
 
@@ -60,35 +60,35 @@ def render_card(card: Card) -> str:
 def render_index(entries: Sequence[DayEntry]) -> str:
     """The page of all days, newest first, each with a link to its run card."""
     clean: list[DayEntry] = printable_document(list(entries), _MESSAGE_LIMIT)
-    for entry, given in zip(clean, entries, strict=True):
-        entry["link"] = _relative(given["link"])
+    for entry, original in zip(clean, entries, strict=True):
+        entry["link"] = _keep_below(original["link"])
     newest = sorted(clean, key=lambda e: (e["day"], e["when"]), reverse=True)
     last_runs = [next(runs) for _, runs in groupby(newest, key=lambda e: (e["day"], e["watch"]))]
     return (
-        _pages()
+        _load_templates()
         .get_template("index.html")
         .render(
             entries=newest,
             bars=last_runs[:_BARS][::-1],
             highest=max((e["flagged"] for e in last_runs[:_BARS]), default=0),
             watches=sorted({e["watch"] for e in clean}),
-            policy=_policy([]),
+            policy=_write_policy([]),
         )
     )
 
 
-def unaccounted(books: Books) -> int:
-    """Rows of the snapshot that are neither filtered, scored nor quarantined: 0 when balanced."""
+def count_unaccounted(books: Books) -> int:
+    """Rows that were neither filtered, scored nor quarantined: 0 where the books balance."""
     return books["rows"] - books["filtered"] - books["scored"] - books["quarantined"]
 
 
-def _measures(card: Card) -> list[dict[str, Any]]:
-    """Quality as lines of a table: a measure, and its value for the detector and each baseline."""
+def _compare_measures(card: Card) -> list[dict[str, Any]]:
+    """A line for each measure, with its value for the detector and for each baseline."""
     quality = card["quality"]
     if not quality:
         return []
     columns = [quality["detector"], *quality["baselines"].values()]
-    chance = f"chance is {_number(_prevalence(columns[0]))}"
+    chance = f"chance is {_format_number(_share_of_anomalies(columns[0]))}"
     lines: list[tuple[str, str, list[Estimate | None]]] = [
         ("AUROC", "1 is perfect, 0.5 is chance", [one["auroc"] for one in columns]),
         ("AUPRC", chance, [one["auprc"] for one in columns]),
@@ -111,8 +111,8 @@ def _measures(card: Card) -> list[dict[str, Any]]:
     return result
 
 
-def _parts(profile: ProfileFacts | None) -> list[dict[str, Any]]:
-    """The profile as tables, one for the driver and one for the actors."""
+def _list_profile_parts(profile: ProfileFacts | None) -> list[dict[str, Any]]:
+    """A table for the driver, and one for the actors if they did anything."""
     if not profile:
         return []
     threads = f"{profile['threads']:,} {'thread' if profile['threads'] == 1 else 'threads'}"
@@ -124,15 +124,15 @@ def _parts(profile: ProfileFacts | None) -> list[dict[str, Any]]:
             "name": name,
             "hint": hint,
             "whole": sum(stages.values()),
-            "stages": [_stage(stage, seconds, rows) for stage, seconds in stages.items()],
+            "stages": [_describe_stage(stage, seconds, rows) for stage, seconds in stages.items()],
             "rows": rows,
         }
         for name, hint, stages, rows in parts
     ]
 
 
-def _stage(stage: str, seconds: float, rows: int) -> dict[str, Any]:
-    colour, opacity = hue(stage)
+def _describe_stage(stage: str, seconds: float, rows: int) -> dict[str, Any]:
+    colour, opacity = choose_hue(stage)
     rate = rows / seconds if rows and seconds and stage != IDLE else None
     return {
         "name": stage,
@@ -143,14 +143,14 @@ def _stage(stage: str, seconds: float, rows: int) -> dict[str, Any]:
     }
 
 
-def _prevalence(quality: QualityDocument) -> float | None:
+def _share_of_anomalies(quality: QualityDocument) -> float | None:
     return quality["anomalies"] / quality["rows"] if quality["rows"] else None
 
 
 # The page's fences.
 
 
-def _policy(scripts: Sequence[str]) -> str:
+def _write_policy(scripts: Sequence[str]) -> str:
     """A Content-Security-Policy that allows these scripts, inline styles and nothing else."""
     digests = (hashlib.sha256(s.encode()).digest() for s in scripts)
     allowed = " ".join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests) or "'none'"
@@ -160,24 +160,24 @@ def _policy(scripts: Sequence[str]) -> str:
     )
 
 
-def _relative(link: str) -> str:
-    """A link that stays under the page's own folder: no scheme, no host, no way up."""
+def _keep_below(link: str) -> str:
+    """The link, kept below the page's own folder: without scheme, host or `..`."""
     parts = [p for p in link.split("/") if p not in ("", ".", "..")]
     return "./" + "/".join(quote(p, safe="=", errors="replace") for p in parts)
 
 
 @cache
-def _plotly() -> Markup:
-    return _script(get_plotlyjs())
+def _load_plotly() -> Markup:
+    return _prepare_script(get_plotlyjs())
 
 
 @cache
-def _chart_script() -> Markup:
-    return _script((_TEMPLATES / "charts.js").read_text(encoding="utf-8"))
+def _load_chart_script() -> Markup:
+    return _prepare_script((_TEMPLATES / "charts.js").read_text(encoding="utf-8"))
 
 
-def _script(source: str) -> Markup:
-    """Source as the browser will see it, so that its hash is the one the browser computes."""
+def _prepare_script(source: str) -> Markup:
+    """The source as a browser sees it, so that both compute the same hash."""
     source = source.replace("\r\n", "\n").replace("\r", "\n")
     if "</script" in source.lower():
         raise AssertionError("a script that closes its own element cannot be inlined")
@@ -188,7 +188,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 @cache
-def _pages() -> jinja2.Environment:
+def _load_templates() -> jinja2.Environment:
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -197,27 +197,27 @@ def _pages() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     filters: dict[str, Callable[..., str]] = {
-        "rows": _rows,
-        "number": _number,
-        "share": _share,
-        "size": _size,
-        "duration": _duration,
-        "when": _when,
-        "field": _field,
-        "width": _width,
+        "rows": _format_count,
+        "number": _format_number,
+        "share": _format_share,
+        "size": _format_size,
+        "duration": _format_duration,
+        "when": _format_time,
+        "field": _format_field,
+        "width": _format_width,
     }
     pages.filters.update(filters)
     return pages
 
 
-# How values read. None is a dash everywhere.
+# Formats of values. None is a dash everywhere.
 
 
-def _rows(count: float | None) -> str:
+def _format_count(count: float | None) -> str:
     return "–" if count is None else f"{count:,.0f}"
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     if value is None:
         return "–"
     if value and not 1e-3 <= abs(value) < 1e6:
@@ -225,7 +225,7 @@ def _number(value: float | None) -> str:
     return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
-def _share(part: float, whole: float) -> str:
+def _format_share(part: float, whole: float) -> str:
     """Two significant digits of a percentage: 0.0047%, 12%."""
     if not whole:
         return "–"
@@ -233,7 +233,7 @@ def _share(part: float, whole: float) -> str:
     return f"{percent:.2g}%" if percent < 10 else f"{percent:.0f}%"
 
 
-def _size(size: float | None) -> str:
+def _format_size(size: float | None) -> str:
     if size is None:
         return "–"
     for unit in ("bytes", "kB", "MB", "GB"):
@@ -243,7 +243,7 @@ def _size(size: float | None) -> str:
     return f"{size:,.3g} TB"
 
 
-def _duration(seconds: float | None) -> str:
+def _format_duration(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     if seconds < 60:
@@ -253,29 +253,29 @@ def _duration(seconds: float | None) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def _when(time: str | None) -> str:
-    """ISO 8601 as date and time in UTC; a text that is no time stays as it is."""
+def _format_time(time: str | None) -> str:
+    """Date and time in UTC, from ISO 8601; any other text stays as it is."""
     if time is None:
         return "–"
     try:
         moment = datetime.fromisoformat(time)
     except ValueError:
-        return _field(time)
+        return _format_field(time)
     moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _field(value: Any) -> str:
-    """A value out of a log, of any type, on one line."""
+def _format_field(value: Any) -> str:
+    """A value from a log, of any type, on one line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return _number(value)
+        return _format_number(value)
     return printable(str(value))
 
 
-def _width(value: float, whole: float = 100.0) -> str:
-    """A CSS percentage in 0 to 100."""
+def _format_width(value: float, whole: float = 100.0) -> str:
+    """A CSS percentage from 0 to 100."""
     return f"{min(max(100 * abs(value) / whole, 0.0), 100.0) if whole else 0.0:.1f}%"

@@ -1,4 +1,4 @@
-"""Where the time of a run went: in the driver's own line, and in the threads of the actors."""
+"""Where the time of a run went: seconds by stage of the driver, and of the actors' threads."""
 
 import time
 from collections import Counter
@@ -12,11 +12,11 @@ from rich.table import Table
 from cluster.splits.stages import Stages
 from jobs.report.document import ProfileFacts
 
-# Of the driver: for answers. Of the actors: threads without a split, while Ray starts, while the
-# driver commits, or for want of splits. What no stage counts.
-WAIT, IDLE, OTHER = "wait", "idle", "other"
+WAIT = "wait"  # of the driver, for receipts
+IDLE = "idle"  # of the actors' threads: without a task, while Ray starts, while the driver commits
+OTHER = "other"  # of the driver: in no stage
 
-# In the order in which a run goes through them.
+# In the order of a run.
 DRIVER_STAGES = ("start", "list", "plan", WAIT, "commit", "card")
 ACTOR_STAGES = (
     "list",
@@ -35,7 +35,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Profile:
-    """Seconds by stage; those of the actors are the sum over all their threads."""
+    """Seconds by stage; those of the actors are sums over all their threads."""
 
     seconds: float  # of the wall
     threads: int  # of all actors together
@@ -45,17 +45,18 @@ class Profile:
 
     @property
     def driver_whole(self) -> dict[str, float]:
-        """The driver's stages and `other`: together the wall time."""
+        """The driver's stages and `other`; together they are the wall time."""
         other = max(0.0, self.seconds - sum(self.driver.values()))
-        return _ordered(self.driver, DRIVER_STAGES) | {OTHER: other}
+        return _sort_stages(self.driver, DRIVER_STAGES) | {OTHER: other}
 
     @property
     def actors_whole(self) -> dict[str, float]:
-        """The actors' stages and `idle`: together threads times wall time. Empty without stages."""
+        """The actors' stages and `idle`; together they are threads times wall time. Empty without
+        stages."""
         if not self.actors:
             return {}
         idle = max(0.0, self.threads * self.seconds - sum(self.actors.values()))
-        return _ordered(self.actors, ACTOR_STAGES) | {IDLE: idle}
+        return _sort_stages(self.actors, ACTOR_STAGES) | {IDLE: idle}
 
     def to_document(self) -> ProfileFacts:
         return {
@@ -66,8 +67,8 @@ class Profile:
             "actors": {stage: round(s, 3) for stage, s in self.actors_whole.items()},
         }
 
-    def table(self) -> Table:
-        """For a terminal: the driver's stages, then those of the actors."""
+    def render_table(self) -> Table:
+        """The profile for a terminal: the driver's stages, then the actors'."""
         table = Table(
             title=f"where the time went: {self.seconds:,.1f} s",
             title_justify="left",
@@ -82,7 +83,7 @@ class Profile:
         return table
 
     def _add(self, table: Table, title: str, stages: Mapping[str, float], rows: int) -> None:
-        """One section; `rows` is 0 where a stage is not about rows."""
+        """Add a section; `rows` is 0 for stages that do not handle rows."""
         whole = sum(stages.values())
         table.add_section()
         table.add_row(f"[b]{title}[/]", f"[b]{whole:,.2f}[/]", "", "")
@@ -93,21 +94,21 @@ class Profile:
 
 
 class Clock(Stages):
-    """Seconds by stage of the driver since the clock was made, and of the actors it waits for."""
+    """Measures the driver's stages from its creation, and collects the stages of the actors."""
 
     def __init__(self) -> None:
         super().__init__()
         self.started = datetime.now(UTC)
         self._started = time.perf_counter()
-        self.threads = self.rows = 0  # of all actors together; what they are to read
+        self.threads = self.rows = 0  # of all actors together, and the rows that they are to read
         self.actors: Counter[str] = Counter()  # their seconds by stage
 
     @property
     def elapsed(self) -> float:
         return time.perf_counter() - self._started
 
-    def waiting(self, answers: Iterable[Answer]) -> Iterator[Answer]:
-        """The same answers; what they are waited for is the stage `wait`."""
+    def time_waits(self, answers: Iterable[Answer]) -> Iterator[Answer]:
+        """Yield the same answers; the time until each comes counts as the stage `wait`."""
         source = iter(answers)
         while True:
             try:
@@ -122,8 +123,8 @@ class Clock(Stages):
         return Profile(self.elapsed, self.threads, self.rows, dict(self.seconds), dict(self.actors))
 
 
-def slowest(stages: Mapping[str, float]) -> dict[str, str | float]:
-    """The stage with the largest share, as facts for `Step.advance`; none before there is one."""
+def find_slowest(stages: Mapping[str, float]) -> dict[str, str | float]:
+    """The stage with the largest share of the time, as facts for `Step.advance`."""
     whole = sum(stages.values())
     if not whole:
         return {}
@@ -131,7 +132,7 @@ def slowest(stages: Mapping[str, float]) -> dict[str, str | float]:
     return {"slowest": stage, "slowest_share": round(stages[stage] / whole, 3)}
 
 
-def _ordered(stages: Mapping[str, float], order: tuple[str, ...]) -> dict[str, float]:
-    """Stages in the order of a run, and after them those that it does not name."""
+def _sort_stages(stages: Mapping[str, float], order: tuple[str, ...]) -> dict[str, float]:
+    """The stages in this order, then those that it does not name."""
     names = [*filter(stages.__contains__, order), *(n for n in stages if n not in order)]
     return {name: stages[name] for name in names}

@@ -26,7 +26,7 @@ from jobs.report.document import (
 )
 from jobs.report.pages import render_card, render_index
 from jobs.report.profile import Profile
-from jobs.report.top_flags import Flagged, iso
+from jobs.report.top_flags import FlagSummary, format_time
 from jobs.scoring.books import RunBooks
 from jobs.scoring.result import Ending
 from jobs.scoring.run import Run
@@ -44,7 +44,7 @@ def write(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> str:
     reports = run.output.child(REPORTS)
     folder = day_folder(run.day)
     reports.put(f"{folder}/run_card.html", render_card(card).encode())
-    reports.put(f"{folder}/run_card.json", _json(card))
+    reports.put(f"{folder}/run_card.json", _encode(card))
     counts = books.counts
     entry: DayEntry = {
         "watch": run.spec.name,
@@ -61,7 +61,7 @@ def write(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> str:
         "threshold": run.threshold.value,
         "score_drift": measure_drift(run.bundle.calibration.scores, books.scores),
     }
-    reports.put(f"{folder}/entry.json", _json(entry))
+    reports.put(f"{folder}/entry.json", _encode(entry))
     write_index(reports)
     return f"{reports.uri}/{folder}/run_card.html"
 
@@ -87,8 +87,8 @@ def assemble(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> Car
             "day": run.day,
             "run_id": run.run_id,
             "status": "refused" if ending.version is None else "committed",
-            "started": iso(ending.started),
-            "finished": iso(ending.finished),
+            "started": format_time(ending.started),
+            "finished": format_time(ending.finished),
             "seconds": ending.seconds,
             "rows_per_second": books.counts.rows / max(ending.seconds, 1e-9),
             "command": " ".join(["python", "-m", "jobs", *sys.argv[1:]]),
@@ -110,8 +110,8 @@ def assemble(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> Car
         "bundle": _describe_bundle(run.bundle),
         "score_histogram": _count_scores(run.bundle, books),
         "flags_over_time": _count_over_time(books),
-        "entities": flagged.entities(),
-        "top_flags": flagged.top(),
+        "entities": flagged.list_entities(),
+        "top_flags": flagged.list_top(),
         "quarantine": [_describe_rule(rule) for rule in books.quarantine()],
         "training": _describe_training(run.bundle),
         "quality": _measure_quality(run, books),
@@ -121,9 +121,9 @@ def assemble(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> Car
     }
 
 
-def _read_flags(run: Run, books: RunBooks) -> Flagged:
+def _read_flags(run: Run, books: RunBooks) -> FlagSummary:
     """The flags of the run, read back from its shards and verified."""
-    store, flagged = run.output.child(FLAGS), Flagged(run.spec.roles)
+    store, flagged = run.output.child(FLAGS), FlagSummary(run.spec.roles)
     for one in books.shards(FLAGS):
         flagged.add(read_shard(store, one))
     return flagged
@@ -195,7 +195,9 @@ def _count_over_time(books: RunBooks) -> FlagsOverTime | None:
     for hour, (n, m) in books.hours.items():
         rows[(hour - first) // width] += n
         flags[(hour - first) // width] += m
-    bins = [iso(datetime.fromtimestamp((first + i * width) * 3600, UTC)) for i in range(count)]
+    bins = [
+        format_time(datetime.fromtimestamp((first + i * width) * 3600, UTC)) for i in range(count)
+    ]
     return {"bins": bins, "flags": flags, "rows": rows}
 
 
@@ -213,5 +215,5 @@ def _measure_quality(run: Run, books: RunBooks) -> QualityFacts | None:
     return {"detector": cast(QualityDocument, quality.to_document()), "baselines": {}}
 
 
-def _json(document: Any) -> bytes:
+def _encode(document: Any) -> bytes:
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode()

@@ -1,4 +1,4 @@
-"""What a run card shows of the flags: the most severe, and who has most."""
+"""The flags that a run card shows: the most severe, and the entities with most flags."""
 
 import base64
 from datetime import UTC, datetime
@@ -13,9 +13,9 @@ from models.columns import Roles
 _TOP_FLAGS, _TOP_ENTITIES = 20, 10
 
 
-class Flagged:
-    """Takes the flags a shard at a time: a day may have millions, of which it keeps twenty, and
-    two numbers an entity."""
+class FlagSummary:
+    """Sums up flags shard by shard. A day may have millions: it keeps the most severe, and two
+    numbers for each entity."""
 
     def __init__(self, roles: Roles) -> None:
         self.roles = roles
@@ -23,12 +23,12 @@ class Flagged:
         self._entities: dict[str, pa.Table] = {}
 
     def add(self, flags: pa.Table) -> None:
-        """Take in the rows of one shard."""
+        """Add the flags of one shard."""
         every = flags if self._top is None else pa.concat_tables([self._top, flags])
         order = pc.sort_indices(every, sort_keys=[("score", "descending")])
         self._top = every.take(order[:_TOP_FLAGS])
         for name in self.roles.entity:
-            # Two cards may share their last four digits: masks cannot be counted.
+            # Two cards may share their last four digits, so masks cannot be counted.
             if name not in self.roles.sensitive or name in self.roles.keyed:
                 self._count(name, flags)
 
@@ -44,12 +44,12 @@ class Flagged:
             {"flags_sum": "flags", "severity_max": "severity"}
         )
 
-    def top(self) -> list[TopFlag]:
-        """The most severe flags; what is sensitive is disguised in the shards already."""
+    def list_top(self) -> list[TopFlag]:
+        """The most severe flags. Sensitive values are disguised in the shards already."""
         roles = self.roles
         found: list[TopFlag] = []
         for row in self._top.to_pylist() if self._top is not None else ():
-            shown = {n: _plain(row[n]) for n in roles.flagged}
+            shown = {n: _simplify(row[n]) for n in roles.flagged}
             found.append(
                 {
                     "severity": row["severity"],
@@ -59,18 +59,18 @@ class Flagged:
                     "entities": {n: shown[n] for n in roles.entity},
                     "kept": {n: shown[n] for n in roles.keep},
                     "reasons": row["reasons"] or [],
-                    "picture": _embedded(row.get("picture")),
+                    "picture": _embed(row.get("picture")),
                 }
             )
         return found
 
-    def entities(self) -> list[EntityFlags]:
-        """The entities with most flags, without those of masked columns."""
+    def list_entities(self) -> list[EntityFlags]:
+        """The entities with most flags, without masked columns (see `add`)."""
         order = [("flags", "descending"), ("severity", "descending")]
         found: list[EntityFlags] = [
             {
                 "column": name,
-                "value": _plain(row["value"]),
+                "value": _simplify(row["value"]),
                 "flags": row["flags"],
                 "max_severity": row["severity"],
             }
@@ -80,22 +80,22 @@ class Flagged:
         return sorted(found, key=lambda e: (-e["flags"], -e["max_severity"]))[:_TOP_ENTITIES]
 
 
-def _embedded(picture: Any) -> Picture | None:
+def _embed(picture: Any) -> Picture | None:
     if picture is None:
         return None
     return {"feature": picture["feature"], "png": base64.b64encode(picture["png"]).decode()}
 
 
-def _plain(value: Any) -> Any:
+def _simplify(value: Any) -> Any:
     if isinstance(value, datetime):
-        return iso(value)
+        return format_time(value)
     if isinstance(value, bytes):
         return value.hex()
     return value if isinstance(value, int | float | str | bool | None) else str(value)
 
 
-def iso(moment: datetime) -> str:
-    """ISO 8601 in UTC, to the second; without a zone it is UTC already."""
+def format_time(moment: datetime) -> str:
+    """ISO 8601 in UTC, to the second. A moment without a zone is taken as UTC."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return moment.astimezone(UTC).isoformat(timespec="seconds")

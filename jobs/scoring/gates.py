@@ -1,4 +1,4 @@
-"""Gates: conditions that a run meets before it is committed, each with a plain message."""
+"""Gates: conditions that a run must meet before it is committed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from jobs.spec.sections import Gates
 
 @dataclass(frozen=True)
 class Gate:
-    """One condition and how the run met it."""
+    """One condition, and whether the run met it."""
 
     name: str
     passed: bool
@@ -19,7 +19,7 @@ class Gate:
 
 
 def judge(limits: Gates, snapshot: Snapshot, books: RunBooks, recent: Sequence[int]) -> list[Gate]:
-    """All gates of a run; `recent` holds the rows of the last committed days."""
+    """Judge a run by all gates; `recent` holds the rows of the last committed days."""
     files = len(books.unreadable_files)
     counts = books.counts
     rate = counts.quarantined / max(1, counts.rows)
@@ -34,31 +34,31 @@ def judge(limits: Gates, snapshot: Snapshot, books: RunBooks, recent: Sequence[i
         Gate(
             "files can be read",
             files <= limits.quarantined_files,
-            _files(books, limits.quarantined_files),
+            _describe_files(books, limits.quarantined_files),
         ),
         Gate(
             "few rows are quarantined",
             rate <= limits.quarantine_rate,
             f"{counts.quarantined:,} of {counts.rows:,} rows ({rate:.3%}); "
-            f"gates.quarantine_rate allows {limits.quarantine_rate:.3%}{_worst(books)}",
+            f"gates.quarantine_rate allows {limits.quarantine_rate:.3%}{_name_worst(books)}",
         ),
         Gate(
             "every score is a number",
             counts.non_finite == 0,
             f"{counts.non_finite:,} scores are NaN or infinite",
         ),
-        Gate("scores differ", _scores_differ(books), _spread(books)),
+        Gate("scores differ", _scores_differ(books), _describe_range(books)),
         Gate(
             "the flag rate is in its band",
             low <= flag_rate <= high,
             f"{counts.flagged:,} of {counts.scored:,} scored rows ({flag_rate:.3%}) are flagged; "
             f"gates.flag_rate allows {low:.3%} to {high:.3%}",
         ),
-        _volume(limits.volume, snapshot, recent),
+        _judge_volume(limits.volume, snapshot, recent),
     ]
 
 
-def _files(books: RunBooks, limit: int) -> str:
+def _describe_files(books: RunBooks, limit: int) -> str:
     bad = sorted(books.unreadable_files)
     if not bad:
         return "all files were read"
@@ -66,7 +66,7 @@ def _files(books: RunBooks, limit: int) -> str:
     return f"{len(bad)} cannot be read ({named}); gates.quarantined_files allows {limit}"
 
 
-def _worst(books: RunBooks) -> str:
+def _name_worst(books: RunBooks) -> str:
     rules = [rule for rule in books.quarantine() if rule.column]
     if not rules:
         return ""
@@ -74,23 +74,23 @@ def _worst(books: RunBooks) -> str:
 
 
 def _scores_differ(books: RunBooks) -> bool:
-    # One row, or none, cannot differ from itself.
+    # A single score cannot differ from itself.
     return books.counts.scored < 2 or books.scores.minimum < books.scores.maximum
 
 
-def _spread(books: RunBooks) -> str:
+def _describe_range(books: RunBooks) -> str:
     if books.scores.count == 0:
         return "no scores"
     low, high = books.scores.minimum, books.scores.maximum
     if low == high and books.counts.scored > 1:
-        return (
-            f"all {books.counts.scored:,} scores are {low:.6g}: the detector or the input is broken"
-        )
+        return f"all {books.scores.count:,} scores are {low:.6g}: detector or input is broken"
     return f"from {low:.4g} to {high:.4g}"
 
 
-def _volume(band: tuple[float, float] | None, snapshot: Snapshot, recent: Sequence[int]) -> Gate:
-    name = "the volume is as on recent days"
+def _judge_volume(
+    band: tuple[float, float] | None, snapshot: Snapshot, recent: Sequence[int]
+) -> Gate:
+    name = "the volume is usual"
     if band is None or not recent:
         reason = "no band is set" if band is None else "there are no earlier days"
         return Gate(name, True, f"{snapshot.rows:,} rows; {reason}")

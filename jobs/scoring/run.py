@@ -1,4 +1,4 @@
-"""A run: one day, one bundle, one threshold, one spec."""
+"""A run: the scoring of one day with one bundle, one threshold and one spec."""
 
 import hashlib
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from models.training.memory import Footprint
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is made of: the same inputs give the same run, any other is another run."""
+    """The inputs of a run. Equal inputs have one run id; any other input makes another run."""
 
     spec: Spec
     day: str
@@ -31,11 +31,12 @@ class Run:
 
     @cached_property
     def key_id(self) -> str:
-        """Of the key of sensitive columns; "" without one. `Refusal` where one is missing."""
+        """Id of the key for sensitive columns; "" if none is needed, `Refusal` if it is missing."""
         return Disguise.of(self.spec.roles).key_id
 
     @property
     def run_id(self) -> str:
+        """16 hexadecimal digits of a digest of the inputs."""
         parts = (
             self.snapshot.digest,
             self.bundle.digest,
@@ -47,7 +48,7 @@ class Run:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What a plan names the run by."""
+        """The inputs, as the plan in the journal names them."""
         return {
             "watch": self.spec.name,
             "day": self.day,
@@ -58,6 +59,7 @@ class Run:
 
     @property
     def job(self) -> ScoringJob:
+        """The facts that its workers need."""
         return ScoringJob(
             run_id=self.run_id,
             input_uri=self.snapshot.uri,
@@ -74,9 +76,9 @@ class Run:
         )
 
     def demand(self, split: int) -> Demand:
-        """The memory that an actor needs for splits of so many bytes at most: one, and computing
-        one chunk while a batch of them is encoded. A bundle of before it was measured counts its
-        splits alone."""
+        """The memory that a worker needs for splits of at most `split` bytes: for one split, one
+        batch that is encoded and one chunk that is scored. A bundle without measured memory counts
+        the split alone."""
         measured = self.bundle.metadata.get("memory")
         if measured is None:
             return Demand(split)

@@ -1,10 +1,11 @@
-"""Makes untrusted text safe to print: attackers write log fields.
+"""Makes untrusted text safe to show, one function a target: attackers write log fields.
 
 Terminals obey escape sequences, browsers obey direction marks, and a line of a megabyte slows both.
-Every character that draws nothing, or moves other characters, is shown as an escape instead. The
-caller escapes HTML.
+Every character that draws nothing, or moves other characters, is shown as an escape instead.
+Pages are escaped for HTML by jinja2 (`jobs/report/pages.py`).
 """
 
+import html
 import unicodedata
 from typing import Any
 
@@ -19,6 +20,7 @@ _MARKS_IN_A_ROW = 3
 LIMIT = 160
 # Messages list columns and files, so they may be long.
 _LINE = 4_000
+_CHAT = 2_000  # chats cut longer messages
 
 
 def printable(text: str, limit: int = LIMIT) -> str:
@@ -51,6 +53,12 @@ def _escape(character: str) -> str:
 def escape_message(text: str) -> str:
     """A message that may quote untrusted names, made safe for `rich` to print."""
     return escape("\n".join(printable(line, _LINE) for line in text.split("\n")))
+
+
+def escape_chat(text: str) -> str:
+    """A message on one line for Slack and Mattermost: `<`, `>` and `&` are escaped, so that a name
+    from a log cannot mention everybody."""
+    return html.escape(printable(" ".join(text.split()), _CHAT), quote=False)
 
 
 def printable_document(value: Any, limit: int = LIMIT) -> Any:

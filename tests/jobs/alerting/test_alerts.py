@@ -62,7 +62,7 @@ def test_subscribed_events_arrive(
         (
             "/services/token?x=1",
             {
-                "text": "cards: 2026-01-01: &lt;!channel&gt;   [31m gnp.exe &amp; more",
+                "text": r"cards: 2026-01-01: &lt;!channel&gt; \x1b[31m\u202egnp.exe &amp; more",
                 "watch": "cards",
                 "event": "refused",
                 "day": "2026-01-01",

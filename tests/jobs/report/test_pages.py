@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.report.pages import render_card, render_index, unaccounted
+from jobs.report.pages import count_unaccounted, render_card, render_index
 from jobs.terminal.printable import printable, printable_document
 from tests.jobs.report.sample_card import sample_card, sample_days
 
@@ -69,7 +69,7 @@ def test_the_card_answers_its_questions() -> None:
         "How well does it find known anomalies",
         "How it was trained",
         "Where the time went",
-        "What said so",
+        "Which detector",
     ):
         assert question in text
     assert "Committed. 144 flags in 1,202,265 rows; 37 quarantined. The books balance." in text
@@ -91,7 +91,7 @@ def test_the_page_fits_in_six_megabytes_and_names_no_other_host() -> None:
 def test_books_that_do_not_balance_are_said_so() -> None:
     card = sample_card()
     card["books"]["scored"] -= 12
-    assert unaccounted(card["books"]) == 12
+    assert count_unaccounted(card["books"]) == 12
     text = words(render_card(card))
     assert "The books do not balance." in text
     assert "No. 12 rows are unaccounted for." in text
@@ -191,7 +191,7 @@ def test_a_run_without_stages_has_no_picture_of_its_time() -> None:
     card["profile"]["actors"] = {}  # nothing was left to score
     page = render_card(card)
     assert {segment["y"][0] for segment in figures(page)["stages"]["data"]} == {"driver"}
-    assert "mean thread" not in words(page)
+    assert "the mean of the actors' threads" not in words(page)
     del card["profile"]  # as in documents of earlier runs
     page = render_card(card)
     assert "stages" not in figures(page)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from jobs.report.profile import ACTOR_STAGES, Clock, Profile, slowest
+from jobs.report.profile import ACTOR_STAGES, Clock, Profile, find_slowest
 
 
 def spend(seconds: float) -> None:
@@ -48,7 +48,7 @@ def test_a_clock_tells_waiting_from_working() -> None:
     with clock("plan"):
         spend(0.01)
     seen = []
-    for answer in clock.waiting(answers()):
+    for answer in clock.time_waits(answers()):
         spend(0.03)
         seen.append(answer)
     clock.threads, clock.rows = 2, 100
@@ -70,13 +70,13 @@ def test_a_clock_counts_the_wait_for_an_answer_that_never_comes() -> None:
 
     clock = Clock()
     with pytest.raises(ConnectionError):
-        list(clock.waiting(map(answer, [1])))
+        list(clock.time_waits(map(answer, [1])))
     assert clock.seconds["wait"] >= 0.02
 
 
 def test_the_table_gives_seconds_shares_and_rates() -> None:
     shown = io.StringIO()
-    Console(file=shown, width=100).print(profile().table())
+    Console(file=shown, width=100).print(profile().render_table())
     text = " ".join(shown.getvalue().replace("│", " ").split())
     assert "where the time went: 20.0 s" in text
     assert "driver 20.00 start 4.00 20.0% wait 14.00 70.0% commit 1.00 5.0% other 1.00 5.0%" in text
@@ -92,6 +92,6 @@ def test_the_document_is_plain_json() -> None:
 
 
 def test_the_slowest_stage_has_the_largest_share() -> None:
-    assert slowest({}) == {}
-    assert slowest(dict.fromkeys(ACTOR_STAGES, 0.0)) == {}
-    assert slowest({"read": 1.0, "score": 3.0}) == {"slowest": "score", "slowest_share": 0.75}
+    assert find_slowest({}) == {}
+    assert find_slowest(dict.fromkeys(ACTOR_STAGES, 0.0)) == {}
+    assert find_slowest({"read": 1.0, "score": 3.0}) == {"slowest": "score", "slowest_share": 0.75}

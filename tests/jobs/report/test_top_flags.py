@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.report.top_flags import Flagged
+from jobs.report.top_flags import FlagSummary
 from models.columns import Roles
 
 ROLES = Roles(id=("id",), time="at", keep=("note",), entity=("who",))
@@ -28,8 +28,8 @@ def flags(rows: int, seed: int = 3) -> pa.Table:
     )
 
 
-def summed(*shards: pa.Table) -> Flagged:
-    found = Flagged(ROLES)
+def summed(*shards: pa.Table) -> FlagSummary:
+    found = FlagSummary(ROLES)
     for one in shards:
         found.add(one)
     return found
@@ -40,13 +40,13 @@ def test_flags_in_shards_show_what_they_show_at_once(cut: int) -> None:
     every = flags(1000)
     parts = [every[i : i + cut] for i in range(0, 1000, cut)]
     whole, cut_up = summed(every), summed(*parts)
-    assert cut_up.top() == whole.top()
-    assert cut_up.entities() == whole.entities()
+    assert cut_up.list_top() == whole.list_top()
+    assert cut_up.list_entities() == whole.list_entities()
 
 
 def test_the_most_severe_are_shown_as_the_shards_have_them() -> None:
     every = flags(1000)
-    top = summed(every).top()
+    top = summed(every).list_top()
     assert [flag["score"] for flag in top] == list(range(999, 979, -1))
     notes = dict(zip(every["score"].to_pylist(), every["note"].to_pylist(), strict=True))
     assert [flag["kept"]["note"] for flag in top] == [notes[flag["score"]] for flag in top]
@@ -61,21 +61,21 @@ def test_entities_are_counted_over_all_flags() -> None:
         known[0] += 1
         known[1] = max(known[1], row["severity"])
     expected = sorted(counts.items(), key=lambda e: (-e[1][0], -e[1][1]))[:10]
-    found = summed(every[:300], every[300:]).entities()
+    found = summed(every[:300], every[300:]).list_entities()
     assert [(e["value"], [e["flags"], e["max_severity"]]) for e in found] == expected
     assert {e["column"] for e in found} == {"who"}
 
 
 def test_masked_entities_are_not_counted_and_keyed_ones_are() -> None:
     who = frozenset({"who"})
-    masked = Flagged(Roles(id=("id",), entity=("who",), sensitive=who))
-    keyed = Flagged(Roles(id=("id",), entity=("who",), sensitive=who, keyed=who))
+    masked = FlagSummary(Roles(id=("id",), entity=("who",), sensitive=who))
+    keyed = FlagSummary(Roles(id=("id",), entity=("who",), sensitive=who, keyed=who))
     for found in (masked, keyed):
         found.add(flags(20))
-    assert masked.entities() == []
-    assert keyed.entities() == summed(flags(20)).entities()
+    assert masked.list_entities() == []
+    assert keyed.list_entities() == summed(flags(20)).list_entities()
 
 
 def test_a_day_without_flags_shows_none() -> None:
-    assert not summed().top()
-    assert not summed().entities()
+    assert not summed().list_top()
+    assert not summed().list_entities()
