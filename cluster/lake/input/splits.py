@@ -68,12 +68,6 @@ class Task:
     def rows(self) -> int:
         return sum(split.rows for split in self.splits)
 
-    @property
-    def files(self) -> str:
-        """The files, for messages and cards: the first, and how many more."""
-        keys = list(dict.fromkeys(split.key for split in self.splits))
-        return keys[0] + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
-
     def to_document(self) -> dict[str, Any]:
         return {"id": self.id, "splits": [split.to_document() for split in self.splits]}
 
