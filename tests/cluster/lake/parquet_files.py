@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 
 def numbered(rows: int, first: int = 0) -> pa.Table:
-    """Rows that tell which they are: `n` counts on from `first`."""
+    """Numbered rows: `n` counts from `first`."""
     n = range(first, first + rows)
     columns = {
         "n": pa.array(n, pa.int64()),

@@ -109,7 +109,7 @@ def read(taken: Snapshot) -> pa.Table:
     )
 
 
-def test_a_derived_day_has_every_row_with_what_the_oracle_says(each_lake: Store) -> None:
+def test_a_derived_day_has_every_row_and_agrees_with_the_oracle(each_lake: Store) -> None:
     taken = derived(each_lake, DAYS[3])
     found = read(taken)
     rows = drawn(1) + drawn(2) + drawn(3)  # the look-back is two days
@@ -130,7 +130,7 @@ def test_a_derived_file_names_the_file_and_the_row_that_it_comes_from(lake: Stor
     assert keys == [f"day={DAYS[3]}/part-0-0.parquet", f"day={DAYS[3]}/part-1-0.parquet"]
 
 
-def test_what_is_derived_is_reused_and_the_same_inputs_give_the_same_bytes(
+def test_derived_rows_are_reused_and_equal_inputs_give_equal_bytes(
     lake: Store, tmp_path: Path
 ) -> None:
     first = derived(lake, DAYS[3])
@@ -169,7 +169,7 @@ def test_a_changed_day_is_derived_anew_and_so_are_those_that_look_back_on_it(lak
     assert derived(lake, DAYS[3]).digest != before[DAYS[3]]
 
 
-def test_nothing_of_the_future_is_seen(lake: Store) -> None:
+def test_later_rows_change_nothing(lake: Store) -> None:
     rows = drawn(3)
     noon = START + 3 * DAY + DAY // 2
     early = [at for at, row in enumerate(rows) if row.time is None or row.time < noon]
@@ -204,7 +204,7 @@ def test_a_derived_file_that_lost_rows_is_refused(lake: Store) -> None:
         derived(lake, DAYS[3])
 
 
-def test_filtered_rows_are_carried_but_are_in_nobodys_history(lake: Store) -> None:
+def test_filtered_rows_are_carried_over_but_are_in_no_history(lake: Store) -> None:
     row_filter = "entity != 'a'"
     history = (History("entity", ("1d",)),)
     derivation = Derivation(DERIVATION.columns, "time", filter=row_filter, history=history)
@@ -223,7 +223,7 @@ def test_a_column_of_another_type_on_an_earlier_day_is_refused(lake: Store) -> N
         derived(lake, DAYS[3])
 
 
-def test_days_that_are_no_dates_are_refused_where_one_must_look_back(lake: Store) -> None:
+def test_days_that_are_no_dates_are_refused_by_histories(lake: Store) -> None:
     lake.put("in/day=monday/part-0.parquet", encoded(table(drawn(0))))
     with pytest.raises(Refusal, match="'monday': histories and windows look back over days"):
         derived(lake, "monday")
@@ -251,7 +251,7 @@ def test_a_file_without_rows_is_derived_as_one(lake: Store) -> None:
 
 @pytest.mark.parametrize(("spoilt", "rows"), [(DAYS[2], 40), (DAYS[3], 25)])
 def test_a_file_whose_page_is_damaged_is_set_aside(lake: Store, spoilt: str, rows: int) -> None:
-    """As one whose footer is: the rest of its day is looked back on, or derived."""
+    """Like a file with a damaged footer: the rest of its day is still used."""
     key = f"day={spoilt}/part-1.parquet"
     where = lake.child("in")
     data = bytearray(encoded(table(drawn(DAYS.index(spoilt))[25:], 25), use_dictionary=False))

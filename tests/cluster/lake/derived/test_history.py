@@ -1,4 +1,4 @@
-"""Histories and windows say what a slow oracle says: ties, nulls, borders of days, late rows."""
+"""Histories and windows agree with a slow oracle: ties, nulls, borders of days, late rows."""
 
 import math
 from collections.abc import Iterator
@@ -81,7 +81,7 @@ def same(found: Any, expected: Any) -> bool:
 @pytest.mark.thorough
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(INPUT)
-def test_every_column_is_what_the_oracle_says(days: list[list[Row]]) -> None:
+def test_every_column_agrees_with_the_oracle(days: list[list[Row]]) -> None:
     seen: list[Row] = []
     with HistoryTable(HISTORIES, "time", "label") as table:
         for day, rows in zip(DAYS, days, strict=True):
@@ -98,7 +98,7 @@ def test_every_column_is_what_the_oracle_says(days: list[list[Row]]) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(INPUT)
-def test_every_window_is_what_the_oracle_says(days: list[list[Row]]) -> None:
+def test_every_window_agrees_with_the_oracle(days: list[list[Row]]) -> None:
     past, today = days[0] + days[1], days[2]
     made = Windows(WINDOW, "time", batches(past), batches(today))
     half = len(today) // 2
@@ -125,7 +125,7 @@ def test_one_enormous_amount_leaves_no_trace_once_it_is_past_the_horizon() -> No
     assert found.column("entity_amount_sum_12h").to_pylist() == [0.0, 1e20, 1.0]
 
 
-def test_a_day_without_labels_yet_says_nothing_of_them() -> None:
+def test_a_day_without_labels_adds_none() -> None:
     histories = (History("entity", ("1d",), delay="12h", labels=True),)
     rows = [Row(START, "a", label=1), Row(START + 1, "a", label=0)]
     later = [Row(START + DAY, "a"), Row(START + DAY + DAY // 2, "a")]
@@ -140,7 +140,7 @@ def test_a_day_without_labels_yet_says_nothing_of_them() -> None:
     }
 
 
-def test_a_name_says_all_that_a_column_is() -> None:
+def test_equal_names_are_equal_columns() -> None:
     again = History("entity", ("12h",), of="price")
     names = [column.name for column in list_columns((*HISTORIES, again))]
     assert len(set(names)) == len(names)

@@ -71,7 +71,7 @@ def test_a_filter_keeps_the_same_rows_however_the_file_is_cut(
     assert found == [(i, i) for i in range(total) if low <= i < low + 80]
 
 
-def test_columns_come_in_the_order_asked_for(store: Store) -> None:
+def test_columns_come_in_the_order_of_the_request(store: Store) -> None:
     split = one_split(store, encoded(numbered(3)))
     assert rows(store, split, ("x", "n")) == [(i, i / 7, i) for i in range(3)]
 

@@ -1,4 +1,4 @@
-"""A day is listed, checked and frozen; what cannot be used is named with the reason."""
+"""A day is listed, checked and frozen; unusable files are named with the reason."""
 
 import threading
 from typing import Any
@@ -178,7 +178,7 @@ def test_files_that_cannot_be_read_are_named_with_the_reason(store: Store) -> No
     assert "row 1" not in found["csv.parquet"][1], "messages quote no content"
 
 
-def test_a_file_that_vanishes_while_it_is_looked_at_is_named(store: Store) -> None:
+def test_a_file_that_vanishes_while_its_footer_is_read_is_named(store: Store) -> None:
     store.put("a.parquet", encoded(numbered(5)))
     found = store.stat("a.parquet")
     store.delete("a.parquet")
@@ -188,7 +188,7 @@ def test_a_file_that_vanishes_while_it_is_looked_at_is_named(store: Store) -> No
     assert read.message == "a.parquet was listed, but is not there any more"
 
 
-def test_a_file_that_is_replaced_while_it_is_looked_at_is_taken_as_it_is_now(store: Store) -> None:
+def test_a_file_that_is_replaced_while_its_footer_is_read_is_read_again(store: Store) -> None:
     store.put("a.parquet", encoded(numbered(5)))
     found = store.stat("a.parquet")
     store.put("a.parquet", encoded(numbered(7)))
@@ -228,7 +228,7 @@ def test_files_with_equal_footers_and_other_bytes_are_no_duplicates(store: Store
     assert "has the same bytes as" in reasons(taken)["c.parquet"][1]
 
 
-def test_the_schema_is_that_of_the_first_good_file_as_it_is_read(store: Store) -> None:
+def test_the_schema_comes_from_the_first_good_file_in_plain_types(store: Store) -> None:
     store.put(f"day={DAY}/a.parquet", b"")
     table = pa.table(
         {
@@ -258,7 +258,7 @@ def test_drift_between_files_is_named_with_column_and_file(store: Store) -> None
     assert find_drift(taken, ["s"]) == ()
 
 
-def test_many_footers_are_read_side_by_side(store: Store) -> None:
+def test_many_footers_are_read_in_parallel(store: Store) -> None:
     for index in range(40):
         put(store, f"{index:03}.parquet", numbered(index + 1, 100 * index))
     before = threading.active_count()

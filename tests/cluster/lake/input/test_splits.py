@@ -1,4 +1,4 @@
-"""A snapshot is cut into splits: every row in one of them, the same ones every time."""
+"""A snapshot is cut into splits: every row is in exactly one, and they are the same each time."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Shards are written in one piece and read back verified."""
+"""Shards are written whole and verified when they are read."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from models.refusal import Refusal
 from tests.cluster.lake.parquet_files import numbered
 
 
-def test_what_was_written_is_read_back(store: Store) -> None:
+def test_a_shard_is_read_as_it_was_written(store: Store) -> None:
     table = numbered(1000)
     key = shard_key("2026-11-22", "run-split-1")
     written = write_shard(store, key, table)
@@ -24,7 +24,7 @@ def test_what_was_written_is_read_back(store: Store) -> None:
     assert read_shard(store, again) == table
 
 
-def test_a_shard_that_is_not_what_was_written_is_refused(store: Store) -> None:
+def test_a_shard_that_changed_since_it_was_written_is_refused(store: Store) -> None:
     written = write_shard(store, "a.parquet", numbered(10))
     write_shard(store, "a.parquet", numbered(10, 1))
     with pytest.raises(Refusal, match=r"a\.parquet has changed since it was written: .* bytes"):

@@ -1,4 +1,4 @@
-"""The commit: once, for all or nothing, whoever races and whatever dies."""
+"""A commit happens once and whole, whoever races and whatever is killed."""
 
 import json
 import signal
@@ -110,7 +110,7 @@ def test_a_day_without_flags_is_committed_too(store: Store) -> None:
     assert ids(table) == []
 
 
-def test_a_run_that_is_committed_already_does_nothing(store: Store) -> None:
+def test_a_second_commit_of_a_run_does_nothing(store: Store) -> None:
     table = flags(store)
     made = shards(table, "d1", "r1", 0, 2)
     first = table.commit(Commit("d1", "r1", "s1"), made, 0)
@@ -154,7 +154,7 @@ except DayTakenMeanwhile as taken:
 
 
 def race(store: Store, days: list[str]) -> list[str]:
-    """One process a day commits, all at the same moment; what each of them says."""
+    """Commit each day in a process of its own, all at the same moment; what each prints."""
     started = [
         subprocess.Popen(
             [sys.executable, "-c", _COMMIT, store.uri, day, f"run{i}", str(10 * i)],

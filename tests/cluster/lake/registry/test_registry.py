@@ -44,7 +44,7 @@ def test_a_bundle_without_its_manifest_is_not_there(registry: Registry) -> None:
         registry.add_bundle({"x": b""})
 
 
-def test_without_a_champion_one_is_told_to_train(registry: Registry) -> None:
+def test_a_registry_without_a_champion_says_to_train_first(registry: Registry) -> None:
     assert registry.read_champion() is None
     assert registry.list_entries() == ()
     with pytest.raises(Refusal, match="has no champion: train first"):
@@ -85,7 +85,7 @@ def test_there_is_no_rollback_without_an_earlier_champion(registry: Registry) ->
         registry.rollback()
 
 
-def test_what_is_not_there_cannot_be_promoted(registry: Registry) -> None:
+def test_a_missing_bundle_or_threshold_cannot_be_promoted(registry: Registry) -> None:
     a = registry.add_bundle(files("a"))
     with pytest.raises(Refusal, match=f"bundle gone is not in the registry .*; it has: {a}"):
         registry.promote(Promotion("gone", "t1"))

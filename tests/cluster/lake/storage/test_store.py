@@ -1,4 +1,4 @@
-"""The same behaviour on a local folder and on S3; and what differs."""
+"""A local folder and S3 behave the same, but for a few differences."""
 
 import errno
 import http.client
@@ -32,7 +32,7 @@ def read_version(store: Store, key: str, version: str) -> bytes:
         return file.read()
 
 
-def test_what_was_put_is_read_and_listed(store: Store) -> None:
+def test_a_put_object_is_read_and_listed(store: Store) -> None:
     store.put("a/b/c.txt", b"one")
     store.put("a/d e%20=ü.txt", b"two two")
     store.put("z", b"")
@@ -266,7 +266,7 @@ def test_endpoint_and_credentials_may_come_from_a_profile(
     assert flags(store).version() == 1
 
 
-def test_a_bucket_that_is_not_there_is_named(s3_uri: str) -> None:
+def test_a_missing_bucket_is_named(s3_uri: str) -> None:
     with pytest.raises(Refusal, match="there is no bucket 'no-such-bucket'"):
         open_store("s3://no-such-bucket/x").list()
 
@@ -338,7 +338,7 @@ def test_a_disk_without_hard_links_still_writes_whole_files(
 
 
 class _Faulty(ThreadingHTTPServer):
-    """Stands before an S3 server, and does with the next requests what `faults` says."""
+    """A proxy before an S3 server that treats the next requests as `faults` says."""
 
     def __init__(self, behind: str) -> None:
         super().__init__(("127.0.0.1", 0), _Forward)
@@ -412,20 +412,20 @@ def test_a_create_whose_reply_was_lost_is_known_as_ours(faulty: _FaultyStore) ->
     assert store.read("a") == b"ours"
 
 
-def test_a_create_that_another_won_is_not_ours_even_with_equal_content(
+def test_a_create_that_another_won_is_not_ours_even_with_equal_bytes(
     faulty: _FaultyStore,
 ) -> None:
     faulty.then().put("a", b"equal")
     assert not faulty.then("503")._create("a", b"equal")
 
 
-def test_a_busy_store_is_asked_again(faulty: _FaultyStore) -> None:
+def test_a_busy_store_is_tried_again(faulty: _FaultyStore) -> None:
     faulty.then("503", "500").put("a", b"data")
     assert faulty.then("503", "lose the reply").read("a") == b"data"
     assert faulty.then("503").list()[0].key == "a"
 
 
-def test_what_is_sent_again_is_counted_for_the_thread_that_asked(faulty: _FaultyStore) -> None:
+def test_retries_are_counted_for_the_thread_that_waits(faulty: _FaultyStore) -> None:
     before = thread_retries().value
     faulty.then("503", "500").put("a", b"data")
     with ThreadPoolExecutor(1) as other:
