@@ -1,1 +1,1 @@
-"""Metrics of a live run and of the last nights, and where they are served."""
+"""Metrics of a running verb and of a watch, for Prometheus. Webhooks are in `alerting`."""

@@ -166,8 +166,12 @@ def test_threshold_flags_and_registry_need_nothing_derived(watch: Path) -> None:
     assert "why" in run("flags", watch, "--day", DAY)
     (bundle,) = run_json("registry", watch)["bundles"]
     assert bundle["champion"]
-    run("promote", watch, bundle["id"])
-    run("rollback", watch)
+    document = yaml.safe_load(watch.read_text())
+    document["threshold"]["contamination"] = 0.02
+    looser = watch.with_name("looser.yaml")
+    looser.write_text(yaml.safe_dump(document, sort_keys=False))
+    run("promote", looser, bundle["id"])
+    run("rollback", looser)
 
 
 def test_vacuum_lists_derived_rows(watch: Path) -> None:
