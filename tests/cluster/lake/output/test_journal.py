@@ -1,4 +1,4 @@
-"""The journal holds one plan, each attempt's number once, and one record for each task."""
+"""The journal: a plan once, an attempt's number once, a record a task once."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -12,24 +12,24 @@ from models import canonical_json
 from models.refusal import Refusal
 
 
-def test_the_first_record_of_a_split_counts(store: Store) -> None:
+def test_the_first_record_of_a_task_counts(store: Store) -> None:
     one, other = Journal(store, "run-1"), Journal(store, "run-1")
-    assert one.record("s1", {"rows": 3, "by": "one"}) == {"rows": 3, "by": "one"}
-    assert other.record("s1", {"rows": 3, "by": "other"}) == {"rows": 3, "by": "one"}
-    other.record("s2", {"rows": 4, "by": "other"})
+    assert one.record("t1", {"rows": 3, "by": "one"}) == {"rows": 3, "by": "one"}
+    assert other.record("t1", {"rows": 3, "by": "other"}) == {"rows": 3, "by": "one"}
+    other.record("t2", {"rows": 4, "by": "other"})
     expected = [{"rows": 3, "by": "one"}, {"rows": 4, "by": "other"}]
-    splits = ("s1", "s2", "s3")
-    assert list(one.records(splits)) == list(other.records(splits)) == expected
-    assert list(one.records(["s2"])) == expected[1:]
-    assert list(one.records(["s2", "s9"], planned=50)) == expected[1:]
+    tasks = ("t1", "t2", "t3")
+    assert list(one.records(tasks)) == list(other.records(tasks)) == expected
+    assert list(one.records(["t2"])) == expected[1:]
+    assert list(one.records(["t2", "t9"], planned=50)) == expected[1:]
 
 
 def test_another_run_shares_nothing(store: Store) -> None:
     one, other = Journal(store, "run-1"), Journal(store, "run-2")
-    one.record("s1", {})
-    assert one.begin_attempt("s1", 3) == 1
-    assert list(other.records(["s1"])) == []
-    assert other.begin_attempt("s1", 3) == 1
+    one.record("t1", {})
+    assert one.begin_attempt("t1", 3) == 1
+    assert list(other.records(["t1"])) == []
+    assert other.begin_attempt("t1", 3) == 1
 
 
 def test_attempts_are_numbered_until_the_limit(store: Store) -> None:
@@ -44,15 +44,15 @@ def test_no_two_racing_attempts_get_one_number(store: Store) -> None:
     assert sorted(got, key=lambda n: n or 9) == [1, 2, 3, 4, None, None]
 
 
-def test_racing_workers_all_get_the_same_record(store: Store) -> None:
+def test_of_racing_records_all_see_the_same(store: Store) -> None:
     with ThreadPoolExecutor(6) as threads:
         seen = list(threads.map(lambda n: Journal(store, "run").record("s", {"by": n}), range(6)))
     assert len({record["by"] for record in seen}) == 1
 
 
-def test_a_plan_is_written_once_and_a_receipt_is_replaced(store: Store) -> None:
+def test_a_plan_is_written_once_and_a_result_is_replaced(store: Store) -> None:
     journal = Journal(store, "run")
-    assert journal.read_receipt() is None
+    assert journal.read_result() is None
     assert journal.read_plan() is None
     plan = ['{"id":"a","rows":1}', '{"id":"b","rows":2}']
     tasks = [{"rows": 1, "id": "a"}, {"rows": 2, "id": "b"}]
@@ -60,16 +60,16 @@ def test_a_plan_is_written_once_and_a_receipt_is_replaced(store: Store) -> None:
     assert journal.write_plan({"day": "1"}, [{"id": "c"}]) == plan
     assert journal.read_plan() == plan
     assert json.loads(store.read("run/plan.json")) == {"day": "1", "tasks": tasks}
-    journal.write_receipt({"status": "refused"})
-    journal.write_receipt({"status": "committed"})
-    assert journal.read_receipt() == {"status": "committed"}
+    journal.write_result({"status": "refused"})
+    journal.write_result({"status": "committed"})
+    assert journal.read_result() == {"status": "committed"}
 
 
 def test_a_thousand_records_are_read_together(tmp_path_factory: pytest.TempPathFactory) -> None:
     journal = Journal(open_store(str(tmp_path_factory.mktemp("runs"))), "run")
     for index in range(1000):
         journal.store.put(
-            f"splits/{index % 10}/{index:04}.json", canonical_json.encode({"index": index})
+            f"tasks/{index % 10}/{index:04}.json", canonical_json.encode({"index": index})
         )
     names = {f"{index:04}" for index in range(1000)}
     assert sorted(r["index"] for r in journal.records(names)) == list(range(1000))
@@ -77,16 +77,16 @@ def test_a_thousand_records_are_read_together(tmp_path_factory: pytest.TempPathF
 
 def test_segments_stand_beside_the_records(store: Store) -> None:
     journal = Journal(store, "run")
-    journal.record("s1", {"rows": 3})
+    journal.record("t1", {"rows": 3})
     for rows in (3, 4):
         journal.write_segment({"rows": rows})
     assert sorted(segment["rows"] for segment in journal.segments()) == [3, 4]
-    assert list(journal.records(["s1"])) == [{"rows": 3}]
+    assert list(journal.records(["t1"])) == [{"rows": 3}]
     assert not list(Journal(store, "other").segments())
 
 
 def test_a_damaged_record_is_refused_by_name(store: Store) -> None:
     journal = Journal(store, "run")
-    journal.store.put("splits/s/s1.json", b'{"rows": ')
-    with pytest.raises(Refusal, match=r"run/splits/s/s1\.json: expected a JSON document"):
-        list(journal.records(["s1"]))
+    journal.store.put("tasks/t/t1.json", b'{"rows": ')
+    with pytest.raises(Refusal, match=r"run/tasks/t/t1\.json: expected a JSON document"):
+        list(journal.records(["t1"]))
