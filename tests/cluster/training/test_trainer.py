@@ -17,6 +17,7 @@ from torch import Tensor
 from cluster.lake.storage.opening import open_store
 from cluster.runtime.nodes import nodes
 from cluster.runtime.resources import plan_workers
+from cluster.runtime.threads import VARIABLE, set_torch_threads
 from cluster.training import trainer
 from cluster.training.dataset import TrainingData
 from cluster.training.row_tables import from_table
@@ -250,3 +251,14 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_cause(
     options = {"learning_rate": 1e30, "warmup": 0.0, "max_failures": 0}
     with pytest.raises(NonFiniteLoss, match=r"not finite at epoch \d+, batch \d+; caused by"):
         run(table, encoder, tmp_path, **options)  # type: ignore[arg-type]
+
+
+def test_a_worker_of_ray_knows_what_the_operator_set() -> None:
+    @ray.remote(num_cpus=1)
+    class Worker:
+        def start(self) -> int:
+            return set_torch_threads(2)
+
+    environment = {"env_vars": {VARIABLE: "3"}}
+    worker = Worker.options(runtime_env=environment).remote()  # type: ignore[attr-defined]
+    assert ray.get(worker.start.remote()) == 3
