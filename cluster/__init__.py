@@ -9,5 +9,5 @@ import os
 
 from cluster.runtime import token
 
-token.settle()
+token.ensure_token()
 os.environ["RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA"] = "0"

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from cluster.lake.input.partitions import list_days
 from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, cut_splits
-from cluster.runtime.nodes import nodes
+from cluster.runtime.nodes import list_nodes
 from cluster.runtime.resources import plan_actors
 from cluster.runtime.session import session
 from cluster.scoring import labelled
@@ -16,7 +16,7 @@ from jobs import check, input_rows
 from jobs.champion import load_champion, open_registry
 from jobs.spec.spec import DayRange, Spec
 from jobs.terminal.console import say, step
-from jobs.training.plan import listed
+from jobs.training.plan import format_days
 from models.bundle import Bundle, open_bundle
 from models.refusal import Refusal
 from models.scores.quality import evaluate_table
@@ -51,7 +51,7 @@ def evaluate(
     for name, value in thresholds.items():
         quality = evaluate_table(table, name, value)
         if quality is None:
-            raise Refusal(f"no row of {listed(chosen)} has a label: choose labelled days")
+            raise Refusal(f"no row of {format_days(chosen)} has a label: choose labelled days")
         qualities[name] = quality.to_document()
     return {
         "watch": spec.name,
@@ -76,7 +76,7 @@ def _score(
     chosen = tuple(day for day in there if days is None or day in days)
     if not chosen:
         wanted = f" from {days.first} to {days.last}" if days else ""
-        raise Refusal(f"{uri} has no day{wanted}; it has {listed(there)}")
+        raise Refusal(f"{uri} has no day{wanted}; it has {format_days(there)}")
     splits = []
     snapshots = input_rows.take_snapshots(spec, uri, chosen)
     for taken in snapshots:
@@ -91,10 +91,10 @@ def _score(
     detectors |= {name: each.detector for name, each in baselines.items()}
     with (
         session(address) as where,
-        step(f"score {listed(chosen)}", sum(s.rows for _, s in splits)) as progress,
+        step(f"score {format_days(chosen)}", sum(s.rows for _, s in splits)) as progress,
     ):
         say(where)
-        pool = plan_actors(nodes())
+        pool = plan_actors(list_nodes())
         table = labelled.evaluate(intake, detectors, splits, pool, progress.advance)
     return chosen, table
 
@@ -106,7 +106,7 @@ def render_table(document: dict[str, Any]) -> list[Table]:
     first = quality[names[0]]
     measures = Table(
         title=f"{document['watch']}: {first['rows']:,} labelled rows, "
-        f"{first['anomalies']:,} anomalies, {listed(document['days'])}",
+        f"{first['anomalies']:,} anomalies, {format_days(document['days'])}",
         title_justify="left",
     )
     measures.add_column("measure")

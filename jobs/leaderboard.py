@@ -23,8 +23,8 @@ from cluster.splits.admission import CHUNKS, Intake
 from jobs import check, input_rows
 from jobs.spec.spec import DayRange, Spec
 from jobs.terminal.console import step
-from jobs.training.options import training_filter, training_options
-from jobs.training.plan import listed, training_days
+from jobs.training.options import build_filter, build_options
+from jobs.training.plan import choose_days, format_days
 from models.batch import Batch, join
 from models.detectors.catalog import CATALOG
 from models.encoding.encoder import Encoder
@@ -32,7 +32,7 @@ from models.encoding.fit import EncoderFit
 from models.refusal import Refusal
 from models.scores import quality as metrics
 from models.scores.quality import Measure
-from models.training.loop import learn, scored
+from models.training.loop import learn, score_rows
 
 # Pieces of a sample, spread over the days: fewer would cover a few hours of one day, more would
 # open a file for a handful of rows.
@@ -74,7 +74,7 @@ def leaderboard(
         )
     for name in detectors:
         CATALOG.find(name)
-    trained = training_days(spec, None)
+    trained = choose_days(spec, None)
     judged = _choose_labelled_days(spec, days, trained)
     encoder, learned = _read_training_sample(spec, trained, rows)
     test, labels = _read_labelled_sample(spec, judged, rows, encoder)
@@ -106,20 +106,21 @@ def _choose_labelled_days(
     chosen = tuple(d for d in there if (d not in seen if days is None else d in days))
     if seen & set(chosen):
         raise Refusal(
-            f"{listed(sorted(seen & set(chosen)))} cannot be measured, because the detectors train "
-            f"on {listed(trained)}: choose other --days, or fewer training.days"
+            f"{format_days(sorted(seen & set(chosen)))} cannot be measured, because the detectors "
+            f"train on {format_days(trained)}: choose other --days, or fewer training.days"
         )
     if not chosen:
         raise Refusal(
-            f"no day is left to measure: {spec.input.uri} has {listed(there)}, and the detectors "
-            f"train on {listed(trained)}; choose fewer training.days, or other --days"
+            f"no day is left to measure: {spec.input.uri} has {format_days(there)}, and the "
+            f"detectors train on {format_days(trained)}; choose fewer training.days, or other "
+            "--days"
         )
     return chosen
 
 
 def _read_training_sample(spec: Spec, days: Sequence[str], rows: int) -> tuple[Encoder, Batch]:
     """An encoder fitted on a sample of the training rows, and the encoded sample."""
-    row_filter = training_filter(spec)
+    row_filter = build_filter(spec)
     uri, splits, schema = _sample_splits(spec, spec.training_uri, days, rows, training=True)
     fit = EncoderFit(spec.features, schema)
     required = tuple(source.column.name for source in fit.sources)
@@ -132,7 +133,7 @@ def _read_training_sample(spec: Spec, days: Sequence[str], rows: int) -> tuple[E
     label = spec.roles.label if spec.roles.label in schema.names else None
     parts = list(_encode(spec, uri, row_filter, label, encoder, splits))
     if not parts:
-        raise Refusal(f"no row of {listed(days)} passes the filter {row_filter!r}")
+        raise Refusal(f"no row of {format_days(days)} passes the filter {row_filter!r}")
     return encoder, join(parts)
 
 
@@ -146,7 +147,7 @@ def _read_labelled_sample(
     whole = join(parts) if parts else None
     known = None if whole is None or whole.label is None else whole.label.isfinite()
     if whole is None or known is None or not known.any():
-        raise Refusal(f"no row of {listed(days)} has a label: choose labelled days")
+        raise Refusal(f"no row of {format_days(days)} has a label: choose labelled days")
     whole = whole.take(known)
     assert whole.label is not None
     return whole._replace(label=None), whole.label.numpy().astype(np.int8)
@@ -204,7 +205,7 @@ def _measure(
         detector = CATALOG.build(name, encoder.layout, spec.detector.options if chosen else {})
         learned, held_back = _split_sample(rows, name, spec.training.seed)
         started = time.perf_counter()
-        options = training_options(spec)
+        options = build_options(spec)
         if detector.labels != "none":  # the rows of highest loss are the labelled anomalies
             options = replace(options, trim=0.0)
         elif not spec.training.earlier_labels and any(entry.labels for entry in spec.history):
@@ -214,7 +215,7 @@ def _measure(
             )
         learn(detector, learned, held_back, options)
         trained = time.perf_counter()
-        scores = scored(detector, test).numpy()
+        scores = score_rows(detector, test).numpy()
         ended = time.perf_counter()
     except Refusal as refusal:
         return Standing(name, chosen, refused=str(refusal))
@@ -251,8 +252,8 @@ def render_table(document: dict[str, Any]) -> Table:
     """The document of `leaderboard` as a table for the terminal."""
     table = Table(
         title=f"{document['watch']}: trained on {document['trained_rows']:,} rows of "
-        f"{listed(document['trained_days'])}, measured on {document['rows']:,} labelled rows "
-        f"({document['anomalies']:,} anomalies) of {listed(document['days'])}",
+        f"{format_days(document['trained_days'])}, measured on {document['rows']:,} labelled rows "
+        f"({document['anomalies']:,} anomalies) of {format_days(document['days'])}",
         title_justify="left",
     )
     table.add_column("detector")

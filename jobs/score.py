@@ -10,7 +10,7 @@ from cluster.lake.output.table import LakeTable
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
-from cluster.runtime.nodes import nodes
+from cluster.runtime.nodes import list_nodes
 from cluster.runtime.resources import plan_actors
 from cluster.runtime.session import session
 from cluster.scoring.scorer import Scorer
@@ -105,7 +105,7 @@ def _score_tasks(run: Run, work: Work, clock: Clock, metrics: LiveMetrics) -> Po
     if done := len(work.books.tasks):
         say(f"resuming run {run.run_id}: {done:,} of {done + len(work.todo):,} tasks are done")
     remote = run.output.remote or open_store(run.snapshot.uri).remote
-    plan = plan_actors(nodes(ask_gpus=bool(work.todo)), run.demand(work.largest_split), remote)
+    plan = plan_actors(list_nodes(ask_gpus=bool(work.todo)), run.demand(work.largest_split), remote)
     pool = Pool(plan, len(work.todo))
     clock.threads, clock.rows = pool.planned * plan.threads, work.rows
 

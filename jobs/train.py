@@ -15,9 +15,9 @@ from jobs.spec.detector import check_detector
 from jobs.spec.spec import DayRange, Spec
 from jobs.terminal.console import say
 from jobs.threshold import choose_threshold
-from jobs.training.plan import listed, plan_training
+from jobs.training.plan import format_days, plan_training
 from jobs.training.run import TrainingRun
-from jobs.training.warm_start import start_of
+from jobs.training.warm_start import load_start
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ def train(
     plan = plan_training(spec, request.days)
     check.check(spec, plan.snapshots[0].schema, training=True).refuse()
     registry = Registry(open_store(spec.output.uri).child(REGISTRY))
-    given = None if request.start is None else start_of(spec, registry, request.start)
+    given = None if request.start is None else load_start(spec, registry, request.start)
     if given:
         say(f"starting from bundle {given.id}: its encoder is kept")
     say(
-        f"training {spec.detector.name} of watch {spec.name} on {listed(plan.days)}: "
+        f"training {spec.detector.name} of watch {spec.name} on {format_days(plan.days)}: "
         f"{plan.rows:,} rows to learn from, "
         f"{sum(s.rows for _, s in plan.held_back):,} held back"
     )

@@ -16,8 +16,8 @@ from jobs.spec.detector import check_detector
 from jobs.spec.spec import DayRange, Spec
 from jobs.terminal.console import say, step
 from jobs.training.auto import draw_samples
-from jobs.training.options import training_options
-from jobs.training.plan import listed, plan_training
+from jobs.training.options import build_options
+from jobs.training.plan import format_days, plan_training
 from jobs.training.run import TrainingRun
 from models.detectors.catalog import CATALOG
 from models.detectors.search_space import draw
@@ -44,7 +44,7 @@ def tune(
     asked = _trials(spec, trials)
     plan = plan_training(spec, days)
     check.check(spec, plan.snapshots[0].schema, training=True).refuse()
-    say(f"tuning {spec.detector.name} of watch {spec.name} on {listed(plan.days)}")
+    say(f"tuning {spec.detector.name} of watch {spec.name} on {format_days(plan.days)}")
     with session(address) as where:
         say(where)
         run = TrainingRun(spec, plan, 1)
@@ -53,7 +53,7 @@ def tune(
         rows, held_back = draw_samples(data, _ROWS, spec.training.seed)
         digests = [spec.training_digest, *(snapshot.digest for snapshot in plan.snapshots)]
         store = open_store(spec.output.uri).child(TUNINGS).child(_digest(digests))
-        options = training_options(spec)
+        options = build_options(spec)
         subject = Subject(spec.detector.name, encoder.layout, options, rows, held_back)
         with step("tune", trials) as bar:
             results = run_trials(subject, asked, store, lambda t: bar.advance(1, _line(t)))

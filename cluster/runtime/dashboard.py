@@ -14,7 +14,7 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
-from cluster.runtime.joining import token_refused
+from cluster.runtime.joining import describe_refused_token
 from cluster.runtime.private_ray import UPLOAD_LOGGERS, BoundedRequests
 from models.refusal import Refusal
 
@@ -24,7 +24,7 @@ _TIMEOUT_S = (5.0, 60.0)
 _STATUS = re.compile(r"status code (\d+)")
 
 
-class Head(BoundedRequests, JobSubmissionClient):
+class DashboardClient(BoundedRequests, JobSubmissionClient):
     """Ray's client, which would wait for ever for an answer, with time-outs; and only for a
     cluster of our version that asks for a token.
 
@@ -50,7 +50,7 @@ class Head(BoundedRequests, JobSubmissionClient):
         try:
             yield
         except AuthenticationError:
-            raise Refusal(token_refused(f"the cluster at {self.address}")) from None
+            raise Refusal(describe_refused_token(f"the cluster at {self.address}")) from None
         except RuntimeError as error:
             if (found := _STATUS.search(str(error))) is None:
                 raise

@@ -66,16 +66,16 @@ def _answers(address: str) -> None:
     try:
         connect_to_head(address)
     except AuthenticationError:
-        raise Refusal(token_refused(f"the Ray at {address}")) from None
+        raise Refusal(describe_refused_token(f"the Ray at {address}")) from None
     except RayError as error:
         raise ConnectionError(f"what listens at {address} is no Ray: {error}") from None
 
 
-def token_refused(who: str) -> str:
+def describe_refused_token(who: str) -> str:
     """The message for a token that is not the cluster's."""
     return (
-        f"{who} does not accept the token of {token.source()}: set RAY_AUTH_TOKEN_PATH to a file "
-        "with the cluster's own"
+        f"{who} does not accept the token of {token.describe_source()}: set RAY_AUTH_TOKEN_PATH to "
+        "a file with the cluster's own"
     )
 
 
@@ -110,7 +110,7 @@ def _init(address: str, environment: dict[str, Any]) -> None:
             runtime_env=environment,
         )
     except AuthenticationError:
-        raise Refusal(token_refused(f"the Ray at {address}")) from None
+        raise Refusal(describe_refused_token(f"the Ray at {address}")) from None
     except ConnectionError as error:
         if address == "auto":
             raise Refusal(

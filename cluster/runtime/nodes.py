@@ -61,7 +61,7 @@ class Request:
         )
 
 
-def nodes(ask_gpus: bool = False) -> tuple[Node, ...]:
+def list_nodes(ask_gpus: bool = False) -> tuple[Node, ...]:
     """The living nodes of the Ray in use, the largest first.
 
     With `ask_gpus`, torch on each node with GPUs is asked for the free memory of one of them.
@@ -125,7 +125,7 @@ def _look() -> tuple[int, str]:
     return free, str(torch.__version__)
 
 
-def described(found: Sequence[Node]) -> str:
+def describe_nodes(found: Sequence[Node]) -> str:
     """`2 nodes of 8 CPUs and 1 GPU, 1 node of 4 CPUs`."""
     shapes: dict[tuple[float, int], int] = {}
     for node in found:

@@ -8,7 +8,7 @@ what the nodes hold of it; an average over different nodes would overload the sm
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.runtime.nodes import Node, Request, described
+from cluster.runtime.nodes import Node, Request, describe_nodes
 from models.refusal import Refusal
 
 # Splits that one actor of a GPU has in hand: one is read while one is scored and one is written.
@@ -98,8 +98,8 @@ def plan_actors(
         need = demand.memory(1)
         raise Refusal(
             f"an actor needs 1 CPU and {need / 1024**2:,.0f} MiB, which no node has of "
-            f"{described(nodes)} with {max(n.memory for n in nodes) / 1024**2:,.0f} MiB at most: "
-            "use larger nodes, or write the input in smaller row groups"
+            f"{describe_nodes(nodes)} with {max(n.memory for n in nodes) / 1024**2:,.0f} MiB at "
+            "most: use larger nodes, or write the input in smaller row groups"
         )
     return next(plan for plan in plans if plan.actors == best)
 
@@ -165,7 +165,7 @@ def plan_workers(nodes: Sequence[Node], workers: int, least: int = 1) -> WorkerP
     reader = Request(readers.cpus)
     largest = int(max(node.cpus for node in nodes))
     for cpus in (*range(largest, 0, -1), *_SMALL_SHARES):
-        counts = spread(nodes, Request(float(cpus)), workers)
+        counts = place_evenly(nodes, Request(float(cpus)), workers)
         if counts is None:
             continue
         left = [Request(float(cpus)).left(n, count) for n, count in zip(nodes, counts, strict=True)]
@@ -180,8 +180,8 @@ def plan_workers(nodes: Sequence[Node], workers: int, least: int = 1) -> WorkerP
     smallest = Request(_SMALL_SHARES[-1])
     most = sum(smallest.fits(reader.left(node, 1)) for node in nodes)
     raise Refusal(
-        f"{workers} training workers do not fit {described(nodes)}, of which {reader.cpus:g} CPUs "
-        f"a node stay with the readers: pass --workers {max(1, most)} or fewer"
+        f"{workers} training workers do not fit {describe_nodes(nodes)}, of which "
+        f"{reader.cpus:g} CPUs a node stay with the readers: pass --workers {max(1, most)} or fewer"
     )
 
 
@@ -199,7 +199,7 @@ def _gpu_workers(nodes: Sequence[Node], workers: int, least: int) -> WorkerPlan:
     return WorkerPlan(workers, max(0.25, a_gpu // 2), 1.0, max(1, int(a_gpu)), kept)
 
 
-def spread(nodes: Sequence[Node], request: Request, count: int) -> list[int] | None:
+def place_evenly(nodes: Sequence[Node], request: Request, count: int) -> list[int] | None:
     """How many each node gets when they are placed one by one where the fewest are; None where
     they do not fit."""
     held = [0] * len(nodes)

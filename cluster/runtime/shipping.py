@@ -24,12 +24,12 @@ def stage(folder: Path, beside: Mapping[str, Path] | None = None) -> None:
         shutil.copyfile(file, place)
 
 
-def code() -> str:
+def digest_code() -> str:
     """A digest of the packages as this process would import them: the same code, the same text."""
-    return digest(ROOT, PACKAGES)
+    return digest_files(ROOT, PACKAGES)
 
 
-def digest(root: Path, folders: Iterable[str] = (".",)) -> str:
+def digest_files(root: Path, folders: Iterable[str] = (".",)) -> str:
     """SHA-256 over the names and contents of all files in folders of `root`: 16 hex digits."""
     total = hashlib.sha256()
     for folder in folders:

@@ -13,7 +13,7 @@ from pathlib import Path
 _VALUE, _FILE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
-def settle() -> None:
+def ensure_token() -> None:
     """Ask every Ray of this process and its children for a token, and see that there is one.
 
     `RAY_AUTH_TOKEN`, then the file of `RAY_AUTH_TOKEN_PATH`, are taken as they are. Otherwise it is
@@ -29,7 +29,7 @@ def settle() -> None:
         os.environ[_VALUE] = secrets.token_hex(32)
 
 
-def source() -> str:
+def describe_source() -> str:
     """Where the token of this process comes from, for messages."""
     if _VALUE in os.environ:
         return f"the variable {_VALUE}"

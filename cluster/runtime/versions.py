@@ -38,14 +38,14 @@ class Installed:
     authentication: str  # what the node asks of those who call it: "token", always
 
 
-def installed() -> Installed:
+def read_installed() -> Installed:
     """What this process runs on; reads what is installed and imports nothing of it."""
     return Installed(
         ray=ray.__version__,
         python=platform.python_version(),
         torch=_version("torch"),
         pyarrow=_version("pyarrow"),
-        code=shipping.code(),
+        code=shipping.digest_code(),
         authentication="token" if requires_token() else "off",
     )
 
@@ -66,7 +66,9 @@ def refuse_skew() -> int:
             + "; ".join(problems[:_NAMED])
             + ": see the node's own log, or take it out of the cluster"
         )
-    if skew := differences(installed(), {nodes[node]: its for node, its in found.items()}):
+    if skew := list_differences(
+        read_installed(), {nodes[node]: its for node, its in found.items()}
+    ):
         raise Refusal(
             "expected the same versions on every node as here, found "
             + "; ".join(skew)
@@ -75,7 +77,7 @@ def refuse_skew() -> int:
     return len(found)
 
 
-def differences(here: Installed, nodes: Mapping[str, Installed]) -> list[str]:
+def list_differences(here: Installed, nodes: Mapping[str, Installed]) -> list[str]:
     """A line for each thing that a node has otherwise, with the nodes that have it so."""
     places: dict[tuple[str, str], list[str]] = defaultdict(list)
     for node, its in sorted(nodes.items()):
@@ -99,7 +101,7 @@ def _living() -> list[dict[str, Any]]:
 
 def _ask(nodes: Mapping[str, str]) -> tuple[dict[str, Installed], dict[str, str]]:
     """Answers by node, and by node what came instead of one."""
-    ask = ray.remote(num_cpus=0, max_retries=1)(installed)
+    ask = ray.remote(num_cpus=0, max_retries=1)(read_installed)
     asked = {
         node: ask.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)

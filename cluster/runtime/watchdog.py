@@ -24,7 +24,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-def patience(variable: str = VARIABLE, default: float = _DEFAULT_S) -> float:
+def read_patience(variable: str = VARIABLE, default: float = _DEFAULT_S) -> float:
     """Seconds of an environment variable: those without any answer after which actors are ended,
     `ANOMARAY_STALL_SECONDS`, or another patience."""
     text = os.environ.get(variable, str(default))
@@ -37,7 +37,7 @@ def patience(variable: str = VARIABLE, default: float = _DEFAULT_S) -> float:
     return seconds
 
 
-def watched(answers: Iterator[T], end: Callable[[], int], seconds: float) -> Iterator[T]:
+def end_when_silent(answers: Iterator[T], end: Callable[[], int], seconds: float) -> Iterator[T]:
     """The answers as they come; `end` is called when none came for so many seconds.
 
     `end` says how many actors it ended. The time that the caller takes for an answer does not

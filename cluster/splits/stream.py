@@ -48,7 +48,9 @@ def stream(
     """
     if work:
         rows = map_over(work, _Actor, (worker, plan, *arguments), plan).iter_rows()
-        for row in watchdog.watched(iter(rows), watchdog.end_pool_actors, watchdog.patience()):
+        for row in watchdog.end_when_silent(
+            iter(rows), watchdog.end_pool_actors, watchdog.read_patience()
+        ):
             yield worker.answer_type.from_document(json.loads(row["answer"]))
 
 

@@ -78,7 +78,7 @@ class TrainingData:
         return join(parts)
 
 
-def dataset(
+def make_dataset(
     intake: Intake, splits: Sequence[DaySplit], all_labelled: bool, plan: ActorPlan
 ) -> ray.data.Dataset:
     """A lazy dataset of tables as `row_tables.to_table` makes them; with `all_labelled`, rows

@@ -21,7 +21,7 @@ from models.refusal import Refusal
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowSelection:
     """Which rows of the input a training sees."""
 
     input_uri: str
@@ -51,7 +51,7 @@ class _FitPart:
 class _FitWorker(SplitWorker[Split, _FitPart]):
     work_type, answer_type = Split, _FitPart
 
-    def __init__(self, plan: ActorPlan, rows: Rows) -> None:
+    def __init__(self, plan: ActorPlan, rows: RowSelection) -> None:
         super().__init__(plan)
         self.rows = rows
 
@@ -67,7 +67,7 @@ class _FitWorker(SplitWorker[Split, _FitPart]):
 
 
 def fit_encoder(
-    rows: Rows, splits: Sequence[DaySplit], plan: ActorPlan, on_split: OnSplit
+    rows: RowSelection, splits: Sequence[DaySplit], plan: ActorPlan, on_split: OnSplit
 ) -> tuple[Encoder, int]:
     """One pass over the splits; statistics merged in the order of the plan. Also the number of
     rows that the encoder was fitted on."""

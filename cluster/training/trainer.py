@@ -74,7 +74,7 @@ def train(
             "torch_threads": plan.torch_threads,
         },
         torch_config=TorchConfig(
-            timeout_s=math.ceil(watchdog.patience(COLLECTIVE, _COLLECTIVE_S)),
+            timeout_s=math.ceil(watchdog.read_patience(COLLECTIVE, _COLLECTIVE_S)),
         ),
         scaling_config=_scaling(plan),
         run_config=RunConfig(

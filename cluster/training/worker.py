@@ -24,9 +24,9 @@ from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
 from models.encoding.encoder import Encoder
 from models.encoding.raw_batch import RawBatch, join
-from models.training.loop import NonFiniteElsewhere, Ranks, Training, begin, run_epochs
-from models.training.memory import encode_zeros, fitting_step
-from models.training.options import NonFiniteLoss, TrainingOptions, batches_of
+from models.training.loop import NonFiniteElsewhere, Ranks, Training, begin_training, run_epochs
+from models.training.memory import encode_zeros, find_largest_step
+from models.training.options import NonFiniteLoss, TrainingOptions, plan_batches
 from models.training.progress import Progress
 
 # A worker keeps its share of the rows from the first epoch on where it is below this many bytes:
@@ -94,12 +94,12 @@ def _train(given: WorkerInput, board: Any, torch_threads: int) -> None:
     encoder: Encoder = given.encoder.to(device).eval()
     detector = given.build_detector(device)
     torch.manual_seed(options.seed + rank)
-    training = begin(detector, options, given.rows)
+    training = begin_training(detector, options, given.rows)
     if (saved := ray.train.get_checkpoint()) is not None:
         with saved.as_directory() as folder:
             checkpoint.restore(folder, training)
     ranks = _join_ranks(detector, world, device)
-    most, passes = batches_of(given.rows, options.batch_rows)
+    most, passes = plan_batches(given.rows, options.batch_rows)
     batch_rows = max(1, most // world)
     source = _StreamedRows(encoder, device, batch_rows, passes, (options.seed, rank), ranks.add)
     parts = _count_parts(given, detector, batch_rows, device)
@@ -132,7 +132,7 @@ def _count_parts(
     the gradient is the same whatever the parts."""
     most_rows = given.most_rows
     if device.type == "cuda":
-        most_rows = fitting_step(given.encoder, detector, batch_rows, device)
+        most_rows = find_largest_step(given.encoder, detector, batch_rows, device)
     needed = 1 if most_rows is None else math.ceil(batch_rows / max(1, most_rows))
     return max(given.training.accumulate, needed)
 

@@ -57,7 +57,7 @@ def submit(
     """
     if [bool(arguments), attach is not None, cancel is not None].count(True) != 1:
         raise Refusal("expected one of: a verb and its arguments, --attach ID, --cancel ID")
-    from jobs.remote import submit as job
+    from jobs.remote import remote_verb as job
 
     if attach is not None:
         raise typer.Exit(job.attach(address, attach))

@@ -34,7 +34,9 @@ _SECRET_VALUE = re.compile(
 _SHORTEST_SECRET = 8
 
 
-def travelling(arguments: Sequence[str], verbs: Iterable[str]) -> tuple[list[str], dict[str, Path]]:
+def prepare_command(
+    arguments: Sequence[str], verbs: Iterable[str]
+) -> tuple[list[str], dict[str, Path]]:
     """The command as the cluster runs it, and the files to send along, by their path there.
 
     A spec of this checkout keeps its path; one from elsewhere goes to `submitted/`, to a folder of
@@ -80,7 +82,7 @@ _ADVICE = (
 )
 
 
-def forwarded(names: Iterable[str]) -> dict[str, str]:
+def read_variables(names: Iterable[str]) -> dict[str, str]:
     """The variables of these names, as they are here."""
     wanted = list(names)
     if absent := [name for name in wanted if name not in os.environ]:

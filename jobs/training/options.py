@@ -4,13 +4,13 @@ from jobs.spec.spec import Spec
 from models.training.options import TrainingOptions
 
 
-def training_filter(spec: Spec) -> str | None:
+def build_filter(spec: Spec) -> str | None:
     """The filters of input and training, of which both must hold; None where there is none."""
     filters = (spec.input.filter, spec.training.filter)
     return " and ".join(f"({text})" for text in filters if text) or None
 
 
-def training_options(spec: Spec) -> TrainingOptions:
+def build_options(spec: Spec) -> TrainingOptions:
     """The options of the loop, as the spec has them."""
     given = spec.training
     return TrainingOptions(

@@ -45,7 +45,7 @@ class TrainingPlan:
 def plan_training(spec: Spec, days: DayRange | None = None) -> TrainingPlan:
     """Snapshot the training days and hold back a part of them for validation and calibration."""
     uri = spec.training_uri
-    chosen = training_days(spec, days)
+    chosen = choose_days(spec, days)
     snapshots = input_rows.take_snapshots(spec, uri, chosen)
     uri = snapshots[0].uri
     for taken in snapshots:
@@ -55,13 +55,13 @@ def plan_training(spec: Spec, days: DayRange | None = None) -> TrainingPlan:
                 "restore it, remove it, or choose other training days"
             )
     if sum(s.rows for s in snapshots) == 0:
-        raise Refusal(f"the training days {listed(chosen)} of {uri} hold no rows")
+        raise Refusal(f"the training days {format_days(chosen)} of {uri} hold no rows")
     if len(snapshots) >= _DAYS_TO_HOLD_BACK:
         return _hold_back_days(uri, snapshots, spec.training.validation)
     return _hold_back_splits(uri, snapshots, spec.training.validation)
 
 
-def training_days(spec: Spec, days: DayRange | None) -> tuple[str, ...]:
+def choose_days(spec: Spec, days: DayRange | None) -> tuple[str, ...]:
     """The days to learn from: as asked, else as the spec says, else all but the newest."""
     uri = spec.training_uri
     there = list_days(uri, spec.input.partition)
@@ -73,7 +73,8 @@ def training_days(spec: Spec, days: DayRange | None) -> tuple[str, ...]:
     chosen = tuple(day for day in there if day in wanted)
     if not chosen:
         raise Refusal(
-            f"no training day from {wanted.first} to {wanted.last} in {uri}: it has {listed(there)}"
+            f"no training day from {wanted.first} to {wanted.last} in {uri}: it has "
+            f"{format_days(there)}"
         )
     return chosen
 
@@ -112,7 +113,7 @@ def _splits(snapshots: Sequence[Snapshot]) -> tuple[tuple[str, Split], ...]:
     )
 
 
-def listed(days: Sequence[str]) -> str:
+def format_days(days: Sequence[str]) -> str:
     """`2026-01-01, 2026-01-02` or `2026-01-01 .. 2026-03-31 (90 days)`."""
     if len(days) <= 3:
         return ", ".join(days) or "none"

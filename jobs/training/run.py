@@ -10,21 +10,21 @@ import ray
 import torch
 
 from cluster.lake.storage.opening import open_store
-from cluster.runtime.nodes import nodes
+from cluster.runtime.nodes import list_nodes
 from cluster.runtime.resources import plan_actors, plan_readers, plan_workers
 from cluster.splits.admission import Intake
 from cluster.training import trainer as ddp
 from cluster.training.calibration import calibrate
-from cluster.training.dataset import TrainingData, dataset
-from cluster.training.encoder_fit import Rows, fit_encoder
+from cluster.training.dataset import TrainingData, make_dataset
+from cluster.training.encoder_fit import RowSelection, fit_encoder
 from cluster.training.trainer import Checkpoints
 from cluster.training.worker import ClassBalance, WorkerInput
 from jobs.monitoring.live import LiveMetrics
 from jobs.spec.spec import Spec
 from jobs.terminal.console import Step, say, step
 from jobs.training.auto import choose_detector
-from jobs.training.options import training_filter, training_options
-from jobs.training.plan import TrainingPlan, listed
+from jobs.training.options import build_filter, build_options
+from jobs.training.plan import TrainingPlan, format_days
 from jobs.training.warm_start import Start
 from models.bundle import Bundle
 from models.detectors.catalog import CATALOG
@@ -33,7 +33,7 @@ from models.encoding.encoder import Encoder
 from models.refusal import Refusal
 from models.scores.threshold import Calibration
 from models.selection.auto import AUTO, Candidate, Choice
-from models.training.memory import of_scoring, of_training
+from models.training.memory import measure_scoring, measure_training
 from models.training.progress import EpochResult
 
 TRAININGS = "_trainings"
@@ -73,7 +73,7 @@ class TrainingRun:
         if start:
             self.detector = Candidate(start.bundle.detector_name, start.bundle.options)
         self.choice: Choice | None = None
-        there = nodes()
+        there = list_nodes()
         self.readers, self.scorers = plan_readers(there), plan_actors(there)
         self.workers = plan_workers(there, workers, spec.training.min_workers)
         self.storage = open_store(spec.output.uri).child(TRAININGS)
@@ -102,14 +102,16 @@ class TrainingRun:
     def fit_encoder(self) -> tuple[Encoder, int]:
         """The encoder, and the number of training rows. The encoder of `start` is kept: the
         weights were learned with its scales and codes."""
-        rows = Rows(self.plan.uri, self.spec.features, self.plan.snapshots[0].schema, self._filter)
+        rows = RowSelection(
+            self.plan.uri, self.spec.features, self.plan.snapshots[0].schema, self._filter
+        )
         with step("fit the encoder", self.plan.rows) as progress:
             fitted, count = fit_encoder(rows, self.plan.learned, self.readers, progress.advance)
         return (self.start.bundle.encoder if self.start else fitted), count
 
     @property
     def _filter(self) -> str | None:
-        return training_filter(self.spec)
+        return build_filter(self.spec)
 
     def _intake(self, encoder: Encoder, row_filter: str | None, labels: bool) -> Intake:
         roles = self.spec.roles
@@ -123,14 +125,14 @@ class TrainingRun:
         """The rows of the plan, not read yet, with the labels that a detector learns from."""
         intake = self._intake(encoder, self._filter, labels != "none")
         train, held_back = (
-            dataset(intake, splits, labels == "all", self.readers)
+            make_dataset(intake, splits, labels == "all", self.readers)
             for splits in (self.plan.learned, self.plan.held_back)
         )
         return TrainingData(encoder, train, held_back, rows)
 
     def _choose(self, encoder: Encoder, rows: int) -> Choice:
         data = self.read_rows(encoder, rows, "some" if self.spec.roles.label else "none")
-        return choose_detector(self.spec, data, training_options(self.spec))
+        return choose_detector(self.spec, data, build_options(self.spec))
 
     def _keep_rows(self, data: TrainingData) -> TrainingData:
         """Read the held-back rows, and the training rows where they fit, to Ray's object store."""
@@ -146,8 +148,9 @@ class TrainingRun:
             progress.advance()
         if held_back.count() == 0:
             raise Refusal(
-                f"none of the {listed(self.plan.days)} held-back rows passes the training filter "
-                f"{self._filter!r}: choose more training days or a larger training.validation"
+                f"none of the held-back rows of {format_days(self.plan.days)} passes the training "
+                f"filter {self._filter!r}: choose more training days or a larger "
+                "training.validation"
             )
         return dataclasses.replace(data, train=train, held_back=held_back)
 
@@ -183,7 +186,7 @@ class TrainingRun:
             encoder=data.encoder,
             detector=self.detector.name,
             options=self.detector.options,
-            training=training_options(self.spec),
+            training=build_options(self.spec),
             rows=rows,
             balance=balance,
             shown=data.known_anomalies(_SHOWN_ROWS) if labels == "some" else None,
@@ -201,7 +204,7 @@ class TrainingRun:
         room = self.workers.memory
         if self.workers.gpus or not room:
             return None
-        return of_training(encoder, detector, torch.device("cpu")).rows_in(room)
+        return measure_training(encoder, detector, torch.device("cpu")).rows_in(room)
 
     def _name(self) -> str:
         """The same for the same spec and data, so that a training that died is resumed."""
@@ -297,7 +300,7 @@ class TrainingRun:
                 "from": self.start.metadata if self.start and not name else None,
                 "metrics": metrics,
                 "memory": dataclasses.asdict(
-                    of_scoring(encoder.cpu(), detector, torch.device("cpu"))
+                    measure_scoring(encoder.cpu(), detector, torch.device("cpu"))
                 ),
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             },

@@ -34,7 +34,7 @@ class Start:
         }
 
 
-def start_of(spec: Spec, registry: Registry, given: str) -> Start:
+def load_start(spec: Spec, registry: Registry, given: str) -> Start:
     """The bundle with that id, or the champion.
 
     Raises Refusal unless it has the spec's columns, detector and options: then its weights mean

@@ -20,7 +20,7 @@ from models.selection.ranking import (
     measure_agreement,
     plant_anomalies,
 )
-from models.training.loop import learn, scored
+from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
 
 AUTO = "auto"
@@ -244,7 +244,9 @@ def _try(
         learn(detector, rows, held_back, training)
     except Refusal as refusal:
         return CandidateResult(candidate.text, None, time.monotonic() - started, str(refusal)), None
-    scores = Scores(scored(detector, every), tuple(scored(detector, some) for some in planted))
+    scores = Scores(
+        score_rows(detector, every), tuple(score_rows(detector, some) for some in planted)
+    )
     return CandidateResult(candidate.text, None, time.monotonic() - started, ""), scores
 
 

@@ -10,7 +10,7 @@ from models.batch import Batch, Layout
 from models.detectors.detector import Detector
 from models.scores.quality import measure_auroc
 from models.selection.synthetic_anomalies import KINDS, PLANTINGS
-from models.training.loop import scored
+from models.training.loop import score_rows
 
 # Labelled anomalies that a ranking needs. With 5 of them and many normal rows the standard
 # deviation of an AUROC of 0.9 is 0.09 (Hanley and McNeil, Radiology 1982, equation 2).
@@ -77,5 +77,7 @@ class Judge:
         self.criterion = PLANTED
 
     def __call__(self, detector: Detector) -> float:
-        usual = scored(detector, self.usual)
-        return float(np.mean([measure_auroc(usual, scored(detector, part)) for part in self.parts]))
+        usual = score_rows(detector, self.usual)
+        return float(
+            np.mean([measure_auroc(usual, score_rows(detector, part)) for part in self.parts])
+        )

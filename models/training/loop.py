@@ -18,11 +18,11 @@ from models.detectors.detector import Detector
 from models.training.options import (
     NonFiniteLoss,
     TrainingOptions,
-    batches_of,
-    kept,
-    parts_of,
-    rate,
-    trimmed,
+    count_kept,
+    cut_batch,
+    drop_highest,
+    make_schedule,
+    plan_batches,
 )
 from models.training.progress import EpochResult, Progress
 
@@ -102,7 +102,7 @@ def learn(
             else:
                 detector.show(rows.take(anomalies))
         torch.manual_seed(options.seed)  # for what a loss draws
-        training = begin(detector, options, len(rows.numeric))
+        training = begin_training(detector, options, len(rows.numeric))
         source = _RowsInMemory(rows, held_back, options.batch_rows, generator)
         run_epochs(training, source, options, lambda progress: on_epoch(progress.history[-1]))
         progress = training.progress
@@ -113,14 +113,14 @@ def learn(
     return Learned(tuple(r.validation_loss for r in progress.history), progress.best_epoch)
 
 
-def begin(detector: Detector, options: TrainingOptions, rows: int) -> Training:
+def begin_training(detector: Detector, options: TrainingOptions, rows: int) -> Training:
     """A training that has made no step, with the schedule for this many rows an epoch."""
     optimizer = torch.optim.AdamW(
         detector.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
-    batch_rows, passes = batches_of(rows, options.batch_rows)
+    batch_rows, passes = plan_batches(rows, options.batch_rows)
     steps = passes * max(1, math.ceil(rows / batch_rows))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate(options, steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, make_schedule(options, steps))
     return Training(detector, optimizer, schedule)
 
 
@@ -164,7 +164,7 @@ class _Loop:
         started = time.monotonic()
         train_loss, rows = self._train(epoch)
         seconds = time.monotonic() - started
-        validation_loss = held_back_loss(
+        validation_loss = measure_held_back_loss(
             self.detector, self.source.held_back(), self.options.trim, self.ranks.add
         )
         if not math.isfinite(validation_loss):
@@ -190,9 +190,9 @@ class _Loop:
             while True:
                 number += 1
                 batch = next(batches, None)
-                parts = [] if batch is None else parts_of(batch, self.options.accumulate)
+                parts = [] if batch is None else cut_batch(batch, self.options.accumulate)
                 sizes = [len(part.numeric) for part in parts]
-                rows = add(float(sum(kept(size, trim) for size in sizes)))
+                rows = add(float(sum(count_kept(size, trim) for size in sizes)))
                 if rows == 0:
                     break
                 total_loss += self._step(parts, rows, f"epoch {epoch + 1}, batch {number}")
@@ -216,7 +216,7 @@ class _Loop:
                 with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
                     per_row: Tensor = self.model(part)
                 per_row = per_row.float()
-                total = trimmed(per_row, options.trim).sum()
+                total = drop_highest(per_row, options.trim).sum()
                 if empty:
                     total, per_row = total * 0.0, per_row * 0.0
                 (total * self.ranks.count / rows).backward()  # type: ignore[no-untyped-call]
@@ -259,7 +259,7 @@ class _RowsInMemory:
         self, rows: Batch, held_back: Batch, most: int, generator: torch.Generator
     ) -> None:
         self.rows, self.rest, self.generator = rows, held_back, generator
-        self.batch_rows, self.count = batches_of(len(rows.numeric), most)
+        self.batch_rows, self.count = plan_batches(len(rows.numeric), most)
 
     def passes(self, epoch: int) -> Iterator[Iterator[Batch]]:
         for _ in range(self.count):
@@ -279,7 +279,7 @@ def _chunks(rows: Batch) -> Iterator[Batch]:
 
 
 @torch.no_grad()
-def held_back_loss(
+def measure_held_back_loss(
     detector: Detector,
     batches: Iterable[Batch],
     trim: float = 0.0,
@@ -293,13 +293,13 @@ def held_back_loss(
     detector.eval()
     total, count = 0.0, 0
     for batch in batches:
-        losses = trimmed(detector.loss(batch).double(), trim)
+        losses = drop_highest(detector.loss(batch).double(), trim)
         total, count = total + float(losses.sum()), count + len(losses)
     return add(total) / max(1.0, add(float(count)))
 
 
 @torch.inference_mode()
-def scored(detector: Detector, rows: Batch) -> Tensor:
+def score_rows(detector: Detector, rows: Batch) -> Tensor:
     """Scores of the rows, float32 [rows] on the CPU, a few thousand rows at a time."""
     parts = [detector.score(chunk).float().cpu() for chunk in _chunks(rows)]
     return torch.cat(parts) if parts else torch.empty(0)

@@ -38,7 +38,7 @@ class Footprint:
         return max(0, room - self.weights - self.fixed) // max(1, self.row)
 
 
-def of_scoring(encoder: Encoder, detector: Detector, device: torch.device) -> Footprint:
+def measure_scoring(encoder: Encoder, detector: Detector, device: torch.device) -> Footprint:
     """What `Detector.score` takes, with the encoding before it."""
     encoder, detector = encoder.to(device).eval(), detector.to(device).eval()
 
@@ -50,7 +50,7 @@ def of_scoring(encoder: Encoder, detector: Detector, device: torch.device) -> Fo
     return _of(score, _bytes(encoder) + _bytes(detector), most, device)
 
 
-def of_training(encoder: Encoder, detector: Detector, device: torch.device) -> Footprint:
+def measure_training(encoder: Encoder, detector: Detector, device: torch.device) -> Footprint:
     """What a step of training takes; the detector is left as it was."""
     encoder, learner = encoder.to(device).eval(), copy.deepcopy(detector).to(device).train()
     weights = _bytes(encoder) + (1 + _COPIES_IN_TRAINING) * _bytes(learner)
@@ -58,10 +58,10 @@ def of_training(encoder: Encoder, detector: Detector, device: torch.device) -> F
     return _of(lambda rows: _step(encoder, learner, rows, device), weights, most, device)
 
 
-def fitting_step(encoder: Encoder, detector: Detector, rows: int, device: torch.device) -> int:
+def find_largest_step(encoder: Encoder, detector: Detector, rows: int, device: torch.device) -> int:
     """Rows of the largest training step, at most `rows`, that a CUDA device has memory for."""
     learner = copy.deepcopy(detector).train()
-    return largest_batch(lambda some: _step(encoder, learner, some, device), rows)
+    return find_largest_batch(lambda some: _step(encoder, learner, some, device), rows)
 
 
 def _step(encoder: Encoder, learner: Detector, rows: int, device: torch.device) -> None:
@@ -72,7 +72,7 @@ def _step(encoder: Encoder, learner: Detector, rows: int, device: torch.device) 
     losses.sum().backward()  # type: ignore[no-untyped-call]
 
 
-def largest_batch(work: Callable[[int], object], most: int) -> int:
+def find_largest_batch(work: Callable[[int], object], most: int) -> int:
     """Rows of the largest batch that `work` does without running out of the device's memory:
     `most`, or a power of two that is doubled until it does. 0 where one row is too many.
 

@@ -40,33 +40,33 @@ class NonFiniteLoss(Refusal):
     """The loss was NaN or infinite; the message names epoch, batch and feature."""
 
 
-def batches_of(rows: int, most: int) -> tuple[int, int]:
+def plan_batches(rows: int, most: int) -> tuple[int, int]:
     """(rows a batch, passes an epoch) for so many training rows."""
     batch = max(_LEAST_BATCH, min(most, rows // _STEPS_AN_EPOCH))
     steps = max(1, math.ceil(rows / batch))
     return batch, math.ceil(_STEPS_AN_EPOCH / steps) if steps < _STEPS_AN_EPOCH // 2 else 1
 
 
-def kept(rows: int, trim: float) -> int:
+def count_kept(rows: int, trim: float) -> int:
     """How many of so many rows `trimmed` keeps: at least one of any."""
     return rows - int(rows * trim)
 
 
-def trimmed(losses: Tensor, trim: float) -> Tensor:
+def drop_highest(losses: Tensor, trim: float) -> Tensor:
     """The losses but for the highest, a share of `trim`, in any order; gradients pass."""
     if not trim:
         return losses
-    return losses.topk(kept(len(losses), trim), largest=False, sorted=False).values
+    return losses.topk(count_kept(len(losses), trim), largest=False, sorted=False).values
 
 
-def parts_of(batch: Batch, count: int) -> list[Batch]:
+def cut_batch(batch: Batch, count: int) -> list[Batch]:
     """The batch in at most `count` parts of about the same size, none of them empty."""
     rows = len(batch.numeric)
     size = max(1, math.ceil(rows / count))
     return [batch.take(slice(start, start + size)) for start in range(0, rows, size)]
 
 
-def rate(options: TrainingOptions, steps: int) -> Callable[[int], float]:
+def make_schedule(options: TrainingOptions, steps: int) -> Callable[[int], float]:
     """Linear warm-up, then half a cosine down to a hundredth (Loshchilov & Hutter, 2017), over
     `steps` an epoch: the factor of the learning rate at each step."""
     total = steps * options.epochs

@@ -39,7 +39,7 @@ from models.batch import Batch
 from models.detectors.catalog import CATALOG
 from models.encoding.encoder import Encoder
 from models.encoding.fit import EncoderFit
-from models.training.loop import learn, scored
+from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,7 +119,7 @@ def scores(spec: Spec, detectors: Sequence[str]) -> pa.Table:
             encoded(encoder, held_back, labels),
             TrainingOptions(),
         )
-        found = scored(detector, encoded(encoder, judged, labels=False)).numpy()
+        found = score_rows(detector, encoded(encoder, judged, labels=False)).numpy()
         judged = judged.append_column(name, pa.array(found))
     return judged
 

@@ -16,7 +16,7 @@ from jobs.input_rows import DERIVED
 from jobs.monitoring.metric_names import Metric
 from jobs.monitoring.watch_status import WatchStatus
 from jobs.nightly import nightly
-from jobs.remote.command import travelling
+from jobs.remote.command import prepare_command
 from jobs.score import score
 from jobs.spec.spec import load
 from tests.night.conftest import DAYS, write_spec
@@ -186,7 +186,7 @@ def test_the_exporter_reads_the_status_of_the_watch(watch: Path) -> None:
 
 
 def test_submit_sends_the_spec(watch: Path) -> None:
-    command, files = travelling(["nightly", str(watch)], ["nightly"])
+    command, files = prepare_command(["nightly", str(watch)], ["nightly"])
     assert list(files) == command[1:]
 
 

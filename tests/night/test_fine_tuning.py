@@ -13,14 +13,14 @@ from cluster.lake.storage.opening import open_store
 from jobs.spec.spec import Spec, load
 from jobs.threshold import choose_threshold
 from jobs.train import TrainRequest, train
-from jobs.training.warm_start import start_of
+from jobs.training.warm_start import load_start
 from models.bundle import Bundle, open_bundle
 from models.detectors.catalog import CATALOG
 from models.encoding.fit import EncoderFit
 from models.refusal import Refusal
 from models.scores.sketch import ScoreSketch
 from models.scores.threshold import Calibration
-from models.training.loop import learn, scored
+from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
 from tests.night.conftest import DAYS, write_spec
 
@@ -43,7 +43,7 @@ def champion(data: Path, tmp_path: Path) -> Spec:
     detector = CATALOG.build("autoencoder", encoder.layout, spec.detector.options)
     learned = learn(detector, batch, batch, TrainingOptions(epochs=2))
     scores = ScoreSketch()
-    scores.update(scored(detector, batch).numpy())
+    scores.update(score_rows(detector, batch).numpy())
     facts: dict[str, Any] = {
         "history": [{"validation_loss": loss} for loss in learned.losses],
         "best_epoch": learned.best_epoch,
@@ -61,7 +61,7 @@ def test_a_training_from_the_champion_starts_at_its_weights_and_keeps_encoder_an
     champion: Spec, ray_session: None
 ) -> None:
     registry = registry_of(champion)
-    before = start_of(champion, registry, "champion")
+    before = load_start(champion, registry, "champion")
     # Steps so small that the weights must still be those that it started from.
     still = {"epochs": 1, "learning_rate": 1e-12, "baselines": ()}
     briefly = champion.training.model_copy(update=still)
@@ -90,7 +90,7 @@ def test_another_detector_or_other_options_are_refused(
 ) -> None:
     spec = load(write_spec(tmp_path, data / "flows", tmp_path / "out", detector=detector))
     with pytest.raises(Refusal, match=message):
-        start_of(spec, registry_of(spec), "champion")
+        load_start(spec, registry_of(spec), "champion")
 
 
 def test_other_columns_are_refused(champion: Spec) -> None:
@@ -98,11 +98,11 @@ def test_other_columns_are_refused(champion: Spec) -> None:
     columns = {key: column for key, column in champion.columns.items() if key != name}
     other = champion.model_copy(update={"columns": columns})
     with pytest.raises(Refusal, match=f"found '{name}' not to be as that of bundle"):
-        start_of(other, registry_of(champion), "champion")
+        load_start(other, registry_of(champion), "champion")
 
 
 def test_with_auto_the_detector_of_the_bundle_stays(
     champion: Spec, tmp_path: Path, data: Path
 ) -> None:
     spec = load(write_spec(tmp_path, data / "flows", tmp_path / "out", detector={"name": "auto"}))
-    assert start_of(spec, registry_of(spec), "champion").bundle.detector_name == "autoencoder"
+    assert load_start(spec, registry_of(spec), "champion").bundle.detector_name == "autoencoder"

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from cluster.lake.input.splits import Split
-from cluster.runtime.nodes import nodes
+from cluster.runtime.nodes import list_nodes
 from cluster.runtime.resources import ActorPlan, plan_actors
 from cluster.runtime.session import session
 from cluster.splits.stream import Pool, stream
@@ -54,7 +54,7 @@ def main(address: str, count: int) -> None:
         ("2026-01-01", Split(str(n), "a.parquet", "1", (0,), n, n, 1, 8)) for n in range(count)
     ]
     with session(address):
-        plan = plan_actors(nodes())
+        plan = plan_actors(list_nodes())
         pool = Pool(plan, count)
         for answer in stream(splits, Slow, (), plan):
             pool.look()

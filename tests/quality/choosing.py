@@ -27,7 +27,7 @@ from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
 from models.selection.auto import AutoConfig, Candidate, choose, list_candidates
 from models.selection.synthetic_anomalies import KINDS
-from models.training.loop import learn, scored
+from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
 from tests.quality.few_labels import CHOSEN_ON, CONFIRMED_ON, DATA, encoded, halves
 
@@ -62,7 +62,7 @@ def truth(rows: Rows, candidate: Candidate, training: TrainingOptions) -> tuple[
     detector = CATALOG.build(candidate.name, rows.layout, candidate.options)
     learned, held_back = (part._replace(label=None) for part in (rows.learned, rows.held_back))
     learn(detector, learned, held_back, training)
-    return detector, scored(detector, rows.tested)
+    return detector, score_rows(detector, rows.tested)
 
 
 def by_auto(
@@ -97,12 +97,12 @@ def lines(name: str, rows: Rows, training: TrainingOptions) -> list[dict[str, fl
     found, scores, tests = [], [], []
     for candidate in list_candidates(rows.layout):
         detector, tested = truth(rows, candidate, training)
-        usual = scored(detector, held_back).numpy()
+        usual = score_rows(detector, held_back).numpy()
         tests.append(rankdata(tested.numpy()))
         line: dict[str, float | str] = {"set": name, "candidate": candidate.text}
         line["truth"] = _auroc(rows, tests[-1])
         for kind, anomalies in planted.items():
-            odd = scored(detector, anomalies).numpy()
+            odd = score_rows(detector, anomalies).numpy()
             given = np.repeat([0, 1], [len(usual), len(odd)])
             line[kind] = round(float(roc_auc_score(given, np.concatenate([usual, odd]))), 4)
         found.append(line)

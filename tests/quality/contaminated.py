@@ -23,7 +23,7 @@ from models.columns import FeatureColumn, Numeric
 from models.detectors.catalog import CATALOG
 from models.encoding.encoder import Encoder
 from models.encoding.fit import EncoderFit
-from models.training.loop import learn, scored
+from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
 from tests.quality.few_labels import DATA
 
@@ -73,7 +73,7 @@ def figures(
     torch.manual_seed(training.seed)
     built = CATALOG.build(detector, encoder.layout, {})
     learn(built, inputs.take(slice(held, None)), inputs.take(slice(held)), training)
-    scores, truth = scored(built, test).numpy(), tested["label"].to_numpy()
+    scores, truth = score_rows(built, test).numpy(), tested["label"].to_numpy()
     return float(roc_auc_score(truth, scores)), float(average_precision_score(truth, scores))
 
 

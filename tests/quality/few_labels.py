@@ -26,7 +26,7 @@ from models.columns import Numeric
 from models.detectors.catalog import CATALOG
 from models.encoding.encoder import Encoder
 from models.encoding.fit import EncoderFit
-from models.training.loop import learn, scored
+from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -101,7 +101,7 @@ def figures(
     torch.manual_seed(training.seed)
     built = CATALOG.build(detector, encoder.layout, options)
     learn(built, learned, held_back, training)
-    scores = scored(built, tested).numpy()
+    scores = score_rows(built, tested).numpy()
     truth = tested.label.numpy()
     return float(roc_auc_score(truth, scores)), float(average_precision_score(truth, scores))
 

@@ -20,7 +20,7 @@ from models.encoding.fit import EncoderFit
 from models.refusal import Refusal
 from models.scores import quality as metrics
 from models.selection.auto import AUTO, HELD_BACK_ROWS, AutoConfig, Candidate, choose
-from models.training.loop import learn, scored
+from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
 from models.training.progress import EpochResult
 from tests.quality.protocol import Trial
@@ -109,7 +109,7 @@ def _measured(
 
     started = time.perf_counter()
     test, good = encoded(encoder, trial.test)
-    scores = scored(detector, test).numpy()
+    scores = score_rows(detector, test).numpy()
     seconds = time.perf_counter() - started
 
     labels = trial.labels[good]

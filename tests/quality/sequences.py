@@ -23,7 +23,7 @@ from models.detectors.catalog import CATALOG
 from models.scores.severity import Severity
 from models.scores.sketch import ScoreSketch
 from models.scores.threshold import Calibration
-from models.training.loop import learn, scored
+from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
 from tests.quality import nab
 from tests.quality.sequence_sets import SERIES_SETS, Task
@@ -58,11 +58,11 @@ def judged(detector: str, task: Task, options: TrainingOptions) -> Result:
     model = CATALOG.build(detector, task.layout, {})
     learn(model, task.train, task.held_back, options)
     trained = time.perf_counter()
-    scores = scored(model, task.test).double().numpy()
+    scores = score_rows(model, task.test).double().numpy()
     said = nab.Scored(scores, task.anomalous, task.counted)
     seconds = time.perf_counter() - trained
     usual = ScoreSketch()
-    usual.update(scored(model, task.held_back).numpy())
+    usual.update(score_rows(model, task.held_back).numpy())
     severity = Severity.from_calibration(Calibration(usual))
     return Result(said, severity(scores).astype(np.float64), trained - start, seconds)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cluster.runtime.nodes import Node, Request, described
-from cluster.runtime.resources import Demand, plan_actors, plan_readers, plan_workers, spread
+from cluster.runtime.nodes import Node, Request, describe_nodes
+from cluster.runtime.resources import Demand, place_evenly, plan_actors, plan_readers, plan_workers
 from models.refusal import Refusal
 
 GIB = 1024**3
@@ -98,10 +98,10 @@ def test_readers_beside_gpu_workers_take_no_gpu() -> None:
 
 def test_what_is_spread_goes_where_the_fewest_are() -> None:
     nodes = [Node(cpus=4), Node(cpus=1), Node(cpus=2)]
-    assert spread(nodes, Request(1.0), 5) == [2, 1, 2]
-    assert spread(nodes, Request(1.0), 8) is None
+    assert place_evenly(nodes, Request(1.0), 5) == [2, 1, 2]
+    assert place_evenly(nodes, Request(1.0), 8) is None
 
 
 def test_nodes_are_described_by_shape() -> None:
-    text = described([DGX, DGX, Node(cpus=1)])
+    text = describe_nodes([DGX, DGX, Node(cpus=1)])
     assert text == "2 nodes of 96 CPUs and 8 GPUs, 1 node of 1 CPU"

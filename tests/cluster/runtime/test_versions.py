@@ -3,21 +3,21 @@
 from dataclasses import replace
 from pathlib import Path
 
-from cluster.runtime.shipping import code, digest, stage
-from cluster.runtime.versions import Installed, differences, installed
+from cluster.runtime.shipping import digest_code, digest_files, stage
+from cluster.runtime.versions import Installed, list_differences, read_installed
 
 HERE = Installed("2.60.0", "3.11.7", "2.13.0", "26.0.1", "0123", "token")
 
 
 def test_equal_nodes_differ_in_nothing() -> None:
-    assert differences(HERE, {"10.0.0.1": HERE, "10.0.0.2": HERE}) == []
-    assert installed().authentication == "token"
+    assert list_differences(HERE, {"10.0.0.1": HERE, "10.0.0.2": HERE}) == []
+    assert read_installed().authentication == "token"
 
 
 def test_each_difference_names_its_nodes() -> None:
     nodes = {f"10.0.0.{i}": replace(HERE, torch="2.12.0") for i in range(1, 8)}
     nodes["10.0.0.9"] = replace(HERE, authentication="off")
-    assert differences(HERE, nodes) == [
+    assert list_differences(HERE, nodes) == [
         "torch 2.12.0 instead of 2.13.0 on 10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.4, 10.0.0.5 "
         "and 2 more",
         "authentication off instead of token on 10.0.0.9",
@@ -26,6 +26,6 @@ def test_each_difference_names_its_nodes() -> None:
 
 def test_code_that_was_sent_has_the_digest_of_the_code_here(tmp_path: Path) -> None:
     stage(tmp_path)
-    assert digest(tmp_path, ("models", "cluster", "jobs")) == code()
+    assert digest_files(tmp_path, ("models", "cluster", "jobs")) == digest_code()
     (tmp_path / "models" / "detector.py").write_text("other = True\n")
-    assert digest(tmp_path, ("models", "cluster", "jobs")) != code()
+    assert digest_files(tmp_path, ("models", "cluster", "jobs")) != digest_code()

@@ -20,7 +20,7 @@ def test_the_actors_are_ended_when_no_answer_comes() -> None:
         return 1
 
     began = time.monotonic()
-    assert next(watchdog.watched(iter(answers.get, None), end, 0.2)) == 7
+    assert next(watchdog.end_when_silent(iter(answers.get, None), end, 0.2)) == 7
     assert len(ended) == 1
     assert ended[0] - began >= 0.2
 
@@ -35,14 +35,14 @@ def test_patience_doubles_so_that_slow_work_is_finished() -> None:
             answers.put(7)
         return 1
 
-    assert next(watchdog.watched(iter(answers.get, None), end, 0.1)) == 7
+    assert next(watchdog.end_when_silent(iter(answers.get, None), end, 0.1)) == 7
     first, second, third = ended
     assert second - first >= 0.2
     assert third - second >= 0.4
 
 
 def test_the_time_that_the_caller_takes_does_not_count() -> None:
-    answers = watchdog.watched(iter([1, 2]), lambda: 0, 60)
+    answers = watchdog.end_when_silent(iter([1, 2]), lambda: 0, 60)
     assert next(answers) == 1
     watch = answers.gi_frame.f_locals["watch"]  # type: ignore[attr-defined]
     assert watch.since is None
@@ -54,7 +54,7 @@ def test_the_watch_ends_with_the_answers_and_with_an_error() -> None:
         yield 1
         raise OSError("the store is gone")
 
-    answers = watchdog.watched(failing(), lambda: 0, 60)
+    answers = watchdog.end_when_silent(failing(), lambda: 0, 60)
     assert next(answers) == 1
     watch = answers.gi_frame.f_locals["watch"]  # type: ignore[attr-defined]
     with pytest.raises(OSError, match="gone"):
@@ -67,9 +67,9 @@ def test_the_watch_ends_with_the_answers_and_with_an_error() -> None:
 def test_a_patience_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(watchdog.VARIABLE, text)
     with pytest.raises(Refusal, match=watchdog.VARIABLE):
-        watchdog.patience()
+        watchdog.read_patience()
 
 
 def test_the_default_is_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(watchdog.VARIABLE, raising=False)
-    assert watchdog.patience() == 600
+    assert watchdog.read_patience() == 600

@@ -15,7 +15,7 @@ import ray.data
 from torch import Tensor
 
 from cluster.lake.storage.opening import open_store
-from cluster.runtime.nodes import nodes
+from cluster.runtime.nodes import list_nodes
 from cluster.runtime.resources import plan_workers
 from cluster.runtime.threads import VARIABLE, set_torch_threads
 from cluster.training import trainer
@@ -59,7 +59,7 @@ def run(
         encoder, detector, {}, training, first, shown=shown, start=start, most_rows=most_rows
     )
     # The tests' Ray is told of more CPUs than there may be: two threads would wait for a core.
-    plan = replace(plan_workers(nodes(), workers), torch_threads=1)
+    plan = replace(plan_workers(list_nodes(), workers), torch_threads=1)
     return train(given, data, plan, Checkpoints(open_store(str(folder)), "a-run"), on_epoch)
 
 

@@ -7,7 +7,7 @@ from models.batch import Batch
 from models.detectors.catalog import CATALOG
 from models.detectors.ensemble import Ensemble
 from models.refusal import Refusal
-from models.training.loop import learn, scored
+from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
 from tests.models.layouts import TABLE, table_rows
 
@@ -22,7 +22,7 @@ def fitted() -> Ensemble:
 
 
 def test_a_score_is_how_many_powers_of_ten_a_row_is_rare() -> None:
-    held_back = scored(fitted(), table_rows(400, seed=2))
+    held_back = score_rows(fitted(), table_rows(400, seed=2))
     assert held_back.median() == pytest.approx(0.3, abs=0.1)
     assert held_back.max() <= torch.tensor(400).log10() + 1e-6
 
@@ -31,7 +31,7 @@ def test_rows_beyond_all_that_were_held_back_keep_their_order() -> None:
     row = table_rows(1, seed=3)
     rows = Batch(row.numeric.repeat(6, 1), row.codes.repeat(6, 1))
     rows.numeric[:, 1] = torch.tensor([5.0, 10.0, 100.0, 1e3, 3e3, 9e3])
-    found = scored(fitted(), rows)
+    found = score_rows(fitted(), rows)
     assert (found.diff() > 0).all()
 
 

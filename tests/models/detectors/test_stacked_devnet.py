@@ -7,7 +7,7 @@ from models.batch import join
 from models.detectors.catalog import CATALOG
 from models.detectors.stacked_devnet import StackedDevNet
 from models.refusal import Refusal
-from models.training.loop import learn, scored
+from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
 from tests.models.layouts import TABLE, far_table_rows, table_rows
 
@@ -34,7 +34,10 @@ def test_the_network_sees_how_rare_each_member_finds_a_row() -> None:
 @pytest.mark.thorough
 def test_ten_labelled_anomalies_are_enough_to_find_others_like_them() -> None:
     detector = learned()
-    usual, far = scored(detector, table_rows(300, 6)), scored(detector, far_table_rows(50, 7))
+    usual, far = (
+        score_rows(detector, table_rows(300, 6)),
+        score_rows(detector, far_table_rows(50, 7)),
+    )
     assert (far > usual.quantile(0.99)).all()
 
 

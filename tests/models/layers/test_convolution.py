@@ -15,7 +15,7 @@ from models.detectors.gan import GAN
 from models.layers.convolution import Painters, Pyramid, Towers
 from models.layers.gradient_histograms import Histograms
 from models.refusal import Refusal
-from models.training.loop import learn, scored
+from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
 from tests.models.layouts import IMAGE, SERIES, TABLE, far_image_rows, image_rows, series_rows
 
@@ -177,8 +177,8 @@ def test_deep_svdd_does_not_send_every_row_to_the_centre() -> None:
     assert isinstance(detector, DeepSVDD)
     assert [n for n, _ in detector.encoder.named_parameters() if "bias" in n] == []
     assert detector.centre.abs().min() >= 0.1
-    normal = scored(detector, image_rows(300, seed=3))
-    far = scored(detector, far_image_rows(50, seed=4))
+    normal = score_rows(detector, image_rows(300, seed=3))
+    far = score_rows(detector, far_image_rows(50, seed=4))
     assert normal.std() > 0.01 * normal.mean()
     assert far.min() > 10 * normal.median()
 

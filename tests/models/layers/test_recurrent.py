@@ -14,7 +14,7 @@ from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
 from models.layers.recurrent import BLOCK
 from models.refusal import Refusal
-from models.training.loop import learn, scored
+from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
 
 STEPS = 16
@@ -102,9 +102,9 @@ def test_a_forecasters_map_blames_the_last_step_of_the_channel_that_jumped(
 def test_a_forecaster_says_nothing_of_a_jump_that_is_over(forecaster: Detector) -> None:
     """Only the last step is scored, so a jump is flagged once and not in every later window."""
     rows = waves(200, 3)
-    usual = scored(forecaster, rows).median()
+    usual = score_rows(forecaster, rows).median()
     rows.signals[0][:, 0, 2] += 3
-    assert scored(forecaster, rows).median() < 2 * usual
+    assert score_rows(forecaster, rows).median() < 2 * usual
 
 
 @pytest.mark.thorough
@@ -136,10 +136,10 @@ def test_padded_steps_have_no_share_and_no_place(name: str) -> None:
 def test_the_map_of_a_session_finds_the_event_that_does_not_belong(name: str) -> None:
     detector = of_sessions(name)
     rows = sessions(50, 3)
-    usual = scored(detector, rows)
+    usual = score_rows(detector, rows)
     rows.tokens[0][:, 3] = 9
     found = detector.contributions(rows)
-    assert (scored(detector, rows) > usual).all()
+    assert (score_rows(detector, rows) > usual).all()
     assert (found.maps[0].argmax(1) == 3).float().mean() > 0.9
     assert (found.maps[0][rows.tokens[0] == 0] == 0).all()
     torch.testing.assert_close(found.maps[0].sum(1), found.shares[:, 0])
@@ -149,10 +149,10 @@ def test_the_map_of_a_session_finds_the_event_that_does_not_belong(name: str) ->
 def test_a_session_that_breaks_off_is_surprising_at_its_last_event() -> None:
     detector = of_sessions("forecaster")
     rows = sessions(50, 3)
-    usual = scored(detector, rows)
+    usual = score_rows(detector, rows)
     rows.tokens[0][:, 3:] = 0
     found = detector.contributions(rows)
-    assert (scored(detector, rows) > usual).all()
+    assert (score_rows(detector, rows) > usual).all()
     assert (found.maps[0].argmax(1) == 2).all()
 
 
@@ -168,7 +168,7 @@ def test_a_longer_column_of_texts_does_not_change_what_a_text_scores(name: str) 
             name, Layout((), (), tokens=(TokenInput("text", 12, length),)), {}
         ).eval()
         padded = torch.nn.functional.pad(texts, (0, length - texts.shape[1]))
-        found.append(scored(detector, batch_of(tokens=(padded,))))
+        found.append(score_rows(detector, batch_of(tokens=(padded,))))
     torch.testing.assert_close(*found)
 
 
@@ -176,7 +176,7 @@ def test_an_empty_text_has_a_finite_score() -> None:
     empty = batch_of(tokens=(torch.zeros(3, 10, dtype=torch.int64),))
     for name in ("forecaster", "recurrent_autoencoder"):
         detector = CATALOG.build(name, EVENTS, {}).eval()
-        assert torch.isfinite(scored(detector, empty)).all()
+        assert torch.isfinite(score_rows(detector, empty)).all()
         assert torch.isfinite(detector.contributions(empty).shares).all()
 
 
@@ -236,7 +236,7 @@ def test_a_recurrent_classifier_learns_an_order_that_counts_cannot_tell() -> Non
         "recurrent_classifier", EVENTS, rows.take(slice(600)), rows.take(slice(600, 700))
     )
     asked = rows.take(slice(700, 800))
-    scores, odd = scored(detector, asked), label[700:] > 0.5
+    scores, odd = score_rows(detector, asked), label[700:] > 0.5
     assert scores[odd].min() > scores[~odd].max()
     found = detector.contributions(asked)
     there = asked.tokens[0] > 0
@@ -252,13 +252,13 @@ def test_a_recurrent_classifier_learns_an_order_that_counts_cannot_tell() -> Non
 def test_a_matrix_profile_knows_a_shape_at_any_level_and_size() -> None:
     detector = learned("matrix_profile", SERIES, waves(1000, 1), waves(10, 2))
     rows = waves(50, 3)
-    usual = scored(detector, rows)
+    usual = score_rows(detector, rows)
     moved = waves(50, 3)
     moved.signals[0][:, :2] = 3 * moved.signals[0][:, :2] + 5
-    torch.testing.assert_close(scored(detector, moved), usual, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(score_rows(detector, moved), usual, rtol=1e-3, atol=1e-3)
     broken = waves(50, 3)
     broken.signals[0][:, 0, 8:] = broken.signals[0][:, 0, 8:].flip(1)
-    assert scored(detector, broken).median() > 2 * usual.median()
+    assert score_rows(detector, broken).median() > 2 * usual.median()
     expected = detector.contributions(moved).expected.signals[0]
     assert (expected - moved.signals[0]).abs().mean() < 0.5
 
@@ -266,14 +266,14 @@ def test_a_matrix_profile_knows_a_shape_at_any_level_and_size() -> None:
 def test_a_spectral_residual_sees_a_spike_at_the_last_step_and_no_other() -> None:
     detector = CATALOG.build("spectral_residual", SERIES, {})
     rows = waves(200, 3)
-    usual = scored(detector, rows)
+    usual = score_rows(detector, rows)
     last, earlier = waves(200, 3), waves(200, 3)
     last.signals[0][:, 1, -1] += 5
     earlier.signals[0][:, 1, 4] += 5
-    assert scored(detector, last).median() > 2 * usual.quantile(0.9)
-    assert scored(detector, earlier).median() <= usual.quantile(0.9)
+    assert score_rows(detector, last).median() > 2 * usual.quantile(0.9)
+    assert score_rows(detector, earlier).median() <= usual.quantile(0.9)
     found = detector.contributions(last)
-    torch.testing.assert_close(found.maps[0].sum((1, 2)), scored(detector, last))
+    torch.testing.assert_close(found.maps[0].sum((1, 2)), score_rows(detector, last))
     assert (found.maps[0][:, 1, -1] > found.maps[0][:, 0, -1]).float().mean() > 0.9
 
 
@@ -295,17 +295,17 @@ def test_the_saliency_of_a_window_is_what_numpy_makes_of_the_papers_equations() 
 def test_a_step_is_judged_by_how_well_its_window_is_forecast() -> None:
     detector = of_waves("anomaly_likelihood")
     rows = waves(200, 3)
-    usual = scored(detector, rows)
+    usual = score_rows(detector, rows)
     calm, restless = waves(200, 3), waves(200, 3)
     restless.signals[0][:, 0, 8:-1] += torch.randn(
         200, 7, generator=torch.Generator().manual_seed(4)
     )
     for batch in (calm, restless):
         batch.signals[0][:, 0, -1] += 2
-    assert scored(detector, calm).median() > 5 * usual.quantile(0.95)
-    assert scored(detector, restless).median() < scored(detector, calm).median() / 2
+    assert score_rows(detector, calm).median() > 5 * usual.quantile(0.95)
+    assert score_rows(detector, restless).median() < score_rows(detector, calm).median() / 2
     found = detector.contributions(calm)
-    torch.testing.assert_close(found.maps[0].sum((1, 2)), scored(detector, calm))
+    torch.testing.assert_close(found.maps[0].sum((1, 2)), score_rows(detector, calm))
     assert (found.maps[0][:, 0, -1] > found.maps[0][:, 1, -1]).float().mean() > 0.9
     away = found.expected.signals[0][:, :2, -1] - rows.signals[0][:, :2, -1]
     assert away.abs().mean() < 0.3
@@ -334,18 +334,18 @@ def test_the_likelihood_of_several_errors_shares_none_with_those_before() -> Non
     detector = learned("anomaly_likelihood", SERIES, waves(600, 1), waves(200, 2), recent=3)
     one, other = waves(50, 3), waves(50, 3)
     other.signals[0][:, 0, -3] += 2  # the first of the last three errors
-    assert (scored(detector, other) > scored(detector, one)).float().mean() > 0.95
+    assert (score_rows(detector, other) > score_rows(detector, one)).float().mean() > 0.95
 
 
 def test_an_anomaly_likelihood_judges_a_window_of_one_step_by_the_training_alone() -> None:
     detector = of_waves("anomaly_likelihood")
     short = waves(20, 3)
     short.signals[0][..., : STEPS - 9] = 0  # the steps left are just enough for one prediction
-    assert torch.isfinite(scored(detector, short)).all()
+    assert torch.isfinite(score_rows(detector, short)).all()
     short.signals[0][:, 0, -1] += 3
-    assert scored(detector, short).min() > scored(detector, waves(200, 4)).quantile(0.95)
+    assert score_rows(detector, short).min() > score_rows(detector, waves(200, 4)).quantile(0.95)
     short.signals[0][..., -2] = 0  # no step has enough steps before it
-    assert not scored(detector, short).any()
+    assert not score_rows(detector, short).any()
 
 
 # --- what is refused ---------------------------------------------------------------------------

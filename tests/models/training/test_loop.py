@@ -9,8 +9,14 @@ import torch
 from models.batch import Batch, join
 from models.detectors.autoencoder import Autoencoder
 from models.detectors.catalog import CATALOG
-from models.training.loop import held_back_loss, learn, scored
-from models.training.options import NonFiniteLoss, TrainingOptions, batches_of, kept, trimmed
+from models.training.loop import learn, measure_held_back_loss, score_rows
+from models.training.options import (
+    NonFiniteLoss,
+    TrainingOptions,
+    count_kept,
+    drop_highest,
+    plan_batches,
+)
 from models.training.progress import EpochResult
 from tests.models.layouts import TABLE, far_table_rows, table_rows
 
@@ -30,7 +36,7 @@ def test_the_detector_holds_the_weights_of_the_best_epoch() -> None:
     learned = learn(detector, table_rows(400, seed=1), held_back, options, seen.append)
     assert [result.validation_loss for result in seen] == list(learned.losses)
     assert learned.best_epoch == min(seen, key=lambda result: result.validation_loss).epoch
-    assert held_back_loss(detector, [held_back]) == pytest.approx(min(learned.losses))
+    assert measure_held_back_loss(detector, [held_back]) == pytest.approx(min(learned.losses))
 
 
 def test_it_stops_when_the_held_back_loss_has_not_fallen_for_the_patience() -> None:
@@ -51,7 +57,7 @@ def test_the_same_seed_gives_the_same_scores_and_another_does_not(name: str) -> 
     for seed in (0, 0, 1):
         detector = built(name)
         learn(detector, rows, rows, dataclasses.replace(OPTIONS, epochs=1, seed=seed))
-        found.append(scored(detector, rows))
+        found.append(score_rows(detector, rows))
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
 
@@ -78,10 +84,10 @@ def test_a_batch_in_parts_gives_the_same_weights_up_to_rounding() -> None:
 
 def test_the_rows_of_highest_loss_are_left_out() -> None:
     losses = torch.tensor([3.0, 1.0, 9.0, 2.0, 8.0], requires_grad=True)
-    trimmed(losses, 0.4).sum().backward()  # type: ignore[no-untyped-call]
+    drop_highest(losses, 0.4).sum().backward()  # type: ignore[no-untyped-call]
     assert losses.grad is not None
     assert losses.grad.tolist() == [1, 1, 0, 1, 0]
-    assert kept(1, 0.5) == 1
+    assert count_kept(1, 0.5) == 1
 
 
 def scattered_rows(rows: int, seed: int) -> Batch:
@@ -100,15 +106,18 @@ def test_trimmed_training_knows_anomalies_among_its_rows_better() -> None:
     for trim in (0.0, 0.2):
         detector = built("autoencoder", widths=[32])
         learn(detector, rows, rows, dataclasses.replace(OPTIONS, epochs=8, trim=trim))
-        normal, odd = scored(detector, table_rows(300, 3)), scored(detector, scattered_rows(300, 4))
+        normal, odd = (
+            score_rows(detector, table_rows(300, 3)),
+            score_rows(detector, scattered_rows(300, 4)),
+        )
         auroc.append(float((odd[:, None] > normal).float().mean()))
     assert auroc[1] > auroc[0] + 0.01
 
 
 def test_small_data_takes_small_batches_and_several_passes() -> None:
-    assert batches_of(1_000_000, 1024) == (1024, 1)
-    assert batches_of(50_000, 1024) == (500, 1)
-    assert batches_of(320, 1024) == (32, 10)
+    assert plan_batches(1_000_000, 1024) == (1024, 1)
+    assert plan_batches(50_000, 1024) == (500, 1)
+    assert plan_batches(320, 1024) == (32, 10)
 
 
 def test_a_calibrated_autoencoder_knows_its_usual_error() -> None:

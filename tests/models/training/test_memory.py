@@ -11,7 +11,12 @@ from models.detectors.detector import Detector
 from models.encoding.encoder import Encoder
 from models.encoding.fit import EncoderFit
 from models.training import memory
-from models.training.memory import fitting_step, largest_batch, of_scoring, of_training
+from models.training.memory import (
+    find_largest_batch,
+    find_largest_step,
+    measure_scoring,
+    measure_training,
+)
 
 CPU = torch.device("cpu")
 
@@ -32,7 +37,7 @@ def autoencoder(encoder: Encoder, width: int) -> Detector:
 
 def test_a_batch_takes_what_was_foreseen_from_smaller_ones(encoder: Encoder) -> None:
     detector = autoencoder(encoder, 64)
-    found = of_scoring(encoder, detector, CPU)
+    found = measure_scoring(encoder, detector, CPU)
 
     def score(rows: int) -> None:
         with torch.inference_mode():
@@ -45,12 +50,12 @@ def test_a_batch_takes_what_was_foreseen_from_smaller_ones(encoder: Encoder) -> 
 
 
 def test_a_wider_network_takes_more_and_training_more_than_scoring(encoder: Encoder) -> None:
-    narrow, wide = (of_scoring(encoder, autoencoder(encoder, w), CPU) for w in (32, 256))
+    narrow, wide = (measure_scoring(encoder, autoencoder(encoder, w), CPU) for w in (32, 256))
     assert wide.row > 4 * narrow.row
     assert wide.weights > 20 * narrow.weights
     learner = autoencoder(encoder, 256)
     before = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
-    training = of_training(encoder, learner, CPU)
+    training = measure_training(encoder, learner, CPU)
     assert training.row > wide.row
     assert training.weights > 3 * wide.weights
     assert all(torch.equal(before[name], t) for name, t in learner.state_dict().items())
@@ -58,7 +63,7 @@ def test_a_wider_network_takes_more_and_training_more_than_scoring(encoder: Enco
 
 
 def test_the_rows_that_fit_take_the_room_and_no_more(encoder: Encoder) -> None:
-    found = of_training(encoder, autoencoder(encoder, 64), CPU)
+    found = measure_training(encoder, autoencoder(encoder, 64), CPU)
     room = 64 * 1024**2
     rows = found.rows_in(room)
     assert found.bytes_of(rows) <= room < found.bytes_of(rows + 1)
@@ -73,23 +78,23 @@ def test_the_largest_batch_is_doubled_until_the_device_has_no_more() -> None:
         if rows > 100:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    assert largest_batch(work, 4096) == 64
+    assert find_largest_batch(work, 4096) == 64
     assert tried == [4096, 1, 2, 4, 8, 16, 32, 64, 128]
-    assert largest_batch(lambda rows: None, 1000) == 1000
+    assert find_largest_batch(lambda rows: None, 1000) == 1000
 
 
 def test_a_device_without_room_for_one_row_fits_none() -> None:
     def work(rows: int) -> None:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    assert largest_batch(work, 8) == 0
+    assert find_largest_batch(work, 8) == 0
 
 
 @pytest.mark.thorough
 def test_the_search_ends_at_the_rows_that_were_foreseen_for_the_room(encoder: Encoder) -> None:
     """Steps of a real training, in an account of memory that is closed at a limit."""
     detector = autoencoder(encoder, 64)
-    foreseen = of_training(encoder, detector, CPU)
+    foreseen = measure_training(encoder, detector, CPU)
     room = 4 * 1024**2
     limit = room - foreseen.weights
 
@@ -97,7 +102,7 @@ def test_the_search_ends_at_the_rows_that_were_foreseen_for_the_room(encoder: En
         if memory._peak(lambda n: memory._step(encoder, detector, n, CPU), rows, CPU) > limit:
             raise torch.cuda.OutOfMemoryError("the account is closed")
 
-    found = largest_batch(step, 2**20)
+    found = find_largest_batch(step, 2**20)
     assert found <= foreseen.rows_in(room) < 2 * found
 
 
@@ -105,13 +110,13 @@ def test_the_search_ends_at_the_rows_that_were_foreseen_for_the_room(encoder: En
 def test_a_gpu_is_filled_by_doubling_and_no_further(encoder: Encoder) -> None:
     device = torch.device("cuda")
     encoder, detector = encoder.to(device), autoencoder(encoder, 1024).to(device)
-    foreseen = of_training(encoder, detector, device)
+    foreseen = measure_training(encoder, detector, device)
     total = torch.cuda.mem_get_info(device)[1]
     room = 512 * 1024**2
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(room / total, device)
     try:
-        found = fitting_step(encoder, detector, 2**30, device)
+        found = find_largest_step(encoder, detector, 2**30, device)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
         encoder.to(CPU)

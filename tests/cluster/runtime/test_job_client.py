@@ -80,10 +80,10 @@ def test_any_exit_status_of_a_command_comes_back(head: RayHead, tmp_path: Path) 
     script = """
 import sys
 from pathlib import Path
-from cluster.runtime.submit import Jobs, Work
-jobs = Jobs(sys.argv[1])
+from cluster.runtime.job_client import JobClient, Submission
+jobs = JobClient(sys.argv[1])
 for command in ("exit 3", "kill -9 $$"):
-    work = Work("test", command, Path(sys.argv[2]), "image", {})
+    work = Submission("test", command, Path(sys.argv[2]), "image", {})
     job, new = jobs.submit(work)
     print(new, jobs.follow(job.id, lambda text: None, print).exit_status)
 """
@@ -140,7 +140,7 @@ def test_one_interrupt_leaves_the_job_and_two_end_it(head: RayHead, tmp_path: Pa
 
 _FOLLOW = """
 import sys
-from cluster.runtime.submit import Jobs, Work
+from cluster.runtime.job_client import JobClient, Submission
 from jobs.__main__ import report_errors
 from pathlib import Path
 def write(text):
@@ -148,9 +148,9 @@ def write(text):
 def tell(text):
     print("TOLD", text, flush=True)
 with report_errors():
-    jobs = Jobs(sys.argv[1])
+    jobs = JobClient(sys.argv[1])
     command = "for n in $(seq 40); do echo line $n; sleep 0.5; done"
-    job, _ = jobs.submit(Work("test", command, Path(sys.argv[2]), "image", {}))
+    job, _ = jobs.submit(Submission("test", command, Path(sys.argv[2]), "image", {}))
     print(jobs.follow(job.id, write, tell, gone_s=3).exit_status)
 """
 
@@ -221,7 +221,7 @@ def test_a_killed_head_is_given_up_in_bounded_time_with_a_way_to_go_on(tmp_path:
 
 
 _SHOW = r"""
-from jobs.remote.submit import _Shown
+from jobs.remote.remote_verb import _Shown
 with _Shown() as shown:
     shown.take('{"event": "score", "done": 1, "of": 2}\nan \x1b[31mugly\x1b[0m line\n\x1e{"rows')
     shown.take('": "' + "7" * 9000 + '"}\n')

@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cluster.runtime import shipping
-from cluster.runtime.submit import Environment, Job, Jobs, Work
-from jobs.remote.command import forwarded, refuse_secrets, travelling
+from cluster.runtime.job_client import Environment, Job, JobClient, Submission
+from jobs.remote.command import prepare_command, read_variables, refuse_secrets
 from jobs.remote.marked_lines import MARK
 from jobs.terminal.console import Step, err, out, say, step
 from jobs.terminal.printable import printable
@@ -34,18 +34,18 @@ def submit(
 ) -> int:
     """Start `python -m jobs ARGUMENTS` on the cluster, or attach to the job that runs it.
 
-    Its exit status is ours; see `cluster.runtime.submit.Job.exit_status`. Raises Refusal for what
+    Returns the job's exit status (see `cluster.runtime.job_client.Job`). Raises Refusal for what
     must not or cannot be sent, ConnectionError for a cluster that does not answer.
     """
-    variables = forwarded(names)
+    variables = read_variables(names)
     refuse_secrets(arguments, variables)
-    command, files = travelling(arguments, verbs)
-    jobs = Jobs(address)
+    command, files = prepare_command(arguments, verbs)
+    jobs = JobClient(address)
     with TemporaryDirectory() as folder:
         lock = {shipping.LOCK: shipping.ROOT / shipping.LOCK} if environment == "lock" else {}
         shipping.stage(Path(folder), {**files, **lock})
         entrypoint = shlex.join(["python", "-m", "jobs.submitted", *command])
-        work = Work(command[0], entrypoint, Path(folder), environment, variables)
+        work = Submission(command[0], entrypoint, Path(folder), environment, variables)
         job, new = jobs.submit(work)
     say(f"{'submitted' if new else 'attached to'} {job.id} at {address}")
     return _see_through(jobs, job.id, address)
@@ -53,16 +53,16 @@ def submit(
 
 def attach(address: str, name: str) -> int:
     """Follow a job from the beginning of its log; its exit status."""
-    return _see_through(Jobs(address), name, address)
+    return _see_through(JobClient(address), name, address)
 
 
 def cancel(address: str, name: str) -> int:
     """End a job; 0 once it has ended, of itself or by us."""
-    say(f"{name}: {Jobs(address).cancel(name).status}")
+    say(f"{name}: {JobClient(address).cancel(name).status}")
     return 0
 
 
-def _see_through(jobs: Jobs, name: str, address: str) -> int:
+def _see_through(jobs: JobClient, name: str, address: str) -> int:
     try:
         with _Shown() as shown:
             ended = jobs.follow(name, shown.take, say)

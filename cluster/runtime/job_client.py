@@ -21,7 +21,7 @@ from ray.job_submission import JobDetails
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from cluster.runtime import shipping
-from cluster.runtime.dashboard import Head
+from cluster.runtime.dashboard import DashboardClient
 from cluster.runtime.session import MALLOC
 from models.refusal import Refusal
 
@@ -70,7 +70,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Work:
+class Submission:
     """What is asked for: a command line, run in a staged folder."""
 
     name: str  # a word of the id, such as the verb
@@ -87,7 +87,7 @@ class Work:
     @property
     def fingerprint(self) -> str:
         packed = json.dumps([self.environment, sorted(self.variables.items())])
-        whole = f"{shipping.digest(self.folder)}{packed}"
+        whole = f"{shipping.digest_files(self.folder)}{packed}"
         return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
     def runtime_env(self) -> dict[str, Any]:
@@ -104,13 +104,13 @@ class Work:
         return made
 
 
-class Jobs:
+class JobClient:
     """The jobs of a cluster, asked of its head."""
 
     def __init__(self, address: str) -> None:
-        self._head = Head(address)
+        self._head = DashboardClient(address)
 
-    def submit(self, work: Work) -> tuple[Job, bool]:
+    def submit(self, work: Submission) -> tuple[Job, bool]:
         """Start the work, or find the job that runs it; which, and whether it is new.
 
         Safe to repeat, also by two at once and when the answer is lost: an id is taken once, and
@@ -125,7 +125,7 @@ class Jobs:
         )
         return again(self._submit, work)
 
-    def _submit(self, work: Work) -> tuple[Job, bool]:
+    def _submit(self, work: Submission) -> tuple[Job, bool]:
         repetitions = self._repetitions(work.id)
         running = [job for job in repetitions.values() if not job.ended]
         if running:
@@ -270,7 +270,7 @@ def _job(details: JobDetails) -> Job:
     )
 
 
-def _refuse_other(running: Job, work: Work) -> None:
+def _refuse_other(running: Job, work: Submission) -> None:
     if running.fingerprint != work.fingerprint:
         raise Refusal(
             f"{running.id} runs this command with other code, another spec or other variables: "
