@@ -1,4 +1,4 @@
-"""The journal: a plan once, an attempt's number once, a record a task once."""
+"""The journal holds one plan, each attempt's number once, and one record for each task."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +44,7 @@ def test_no_two_racing_attempts_get_one_number(store: Store) -> None:
     assert sorted(got, key=lambda n: n or 9) == [1, 2, 3, 4, None, None]
 
 
-def test_of_racing_records_all_see_the_same(store: Store) -> None:
+def test_racing_workers_all_get_the_same_record(store: Store) -> None:
     with ThreadPoolExecutor(6) as threads:
         seen = list(threads.map(lambda n: Journal(store, "run").record("s", {"by": n}), range(6)))
     assert len({record["by"] for record in seen}) == 1
