@@ -15,7 +15,7 @@ from models.refusal import Refusal
 
 ray.init("local", num_cpus=1, num_gpus=1, include_dashboard=False, log_to_driver=False)
 try:
-    print(nodes.nodes(ask_gpus=True)[0].gpu_memory)
+    print(nodes.list_nodes(ask_gpus=True)[0].gpu_memory)
 except Refusal as error:
     print(error)
 
@@ -27,7 +27,7 @@ class Holder:
 holder = Holder.remote()
 assert ray.get(holder.there.remote())
 nodes._ANSWERED_S = 0.5
-(one,) = nodes.nodes(ask_gpus=True)
+(one,) = nodes.list_nodes(ask_gpus=True)
 print(one.gpus, one.gpu_memory)
 """
 
