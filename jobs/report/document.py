@@ -236,7 +236,6 @@ class Card(TypedDict):
     training: Training | None
     quality: QualityFacts | None
     warnings: list[str]
-    drift: NotRequired[dict[str, Any] | None]
     actors: NotRequired[PoolFacts | None]
     profile: NotRequired[ProfileFacts | None]
 

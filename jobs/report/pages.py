@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import jinja2
@@ -82,8 +82,37 @@ def count_unaccounted(books: Books) -> int:
     return books["rows"] - books["filtered"] - books["scored"] - books["quarantined"]
 
 
-def _compare_measures(card: Card) -> list[dict[str, Any]]:
-    """A line for each measure, with its value for the detector and for each baseline."""
+class _MeasureLine(NamedTuple):
+    """A measure, with its value for the detector and for each baseline."""
+
+    label: str
+    hint: str
+    cells: list[Estimate | None]
+    best: float | None  # of the cells, where there are several
+
+
+class _StageLine(NamedTuple):
+    """A stage of the profile."""
+
+    name: str
+    colour: str  # of the page's variables
+    opacity: float
+    seconds: float
+    rate: float | None  # rows a second
+
+
+class _ProfilePart(NamedTuple):
+    """The profile of the driver, or of the actors."""
+
+    name: str
+    hint: str
+    whole: float  # seconds
+    stages: list[_StageLine]
+    rows: int  # 0 where stages do not handle rows
+
+
+def _compare_measures(card: Card) -> list[_MeasureLine]:
+    """Compare the quality of the detector and the baselines; nothing without labels."""
     quality = card["quality"]
     if not quality:
         return []
@@ -107,11 +136,11 @@ def _compare_measures(card: Card) -> list[dict[str, Any]]:
     for label, hint, cells in lines:
         known = [c["value"] for c in cells if c and c["value"] is not None]
         best = max(known) if len(known) > 1 else None
-        result.append({"label": label, "hint": hint, "cells": cells, "best": best})
+        result.append(_MeasureLine(label, hint, cells, best))
     return result
 
 
-def _list_profile_parts(profile: ProfileFacts | None) -> list[dict[str, Any]]:
+def _list_profile_parts(profile: ProfileFacts | None) -> list[_ProfilePart]:
     """A table for the driver, and one for the actors if they did anything."""
     if not profile:
         return []
@@ -120,27 +149,21 @@ def _list_profile_parts(profile: ProfileFacts | None) -> list[dict[str, Any]]:
     if profile["actors"]:
         parts.append(("actors", threads, profile["actors"], profile["rows"]))
     return [
-        {
-            "name": name,
-            "hint": hint,
-            "whole": sum(stages.values()),
-            "stages": [_describe_stage(stage, seconds, rows) for stage, seconds in stages.items()],
-            "rows": rows,
-        }
+        _ProfilePart(
+            name,
+            hint,
+            sum(stages.values()),
+            [_describe_stage(stage, seconds, rows) for stage, seconds in stages.items()],
+            rows,
+        )
         for name, hint, stages, rows in parts
     ]
 
 
-def _describe_stage(stage: str, seconds: float, rows: int) -> dict[str, Any]:
+def _describe_stage(stage: str, seconds: float, rows: int) -> _StageLine:
     colour, opacity = choose_hue(stage)
     rate = rows / seconds if rows and seconds and stage != IDLE else None
-    return {
-        "name": stage,
-        "colour": colour,
-        "opacity": opacity,
-        "seconds": seconds,
-        "rate": rate,
-    }
+    return _StageLine(stage, colour, opacity, seconds, rate)
 
 
 def _share_of_anomalies(quality: QualityDocument) -> float | None:

@@ -172,7 +172,6 @@ def sample_card() -> Card:
         "training": _training(rng),
         "quality": _quality(rng),
         "warnings": ["column 'vlan' is in the input and not in the spec"],
-        "drift": None,
         "profile": _profile(rows),
     }
 
