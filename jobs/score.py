@@ -125,6 +125,8 @@ def _score_tasks(run: Run, work: Work, clock: Clock, metrics: LiveMetrics) -> Po
             progress.advance(
                 receipt.counts.rows,
                 "",
+                tasks=books.counts.tasks,
+                tasks_planned=books.planned.tasks,
                 flags=books.counts.flagged,
                 quarantined=books.counts.quarantined,
                 **find_slowest(clock.actors),

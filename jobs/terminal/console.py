@@ -44,6 +44,7 @@ _FEW = 1_000
 
 # The facts that a terminal shows. Log lines have every fact under its own name.
 _PHRASES = (
+    "{tasks:,} of {tasks_planned:,} tasks",
     "{flags:,} flags",
     "{quarantined:,} quarantined",
     "{actors} of {actors_planned} actors",
