@@ -325,8 +325,8 @@ def test_a_day_that_fails_does_not_keep_the_others_from_being_committed(
     with receiving() as chat:
         monkeypatch.setenv("WEBHOOK", f"http://{chat.host}/")
         monkeypatch.setenv(ALLOWED, chat.host)
-        told = watch.model_copy(update={"alerts": (alert,)})
-        night = backfill(told, DayRange(DAYS[1], DAYS[3]))
+        alerted = watch.model_copy(update={"alerts": (alert,)})
+        night = backfill(alerted, DayRange(DAYS[1], DAYS[3]))
     events = [(document["day"], document["event"]) for _, document in chat.requests]
     assert events == [(DAYS[1], "committed"), (DAYS[2], "failed"), (DAYS[3], "committed")]
     assert chat.requests[0][1]["flagged"] == night.results[0].counts.flagged

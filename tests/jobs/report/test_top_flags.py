@@ -1,4 +1,4 @@
-"""What a run card shows of flags that come shard by shard."""
+"""The flags on a run card do not depend on how they are cut into shards."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def flags(rows: int, seed: int = 3) -> pa.Table:
     )
 
 
-def summed(*shards: pa.Table) -> FlagSummary:
+def sum_up(*shards: pa.Table) -> FlagSummary:
     found = FlagSummary(ROLES)
     for one in shards:
         found.add(one)
@@ -39,14 +39,14 @@ def summed(*shards: pa.Table) -> FlagSummary:
 def test_flags_in_shards_show_what_they_show_at_once(cut: int) -> None:
     every = flags(1000)
     parts = [every[i : i + cut] for i in range(0, 1000, cut)]
-    whole, cut_up = summed(every), summed(*parts)
+    whole, cut_up = sum_up(every), sum_up(*parts)
     assert cut_up.list_top() == whole.list_top()
     assert cut_up.list_entities() == whole.list_entities()
 
 
 def test_the_most_severe_are_shown_as_the_shards_have_them() -> None:
     every = flags(1000)
-    top = summed(every).list_top()
+    top = sum_up(every).list_top()
     assert [flag["score"] for flag in top] == list(range(999, 979, -1))
     notes = dict(zip(every["score"].to_pylist(), every["note"].to_pylist(), strict=True))
     assert [flag["kept"]["note"] for flag in top] == [notes[flag["score"]] for flag in top]
@@ -61,7 +61,7 @@ def test_entities_are_counted_over_all_flags() -> None:
         known[0] += 1
         known[1] = max(known[1], row["severity"])
     expected = sorted(counts.items(), key=lambda e: (-e[1][0], -e[1][1]))[:10]
-    found = summed(every[:300], every[300:]).list_entities()
+    found = sum_up(every[:300], every[300:]).list_entities()
     assert [(e["value"], [e["flags"], e["max_severity"]]) for e in found] == expected
     assert {e["column"] for e in found} == {"who"}
 
@@ -73,9 +73,9 @@ def test_masked_entities_are_not_counted_and_keyed_ones_are() -> None:
     for found in (masked, keyed):
         found.add(flags(20))
     assert masked.list_entities() == []
-    assert keyed.list_entities() == summed(flags(20)).list_entities()
+    assert keyed.list_entities() == sum_up(flags(20)).list_entities()
 
 
 def test_a_day_without_flags_shows_none() -> None:
-    assert not summed().list_top()
-    assert not summed().list_entities()
+    assert not sum_up().list_top()
+    assert not sum_up().list_entities()

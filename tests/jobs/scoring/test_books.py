@@ -1,4 +1,4 @@
-"""The books: sums that do not depend on order, on restarts, or on who else summed."""
+"""The books: sums that depend neither on order, nor on restarts, nor on other drivers."""
 
 import json
 import random
@@ -58,7 +58,7 @@ def receipt(number: int) -> Receipt:
     )
 
 
-def summed(numbers: list[int]) -> Books:
+def sum_up(numbers: list[int]) -> Books:
     books = Books()
     for number in numbers:
         books.add(receipt(number))
@@ -70,8 +70,8 @@ EMPTY = Snapshot(
 )
 
 
-def facts(books: Books) -> dict[str, Any]:
-    """All that is read of books, without the order in which it came."""
+def describe(books: Books) -> dict[str, Any]:
+    """All facts of the books, whatever the order in which they came."""
     document = books.to_document()
     document["unreadable"].sort(key=lambda rule: rule["file"])
     document["shards"] = list(books.shards(FLAGS)), list(books.shards(QUARANTINE))
@@ -88,15 +88,15 @@ def test_a_receipt_comes_back_from_json_as_it_was() -> None:
 
 def test_sums_do_not_depend_on_the_order_or_on_segments() -> None:
     numbers = list(range(40))
-    expected = facts(summed(numbers))
+    expected = describe(sum_up(numbers))
     counts = expected["counts"]
     assert (counts["rows"], counts["retried"], counts["splits"]) == (2000, 20, 80)
     assert counts["tasks"] == len(expected["tasks"]) == 40
     random.Random(0).shuffle(numbers)
     parts = Books()
     for some in (numbers[:11], numbers[11:30], numbers[30:]):
-        parts.merge(Books.from_document(json.loads(json.dumps(summed(some).to_document()))))
-    assert facts(summed(numbers)) == facts(parts) == expected
+        parts.merge(Books.from_document(json.loads(json.dumps(sum_up(some).to_document()))))
+    assert describe(sum_up(numbers)) == describe(parts) == expected
 
 
 def test_examples_are_those_of_the_first_task_and_a_file_is_named_where_it_is_one() -> None:
@@ -109,13 +109,13 @@ def test_examples_are_those_of_the_first_task_and_a_file_is_named_where_it_is_on
 
 def test_a_task_that_is_answered_twice_is_a_fault() -> None:
     with pytest.raises(UnbalancedError, match="t00003 was answered twice"):
-        summed([3, 4, 3])
+        sum_up([3, 4, 3])
 
 
 def books_of(numbers: list[int], tasks: int, splits: int | None = None) -> RunBooks:
     planned = Counts(tasks=tasks, splits=2 * tasks if splits is None else splits)
     books = RunBooks(EMPTY, planned)
-    books.merge(summed(numbers))
+    books.merge(sum_up(numbers))
     return books
 
 
@@ -146,25 +146,25 @@ def record(journal: Journal, compaction: Compaction, number: int) -> None:
     compaction.add(Receipt.from_document(stored))
 
 
-def played(journal: Journal, numbers: list[int]) -> None:
-    """What a driver does with the tasks that it is answered."""
+def record_all(journal: Journal, numbers: list[int]) -> None:
+    """Record these tasks as a driver does that starts the run."""
     compaction = Compaction(journal, segment=10)
     compaction.recover([])
     for number in numbers:
         record(journal, compaction, number)
 
 
-def test_what_is_done_is_found_again_in_segments_and_records(journal: Journal) -> None:
-    played(journal, list(range(35)))
+def test_finished_tasks_are_found_in_segments_and_records(journal: Journal) -> None:
+    record_all(journal, list(range(35)))
     assert len(list(journal.segments())) == 3
     for key in [found.key for found in journal.store.list("tasks")][:30]:
-        journal.store.delete(key)  # so that the segments alone know of them
+        journal.store.delete(key)  # only the segments know of them now
     found = Compaction(journal, segment=10).recover([f"t{n:05}" for n in range(100)])
-    assert facts(found) == facts(summed(list(range(35))))
+    assert describe(found) == describe(sum_up(list(range(35))))
 
 
 def test_records_without_a_segment_get_one_when_the_run_goes_on(journal: Journal) -> None:
-    played(journal, list(range(8)))
+    record_all(journal, list(range(8)))
     assert not list(journal.segments())
     compaction = Compaction(journal, segment=10)
     compaction.recover([f"t{n:05}" for n in range(20)])
@@ -175,13 +175,13 @@ def test_records_without_a_segment_get_one_when_the_run_goes_on(journal: Journal
 
 
 def test_segments_of_drivers_that_ran_side_by_side_count_once(journal: Journal) -> None:
-    played(journal, list(range(20)))
-    played(journal, list(range(5, 25)))  # a driver that was answered some of the same tasks
+    record_all(journal, list(range(20)))
+    record_all(journal, list(range(5, 25)))  # another driver, with some of the same tasks
     found = Compaction(journal).recover([f"t{n:05}" for n in range(25)])
-    assert facts(found) == facts(summed(list(range(25))))
+    assert describe(found) == describe(sum_up(list(range(25))))
 
 
 def test_tasks_of_no_plan_are_not_counted(journal: Journal) -> None:
-    played(journal, list(range(12)))
+    record_all(journal, list(range(12)))
     found = Compaction(journal).recover([f"t{n:05}" for n in range(5, 12)])
     assert sorted(found.tasks) == [f"t{n:05}" for n in range(5, 12)]
