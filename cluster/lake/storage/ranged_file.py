@@ -23,30 +23,30 @@ class RangedFile(ReadOnlyFile):
     (docs/decisions/object-storage.md).
     """
 
-    def __init__(self, requests: S3Requests, key: str, version: str | None) -> None:
-        self._requests, self._key = requests, key
+    def __init__(self, s3: S3Requests, key: str, version: str | None) -> None:
+        self._s3, self._key = s3, key
         size, tail, self._version = self._read_tail(version or "")
         super().__init__(size)
         self._parts = [(size - len(tail), memoryview(tail))]
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
         missing = _join_near(span for span in ranges if self._find(*span) is None)
-        fetched = self._requests.run(_gather([self._fetch(*span) for span in missing]))
+        fetched = self._s3.run(_gather([self._fetch(*span) for span in missing]))
         for (start, _), data in zip(missing, fetched, strict=True):
             self._parts.append((start, memoryview(data)))
 
     def _read_tail(self, version: str) -> tuple[int, bytes, str]:
         """Size, last bytes and version of the object."""
-        requests, key = self._requests, self._key
+        s3, key = self._s3, self._key
         try:
-            tail, answer = requests.run(requests.get(key, version, f"-{_TAIL}"))
+            tail, answer = s3.run(s3.get(key, version, f"-{_TAIL}"))
         except OSError as error:
             if error_code(error) not in ("InvalidRange", "416"):
                 raise
-            answer = requests.call("head_object", key)  # an empty object has no range
+            answer = s3.call("head_object", key)  # an empty object has no range
             found = object_of(key, answer["ContentLength"], answer)
             if version and found.version != version:
-                raise changed_error(requests.uri, key, version, found.version) from None
+                raise changed_error(s3.uri, key, version, found.version) from None
             return found.size, b"", found.version
         total = answer.get("ContentRange", "").rpartition("/")[2]
         return int(total) if total else len(tail), tail, version_of(answer)
@@ -54,7 +54,7 @@ class RangedFile(ReadOnlyFile):
     def _read_range(self, start: int, stop: int) -> memoryview:
         data = self._find(start, stop)
         if data is None:
-            data = memoryview(self._requests.run(self._fetch(start, stop)))
+            data = memoryview(self._s3.run(self._fetch(start, stop)))
         return data
 
     def _find(self, start: int, stop: int) -> memoryview | None:
@@ -67,7 +67,7 @@ class RangedFile(ReadOnlyFile):
     async def _fetch(self, start: int, stop: int) -> bytes:
         spans = [f"{at}-{min(at + _PART, stop) - 1}" for at in range(start, stop, _PART)]
         answers = await asyncio.gather(
-            *(self._requests.get(self._key, self._version, span) for span in spans)
+            *(self._s3.get(self._key, self._version, span) for span in spans)
         )
         parts = [body for body, _ in answers]
         return parts[0] if len(parts) == 1 else b"".join(parts)
