@@ -54,19 +54,19 @@ class _Spot:
 
 def draw(house: House) -> str:
     """The picture as SVG."""
-    arrows = house.arrows()
+    arrows = house.list_arrows()
     rooms = sorted(set(house.rooms.values()), key=lambda room: (room.rank, room.name))
-    rows = _rows(rooms)
-    spots = {room: _Spot(rows[room.rank], room, _uses(room, arrows)) for room in rooms}
-    ways = [_way(spots[source], spots[target]) for source, target in _needed(arrows)]
+    rows = _number_rows(rooms)
+    spots = {room: _Spot(rows[room.rank], room, _list_uses(room, arrows)) for room in rooms}
+    ways = [_make_way(spots[source], spots[target]) for source, target in _drop_implied(arrows)]
     grid = [[] for _ in range(max(rows.values()) + 1)]  # type: list[list[_Spot]]
     for spot in dict.fromkeys([*spots.values(), *(spot for way in ways for spot in way)]):
         grid[spot.row].append(spot)
     _arrange(grid)
-    return _svg(arrows, grid, ways)
+    return _render(arrows, grid, ways)
 
 
-def uses_in(svg: str) -> Mapping[str, frozenset[str]]:
+def read_uses(svg: str) -> Mapping[str, frozenset[str]]:
     """What each room of a picture imports, by their names."""
     boxes = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}g")
     return {
@@ -76,7 +76,7 @@ def uses_in(svg: str) -> Mapping[str, frozenset[str]]:
     }
 
 
-def _rows(rooms: Iterable[Room]) -> Mapping[Rank, int]:
+def _number_rows(rooms: Iterable[Room]) -> Mapping[Rank, int]:
     """The row of each rank; a floor's outer layer shares the row of its first inner one."""
     ranks = sorted({room.rank for room in rooms})
     longest = max(map(len, ranks))
@@ -85,7 +85,7 @@ def _rows(rooms: Iterable[Room]) -> Mapping[Rank, int]:
     return {rank: numbers[padded[rank]] for rank in ranks}
 
 
-def _uses(room: Room, arrows: Iterable[Arrow]) -> list[str]:
+def _list_uses(room: Room, arrows: Iterable[Arrow]) -> list[str]:
     lines = []
     for floor in PACKAGES:
         names = [t.short_title for s, t in arrows if s == room and t.floor == floor]
@@ -95,7 +95,7 @@ def _uses(room: Room, arrows: Iterable[Arrow]) -> list[str]:
     return lines
 
 
-def _needed(arrows: Iterable[Arrow]) -> list[Arrow]:
+def _drop_implied(arrows: Iterable[Arrow]) -> list[Arrow]:
     """The arrows that no longer way replaces."""
     targets: dict[Room, set[Room]] = {}
     for source, target in arrows:
@@ -109,7 +109,7 @@ def _needed(arrows: Iterable[Arrow]) -> list[Arrow]:
     return [(source, target) for source, target in arrows if target not in beyond[source]]
 
 
-def _way(source: _Spot, target: _Spot) -> list[_Spot]:
+def _make_way(source: _Spot, target: _Spot) -> list[_Spot]:
     between = [_Spot(row) for row in range(source.row + 1, target.row)]
     way = [source, *between, target]
     for upper, lower in itertools.pairwise(way):
@@ -124,19 +124,19 @@ def _arrange(grid: list[list[_Spot]]) -> None:
     crossings is kept, and each spot moves as near to its neighbours as the others let it."""
     for row in grid:
         _settle(row, [0.0] * len(row))
-    best, fewest = grid, _crossings(grid)
+    best, fewest = grid, _count_crossings(grid)
     for sweep in range(_SWEEPS):
         down = sweep % 2 == 0
         for row in grid if down else grid[::-1]:
-            wished = {spot: _mean(spot.above if down else spot.below, spot.x) for spot in row}
+            wished = {spot: _average(spot.above if down else spot.below, spot.x) for spot in row}
             row.sort(key=wished.__getitem__)
             _settle(row, [wished[spot] for spot in row])
-        if (crossings := _crossings(grid)) < fewest:
+        if (crossings := _count_crossings(grid)) < fewest:
             best, fewest = [list(row) for row in grid], crossings
     grid[:] = best
     for sweep in range(_SWEEPS):
         for row in grid if sweep % 2 == 0 else grid[::-1]:
-            _settle(row, [_mean([*spot.above, *spot.below], spot.x) for spot in row])
+            _settle(row, [_average([*spot.above, *spot.below], spot.x) for spot in row])
     left = min(spot.x - spot.width / 2 for row in grid for spot in row)
     y = _ROW_GAP / 2
     floor = ""
@@ -152,7 +152,7 @@ def _arrange(grid: list[list[_Spot]]) -> None:
         y += tallest + _ROW_GAP
 
 
-def _mean(spots: Sequence[_Spot], otherwise: float) -> float:
+def _average(spots: Sequence[_Spot], otherwise: float) -> float:
     return sum(spot.x for spot in spots) / len(spots) if spots else otherwise
 
 
@@ -168,7 +168,7 @@ def _settle(row: Sequence[_Spot], wished: Sequence[float]) -> None:
         spot.x = float(x)
 
 
-def _crossings(grid: Sequence[Sequence[_Spot]]) -> int:
+def _count_crossings(grid: Sequence[Sequence[_Spot]]) -> int:
     """Pairs of arrows that cross between two rows."""
     count = 0
     for upper, lower in itertools.pairwise(grid):
@@ -178,7 +178,7 @@ def _crossings(grid: Sequence[Sequence[_Spot]]) -> int:
     return count
 
 
-def _svg(
+def _render(
     arrows: Iterable[Arrow], grid: Sequence[Sequence[_Spot]], ways: Iterable[Sequence[_Spot]]
 ) -> str:
     spots = [spot for row in grid for spot in row if spot.room]
@@ -188,15 +188,15 @@ def _svg(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
         'font-family="Helvetica, Arial, sans-serif">',
         f'<rect width="{width:.0f}" height="{height:.0f}" fill="#ffffff"/>',
-        *(_floor(name, spots, width) for name in PACKAGES),
-        *(_line(way) for way in ways),
-        *(_box(spot, arrows) for spot in spots),
+        *(_render_floor(name, spots, width) for name in PACKAGES),
+        *(_render_line(way) for way in ways),
+        *(_render_box(spot, arrows) for spot in spots),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
 
 
-def _floor(name: str, spots: Iterable[_Spot], width: float) -> str:
+def _render_floor(name: str, spots: Iterable[_Spot], width: float) -> str:
     own = [spot for spot in spots if spot.room and spot.room.floor == name]
     top = min(spot.y for spot in own) - _ROW_GAP / 2 - _HEAD
     bottom = max(spot.y + spot.height for spot in own) + _ROW_GAP / 2
@@ -210,7 +210,7 @@ def _floor(name: str, spots: Iterable[_Spot], width: float) -> str:
     )
 
 
-def _line(way: Sequence[_Spot]) -> str:
+def _render_line(way: Sequence[_Spot]) -> str:
     """A smooth line from the lower edge of a box through its passages to the head of an arrow."""
     points = []
     for place, spot in enumerate(way):
@@ -233,7 +233,7 @@ def _line(way: Sequence[_Spot]) -> str:
     )
 
 
-def _box(spot: _Spot, arrows: Iterable[Arrow]) -> str:
+def _render_box(spot: _Spot, arrows: Iterable[Arrow]) -> str:
     room = spot.room
     assert room is not None
     uses = sorted(target.name for source, target in arrows if source == room)

@@ -32,7 +32,7 @@ class Figures:
 
 def measure(house: House) -> Figures:
     """Count the files and lines under the house's root, and the arrows of its imports."""
-    files = [path for name in PACKAGES for path in _python_files(house.root / name)]
+    files = [path for name in PACKAGES for path in _list_files(house.root / name)]
     lines = {path: _count_lines(path) for path in files}
     named = [path for path in files if path.name != "__init__.py"]
     folders = {path.parent: 0 for path in files}
@@ -41,7 +41,7 @@ def measure(house: House) -> Figures:
     folder = max(folders, key=folders.__getitem__)
     file = max(named, key=lines.__getitem__)
     arrows = {
-        (_folder(house, source), _folder(house, target))
+        (_find_folder(house, source), _find_folder(house, target))
         for source, targets in house.imports.items()
         for target in targets
     }
@@ -55,14 +55,14 @@ def measure(house: House) -> Figures:
         lines_a_file_largest=lines[file],
         largest_file=str(file.relative_to(house.root)),
         arrows=sum(source != target for source, target in arrows),
-        upward_arrows=sum(1 for _ in house.upward()),
-        circles=len(circles(house)),
+        upward_arrows=sum(1 for _ in house.list_upward()),
+        circles=len(find_circles(house)),
         product_lines=sum(lines.values()),
-        test_lines=sum(map(_count_lines, _python_files(house.root / "tests"))),
+        test_lines=sum(map(_count_lines, _list_files(house.root / "tests"))),
     )
 
 
-def circles(house: House) -> Sequence[frozenset[str]]:
+def find_circles(house: House) -> Sequence[frozenset[str]]:
     """Sets of two or more modules that import each other, directly or through others."""
     modules = sorted(house.imports)
     places = {module: place for place, module in enumerate(modules)}
@@ -75,11 +75,11 @@ def circles(house: House) -> Sequence[frozenset[str]]:
     return [one for one in sets if len(one) > 1]
 
 
-def _folder(house: House, module: str) -> str:
+def _find_folder(house: House, module: str) -> str:
     return module if module in house.packages else module.rpartition(".")[0]
 
 
-def _python_files(folder: Path) -> Sequence[Path]:
+def _list_files(folder: Path) -> Sequence[Path]:
     return sorted(folder.rglob("*.py"))
 
 

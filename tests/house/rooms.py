@@ -74,14 +74,14 @@ class House:
     @cached_property
     def rooms(self) -> Mapping[str, Room]:
         """The room of each module that is in one; an `__init__` of a container is in none."""
-        places = {m: place for m in self.imports if (place := self._place(m))}
+        places = {m: place for m in self.imports if (place := self._find_room(m))}
         files = Counter(name for module, (name, _) in places.items() if module not in self.packages)
         return {
             module: Room(name, module.split(".")[0], rank, files[name])
             for module, (name, rank) in places.items()
         }
 
-    def _place(self, module: str) -> tuple[str, Rank] | None:
+    def _find_room(self, module: str) -> tuple[str, Rank] | None:
         container = ""
         rank: Rank = ()
         for part in module.split("."):
@@ -104,7 +104,7 @@ class House:
             container = child
         return None
 
-    def arrows(self) -> Sequence[tuple[Room, Room]]:
+    def list_arrows(self) -> Sequence[tuple[Room, Room]]:
         """Pairs of rooms of which the first imports the second."""
         pairs = {
             (self.rooms[source], self.rooms[target])
@@ -114,7 +114,7 @@ class House:
         }
         return sorted(pair for pair in pairs if pair[0] != pair[1])
 
-    def upward(self) -> Iterator[tuple[str, str]]:
+    def list_upward(self) -> Iterator[tuple[str, str]]:
         """Imports against the layers: from a lower layer to a higher, or along one layer."""
         for source, targets in self.imports.items():
             for target in targets:

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
-from tests.house.drawing import draw, uses_in
-from tests.house.figures import circles, measure
+import pytest
+
+from tests.house.drawing import draw, read_uses
+from tests.house.figures import find_circles, measure
 from tests.house.rooms import House
+from tests.house.walk import record
 
 
-def _house(root: Path, **imports: str) -> House:
+def _make_house(root: Path, **imports: str) -> House:
     """A house of the given modules (`__` for a dot), each importing the ones in its text."""
     named = {name.replace("__", "."): text.split() for name, text in imports.items()}
     for name in named:
@@ -25,15 +28,17 @@ def _house(root: Path, **imports: str) -> House:
 
 
 def test_loose_files_of_one_layer_are_one_room(tmp_path: Path) -> None:
-    house = _house(tmp_path, models__batch="", models__columns="", models__detector="models.batch")
+    house = _make_house(
+        tmp_path, models__batch="", models__columns="", models__detector="models.batch"
+    )
     assert house.rooms["models.batch"] == house.rooms["models.columns"]
-    assert [(s.name, t.name) for s, t in house.arrows()] == [
+    assert [(s.name, t.name) for s, t in house.list_arrows()] == [
         ("models: detector", "models: batch · columns")
     ]
 
 
 def test_an_import_against_the_layers_is_counted(tmp_path: Path) -> None:
-    house = _house(
+    house = _make_house(
         tmp_path,
         jobs__night="jobs.spec.columns models.batch",
         jobs__spec__columns="jobs.night",
@@ -41,11 +46,11 @@ def test_an_import_against_the_layers_is_counted(tmp_path: Path) -> None:
         models__columns="",
     )
     upward = [("jobs.spec.columns", "jobs.night"), ("models.batch", "models.columns")]
-    assert list(house.upward()) == upward
+    assert list(house.list_upward()) == upward
 
 
 def test_figures_of_a_small_house(tmp_path: Path) -> None:
-    house = _house(
+    house = _make_house(
         tmp_path,
         jobs__night="jobs.spec.columns cluster.lake.table",
         jobs__spec__columns="jobs.spec.errors",
@@ -58,11 +63,11 @@ def test_figures_of_a_small_house(tmp_path: Path) -> None:
     assert (found.files, found.folders, found.files_a_folder_largest) == (6, 4, 2)
     assert (found.arrows, found.upward_arrows, found.circles) == (3, 0, 1)
     assert (found.product_lines, found.lines_a_file_largest) == (6, 2)
-    assert circles(house) == [frozenset({"jobs.spec.columns", "jobs.spec.errors"})]
+    assert find_circles(house) == [frozenset({"jobs.spec.columns", "jobs.spec.errors"})]
 
 
 def test_the_picture_names_every_room_and_all_that_it_imports(tmp_path: Path) -> None:
-    house = _house(
+    house = _make_house(
         tmp_path,
         jobs__night="jobs.spec.columns cluster.lake.table models.batch",
         jobs__spec__columns="models.columns",
@@ -71,7 +76,7 @@ def test_the_picture_names_every_room_and_all_that_it_imports(tmp_path: Path) ->
         models__columns="",
     )
     picture = draw(house)
-    assert uses_in(picture) == {
+    assert read_uses(picture) == {
         "jobs: night": {"jobs.spec", "cluster.lake", "models: batch · columns"},
         "jobs.spec": {"models: batch · columns"},
         "cluster.lake": {"models: batch · columns"},
@@ -80,3 +85,11 @@ def test_the_picture_names_every_room_and_all_that_it_imports(tmp_path: Path) ->
     assert picture == draw(house)
     # The long arrow from `night` to `batch · columns` follows from the others, and is text alone.
     assert picture.count('fill="none"') == 4
+
+
+@pytest.mark.slow
+def test_the_walk_of_one_split_goes_from_the_driver_to_the_worker_and_back() -> None:
+    day, worker = record(Path(__file__).parents[2])
+    assert day.files[0] == day.files[-1] == "jobs/score.py"
+    assert "cluster/scoring/scorer.py" in worker.files
+    assert set(worker.files) < set(day.files)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.drawing import uses_in
+from tests.house.drawing import read_uses
 from tests.house.rooms import House
 
 ROOT = Path(__file__).parents[2]
@@ -20,8 +20,8 @@ _FILE = re.compile(r"[\w./-]+\.(?:py|md|ya?ml|toml|svg|png|ipynb|lock|json|html)
 def test_the_picture_shows_every_room_and_every_import_between_rooms() -> None:
     house = House.read(ROOT)
     rooms = {room.name for room in house.rooms.values()}
-    wanted = {name: {t.name for s, t in house.arrows() if s.name == name} for name in rooms}
-    shown = {name: set(uses) for name, uses in uses_in(PICTURE.read_text()).items()}
+    wanted = {name: {t.name for s, t in house.list_arrows() if s.name == name} for name in rooms}
+    shown = {name: set(uses) for name, uses in read_uses(PICTURE.read_text()).items()}
     assert shown == wanted, "docs/house.svg differs from the imports: run make docs"
 
 
@@ -51,10 +51,10 @@ def test_the_tree_in_the_readme_has_the_folders_of_the_checkout() -> None:
     top = {folder for folder in folders if "/" not in folder}
     below = {f for f in folders if f.split("/")[0] in ("models", "cluster", "jobs")}
     below = {f for f in below if f.count("/") == 1 or f.startswith("cluster/lake/")}
-    assert set(_tree((ROOT / "README.md").read_text())) == top | below
+    assert set(_read_tree((ROOT / "README.md").read_text())) == top | below
 
 
-def _tree(text: str) -> list[str]:
+def _read_tree(text: str) -> list[str]:
     """The folders of the tree in a page, each with the folders around it."""
     block = text.partition("## The tree\n\n```\n")[2].partition("```")[0]
     around: list[str] = []

@@ -47,7 +47,7 @@ class Walk:
 
 
 class Recorder:
-    """Records the walk while `recording()` lasts, over all threads that start meanwhile."""
+    """Records the walk while `record_block` lasts, over all threads that start meanwhile."""
 
     def __init__(self, root: Path) -> None:
         self._prefixes = {f"{root / name}/": name for name in PACKAGES}
@@ -58,7 +58,7 @@ class Recorder:
         self.steps: list[str] = []
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
+    def record_block(self) -> Iterator[None]:
         threading.setprofile(self._record)
         sys.setprofile(self._record)
         try:
@@ -67,27 +67,27 @@ class Recorder:
             sys.setprofile(None)
             threading.setprofile(None)
 
-    def walk(self, part: slice = slice(None)) -> Walk:
+    def make_walk(self, part: slice = slice(None)) -> Walk:
         steps = self.steps[part]
         return Walk(tuple(f for n, f in enumerate(steps) if n == 0 or steps[n - 1] != f))
 
     def _record(self, frame: FrameType, event: str, _: Any) -> None:
         if event == "call":
-            file = self._file(frame.f_code)
+            file = self._find_file(frame.f_code)
             if file and frame.f_code not in self._seen:
                 self._seen.add(frame.f_code)
                 self._entered[id(frame)] = True
                 self.steps.append(file)
         elif event == "return" and self._entered.pop(id(frame), False):
             caller = frame.f_back
-            while caller is not None and self._file(caller.f_code) is None:
+            while caller is not None and self._find_file(caller.f_code) is None:
                 caller = caller.f_back
             if caller is not None:
-                file = self._file(caller.f_code)
+                file = self._find_file(caller.f_code)
                 assert file is not None
                 self.steps.append(file)
 
-    def _file(self, code: CodeType) -> str | None:
+    def _find_file(self, code: CodeType) -> str | None:
         """The file of a function of ours; None for others, and for bodies of modules."""
         if code not in self._files:
             ours = any(code.co_filename.startswith(prefix) for prefix in self._prefixes)
@@ -104,8 +104,10 @@ def record(root: Path) -> tuple[Walk, Walk]:
     from jobs.demo import data
     from jobs.score import score
     from jobs.spec.spec import load
+    from jobs.terminal.console import configure_logs
     from jobs.train import TrainRequest, train
 
+    configure_logs()  # progress goes to stderr
     with tempfile.TemporaryDirectory() as name, session(cpus=4):
         folder = Path(name)
         with patch.object(data, "FILES_A_DAY", 1), patch.object(data, "GROUPS_A_FILE", 1):
@@ -132,9 +134,9 @@ def record(root: Path) -> tuple[Walk, Walk]:
 
         with patch.object(stream, "map_over", InThisProcess):
             score(spec, days[-2])  # what is imported late is imported here
-            with recorder.recording():
+            with recorder.record_block():
                 score(spec, days[-1])
-    return recorder.walk(), recorder.walk(workers_part)
+    return recorder.make_walk(), recorder.make_walk(workers_part)
 
 
 def _write_spec(root: Path, folder: Path, days: Sequence[str]) -> Path:
