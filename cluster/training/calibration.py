@@ -1,4 +1,4 @@
-"""Calibration: the distribution of each detector's scores on held-back splits."""
+"""Calibration: the distribution of each detector's scores on held-back rows."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class _CalibrationPart:
 
 
 class _Calibrator(SplitWorker[Split, _CalibrationPart]):
-    """Score sketches of held-back splits, for several detectors in one reading."""
+    """Sketches the scores of several detectors, in one reading of the held-back splits."""
 
     work_type, answer_type = Split, _CalibrationPart
 
@@ -101,9 +101,10 @@ def calibrate(
     plan: ActorPlan,
     on_split: OnSplit,
 ) -> dict[str, Calibration]:
-    """The distribution of each detector's scores on held-back splits that stand for `days` days.
+    """The distribution of each detector's scores on held-back splits, which are the rows of `days`
+    days.
 
-    Entities are those of the first entity column. A non-finite score anywhere is refused.
+    Entities are counted by the first entity column. Raises Refusal for a score that is not finite.
     """
     merged = _empty_sketches(detectors)
     entities: dict[str, KeySample] = {}

@@ -1,4 +1,4 @@
-"""A training on disk between two epochs: safetensors and JSON, never pickle."""
+"""Checkpoints of a training: safetensors and JSON, never pickle."""
 
 import json
 from dataclasses import asdict, replace
@@ -42,7 +42,7 @@ def load(folder: str | Path) -> Progress:
 
 
 def restore(folder: str | Path, training: Training) -> None:
-    """Put a checkpoint's weights, moments, step and progress back, on the detector's device."""
+    """Set a training to the weights, moments, step and progress of a checkpoint."""
     facts, tensors = _read(Path(folder))
     training.detector.load_state_dict(_under(_NOW, tensors))
     state: dict[int, dict[str, Tensor]] = {}

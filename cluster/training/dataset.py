@@ -15,7 +15,7 @@ from cluster.training.row_tables import from_table, to_table
 from models.batch import Batch, join
 from models.encoding.encoder import Encoder
 
-# Of an encoded sample: 80,000 images of 32 x 32 in colour, and 200,000 rows of any usual table.
+# Largest encoded sample: 80,000 colour images of 32 x 32, or 200,000 rows of a usual table.
 _SAMPLE_BYTES = 1024**3
 
 
@@ -54,7 +54,7 @@ class TrainingData:
     encoder: Encoder
     train: ray.data.Dataset
     held_back: ray.data.Dataset
-    rows: int  # of `train`, those without a label among them even where they are left out
+    rows: int  # of `train` before rows without a label are left out
 
     def sample_train(self, most: int, seed: int) -> Batch:
         """About `most` of the training rows, drawn uniformly without replacement, encoded."""
@@ -81,8 +81,8 @@ class TrainingData:
 def make_dataset(
     intake: Intake, splits: Sequence[DaySplit], all_labelled: bool, plan: ActorPlan
 ) -> ray.data.Dataset:
-    """A lazy dataset of tables as `row_tables.to_table` makes them; with `all_labelled`, rows
-    without a label are left out."""
+    """A lazy dataset of tables (see `row_tables.to_table`). `all_labelled` leaves out rows without
+    a label."""
     return map_over(splits, _Extract, (intake, all_labelled), plan)
 
 

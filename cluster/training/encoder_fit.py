@@ -1,4 +1,4 @@
-"""Fitting an encoder: one pass over the splits, with statistics that merge."""
+"""Fitting an encoder in one pass over the splits, with statistics that merge."""
 
 import base64
 from collections.abc import Sequence
@@ -69,8 +69,11 @@ class _FitWorker(SplitWorker[Split, _FitPart]):
 def fit_encoder(
     rows: RowSelection, splits: Sequence[DaySplit], plan: ActorPlan, on_split: OnSplit
 ) -> tuple[Encoder, int]:
-    """One pass over the splits; statistics merged in the order of the plan. Also the number of
-    rows that the encoder was fitted on."""
+    """Fit an encoder to the rows of the splits; the encoder and the number of rows.
+
+    Statistics are merged in the order of the splits, so that the encoder is the same each time.
+    Raises Refusal if there are no rows.
+    """
     parts: dict[str, EncoderFit] = {}
     for part in stream(splits, _FitWorker, (rows,), plan):
         parts[part.split] = part.fit

@@ -1,4 +1,4 @@
-"""Extracted rows as Arrow tables, in which Ray Data carries them to the training."""
+"""Raw encoder inputs as Arrow tables, which Ray Data streams to the workers."""
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +11,8 @@ _TYPES = {torch.uint8: pa.uint8(), torch.float32: pa.float32()}
 
 
 def to_table(extracted: RawBatch, labels: np.ndarray) -> pa.Table:
-    """Fixed-size lists `values`, `codes`, `signal 0`, …, `tokens 0`, …, and `label`, float32 with
-    NaN where there is none."""
+    """A table with fixed-size lists `values`, `codes`, `signal 0`, …, `tokens 0`, …, and `label`:
+    float32, NaN if unknown."""
     columns = {
         "values": _lists(extracted.values, pa.float32()),
         "codes": _lists(extracted.codes.to(torch.int32), pa.int32()),
@@ -25,7 +25,7 @@ def to_table(extracted: RawBatch, labels: np.ndarray) -> pa.Table:
 
 
 def from_table(table: pa.Table) -> tuple[RawBatch, Tensor]:
-    """What `to_table` was given, with the labels as float32 [rows]."""
+    """The rows that `to_table` was given, and their labels: float32 [rows]."""
     table = table.combine_chunks()
 
     def all_of(kind: str) -> tuple[Tensor, ...]:
@@ -51,7 +51,7 @@ def _lists(tensor: Tensor, kind: pa.DataType) -> pa.Array:
 
 
 def _matrix(column: pa.ChunkedArray) -> Tensor:
-    """[rows, width], in memory of its own."""
+    """A copy of the column, [rows, width]."""
     width, dtype = column.type.list_size, column.type.value_type.to_pandas_dtype()
     if not len(column) or not width:
         return torch.from_numpy(np.empty((len(column), width), dtype))

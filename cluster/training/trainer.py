@@ -25,26 +25,26 @@ from cluster.training.worker import WorkerInput, train_worker
 from models.training.options import NonFiniteLoss
 from models.training.progress import EpochResult, Progress
 
-# A worker gives up waiting for the others after this. A node that is lost is noticed by Ray, within
-# a minute; this is for one that lives and is not reached by its peers, for which Ray's default is
-# 30 min. It has to be longer than a store keeps one worker waiting for its rows.
+# Seconds after which a worker stops waiting for the others. Ray notices a lost node within a
+# minute; this is for a node that lives but is cut off from the others, where Ray waits 30 min. It
+# has to be longer than one worker waits for its rows from a slow store.
 _COLLECTIVE_S = 120.0
 COLLECTIVE = "ANOMARAY_COLLECTIVE_SECONDS"
-# A node that came is taken in after this, at the cost of starting the workers anew (some 10 s).
+# Seconds after which a new node gets workers. All workers restart then, which takes some 10 s.
 _RESIZE_S = 30.0
-# Workers start in 10 s where there is room: without any for so long, the wait is told.
+# Workers start in 10 s if there is room. After this many seconds without one, a warning is logged.
 _UNSTARTED_S = 30.0
-# Of the error that ended a training with its workers, so many characters are said.
-_SAID = 400
+# Characters of a worker's error in a message.
+_ERROR_LENGTH = 400
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where a training keeps its state, so that it can go on after an interruption."""
+    """Where a training keeps its state, so that it can be resumed."""
 
     storage: Store
-    name: str  # of the training: the same for the same spec and data
+    name: str  # of the training; the same for the same spec and data
 
 
 def train(
@@ -54,14 +54,13 @@ def train(
     checkpoints: Checkpoints,
     on_epoch: Callable[[EpochResult], None],
 ) -> Progress:
-    """Minimise the detector's loss over the training rows, with the weights of the epoch that is
-    best on the held-back rows as the result.
+    """Train a detector over the cluster; the result holds the weights of the best epoch.
 
-    Each worker encodes its rows on its device. A training that was interrupted goes on from its
-    last checkpoint when it is called again with the same `checkpoints`. Raises NonFiniteLoss, and
-    ConnectionError where workers were lost more often than `max_failures` times.
+    Each worker encodes its rows on its device. An interrupted training resumes from its last
+    checkpoint when it is called again with the same `checkpoints`. Raises NonFiniteLoss, and
+    ConnectionError if workers are lost more than `max_failures` times.
     """
-    # Beside the driver: anywhere else it would be lost with its node.
+    # On the driver's node, so that no other lost node takes the board with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     filesystem, path = checkpoints.storage.arrow_filesystem()
@@ -91,7 +90,7 @@ def train(
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise _plain(error, max_failures) from error
+            raise _explain(error, max_failures) from error
     if (refusal := ray.get(board.refusal.remote())) is not None:
         raise NonFiniteLoss(refusal)
     if result.checkpoint is None:
@@ -101,9 +100,9 @@ def train(
 
 
 def _scaling(plan: WorkerPlan) -> ScalingConfig:
-    """Workers on as many nodes as there are; as many workers as the nodes hold, within the plan."""
+    """The workers of the plan, spread over the nodes; fewer while the nodes do not hold them."""
     workers = plan.workers if plan.least == plan.workers else (plan.least, plan.workers)
-    return ScalingConfig(  # type: ignore[call-arg]  # its stubs are those of Ray Train 1
+    return ScalingConfig(  # type: ignore[call-arg]  # its type stubs describe Ray Train 1
         num_workers=workers,  # type: ignore[arg-type]
         placement_strategy="SPREAD",
         elastic_resize_monitor_interval_s=_RESIZE_S,
@@ -112,25 +111,25 @@ def _scaling(plan: WorkerPlan) -> ScalingConfig:
     )
 
 
-def _plain(error: Exception, allowed: int) -> Exception:
-    """What ended the training: workers that were lost, or else the error itself."""
+def _explain(error: Exception, allowed: int) -> Exception:
+    """The error to raise for a failed training: a ConnectionError if workers were lost."""
     causes = [error, *getattr(error, "worker_failures", {}).values()]
     lost = [cause for cause in causes if isinstance(cause, lost_worker_errors())]
-    # Those of gloo and NCCL have no type of their own.
-    unheard = [cause for cause in causes[1:] if "gloo" in str(cause) or "NCCL" in str(cause)]
-    for cause in (*lost, *unheard):
+    # Errors of gloo and NCCL have no type of their own.
+    unreachable = [cause for cause in causes[1:] if "gloo" in str(cause) or "NCCL" in str(cause)]
+    for cause in (*lost, *unreachable):
         return ConnectionError(
-            f"workers of the training were lost, or did not reach each other for {COLLECTIVE} "
-            f"seconds, more often than the {allowed} times that they are begun anew, at last: "
-            f"{' '.join(str(cause).split())[:_SAID]}"
+            f"training workers were lost, or did not reach each other for {COLLECTIVE} seconds, "
+            f"more than {allowed} times; run the same command to resume. The last error: "
+            f"{' '.join(str(cause).split())[:_ERROR_LENGTH]}"
         )
     return error
 
 
 @ray.remote(num_cpus=0)
 class Board:
-    """Where the first worker pins up its progress for the driver to read, and any of them why it
-    can't go on."""
+    """Passes finished epochs from the first worker to the driver, and the reason why a worker
+    stopped."""
 
     def __init__(self) -> None:
         import asyncio
@@ -152,8 +151,8 @@ class Board:
 
 
 class _listening:  # noqa: N801 - used as a context manager, like a function
-    """Call `on_epoch` in the driver for each epoch that the workers finish, and say so where the
-    cluster has no room for any worker: Ray Train waits without limit, and without a word."""
+    """Calls `on_epoch` in the driver for each epoch that the workers finish. Logs a warning if the
+    cluster has no room for any worker, for which Ray Train waits silently and without limit."""
 
     def __init__(
         self, board: Any, on_epoch: Callable[[EpochResult], None], plan: WorkerPlan
@@ -166,23 +165,23 @@ class _listening:  # noqa: N801 - used as a context manager, like a function
             self.on_epoch(epoch)
 
     def _next(self) -> EpochResult | None:
-        answer, told = self.board.next.remote(), False
+        answer, warned = self.board.next.remote(), False
         while not ray.wait([answer], timeout=_UNSTARTED_S)[0]:
-            if not told and not list_actors(TRAINING_WORKER):
-                self._tell()
-                told = True
+            if not warned and not list_actors(TRAINING_WORKER):
+                self._warn()
+                warned = True
         epoch: EpochResult | None = ray.get(answer)
         return epoch
 
-    def _tell(self) -> None:
+    def _warn(self) -> None:
         plan, free = self.plan, ray.available_resources()
-        asked = f"{plan.least} to {plan.workers}" if plan.least < plan.workers else plan.workers
+        workers = f"{plan.least} to {plan.workers}" if plan.least < plan.workers else plan.workers
         _log.warning(
-            "no worker of the training runs, %.0f s after one was asked for: it takes %s of %g "
+            "no training worker has started after %.0f s: the training needs %s workers with %g "
             "CPUs and %g GPUs each, and all nodes together have %g CPUs and %g GPUs free; waiting "
-            "for nodes to come, or for others to end",
+            "for more nodes, or for other jobs to end",
             _UNSTARTED_S,
-            asked,
+            workers,
             plan.cpus,
             plan.gpus,
             free.get("CPU", 0.0),

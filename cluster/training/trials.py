@@ -1,7 +1,7 @@
-"""Trials of a detector's options as Ray Tune's: many at once, the worse ones stopped early.
+"""Trials of a detector's options by Ray Tune: many at once, the worse ones stopped early.
 
-What each trial gave is a JSON document of ours beside Tune's own state, which is pickled and never
-read back: a tuning that died goes on with the trials that have no document.
+The result of each trial is a JSON document. Tune's own state is pickled and never read back: a
+tuning that died resumes with the trials that have no document.
 """
 
 import time
@@ -30,11 +30,11 @@ _RESULTS, _STATE = "results", "state"
 
 @dataclass(frozen=True)
 class Trial:
-    """Options, and what came of them."""
+    """Options of a detector, and the result of training with them."""
 
     number: int
     options: dict[str, Any]
-    auroc: float | None = None  # None where they were refused
+    auroc: float | None = None  # None if the options were refused
     epochs: int = 0
     seconds: float = 0.0
     note: str = ""
@@ -42,7 +42,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Subject:
-    """What all trials have in common."""
+    """What all trials share."""
 
     detector: str
     layout: Layout
@@ -57,12 +57,12 @@ def run_trials(
     store: Store,
     on_trial: Callable[[Trial], None],
 ) -> list[Trial]:
-    """The trials with their results, in order. Those that `store` has results of are not run.
+    """Run the trials that have no result in `store`; all trials with their results, in order.
 
     Successive halving (Li et al., MLSys 2020, "A System for Massively Parallel Hyperparameter
-    Tuning"): at 1, 3, 9, … epochs the worse two thirds are stopped.
+    Tuning"): after 1, 3, 9, … epochs the worse two thirds stop.
     """
-    done = {trial.number: trial for trial in _stored(store) if trial in _asked(trials, trial)}
+    done = {trial.number: trial for trial in _read_results(store) if _is_asked(trials, trial)}
     for trial in done.values():
         on_trial(trial)
     left = [trial for trial in trials if trial.number not in done]
@@ -74,13 +74,12 @@ def run_trials(
     return [done[trial.number] for trial in trials if trial.number in done]
 
 
-def _asked(trials: Sequence[Trial], stored: Trial) -> list[Trial]:
-    """The stored trial, if it has the options that are asked for under its number."""
-    same = (t.number == stored.number and t.options == stored.options for t in trials)
-    return [stored] if any(same) else []
+def _is_asked(trials: Sequence[Trial], stored: Trial) -> bool:
+    """Whether a trial with this number has the options of the stored one."""
+    return any(t.number == stored.number and t.options == stored.options for t in trials)
 
 
-def _stored(store: Store) -> list[Trial]:
+def _read_results(store: Store) -> list[Trial]:
     found = store.list(_RESULTS)
     return [Trial(**canonical_json.decode(store.read(one.key), one.key)) for one in found]
 
@@ -111,7 +110,7 @@ def _run(
         ),
     )
     if errors := tuner.fit().errors:
-        raise errors[0]  # a fault, not a refusal: what the other trials gave is kept
+        raise errors[0]  # a fault, not a refusal; the results of the other trials are kept
 
 
 class _Listener(tune.Callback):
@@ -125,7 +124,7 @@ class _Listener(tune.Callback):
         self.done: dict[int, Trial] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its callbacks into the state that is never read back; progress cannot be.
+        # Tune pickles its callbacks, and a progress bar cannot be pickled.
         return {}
 
     def on_trial_complete(
@@ -147,7 +146,7 @@ class _Listener(tune.Callback):
 
 
 def _train(config: dict[str, Any], subject: Subject) -> None:
-    """One trial, in a process of its own: how well it ranks is reported after each epoch."""
+    """One trial, in a process of its own; reports its AUROC after each epoch."""
     started = time.monotonic()
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -29,11 +29,11 @@ from models.training.memory import encode_zeros, find_largest_step
 from models.training.options import NonFiniteLoss, TrainingOptions, plan_batches
 from models.training.progress import Progress
 
-# A worker keeps its share of the rows from the first epoch on where it is below this many bytes:
-# streaming a small share again costs 1 to 2 s an epoch, whatever its size.
+# A worker keeps its share of the rows in memory if it is below this many bytes: streaming it again
+# costs 1 to 2 s an epoch, however small it is.
 _KEPT_BYTES = 512 * 1024**2
-# Rows that a worker takes from Ray Data at once and shuffles before cutting batches: larger mixes
-# the splits better, and costs this many encoded rows of memory.
+# Batches of rows that a worker takes from Ray Data at once and shuffles: more mix the splits better
+# and need more memory.
 _SHUFFLE_BATCHES = 16
 
 
@@ -73,10 +73,10 @@ class WorkerInput:
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """Train on one DDP rank; `config` is made by `cluster.training.trainer`.
+    """Train on one DDP rank; `cluster.training.trainer` makes the `config`.
 
-    A loss that is not finite ends it without an error: Ray Train would begin the workers anew
-    after one, and the same rows would give the same loss.
+    A loss that is not finite is posted on the board and raises no error: Ray Train would restart
+    the workers, and the same rows would give the same loss.
     """
     try:
         _train(config["input"], config["board"], config["torch_threads"])
@@ -128,8 +128,8 @@ def _join_ranks(detector: Detector, world: int, device: torch.device) -> Ranks:
 def _count_parts(
     given: WorkerInput, detector: Detector, batch_rows: int, device: torch.device
 ) -> int:
-    """Parts that this rank's share of a batch is computed in, for its memory. Ranks may differ:
-    the gradient is the same whatever the parts."""
+    """The number of parts in which this rank computes its share of a batch, so that it fits the
+    memory. Ranks may differ, as the gradient does not depend on the parts."""
     most_rows = given.most_rows
     if device.type == "cuda":
         most_rows = find_largest_step(given.encoder, detector, batch_rows, device)
@@ -138,7 +138,7 @@ def _count_parts(
 
 
 def _report(training: Training, rank: int) -> None:
-    """Hand the epoch to Ray Train: a barrier of all ranks, the checkpoint from the first."""
+    """Report the epoch to Ray Train, where all ranks meet; the first one adds the checkpoint."""
     metrics = asdict(training.progress.history[-1])
     if rank != 0:
         ray.train.report(metrics)
@@ -153,15 +153,15 @@ Buffer = tuple[RawBatch, Tensor]  # rows and their labels, float32 [rows]
 
 @dataclass
 class _Share:
-    """This rank's share of a dataset, as buffers of rows: streamed, or kept where it is small."""
+    """This rank's share of a dataset, in buffers of rows; kept in memory if it is small."""
 
     name: str
     buffer_rows: int
     add: Callable[[float], float]  # sums a number over all ranks
-    kept: list[Buffer] | None = field(default_factory=list)  # None where it is streamed each time
+    kept: list[Buffer] | None = field(default_factory=list)  # None if it is streamed each time
     passes: int = 0
 
-    def buffers(self) -> Iterator[Buffer]:
+    def read(self) -> Iterator[Buffer]:
         """The rows of one pass. All ranks begin a pass together."""
         self.passes += 1
         if self.passes == 2:
@@ -183,8 +183,7 @@ class _Share:
             yield buffer
 
     def _settle(self) -> None:
-        """All ranks keep their share, or all go on streaming, since an epoch of `streaming_split`
-        waits for every rank."""
+        """Keep the share if all ranks do: a pass of `streaming_split` waits for every rank."""
         if self.add(float(self.kept is None)) > 0:
             self.kept = None
         elif self.kept:
@@ -210,21 +209,21 @@ class _StreamedRows:
             _Share(name, batch_rows * _SHUFFLE_BATCHES, add) for name in ("train", "validation")
         )
 
-    def passes(self, epoch: int) -> Iterator[Iterator[Batch]]:
+    def read_passes(self, epoch: int) -> Iterator[Iterator[Batch]]:
         seed, rank = self.seed
         generator = np.random.default_rng((seed, epoch, rank))
         for _ in range(self.count):
             yield self._batches(self.train, generator)
 
-    def held_back(self) -> Iterator[Batch]:
+    def read_held_back(self) -> Iterator[Batch]:
         return self._batches(self.validation, None)
 
-    def nothing(self) -> Batch:
+    def make_padding(self) -> Batch:
         return encode_zeros(self.encoder, 1, self.device)
 
     def _batches(self, share: _Share, generator: np.random.Generator | None) -> Iterator[Batch]:
-        """Encoded batches; shuffled within each buffer when there is a generator."""
-        for rows, label in share.buffers():
+        """Encoded batches, shuffled within each buffer if there is a generator."""
+        for rows, label in share.read():
             order = torch.arange(len(label))
             if generator is not None:
                 order = torch.from_numpy(generator.permutation(len(label)))

@@ -1,1 +1,2 @@
-"""The training loop of one process, its options and its memory. DDP is in `cluster/training`."""
+"""The training loop, its options and its memory. The workers that run it with DDP are in
+`cluster/training`."""

@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, on one rank that is alone or on one of many.
+"""The training loop: epochs of steps, on one process that is alone or on one rank of many.
 
 `learn` runs it in this process; `cluster.training.worker` runs it in each DDP worker.
 """
@@ -32,7 +32,7 @@ _ROWS = 4096
 
 @dataclass(frozen=True)
 class Learned:
-    """What a training in this process gives back; the detector holds the best epoch's weights."""
+    """The result of `learn`; the detector holds the weights of the best epoch."""
 
     losses: tuple[float, ...]  # held-back loss of each epoch
     best_epoch: int  # counted from 1
@@ -40,7 +40,7 @@ class Learned:
 
 @dataclass
 class Training:
-    """The things that a step changes, and that a checkpoint holds."""
+    """The state of a training: what a step changes, and what a checkpoint holds."""
 
     detector: Detector
     optimizer: torch.optim.Optimizer
@@ -50,28 +50,28 @@ class Training:
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes that train one detector together, as one of them sees them.
+    """The processes that train one detector together, and how they meet.
 
-    The defaults are those of a process that trains alone.
+    The defaults are for a process that trains alone.
     """
 
     count: int = 1
-    model: nn.Module | None = None  # computes the loss in the detector's place: DDP's wrapper
-    add: Callable[[float], float] = float  # the sum of a number over all ranks
-    # A backward pass inside of it leaves the gradients on this rank.
+    model: nn.Module | None = None  # DDP's wrapper of the detector; None for the detector itself
+    add: Callable[[float], float] = float  # sums a number over all ranks
+    # A context in which a backward pass does not exchange gradients.
     unsynced: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 class RowSource(Protocol):
     """The encoded rows of this rank, on the detector's device."""
 
-    def passes(self, epoch: int) -> Iterator[Iterator[Batch]]:
+    def read_passes(self, epoch: int) -> Iterator[Iterator[Batch]]:
         """The training batches of an epoch (from 0): an iterator for each pass over the rows."""
 
-    def held_back(self) -> Iterator[Batch]:
+    def read_held_back(self) -> Iterator[Batch]:
         """The held-back rows, in batches."""
 
-    def nothing(self) -> Batch:
+    def make_padding(self) -> Batch:
         """One row of zeros, for a step in which this rank has no rows left."""
 
 
@@ -82,10 +82,17 @@ def learn(
     options: TrainingOptions,
     on_epoch: Callable[[EpochResult], None] = lambda result: None,
 ) -> Learned:
-    """Train a detector in this process, on the device where its batches lie, and calibrate it.
+    """Train a detector in this process, on the device of its batches, and calibrate it.
 
     The same detector, rows and seed give the same weights on one device. A detector that learns
     from a sample is fitted on the first `sample_rows` of a permutation. Raises NonFiniteLoss.
+
+    >>> from models.batch import Layout, NumericInput
+    >>> from models.detectors.catalog import CATALOG
+    >>> detector = CATALOG.build("autoencoder", Layout((NumericInput("bytes", "real"),), ()), {})
+    >>> rows = Batch(torch.randn(300, 1), torch.empty(300, 0, dtype=torch.int64))
+    >>> len(learn(detector, rows, rows, TrainingOptions(epochs=2)).losses)
+    2
     """
     generator = torch.Generator().manual_seed(options.seed)
     progress = Progress()
@@ -114,7 +121,7 @@ def learn(
 
 
 def begin_training(detector: Detector, options: TrainingOptions, rows: int) -> Training:
-    """A training that has made no step, with the schedule for this many rows an epoch."""
+    """A training before its first step, with the schedule for a number of training rows."""
     optimizer = torch.optim.AdamW(
         detector.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
@@ -131,11 +138,11 @@ def run_epochs(
     on_epoch: Callable[[Progress], None],
     ranks: Ranks | None = None,
 ) -> None:
-    """Train from the first epoch that `training` has not done to the last, or until the
-    held-back loss has not fallen for `patience` epochs. All ranks stop together.
+    """Run the epochs that `training` has not done yet, until the held-back loss has not fallen for
+    `patience` epochs. All ranks stop together.
 
-    `on_epoch` is called after each epoch. Raises NonFiniteLoss on every rank: NonFiniteElsewhere on
-    those whose own loss was finite.
+    `on_epoch` is called after each epoch. Raises NonFiniteLoss on all ranks if the loss is NaN or
+    infinite on one of them: NonFiniteElsewhere on the others.
     """
     loop = _Loop(training, source, options, ranks or Ranks())
     for epoch in range(len(training.progress.history), options.epochs):
@@ -147,7 +154,7 @@ def run_epochs(
 
 
 class NonFiniteElsewhere(NonFiniteLoss):
-    """The loss of another rank was NaN or infinite, and that rank knows why."""
+    """The loss of another rank was NaN or infinite; that rank raises the reason."""
 
 
 class _Loop:
@@ -165,7 +172,7 @@ class _Loop:
         train_loss, rows = self._train(epoch)
         seconds = time.monotonic() - started
         validation_loss = measure_held_back_loss(
-            self.detector, self.source.held_back(), self.options.trim, self.ranks.add
+            self.detector, self.source.read_held_back(), self.options.trim, self.ranks.add
         )
         if not math.isfinite(validation_loss):
             raise NonFiniteLoss(f"the validation loss of epoch {epoch + 1} is {validation_loss}")
@@ -178,15 +185,15 @@ class _Loop:
         )
 
     def _train(self, epoch: int) -> tuple[float, int]:
-        """The steps of one epoch; the mean training loss and the rows, over all ranks.
+        """Make the steps of one epoch; the mean training loss and the rows, over all ranks.
 
-        A rank that has run out of rows takes part in the others' steps, so that every rank makes
-        the same steps and no row is dropped.
+        A rank without rows takes part in the steps of the others, so that all make the same steps
+        and no row is dropped.
         """
         self.detector.train()
         add, trim = self.ranks.add, self.options.trim
         total_loss, total_kept, own_rows, number = 0.0, 0.0, 0, 0
-        for batches in self.source.passes(epoch):
+        for batches in self.source.read_passes(epoch):
             while True:
                 number += 1
                 batch = next(batches, None)
@@ -201,16 +208,16 @@ class _Loop:
         return add(total_loss) / max(1.0, total_kept), int(add(float(own_rows)))
 
     def _step(self, parts: list[Batch], rows: float, place: str) -> float:
-        """One update, by the gradient of the mean loss over the `rows` of all ranks that are not
-        trimmed; this rank's sum of the loss."""
+        """Make one step with the gradient of the mean loss, over the `rows` of all ranks that are
+        not trimmed; the sum of this rank's losses."""
         training, options = self.training, self.options
         training.optimizer.zero_grad(set_to_none=True)
         every: list[Tensor] = []
         learned: list[Tensor] = []
         empty = not parts
-        parts = parts or [self.source.nothing()]
+        parts = parts or [self.source.make_padding()]
         for index, part in enumerate(parts):
-            # Ranks meet once a step, at its last part.
+            # Ranks exchange gradients once a step, in its last part.
             with self.ranks.unsynced() if index + 1 < len(parts) else nullcontext():
                 cuda = part.numeric.device.type == "cuda"
                 with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
@@ -222,8 +229,8 @@ class _Loop:
                 (total * self.ranks.count / rows).backward()  # type: ignore[no-untyped-call]
             every.append(per_row.detach().sum())
             learned.append(total.detach())
-        # The check is on the sum over ranks, so that all stop together; with the trimmed rows, as
-        # a row whose loss is NaN would be trimmed and forgotten.
+        # The sum over ranks is checked, so that all stop together. It has the trimmed rows too: a
+        # row whose loss is NaN is trimmed.
         own = sum(map(float, every))
         if not math.isfinite(self.ranks.add(own)):
             if math.isfinite(own):
@@ -253,7 +260,7 @@ def _find_cause(detector: Detector, batch: Batch) -> str:
 
 
 class _RowsInMemory:
-    """Rows of this process, in a new order for each pass."""
+    """The `RowSource` of `learn`: rows in a new order for each pass."""
 
     def __init__(
         self, rows: Batch, held_back: Batch, most: int, generator: torch.Generator
@@ -261,15 +268,15 @@ class _RowsInMemory:
         self.rows, self.rest, self.generator = rows, held_back, generator
         self.batch_rows, self.count = plan_batches(len(rows.numeric), most)
 
-    def passes(self, epoch: int) -> Iterator[Iterator[Batch]]:
+    def read_passes(self, epoch: int) -> Iterator[Iterator[Batch]]:
         for _ in range(self.count):
             order = torch.randperm(len(self.rows.numeric), generator=self.generator)
             yield (self.rows.take(chosen) for chosen in torch.split(order, self.batch_rows))
 
-    def held_back(self) -> Iterator[Batch]:
+    def read_held_back(self) -> Iterator[Batch]:
         return _chunks(self.rest)
 
-    def nothing(self) -> Batch:
+    def make_padding(self) -> Batch:
         raise AssertionError("a rank that is alone has rows in each of its steps")
 
 
@@ -285,10 +292,10 @@ def measure_held_back_loss(
     trim: float = 0.0,
     add: Callable[[float], float] = float,
 ) -> float:
-    """Mean loss over the rows of all ranks, in evaluation mode, which the detector stays in.
+    """Mean loss over the rows of all ranks. Leaves the detector in evaluation mode.
 
-    The highest losses are left out as in training: where one trains on anomalies, they are held
-    back too. `add` sums a number over all ranks.
+    The highest losses are left out as in training, since held-back rows hold anomalies too. `add`
+    sums a number over all ranks.
     """
     detector.eval()
     total, count = 0.0, 0
@@ -300,6 +307,6 @@ def measure_held_back_loss(
 
 @torch.inference_mode()
 def score_rows(detector: Detector, rows: Batch) -> Tensor:
-    """Scores of the rows, float32 [rows] on the CPU, a few thousand rows at a time."""
+    """Score the rows, a few thousand at a time: float32 [rows] on the CPU."""
     parts = [detector.score(chunk).float().cpu() for chunk in _chunks(rows)]
     return torch.cat(parts) if parts else torch.empty(0)

@@ -1,4 +1,4 @@
-"""The memory that a detector takes, measured on the device: bytes of its weights, bytes a row."""
+"""Measuring the memory of a detector on its device: bytes of the weights, bytes a row."""
 
 import copy
 import weakref
@@ -14,32 +14,36 @@ from models.detectors.detector import Detector
 from models.encoding.encoder import Encoder
 from models.private_torch import TorchDispatchMode, tree_leaves
 
-# Rows of the larger of two measured batches, and no more than a chunk: below some hundred, what a
-# batch takes whatever its size hides what a row takes; a chunk of images is 100 MiB of activations.
+# Rows of the larger of two measured batches, at most a chunk. With fewer than some hundred rows the
+# fixed bytes of a batch hide the bytes a row; a chunk of images is 100 MiB of activations.
 _ROWS = 512
-# AdamW keeps two moments of each weight, and there is a gradient.
+# Of each weight: a gradient, and the two moments of AdamW.
 _COPIES_IN_TRAINING = 3
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes that are allocated at most while a batch is computed."""
+    """The most bytes that are allocated while a batch is computed.
+
+    >>> Footprint(weights=1_000, fixed=200, row=10).rows_in(2_000)
+    80
+    """
 
     weights: int  # of encoder and detector, with their gradients and moments in training
     fixed: int  # of any batch
     row: int  # of each row in the batch
 
     def bytes_of(self, rows: int) -> int:
-        """While a batch of so many rows is computed."""
+        """Bytes while a batch of this many rows is computed."""
         return self.weights + self.fixed + self.row * rows
 
     def rows_in(self, room: int) -> int:
-        """Rows of the largest batch that fits so many bytes; 0 where none does."""
+        """Rows of the largest batch that fits into `room` bytes; 0 if none does."""
         return max(0, room - self.weights - self.fixed) // max(1, self.row)
 
 
 def measure_scoring(encoder: Encoder, detector: Detector, device: torch.device) -> Footprint:
-    """What `Detector.score` takes, with the encoding before it."""
+    """Measure the memory of encoding and scoring a batch."""
     encoder, detector = encoder.to(device).eval(), detector.to(device).eval()
 
     def score(rows: int) -> None:
@@ -47,25 +51,25 @@ def measure_scoring(encoder: Encoder, detector: Detector, device: torch.device) 
             detector.score(encode_zeros(encoder, rows, device))
 
     most = encoder.layout.chunk_rows
-    return _of(score, _bytes(encoder) + _bytes(detector), most, device)
+    return _measure(score, _count_bytes(encoder) + _count_bytes(detector), most, device)
 
 
 def measure_training(encoder: Encoder, detector: Detector, device: torch.device) -> Footprint:
-    """What a step of training takes; the detector is left as it was."""
+    """Measure the memory of a training step; the detector stays as it is."""
     encoder, learner = encoder.to(device).eval(), copy.deepcopy(detector).to(device).train()
-    weights = _bytes(encoder) + (1 + _COPIES_IN_TRAINING) * _bytes(learner)
+    weights = _count_bytes(encoder) + (1 + _COPIES_IN_TRAINING) * _count_bytes(learner)
     most = encoder.layout.chunk_rows
-    return _of(lambda rows: _step(encoder, learner, rows, device), weights, most, device)
+    return _measure(lambda rows: _step(encoder, learner, rows, device), weights, most, device)
 
 
 def find_largest_step(encoder: Encoder, detector: Detector, rows: int, device: torch.device) -> int:
-    """Rows of the largest training step, at most `rows`, that a CUDA device has memory for."""
+    """Rows of the largest training step that a CUDA device has memory for, at most `rows`."""
     learner = copy.deepcopy(detector).train()
     return find_largest_batch(lambda some: _step(encoder, learner, some, device), rows)
 
 
 def _step(encoder: Encoder, learner: Detector, rows: int, device: torch.device) -> None:
-    """Gradients of a batch, which are let go when the next one's are made."""
+    """Compute the gradients of a batch; the next step frees them."""
     learner.zero_grad(set_to_none=True)
     with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
         losses = learner.loss(encode_zeros(encoder, rows, device)).float()
@@ -73,10 +77,10 @@ def _step(encoder: Encoder, learner: Detector, rows: int, device: torch.device) 
 
 
 def find_largest_batch(work: Callable[[int], object], most: int) -> int:
-    """Rows of the largest batch that `work` does without running out of the device's memory:
-    `most`, or a power of two that is doubled until it does. 0 where one row is too many.
+    """Rows of the largest batch that `work` computes within the memory of a CUDA device: `most`,
+    or the largest power of two; 0 if one row is too many.
 
-    On CUDA only: a CPU that runs out of memory ends the process; there, use `Footprint.rows_in`.
+    A process that runs out of a CPU's memory is killed: use `Footprint.rows_in` there.
     """
     if _fits(work, most):
         return most
@@ -97,17 +101,19 @@ def _fits(work: Callable[[int], object], rows: int) -> bool:
     return True
 
 
-def _of(work: Callable[[int], None], weights: int, most: int, device: torch.device) -> Footprint:
-    """Two batches tell apart what each row takes and what any batch does."""
+def _measure(
+    work: Callable[[int], None], weights: int, most: int, device: torch.device
+) -> Footprint:
+    """Measure two batches of different size, which gives the bytes a row and the fixed bytes."""
     rows = max(1, min(_ROWS, most) // 2)
-    work(rows)  # what is allocated once and kept is there from now on
-    small, large = (_peak(work, some, device) for some in (rows, 2 * rows))
+    work(rows)  # so that what is allocated once is not counted
+    small, large = (_measure_peak(work, some, device) for some in (rows, 2 * rows))
     row = max(1, -(-(large - small) // rows))
     return Footprint(weights, max(0, small - row * rows), row)
 
 
-def _peak(work: Callable[[int], None], rows: int, device: torch.device) -> int:
-    """The most bytes that were allocated at once beyond those before."""
+def _measure_peak(work: Callable[[int], None], rows: int, device: torch.device) -> int:
+    """The most bytes that `work` has allocated at the same time."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = int(torch.cuda.memory_allocated(device))
@@ -123,10 +129,10 @@ def _peak(work: Callable[[int], None], rows: int, device: torch.device) -> int:
 
 
 class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the storages that operations make, until they are let go.
+    """Counts the bytes of the storages that operations make, until they are freed.
 
-    A CPU's allocator keeps no account of its own. What a kernel takes and gives back inside one
-    operation is not seen.
+    A CPU's allocator has no counters. Memory that a kernel allocates and frees within one operation
+    is not counted.
     """
 
     def __init__(self) -> None:
@@ -144,11 +150,11 @@ class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if storage not in self._known and not any(storage is one for one in given):
                 self._known.add(storage)
                 self.held += storage.nbytes()
-                weakref.finalize(storage, self._let_go, storage.nbytes())
+                weakref.finalize(storage, self._free, storage.nbytes())
         self.most = max(self.most, self.held)
         return made
 
-    def _let_go(self, size: int) -> None:
+    def _free(self, size: int) -> None:
         self.held -= size
 
 
@@ -166,6 +172,6 @@ def encode_zeros(encoder: Encoder, rows: int, device: torch.device) -> Batch:
     return batch._replace(label=torch.zeros(rows, device=device))
 
 
-def _bytes(module: nn.Module) -> int:
+def _count_bytes(module: nn.Module) -> int:
     held = [*module.parameters(), *module.buffers()]
     return sum(tensor.numel() * tensor.element_size() for tensor in held)

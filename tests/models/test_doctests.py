@@ -27,6 +27,9 @@ MODULES = [
     "models.scores.threshold",
     "models.selection.auto",
     "models.suggestion",
+    "models.training.loop",
+    "models.training.memory",
+    "models.training.options",
 ]
 
 

@@ -43,7 +43,7 @@ def test_a_batch_takes_what_was_foreseen_from_smaller_ones(encoder: Encoder) -> 
         with torch.inference_mode():
             detector.score(memory.encode_zeros(encoder, rows, CPU))
 
-    measured = memory._peak(score, 4096, CPU)
+    measured = memory._measure_peak(score, 4096, CPU)
     assert found.bytes_of(4096) - found.weights == pytest.approx(measured, rel=0.01)
     # Two layers of 64 float32 are alive at once, at least.
     assert found.row >= 2 * 64 * 4
@@ -99,7 +99,8 @@ def test_the_search_ends_at_the_rows_that_were_foreseen_for_the_room(encoder: En
     limit = room - foreseen.weights
 
     def step(rows: int) -> None:
-        if memory._peak(lambda n: memory._step(encoder, detector, n, CPU), rows, CPU) > limit:
+        peak = memory._measure_peak(lambda n: memory._step(encoder, detector, n, CPU), rows, CPU)
+        if peak > limit:
             raise torch.cuda.OutOfMemoryError("the account is closed")
 
     found = find_largest_batch(step, 2**20)
