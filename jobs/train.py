@@ -1,4 +1,4 @@
-"""Train a detector: spec, training days, encoder, epochs, calibration, threshold, bundle."""
+"""Train a detector: plan the days, fit, train, calibrate, and add the bundle to the registry."""
 
 import time
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from jobs.training.warm_start import load_start
 
 @dataclass(frozen=True)
 class TrainedBundle:
-    """What `train` made: the champion (unless told otherwise) and its baselines."""
+    """The result of `train`: the bundle, its threshold and its baselines."""
 
     bundle: str
     threshold: str
@@ -41,11 +41,11 @@ class TrainedBundle:
 class TrainRequest:
     """How one training differs from its spec, and where it runs."""
 
-    days: DayRange | None = None  # to learn from, instead of the spec's
-    workers: int | None = None  # of DDP, instead of the spec's
-    address: str | None = None  # of a Ray that runs; None for one in this process
-    promote: bool = True  # whether the bundle becomes the champion
-    start: str | None = None  # bundle whose encoder and weights it starts from: an id, "champion"
+    days: DayRange | None = None  # to train on, instead of the spec's
+    workers: int | None = None  # DDP workers, instead of the spec's
+    address: str | None = None  # of a running Ray; None starts one in this process
+    promote: bool = True  # make the bundle the champion
+    start: str | None = None  # bundle to start from: its id, or "champion"
     sign_with: Path | None = None  # file with the key that signs the champion
 
 
@@ -54,7 +54,7 @@ def train(
 ) -> TrainedBundle:
     """Train the spec's detector and its baselines; the bundle becomes the champion.
 
-    Raises Refusal where the spec does not fit the data, or the training cannot be done.
+    Raises Refusal if the spec does not fit the data, or if the loss is not finite.
     """
     started = time.monotonic()
     request = request or TrainRequest()
@@ -68,7 +68,7 @@ def train(
         say(f"starting from bundle {given.id}: its encoder is kept")
     say(
         f"training {spec.detector.name} of watch {spec.name} on {format_days(plan.days)}: "
-        f"{plan.rows:,} rows to learn from, "
+        f"{plan.rows:,} rows to train on, "
         f"{sum(s.rows for _, s in plan.held_back):,} held back"
     )
     workers = request.workers or spec.training.workers

@@ -1,4 +1,4 @@
-"""Look for better options of the spec's detector: trials on a sample of the training rows."""
+"""Search better options for the spec's detector, in trials on a sample of the training rows."""
 
 import hashlib
 import json
@@ -26,22 +26,21 @@ from models.selection.auto import AUTO
 from models.selection.ranking import Judge
 
 TUNINGS = "_tunings"
-# Rows that each trial learns from: the order of the options, not the last digit, is asked for.
+# Training rows of each trial: enough to rank options.
 _ROWS = 50_000
 
 
 def tune(
     spec: Spec, trials: int, *, days: DayRange | None = None, address: str | None = None
 ) -> dict[str, Any]:
-    """Try the spec's own options and `trials` - 1 drawn ones, and rank them by held-back labels
-    or, where there are none, by planted anomalies (`models.selection.ranking`).
+    """Try the spec's own options and `trials` - 1 random ones. Rank them by held-back labels, or by
+    planted anomalies if there are no labels (`models.selection.ranking`).
 
-    What was tried is kept under the output: the same command goes on where it was, and more
-    trials go on from fewer. Raises Refusal for a detector without a space, and where no trial
-    could be trained.
+    Results are kept under the output: the same command resumes, and more trials add to fewer.
+    Raises Refusal for a detector without options to tune, and if no trial can be trained.
     """
     check_detector(spec)
-    asked = _trials(spec, trials)
+    asked = _plan_trials(spec, trials)
     plan = plan_training(spec, days)
     check.check(spec, plan.snapshots[0].schema, training=True).refuse()
     say(f"tuning {spec.detector.name} of watch {spec.name} on {format_days(plan.days)}")
@@ -62,7 +61,7 @@ def tune(
 
 
 def render_table(document: dict[str, Any]) -> Table:
-    """The trials for a terminal, the best first."""
+    """A table of the trials for the terminal, the best first."""
     table = Table(title=document["criterion"], title_justify="left")
     for name in ("trial", "AUROC", "epochs", "seconds", "options"):
         table.add_column(name, justify="left" if name == "options" else "right")
@@ -74,16 +73,16 @@ def render_table(document: dict[str, Any]) -> Table:
     return table
 
 
-def _trials(spec: Spec, count: int) -> list[Trial]:
+def _plan_trials(spec: Spec, count: int) -> list[Trial]:
     name, given = spec.detector.name, spec.detector.options
     if name == AUTO:
-        raise Refusal("expected a detector to tune, found auto: name the one that it chose")
+        raise Refusal("expected a detector to tune, found auto: name the detector that it chose")
     space = CATALOG[name].space()
     if not space:
         tunable = [other for other, kind in CATALOG.items() if kind.space()]
-        raise Refusal(f"{name} has no options to tune; those that have: {', '.join(tunable)}")
+        raise Refusal(f"{name} has no options to tune; detectors that have: {', '.join(tunable)}")
     drawn = [given | draw(space, spec.training.seed, number) for number in range(1, count)]
-    # As JSON has them, lists for tuples: they are compared with those that were kept.
+    # JSON turns tuples into lists, and the options are compared with stored ones.
     return [
         Trial(number, json.loads(json.dumps(options)))
         for number, options in enumerate([given, *drawn])

@@ -1,1 +1,1 @@
-"""Parts of a training run: its plan, options, steps, warm start. The verb is `jobs/train.py`."""
+"""The parts of a training: plan, options, steps, warm start. The verb is in `jobs/train.py`."""

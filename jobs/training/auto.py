@@ -1,4 +1,4 @@
-"""`detector: auto` in a training: a sample of the rows, the candidates, the table that says why."""
+"""`detector: auto` in a training: choose a detector on a sample of the rows."""
 
 from dataclasses import replace
 
@@ -12,9 +12,9 @@ from models.training.options import TrainingOptions
 
 
 def choose_detector(spec: Spec, data: TrainingData, training: TrainingOptions) -> Choice:
-    """Try the candidates in this process, on a sample of `data`, and say how each fared.
+    """Try the candidates in this process on a sample of `data`, and print how each does.
 
-    `data` holds labels, NaN where there are none, if the spec has a label column.
+    `data` has labels, NaN where unknown, if the spec has a label column.
     """
     options: AutoConfig = check_options(AutoConfig, AUTO, spec.detector.options)
     rows, held_back = draw_samples(data, options.rows, spec.training.seed)
@@ -36,7 +36,7 @@ def choose_detector(spec: Spec, data: TrainingData, training: TrainingOptions) -
 
 
 def draw_samples(data: TrainingData, most: int, seed: int) -> tuple[Batch, Batch]:
-    """About `most` of the training rows, and a sample of the held-back rows to judge by."""
+    """About `most` of the training rows, and a sample of the held-back rows."""
     data = replace(data, held_back=data.held_back.materialize())
     return data.sample_train(most, seed), data.sample_held_back(HELD_BACK_ROWS, seed)
 

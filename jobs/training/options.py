@@ -1,17 +1,17 @@
-"""How a watch learns, as its spec has it: which rows, and the options of the loop."""
+"""From a spec: which rows to train on, and the options of the training loop."""
 
 from jobs.spec.spec import Spec
 from models.training.options import TrainingOptions
 
 
 def build_filter(spec: Spec) -> str | None:
-    """The filters of input and training, of which both must hold; None where there is none."""
+    """A filter for rows that pass the filters of input and training; None if there is neither."""
     filters = (spec.input.filter, spec.training.filter)
     return " and ".join(f"({text})" for text in filters if text) or None
 
 
 def build_options(spec: Spec) -> TrainingOptions:
-    """The options of the loop, as the spec has them."""
+    """The options of the training loop."""
     given = spec.training
     return TrainingOptions(
         epochs=given.epochs,

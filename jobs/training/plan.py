@@ -1,4 +1,4 @@
-"""Which days a job is about, and how training days are cut into learned and held-back rows."""
+"""The plan of a training: its days, and the splits that are learned and held back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,23 +10,22 @@ from jobs import input_rows
 from jobs.spec.spec import DayRange, Spec
 from models.refusal import Refusal
 
-# From this many training days on, whole days are held back; below, splits of every day are.
+# From this many training days on, whole days are held back; with fewer, splits of each day are
+# (docs/decisions/held-back-rows.md).
 _DAYS_TO_HOLD_BACK = 3
-# Splits held back of a day: logs are sorted by host or come in bursts, and of two splits of KDD Cup
-# 99 none had a normal row, so that 43% of the day was flagged in place of 0.1%. A row group is
-# decoded anew for each split in it.
+# Splits held back of a day: enough to represent all of it.
 _HELD_BACK_SPLITS = 16
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a training reads: nothing here depends on Ray, so it can be printed and tested."""
+    """The rows that a training reads. Needs no Ray, so it can be printed and tested."""
 
     uri: str
     snapshots: tuple[Snapshot, ...]
     learned: tuple[tuple[str, Split], ...]  # (day, split)
     held_back: tuple[tuple[str, Split], ...]
-    held_back_days: float  # how many days the held-back rows stand for
+    held_back_days: float  # the held-back rows, as a number of days
 
     @property
     def days(self) -> tuple[str, ...]:
@@ -34,7 +33,7 @@ class TrainingPlan:
 
     @property
     def holds_back_days(self) -> bool:
-        """Whether whole days are held back, rather than splits of every day."""
+        """Whether whole days are held back, rather than splits of each day."""
         return not {day for day, _ in self.learned} & {day for day, _ in self.held_back}
 
     @property
@@ -43,7 +42,10 @@ class TrainingPlan:
 
 
 def plan_training(spec: Spec, days: DayRange | None = None) -> TrainingPlan:
-    """Snapshot the training days and hold back a part of them for validation and calibration."""
+    """Take snapshots of the training days and hold back some rows for validation and calibration.
+
+    Raises Refusal if a file cannot be read, or if there are too few rows.
+    """
     uri = spec.training_uri
     chosen = choose_days(spec, days)
     snapshots = input_rows.take_snapshots(spec, uri, chosen)
@@ -55,14 +57,17 @@ def plan_training(spec: Spec, days: DayRange | None = None) -> TrainingPlan:
                 "restore it, remove it, or choose other training days"
             )
     if sum(s.rows for s in snapshots) == 0:
-        raise Refusal(f"the training days {format_days(chosen)} of {uri} hold no rows")
+        raise Refusal(f"the training days {format_days(chosen)} of {uri} have no rows")
     if len(snapshots) >= _DAYS_TO_HOLD_BACK:
         return _hold_back_days(uri, snapshots, spec.training.validation)
     return _hold_back_splits(uri, snapshots, spec.training.validation)
 
 
 def choose_days(spec: Spec, days: DayRange | None) -> tuple[str, ...]:
-    """The days to learn from: as asked, else as the spec says, else all but the newest."""
+    """The days to train on: `days`, or those of the spec, or all but the newest.
+
+    Raises Refusal if the input has none of them.
+    """
     uri = spec.training_uri
     there = list_days(uri, spec.input.partition)
     if not there:
@@ -80,14 +85,14 @@ def choose_days(spec: Spec, days: DayRange | None) -> tuple[str, ...]:
 
 
 def _hold_back_days(uri: str, snapshots: tuple[Snapshot, ...], share: float) -> TrainingPlan:
-    """The newest days: what a detector has to do is to judge the days that follow."""
+    """Hold back the newest days, since a detector judges the days that follow."""
     count = max(1, round(share * len(snapshots)))
     learned, held = snapshots[:-count], snapshots[-count:]
     return TrainingPlan(uri, snapshots, _splits(learned), _splits(held), float(count))
 
 
 def _hold_back_splits(uri: str, snapshots: tuple[Snapshot, ...], share: float) -> TrainingPlan:
-    """Every so many-th split of each day, so that the held-back rows are spread over the day."""
+    """Hold back one split in every few, so that the held-back rows are spread over each day."""
     every = max(2, round(1 / share))
     learned: list[tuple[str, Split]] = []
     held: list[tuple[str, Split]] = []
@@ -97,7 +102,7 @@ def _hold_back_splits(uri: str, snapshots: tuple[Snapshot, ...], share: float) -
             (held if index % every == every - 1 else learned).append((taken.day, split))
     if not held or not learned:
         raise Refusal(
-            f"{sum(s.rows for s in snapshots)} rows are too few to learn from some and hold back "
+            f"{sum(s.rows for s in snapshots)} rows are too few to train on some and hold back "
             f"others: expected {2 * every} at least"
         )
     rows_held = sum(split.rows for _, split in held)

@@ -37,12 +37,13 @@ from models.training.memory import measure_scoring, measure_training
 from models.training.progress import EpochResult
 
 TRAININGS = "_trainings"
-# Held-back rows that settle residual scales and the like; more change the fourth digit.
+# Held-back rows that a detector is calibrated on, such as its residual scales; more rows change the
+# fourth digit.
 _CALIBRATION_ROWS = 200_000
-# Labelled anomalies that a detector of few labels is shown: each worker holds them all.
+# Labelled anomalies for a detector that learns from a few; each worker holds them all.
 _SHOWN_ROWS = 10_000
-# Share of Ray's object store that encoded training rows may fill; above it, every epoch reads
-# the splits again.
+# Share of Ray's object store that the training rows may fill. Above it, each epoch reads the splits
+# again.
 _CACHE_SHARE = 0.3
 
 
@@ -100,8 +101,8 @@ class TrainingRun:
         }
 
     def fit_encoder(self) -> tuple[Encoder, int]:
-        """The encoder, and the number of training rows. The encoder of `start` is kept: the
-        weights were learned with its scales and codes."""
+        """The encoder and the number of training rows. With a `start` its encoder is kept, since
+        the weights belong to its scales and codes."""
         rows = RowSelection(
             self.plan.uri, self.spec.features, self.plan.snapshots[0].schema, self._filter
         )
@@ -122,7 +123,7 @@ class TrainingRun:
     def read_rows(
         self, encoder: Encoder, rows: int, labels: Literal["none", "some", "all"]
     ) -> TrainingData:
-        """The rows of the plan, not read yet, with the labels that a detector learns from."""
+        """The rows of the plan, which are not read yet, with labels if the detector uses them."""
         intake = self._intake(encoder, self._filter, labels != "none")
         train, held_back = (
             make_dataset(intake, splits, labels == "all", self.readers)
@@ -135,11 +136,11 @@ class TrainingRun:
         return choose_detector(self.spec, data, build_options(self.spec))
 
     def _keep_rows(self, data: TrainingData) -> TrainingData:
-        """Read the held-back rows, and the training rows where they fit, to Ray's object store."""
+        """Read the held-back rows, and the training rows if they fit, into Ray's object store."""
         size = data.rows * data.encoder.bytes_per_row
         room = ray.cluster_resources().get("object_store_memory", 0.0) * _CACHE_SHARE
         train = data.train
-        # The held-back rows are needed three times whatever their size.
+        # The held-back rows are read three times, whatever their size.
         with step("encode the rows", 2) as progress:
             held_back = data.held_back.materialize()
             progress.advance()
@@ -195,26 +196,26 @@ class TrainingRun:
         )
 
     def _tell(self, progress: Step, epoch: EpochResult) -> None:
-        # One that is done again, after a node was lost, counts once.
+        # An epoch that is repeated after a lost node counts once.
         progress.advance(epoch.epoch - progress.done, _epoch_line(epoch))
         self.metrics.record_epoch(dataclasses.asdict(epoch), self.spec.training.epochs)
 
     def _rows_at_once(self, encoder: Encoder, detector: Detector) -> int | None:
-        """Rows of the largest step that a CPU worker's share of its node has memory for."""
+        """Rows of the largest step that fits a CPU worker's share of its node's memory."""
         room = self.workers.memory
         if self.workers.gpus or not room:
             return None
         return measure_training(encoder, detector, torch.device("cpu")).rows_in(room)
 
     def _name(self) -> str:
-        """The same for the same spec and data, so that a training that died is resumed."""
+        """The name of the training: the same for the same spec and data, so that it resumes."""
         start = self.start.id if self.start else ""
         parts = [self.spec.training_digest, self.detector.text, start]
         parts += [s.digest for s in self.plan.snapshots]
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
     def _build(self, candidate: Candidate, data: TrainingData) -> Detector:
-        """A detector, fitted to a sample if it learns from one."""
+        """Build a detector, and fit it to a sample if it learns from one."""
         seed = self.spec.training.seed
         torch.manual_seed(seed)
         detector = CATALOG.build(candidate.name, data.encoder.layout, candidate.options)
@@ -231,16 +232,16 @@ class TrainingRun:
         return _Trained(detector)
 
     def _calibrate_detector(self, detector: Detector, data: TrainingData) -> None:
-        """Let a trained detector settle what it learns from held-back rows.
+        """Calibrate a trained detector on held-back rows.
 
-        Where whole days are held back, training rows are added: one Tuesday says nothing of how
-        well a Sunday is known, and every row of a Wednesday was flagged for its weekday.
+        If whole days are held back, training rows are added, so that all weekdays are there
+        (docs/decisions/held-back-rows.md).
         """
         seed = self.spec.training.seed
         batches = [data.sample_held_back(_CALIBRATION_ROWS, seed)]
         if self.plan.holds_back_days:
             batches.append(data.sample_train(_CALIBRATION_ROWS, seed))
-        # In chunks: the activations over 80,000 images at once would not fit.
+        # In chunks, as the activations of 80,000 images do not fit the memory.
         size = data.encoder.layout.chunk_rows
         chunks = [
             batch.take(slice(start, start + size))
@@ -253,7 +254,7 @@ class TrainingRun:
     def _calibrations(
         self, encoder: Encoder, detectors: dict[str, Detector]
     ) -> dict[str, Calibration]:
-        # A policy that weighs labels has to see the anomalies that one-class training leaves out.
+        # A policy that weighs labels needs the anomalies that the training filter leaves out.
         weighs_labels = self.spec.threshold.policy in ("f_beta", "cost")
         row_filter = self.spec.input.filter if weighs_labels else self._filter
         intake = self._intake(encoder, row_filter, labels=weighs_labels)

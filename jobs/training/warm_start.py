@@ -1,4 +1,4 @@
-"""Where a training starts from: the weights and the encoder of a bundle in the registry."""
+"""Warm start: a training that starts from the encoder and weights of a bundle."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,14 +16,14 @@ CHAMPION = "champion"
 
 @dataclass(frozen=True)
 class Start:
-    """A bundle whose encoder is kept and whose weights are learned on from."""
+    """A bundle whose encoder is kept and whose weights a training starts from."""
 
     id: str
     bundle: Bundle
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the new bundle says of this one: its id, its history, and what it came from."""
+        """The origin of the new bundle, for its metadata."""
         facts = self.bundle.metadata
         return {
             "bundle": self.id,
@@ -35,11 +35,10 @@ class Start:
 
 
 def load_start(spec: Spec, registry: Registry, given: str) -> Start:
-    """The bundle with that id, or the champion.
+    """Load the bundle with the id `given`, or the champion.
 
-    Raises Refusal unless it has the spec's columns, detector and options: then its weights mean
-    the same as those that are to be learned. With `auto`, the
-    bundle's detector stays.
+    Raises Refusal unless it has the spec's columns, detector and options, without which its weights
+    mean something else. With `auto`, any detector is accepted and stays.
     """
     if given == CHAMPION:
         bundle = load_champion(spec, registry).bundle
@@ -48,37 +47,38 @@ def load_start(spec: Spec, registry: Registry, given: str) -> Start:
     name = bundle.id
     if bundle.encoder.columns != spec.features:
         raise Refusal(
-            f"expected a bundle of the spec's columns to start from; {_differs(spec, bundle)} "
-            f"of bundle {name}: train without --from, or put the column back"
+            f"{_find_difference(spec, bundle)} bundle {name}, so the training cannot start from "
+            "it: train without --from, or restore the column"
         )
     if spec.detector.name != AUTO:
-        _same_detector(spec, name, bundle)
+        _require_same_detector(spec, name, bundle)
     if not list(bundle.detector.parameters()):
         raise Refusal(
             f"expected a detector that learns by gradient to start from; {bundle.detector_name} "
-            "is fitted to a sample anew: train without --from"
+            "is fitted to a new sample each time: train without --from"
         )
     return Start(name, bundle)
 
 
-def _same_detector(spec: Spec, name: str, bundle: Bundle) -> None:
+def _require_same_detector(spec: Spec, name: str, bundle: Bundle) -> None:
     options = asdict(CATALOG.configure(spec.detector.name, spec.detector.options))
     wanted, found = (spec.detector.name, options), (bundle.detector_name, bundle.options)
     if wanted != found:
         raise Refusal(
-            f"expected a bundle of the spec's detector to start from, {_detector(*wanted)}; found "
-            f"{_detector(*found)} in bundle {name}: train without --from, or give its options"
+            f"expected a bundle of the spec's detector to start from, {_format(*wanted)}; found "
+            f"{_format(*found)} in bundle {name}: train without --from, or put its options in the "
+            "spec"
         )
 
 
-def _differs(spec: Spec, bundle: Bundle) -> str:
+def _find_difference(spec: Spec, bundle: Bundle) -> str:
     ours = {column.name: column for column in spec.features}
     theirs = {column.name: column for column in bundle.encoder.columns}
     differing = [n for n in ours | theirs if ours.get(n) != theirs.get(n)]
     if not differing:
-        return "their order is not that"
-    return f"found '{differing[0]}' not to be as that"
+        return "the order of the columns differs from"
+    return f"column '{differing[0]}' differs from"
 
 
-def _detector(name: str, options: dict[str, Any]) -> str:
+def _format(name: str, options: dict[str, Any]) -> str:
     return f"{name} ({', '.join(f'{key}: {value}' for key, value in options.items())})"

@@ -97,7 +97,7 @@ def test_other_columns_are_refused(champion: Spec) -> None:
     name = champion.features[0].name
     columns = {key: column for key, column in champion.columns.items() if key != name}
     other = champion.model_copy(update={"columns": columns})
-    with pytest.raises(Refusal, match=f"found '{name}' not to be as that of bundle"):
+    with pytest.raises(Refusal, match=f"column '{name}' differs from bundle"):
         load_start(other, registry_of(champion), "champion")
 
 

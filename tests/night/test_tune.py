@@ -45,7 +45,9 @@ def test_a_detector_that_learns_by_gradient_reports_each_epoch(
 
 def test_a_detector_without_options_to_tune_is_refused(data: Path, tmp_path: Path) -> None:
     spec = load(write_spec(tmp_path, data / "flows", tmp_path / "out", detector={"name": "ecod"}))
-    with pytest.raises(Refusal, match="ecod has no options to tune; those that have: autoencoder"):
+    with pytest.raises(
+        Refusal, match="ecod has no options to tune; detectors that have: autoencoder"
+    ):
         tune(spec, 2)
 
 
