@@ -1,8 +1,7 @@
-"""The command of a submitted job: `python -m jobs.submitted VERB …` is `python -m jobs VERB …`,
-with its results told apart from its log.
+"""The command of a submitted job: `python -m jobs.submitted VERB …` marks the results of a verb.
 
-Ray keeps one log of a job, in which stdout and stderr are one. Here each line of stdout begins
-with a mark, so that the submitter gives a result on its own stdout, and the rest on stderr.
+Ray keeps one log of a job, which mixes stdout and stderr. Here each line of stdout begins with a
+mark, so that the submitter can write results to its stdout and the rest to its stderr.
 """
 
 from typing import TextIO, cast

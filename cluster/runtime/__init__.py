@@ -1,1 +1,2 @@
-"""Ray itself: sessions, tokens, nodes, resources, submitted jobs. Nothing here knows a split."""
+"""Ray itself: sessions, tokens, nodes, resources, jobs of a remote cluster. Splits and detectors do
+not belong here."""

@@ -1,6 +1,7 @@
-"""The head of a cluster as those see it who are not of the cluster: its dashboard, by HTTP.
+"""HTTP client for a remote Ray dashboard.
 
-It is asked in bounded time, with the token in a header, and only where it asks for one.
+Each request ends in bounded time and has the token in a header. A dashboard without a token is
+refused.
 """
 
 import logging
@@ -18,35 +19,35 @@ from cluster.runtime.joining import describe_refused_token
 from cluster.runtime.private_ray import UPLOAD_LOGGERS, BoundedRequests
 from models.refusal import Refusal
 
-# Seconds to connect, and between two bytes of an answer; a head answers in 0.05.
+# Seconds to connect, and between two bytes of an answer. A head answers in 0.05 s.
 _TIMEOUT_S = (5.0, 60.0)
 
 _STATUS = re.compile(r"status code (\d+)")
 
 
 class DashboardClient(BoundedRequests, JobSubmissionClient):
-    """Ray's client, which would wait for ever for an answer, with time-outs; and only for a
-    cluster of our version that asks for a token.
+    """Ray's client with time-outs, for a cluster of this Ray version that asks for a token.
 
-    Raises Refusal for what has to be changed, ConnectionError for a head that does not answer.
+    Raises Refusal for another version, a refused token or none, and ConnectionError if the
+    dashboard does not answer.
     """
 
     TIMEOUT_S = _TIMEOUT_S
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
-        _closed_to_strangers(self.address)
-        with self.asking(), _ray_addresses_aside():
+        _require_token(self.address)
+        with self.translate_errors(), _hide_ray_addresses():
             super().__init__(self.address)
         if (theirs := self.server_version) != ray.__version__:
             raise Refusal(
-                f"expected Ray {ray.__version__} at {self.address}, found {theirs}: a job's code "
-                "and its cluster need the same"
+                f"expected Ray {ray.__version__} at {self.address}, found {theirs}: use the same "
+                "version here and on the cluster"
             )
 
     @contextmanager
-    def asking(self, missing: Exception | None = None) -> Iterator[None]:
-        """Turn what Ray raises into our errors; `missing` is the one for what is not there."""
+    def translate_errors(self, missing: Exception | None = None) -> Iterator[None]:
+        """Raise Refusal or ConnectionError for Ray's errors, and `missing` for an unknown job."""
         try:
             yield
         except AuthenticationError:
@@ -59,30 +60,30 @@ class DashboardClient(BoundedRequests, JobSubmissionClient):
                 raise missing from None
             if status == requests.codes.bad_request and "already exists" not in text:
                 raise Refusal(f"{self.address} answered: {text}") from None
-            # No agent for a job yet, or another submitter has just taken the number.
+            # No agent for a job yet, or another submitter has just taken the job's id.
             raise ConnectionError(f"{self.address} answered: {text}") from None
         except (requests.RequestException, ConnectionError, ValueError) as error:
-            raise ConnectionError(f"no answer of {self.address}: {_last_line(error)}") from None
+            raise ConnectionError(f"no answer from {self.address}: {_last_line(error)}") from None
 
 
-def _closed_to_strangers(address: str) -> None:
-    """Ask without a token: whoever is let in so is everyone."""
+def _require_token(address: str) -> None:
+    """Raise Refusal if the dashboard answers a request without a token."""
     if not re.match(r"https?://[^/@\s]+$", address):
         raise Refusal(
-            f"expected the dashboard of a cluster, http://HOST:8265, found {address!r} (it is no "
-            "place for a user or a password either)"
+            f"expected the dashboard of a cluster, http://HOST:8265 without user and password, "
+            f"found {address!r}"
         )
     try:
         answer = requests.get(f"{address}/api/version", timeout=_TIMEOUT_S, allow_redirects=False)
     except requests.RequestException as error:
         raise ConnectionError(
-            f"no cluster answers at {address} ({type(error).__name__}): is its head up, and its "
-            "dashboard not only on its own loopback (--dashboard-host)?"
+            f"no cluster answers at {address} ({type(error).__name__}): check that its head runs, "
+            "and that its dashboard listens on more than loopback (--dashboard-host)"
         ) from None
     if answer.status_code == requests.codes.ok:
         raise Refusal(
-            f"{address} answers without a token, so anyone who reaches it runs code there: start "
-            "its nodes with RAY_AUTH_MODE=token"
+            f"{address} answers without a token, so anyone who reaches it can run code there: "
+            "start its nodes with RAY_AUTH_MODE=token"
         )
     if answer.status_code != requests.codes.unauthorized:
         raise Refusal(
@@ -92,8 +93,8 @@ def _closed_to_strangers(address: str) -> None:
 
 
 @contextmanager
-def _ray_addresses_aside() -> Iterator[None]:
-    """Ray's client prefers these variables to the address that it is given."""
+def _hide_ray_addresses() -> Iterator[None]:
+    """Unset two variables that Ray's client prefers to the address that it is given."""
     names = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
     kept = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:

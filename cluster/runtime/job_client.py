@@ -1,8 +1,8 @@
-"""The same job on a remote cluster: submitted to its head, followed, attached to, ended.
+"""Jobs of a remote cluster: submit, follow, cancel.
 
-It goes through the head's dashboard (HTTP, port 8265), which passes the job on; nothing here needs
-a Ray on this machine. The token travels in a header. What describes a job (its command, its
-environment's variables) can be read by everyone who has the token, so it holds no secret.
+Requests go to the head's dashboard (HTTP, port 8265), so no Ray runs on this machine. The token is
+in a header. Everyone with the token can read a job's command and environment variables, so neither
+holds secrets.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ from models.refusal import Refusal
 
 Environment = Literal["lock", "image"]
 
-# A head that has just started, or is busy, has no agent for a job yet: asked again this long.
+# Seconds of retries, as a head that has just started or is busy has no agent for a job yet.
 _PATIENCE_S = 60.0
-# A head may be replaced while a job is followed; jobs outlive that where its state is kept. An
-# answer that does not come is waited for up to `head._TIMEOUT_S` more.
+# Seconds without a head, after which following stops. A job outlives a head that is replaced, if
+# the head's state is kept. One request may take `dashboard._TIMEOUT_S` longer.
 GONE_S = 120.0
 _LOOKED_EVERY_S = 1.0
-# Ray ends a job's processes politely, and after 3 s by force.
+# Seconds for a cancelled job to end; Ray kills its processes after 3 s.
 _ENDED_S = 60.0
 # Ray sets it to the folder of the shipped checkout while it makes an environment.
 _WORKING_DIR = "RAY_RUNTIME_ENV_CREATE_WORKING_DIR"
@@ -41,19 +41,19 @@ _WORKING_DIR = "RAY_RUNTIME_ENV_CREATE_WORKING_DIR"
 _INSTALLED_S = 1800
 
 _FINGERPRINT = "anomaray_fingerprint"
-# Of sysexits.h, and of shells: run it again; ended by a signal.
+# Exit statuses of sysexits.h (try again) and of shells (ended by a signal).
 _TEMPORARY, _SIGNAL, _TERMINATED = 75, 128, 143
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as its cluster knows it."""
+    """A job, as the cluster reports it."""
 
     id: str
     status: str  # PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED
     message: str
-    exit_code: int | None  # of its command; negative for a signal; None where it never ran or ended
-    fingerprint: str  # of code, spec and variables that it was submitted with
+    exit_code: int | None  # of its command; negative for a signal; None if it has none
+    fingerprint: str  # of its code, spec and variables
 
     @property
     def ended(self) -> bool:
@@ -61,7 +61,7 @@ class Job:
 
     @property
     def exit_status(self) -> int:
-        """The command's own; 143 when it was ended, 75 when its cluster failed it."""
+        """The exit status of the command; 143 if it was cancelled, 75 if the cluster failed."""
         if self.status == "STOPPED":
             return _TERMINATED
         if self.exit_code is None:
@@ -71,9 +71,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Submission:
-    """What is asked for: a command line, run in a staged folder."""
+    """A command line to run in a copy of a folder."""
 
-    name: str  # a word of the id, such as the verb
+    name: str  # part of the id, such as the verb
     entrypoint: str
     folder: Path  # made by `shipping.stage`
     environment: Environment
@@ -81,7 +81,7 @@ class Submission:
 
     @property
     def id(self) -> str:
-        """The same for the same command: a job and its repetitions have it and a number."""
+        """The same for the same command; each job of it adds a number."""
         return f"anomaray-{self.name}-{hashlib.sha256(self.entrypoint.encode()).hexdigest()[:12]}"
 
     @property
@@ -91,8 +91,8 @@ class Submission:
         return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
     def runtime_env(self) -> dict[str, Any]:
-        """What Ray makes of it on every node: `lock` installs requirements.lock, `image` states
-        that the node's image has it."""
+        """Ray's environment for the job: `lock` installs requirements.lock on every node, with
+        `image` the node's image has it."""
         made: dict[str, Any] = {
             "working_dir": str(self.folder),
             "env_vars": {**MALLOC, **self.variables},
@@ -105,17 +105,16 @@ class Submission:
 
 
 class JobClient:
-    """The jobs of a cluster, asked of its head."""
+    """A client for the jobs of one cluster."""
 
     def __init__(self, address: str) -> None:
         self._head = DashboardClient(address)
 
     def submit(self, work: Submission) -> tuple[Job, bool]:
-        """Start the work, or find the job that runs it; which, and whether it is new.
+        """Start a job, or find a running one with the command; the job, and whether it is new.
 
-        Safe to repeat, also by two at once and when the answer is lost: an id is taken once, and
-        a running job with the same command is attached to. Raises Refusal where that one runs with
-        other code, another spec or other variables.
+        Safe to repeat, also by two processes at once and after a lost answer, as an id is used only
+        once. Raises Refusal if the running job has other code, another spec or other variables.
         """
         again = Retrying(
             retry=retry_if_exception_type(ConnectionError),
@@ -132,7 +131,7 @@ class JobClient:
             _refuse_other(running[-1], work)
             return running[-1], False
         name = f"{work.id}-{max(repetitions, default=0) + 1}"
-        with self._head.asking():
+        with self._head.translate_errors():
             self._head.submit_job(
                 entrypoint=work.entrypoint,
                 submission_id=name,
@@ -142,8 +141,8 @@ class JobClient:
         return self.job(name), True
 
     def _repetitions(self, name: str) -> dict[int, Job]:
-        """The jobs with this command, by their number, in order."""
-        with self._head.asking():
+        """The jobs with this command by their number, in order."""
+        with self._head.translate_errors():
             listed = self._head.list_jobs()
         numbered = re.compile(rf"{re.escape(name)}-(\d+)")
         found = ((numbered.fullmatch(one.submission_id or ""), one) for one in listed)
@@ -151,26 +150,26 @@ class JobClient:
         return dict(sorted(jobs.items()))
 
     def job(self, name: str) -> Job:
-        """What becomes of a job; Refusal where there is none of this id."""
+        """The job with this id. Raises Refusal if there is none."""
         if not re.fullmatch(r"[\w.-]+", name):
             raise Refusal(
-                f"expected a job's id, such as anomaray-score-0123456789ab-1, found {name!r}"
+                f"expected the id of a job, such as anomaray-score-0123456789ab-1, found {name!r}"
             )
         return self._look(name, Refusal(f"no job {name} at {self._head.address}"))
 
     def _look(self, name: str, missing: Exception) -> Job:
-        with self._head.asking(missing):
+        with self._head.translate_errors(missing):
             return _job(self._head.get_job_info(name))
 
     def cancel(self, name: str) -> Job:
-        """End a job and see it ended; one that has ended is left as it is."""
+        """End a job and wait until it has ended."""
         if not (job := self.job(name)).ended:
-            with self._head.asking():
+            with self._head.translate_errors():
                 self._head.stop_job(name)
         deadline = time.monotonic() + _ENDED_S
         while not (job := self.job(name)).ended:
             if time.monotonic() > deadline:
-                raise ConnectionError(f"{name} does not end: its node may be gone")
+                raise ConnectionError(f"{name} does not end; its node may be gone")
             time.sleep(0.2)  # between two looks
         return job
 
@@ -178,29 +177,29 @@ class JobClient:
         self,
         name: str,
         write: Callable[[str], None],
-        tell: Callable[[str], None],
+        warn: Callable[[str], None],
         gone_s: float = GONE_S,
     ) -> Job:
-        """Hand the job's log to `write` from its beginning, piece by piece, until the job ends.
+        """Pass the job's log to `write` from its beginning, piece by piece, until the job ends.
 
-        A head that does not answer is waited for, which `tell` is told; ConnectionError after
-        `gone_s` seconds of it.
+        Calls `warn` when the head stops answering and when it answers again. Raises ConnectionError
+        after `gone_s` seconds without an answer.
         """
         self.job(name)
-        return asyncio.run(self._follow(name, write, tell, gone_s))
+        return asyncio.run(self._follow(name, write, warn, gone_s))
 
     async def _follow(
         self,
         name: str,
         write: Callable[[str], None],
-        tell: Callable[[str], None],
+        warn: Callable[[str], None],
         gone_s: float,
     ) -> Job:
         log = _Log(write)
         stream: asyncio.Task[None] | None = None
         heard, lost = time.monotonic(), False
         forgotten = ConnectionError(
-            f"{self._head.address} knows no {name} any more: it was replaced, and kept nothing"
+            f"{self._head.address} no longer knows {name}: the head was replaced without its state"
         )
         while True:
             if stream is None or stream.done():
@@ -209,34 +208,34 @@ class JobClient:
             try:
                 job = await asyncio.to_thread(self._look, name, forgotten)
             except ConnectionError as error:
-                stream.cancel()  # a connection that was cut off in silence would be read for ever
+                stream.cancel()  # it may never end, if the connection was cut silently
                 if (silence := time.monotonic() - heard) > gone_s:
                     raise ConnectionError(
-                        f"{error} (for {silence:.0f} s). {name} may go on without us"
+                        f"{error} (for {silence:.0f} s). {name} may still run"
                     ) from None
                 if not lost:
-                    tell(f"{error}; asked again for {gone_s:.0f} s")
+                    warn(f"{error}; retrying for {gone_s:.0f} s")
                 lost = True
                 await asyncio.sleep(_LOOKED_EVERY_S)
                 continue
             if lost:
-                tell(f"{self._head.address} answers again")
+                warn(f"{self._head.address} answers again")
             heard, lost = time.monotonic(), False
             if job.ended:
                 stream.cancel()
                 with suppress(ConnectionError):  # the node of its log is gone with it
-                    await asyncio.to_thread(self._read_on, name, log)
+                    await asyncio.to_thread(self._read_rest, name, log)
                 return job
 
-    def _read_on(self, name: str, log: "_Log") -> None:
-        """What the stream has not brought yet: it comes a second or three after the end."""
-        with self._head.asking():
+    def _read_rest(self, name: str, log: "_Log") -> None:
+        """Read the rest of the log; the stream is one to three seconds behind when a job ends."""
+        with self._head.translate_errors():
             text = self._head.get_job_logs(name)
         log.rewind()
         log.take(text)
 
     async def _stream(self, name: str, log: "_Log") -> None:
-        """Read the log once from its beginning, until it ends or the connection does."""
+        """Read the log from its beginning until it or the connection ends."""
         log.rewind()
         with suppress(RuntimeError, OSError, aiohttp.ClientError):
             async for text in self._head.tail_job_logs(name):
@@ -244,7 +243,7 @@ class JobClient:
 
 
 class _Log:
-    """A log that is read from its beginning after each break, and written once."""
+    """Writes each part of a log once, though it is read from its beginning after each break."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write, self._written, self._at = write, 0, 0
@@ -274,5 +273,5 @@ def _refuse_other(running: Job, work: Submission) -> None:
     if running.fingerprint != work.fingerprint:
         raise Refusal(
             f"{running.id} runs this command with other code, another spec or other variables: "
-            f"wait for it (--attach {running.id}) or end it (--cancel {running.id})"
+            f"wait for it (--attach {running.id}) or cancel it (--cancel {running.id})"
         )

@@ -1,4 +1,4 @@
-"""The nodes that a plan is made for, as plain values: read from Ray once, tested without it."""
+"""The nodes of a cluster as plain values, so that plans are tested without Ray."""
 
 import logging
 import math
@@ -12,10 +12,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from models.refusal import Refusal
 
-# Seconds for nodes to say what memory their GPUs have: a process, torch and CUDA's context take
-# about 10 s. Where all GPUs of a node are taken, the answer comes when one is free.
+# Seconds for nodes to report the memory of their GPUs. Starting a process, torch and CUDA takes
+# about 10 s; if all GPUs of a node are in use, the answer comes when one is free.
 _ANSWERED_S = 30.0
-# Of a GPU, what the question reserves: nothing that an actor would miss.
+# Share of a GPU that the question reserves: too little to keep an actor out.
 _GLANCE = 0.01
 
 _log = logging.getLogger(__name__)
@@ -23,36 +23,36 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Node:
-    """What one node has for actors and workers."""
+    """The resources of one node."""
 
     cpus: float
     gpus: int = 0
-    memory: int = 0  # bytes that Ray hands out, its object store not among them
-    gpu_memory: int = 0  # free bytes of one GPU; 0 where nobody asked, or it did not answer
+    memory: int = 0  # bytes that Ray assigns, without its object store
+    gpu_memory: int = 0  # free bytes of one GPU; 0 if unknown
 
 
 @dataclass(frozen=True)
 class Request:
-    """What Ray reserves on a node for one actor or worker."""
+    """The resources that Ray reserves for one actor or worker."""
 
     cpus: float
     gpus: float = 0.0
-    memory: int = 0  # bytes; 0 reserves none
+    memory: int = 0  # bytes; 0 for none
 
-    def fits(self, node: Node) -> int:
-        """How many of them the node holds."""
+    def count_on(self, node: Node) -> int:
+        """Number of actors that fit on the node."""
         shares = [
             (node.cpus, self.cpus),
             (node.gpus, self.gpus),
             (node.memory, self.memory),
         ]
-        # A share of a GPU is one of a single GPU: three of 0.4 do not fit one and a half.
+        # A share is of a single GPU: three of 0.4 do not fit 1.5 GPUs.
         if 0 < self.gpus < 1:
             shares[1] = (node.gpus * int(1 / self.gpus + 1e-9), 1)
         return min(int(have / need + 1e-9) for have, need in shares if need)
 
-    def left(self, node: Node, count: int) -> Node:
-        """The node when it holds so many."""
+    def take_from(self, node: Node, count: int) -> Node:
+        """The node with the resources that `count` actors leave."""
         return replace(
             node,
             cpus=node.cpus - count * self.cpus,
@@ -64,14 +64,14 @@ class Request:
 def list_nodes(ask_gpus: bool = False) -> tuple[Node, ...]:
     """The living nodes of the Ray in use, the largest first.
 
-    With `ask_gpus`, torch on each node with GPUs is asked for the free memory of one of them.
-    Refused where it finds no GPU: Ray believes what a node was started with.
+    With `ask_gpus`, each node with GPUs reports the free memory of one of them. Raises Refusal if
+    its torch finds no GPU, since Ray trusts the number that a node was started with.
     """
     living = [node for node in ray.nodes() if node["Alive"]]
     if not living:
         raise Refusal("the cluster has no living node: start one with `ray start`")
     with_gpus = [node for node in living if ask_gpus and node["Resources"].get("GPU", 0) >= 1]
-    free = _free_gpu_memory(with_gpus) if with_gpus else {}
+    free = _read_gpu_memory(with_gpus) if with_gpus else {}
     found = [
         Node(
             cpus=float(node["Resources"].get("CPU", 0.0)),
@@ -84,9 +84,9 @@ def list_nodes(ask_gpus: bool = False) -> tuple[Node, ...]:
     return tuple(sorted(found, key=lambda node: (-node.gpus, -node.cpus, -node.memory)))
 
 
-def _free_gpu_memory(asked: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Bytes by the id of each node that answered."""
-    look = ray.remote(num_cpus=0, num_gpus=_GLANCE, max_retries=1)(_look)
+def _read_gpu_memory(asked: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Free bytes of a GPU, by the id of each node that answers."""
+    look = ray.remote(num_cpus=0, num_gpus=_GLANCE, max_retries=1)(_look_at_gpu)
     answers = {
         node["NodeID"]: look.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
@@ -99,10 +99,10 @@ def _free_gpu_memory(asked: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         address, answer = node["NodeManagerAddress"], answers[node["NodeID"]]
         try:
             free[node["NodeID"]], torch = ray.get(answer, timeout=0)
-        except RayError as error:  # none yet, or the node went
+        except RayError as error:  # no answer yet, or the node is gone
             ray.cancel(answer, force=True)
             _log.warning(
-                "node %s does not say what memory its GPUs have (%s): each actor gets a whole one",
+                "node %s does not report the memory of its GPUs (%s): each actor gets a whole GPU",
                 address,
                 type(error).__name__,
             )
@@ -111,14 +111,14 @@ def _free_gpu_memory(asked: Sequence[Mapping[str, Any]]) -> dict[str, int]:
                 count = int(node["Resources"]["GPU"])
                 raise Refusal(
                     f"node {address} was started with {count} GPU{'s' * (count > 1)}, and torch "
-                    f"{torch} finds none there: give it a driver and a torch for CUDA, or start it "
-                    "with --num-gpus 0"
+                    f"{torch} finds none there: install a driver and torch for CUDA, or start the "
+                    "node with --num-gpus 0"
                 )
     return free
 
 
-def _look() -> tuple[int, str]:
-    """On a node: free bytes of the GPU that Ray hands out, 0 without one; and torch's version."""
+def _look_at_gpu() -> tuple[int, str]:
+    """Runs on a node: the free bytes of its GPU (0 without one), and the version of torch."""
     import torch
 
     free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
@@ -126,7 +126,11 @@ def _look() -> tuple[int, str]:
 
 
 def describe_nodes(found: Sequence[Node]) -> str:
-    """`2 nodes of 8 CPUs and 1 GPU, 1 node of 4 CPUs`."""
+    """A text for messages.
+
+    >>> describe_nodes([Node(8, 1), Node(8, 1), Node(4)])
+    '2 nodes of 8 CPUs and 1 GPU, 1 node of 4 CPUs'
+    """
     shapes: dict[tuple[float, int], int] = {}
     for node in found:
         shapes[node.cpus, node.gpus] = shapes.get((node.cpus, node.gpus), 0) + 1

@@ -1,4 +1,4 @@
-"""The part of the checkout that runs on other machines: copied to be sent, and told apart."""
+"""The packages that are sent to other machines: copying them, and a digest to compare them."""
 
 import hashlib
 import shutil
@@ -13,7 +13,7 @@ _UNSHIPPED = ("__pycache__", "*.pyc")
 
 
 def stage(folder: Path, beside: Mapping[str, Path] | None = None) -> None:
-    """Copy the packages into an empty folder, and files `beside` them under the paths given."""
+    """Copy the packages into an empty folder, and the files of `beside` to their paths in it."""
     for package in PACKAGES:
         shutil.copytree(
             ROOT / package, folder / package, ignore=shutil.ignore_patterns(*_UNSHIPPED)
@@ -25,12 +25,12 @@ def stage(folder: Path, beside: Mapping[str, Path] | None = None) -> None:
 
 
 def digest_code() -> str:
-    """A digest of the packages as this process would import them: the same code, the same text."""
+    """A digest of the packages that this process imports: the same for the same code."""
     return digest_files(ROOT, PACKAGES)
 
 
 def digest_files(root: Path, folders: Iterable[str] = (".",)) -> str:
-    """SHA-256 over the names and contents of all files in folders of `root`: 16 hex digits."""
+    """SHA-256 of the names and contents of all files in folders of `root`: 16 hex digits."""
     total = hashlib.sha256()
     for folder in folders:
         for file in _files(root / folder):

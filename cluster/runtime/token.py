@@ -1,7 +1,7 @@
-"""The token that lets a process into Ray: found, or made, before Ray looks for one.
+"""The token for Ray: found or made before Ray looks for it.
 
-Whoever has it may run any code on the cluster. It is read from the environment or from a file, and
-never stands in an argument, a log line or a job's description.
+With the token anyone can run code on the cluster. It is read from the environment or a file, and
+never appears in an argument, a log line or the description of a job.
 """
 
 import os
@@ -14,23 +14,23 @@ _VALUE, _FILE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 
 
 def ensure_token() -> None:
-    """Ask every Ray of this process and its children for a token, and see that there is one.
+    """Make Ray require a token, in this process and its children, and make sure that there is one.
 
-    `RAY_AUTH_TOKEN`, then the file of `RAY_AUTH_TOKEN_PATH`, are taken as they are. Otherwise it is
-    Ray's own file in the home folder, which is made where it is absent, and closed to others where
-    Ray has left it open to them. Where nothing can be written there, the token is this process's.
+    The token is `RAY_AUTH_TOKEN`, or in the file of `RAY_AUTH_TOKEN_PATH`, or in Ray's own file in
+    the home folder. That file is made if absent, and closed to other users. If it cannot be
+    written, the token is in the environment of this process only.
     """
     os.environ["RAY_AUTH_MODE"] = "token"
     if {_VALUE, _FILE} & os.environ.keys():
         return
     try:
-        _keep(_default())
-    except (OSError, RuntimeError):  # a read-only file system, or no home at all
+        _ensure_file(_default())
+    except (OSError, RuntimeError):  # a read-only file system, or no home folder
         os.environ[_VALUE] = secrets.token_hex(32)
 
 
 def describe_source() -> str:
-    """Where the token of this process comes from, for messages."""
+    """The origin of this process's token, for messages."""
     if _VALUE in os.environ:
         return f"the variable {_VALUE}"
     return f"the file {os.environ.get(_FILE) or _default()}"
@@ -40,8 +40,8 @@ def _default() -> Path:
     return Path.home() / ".ray" / "auth_token"
 
 
-def _keep(path: Path) -> None:
-    """Make the file where it is absent; nobody but its owner reads it."""
+def _ensure_file(path: Path) -> None:
+    """Make the file if it is absent; only its owner can read it."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         whole = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
@@ -49,7 +49,7 @@ def _keep(path: Path) -> None:
         with os.fdopen(opened, "w") as file:
             file.write(secrets.token_hex(32))
         try:
-            with suppress(FileExistsError):  # another process was faster: its token counts
+            with suppress(FileExistsError):  # another process was faster; its token is used
                 os.link(whole, path)
         finally:
             whole.unlink()

@@ -1,6 +1,6 @@
-"""What is installed on every node of a cluster, compared before any work starts.
+"""Comparing the versions on all nodes of a cluster before any work starts.
 
-Two versions of torch give scores that differ in the last bit; two of our code give anything.
+Two versions of torch give scores that differ in the last bit.
 """
 
 import platform
@@ -18,28 +18,28 @@ from cluster.runtime import shipping
 from cluster.runtime.private_ray import requires_token
 from models.refusal import Refusal
 
-# Seconds for all nodes to answer. Most take 1–2 s, for a fresh worker; what takes minutes is an
-# environment that is being installed, and Ray itself gives up on that after 600 s.
+# Seconds for all nodes to answer. Most need 1 to 2 s; a node that still installs its environment
+# needs minutes, and Ray gives up on it after 600 s.
 _ANSWERED_S = 660.0
 
-# Nodes named in a message for each difference.
+# Nodes that a message names for each difference.
 _NAMED = 5
 
 
 @dataclass(frozen=True)
 class Installed:
-    """What must be the same everywhere."""
+    """The versions that must be the same on all nodes."""
 
     ray: str
     python: str
     torch: str
     pyarrow: str
-    code: str  # digest of our packages
-    authentication: str  # what the node asks of those who call it: "token", always
+    code: str  # digest of models, cluster and jobs
+    authentication: str  # "token", or "off" if the node lets anyone in
 
 
 def read_installed() -> Installed:
-    """What this process runs on; reads what is installed and imports nothing of it."""
+    """The versions of this process, without importing the packages."""
     return Installed(
         ray=ray.__version__,
         python=platform.python_version(),
@@ -51,20 +51,20 @@ def read_installed() -> Installed:
 
 
 def refuse_skew() -> int:
-    """Ask every living node what it runs on; how many answered.
+    """Ask each living node for its versions; the number of nodes.
 
-    One task a node, without a CPU, so that a busy cluster answers too. Nodes that come later are
-    held to Ray's and Python's versions by Ray. Raises Refusal with every difference, and for a
-    node that does not answer.
+    The question needs no CPU, so a busy cluster answers too. Of nodes that come later Ray itself
+    checks the versions of Ray and Python. Raises Refusal with all differences, and for a node that
+    does not answer.
     """
     nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in _living()}
     found, silent = _ask(nodes)
     still = {node["NodeID"] for node in _living()}
     if problems := [text for node, text in silent.items() if node in still]:
         raise Refusal(
-            "expected every node to say what it runs on, found "
+            "expected the versions of every node, found "
             + "; ".join(problems[:_NAMED])
-            + ": see the node's own log, or take it out of the cluster"
+            + ": see the log of the node, or remove it from the cluster"
         )
     if skew := list_differences(
         read_installed(), {nodes[node]: its for node, its in found.items()}
@@ -72,25 +72,25 @@ def refuse_skew() -> int:
         raise Refusal(
             "expected the same versions on every node as here, found "
             + "; ".join(skew)
-            + ": give all nodes one image, made from this checkout's requirements.lock"
+            + ": use one image for all nodes, built from this checkout's requirements.lock"
         )
     return len(found)
 
 
 def list_differences(here: Installed, nodes: Mapping[str, Installed]) -> list[str]:
-    """A line for each thing that a node has otherwise, with the nodes that have it so."""
+    """A line for each version that differs from `here`, with the nodes that have it."""
     places: dict[tuple[str, str], list[str]] = defaultdict(list)
     for node, its in sorted(nodes.items()):
         for name, value in asdict(its).items():
             if value != getattr(here, name):
                 places[name, value].append(node)
     return [
-        f"{name} {value} instead of {getattr(here, name)} on {_listed(where)}"
+        f"{name} {value} instead of {getattr(here, name)} on {_join_names(where)}"
         for (name, value), where in places.items()
     ]
 
 
-def _listed(nodes: list[str]) -> str:
+def _join_names(nodes: list[str]) -> str:
     more = len(nodes) - _NAMED
     return ", ".join(nodes[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
@@ -100,7 +100,7 @@ def _living() -> list[dict[str, Any]]:
 
 
 def _ask(nodes: Mapping[str, str]) -> tuple[dict[str, Installed], dict[str, str]]:
-    """Answers by node, and by node what came instead of one."""
+    """The versions of each node that answers, and the problem of each node that does not."""
     ask = ray.remote(num_cpus=0, max_retries=1)(read_installed)
     asked = {
         node: ask.options(
@@ -114,7 +114,7 @@ def _ask(nodes: Mapping[str, str]) -> tuple[dict[str, Installed], dict[str, str]
     silent: dict[str, str] = {}
     for node, reference in asked.items():
         if reference not in answered:
-            silent[node] = f"no answer of {nodes[node]} in {_ANSWERED_S:.0f} s"
+            silent[node] = f"no answer from {nodes[node]} in {_ANSWERED_S:.0f} s"
             continue
         try:
             found[node] = ray.get(reference)

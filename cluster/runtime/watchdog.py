@@ -1,8 +1,8 @@
-"""Actors that answer nothing for a long time are ended, so that Ray begins them anew.
+"""Ends actors that do not answer for a long time, so that Ray restarts them.
 
-An actor can live without working: its process is stopped, a library waits for ever after an
-allocation that failed, a mount went away. Ray restarts what dies and waits for what hangs; so what
-hangs is made to die, and its tasks are begun again as after any loss.
+An actor can hang: its process is stopped, a library waits for memory that it cannot get, a mount is
+gone. Ray restarts an actor that dies and waits for one that hangs. So hanging actors are ended, and
+their tasks run again as after any loss.
 """
 
 import logging
@@ -16,32 +16,32 @@ from cluster.runtime.private_ray import POOL_ACTOR, end_actor, list_actors
 from models.refusal import Refusal
 
 VARIABLE = "ANOMARAY_STALL_SECONDS"
-# A task is one split, seconds of work; a store's slowest answer, with all retries, is minutes.
+# A task takes seconds; the slowest answer of a store, with all retries, takes minutes.
 _DEFAULT_S = 600.0
-_LOOKS = 20  # so often is looked while patience lasts
+_LOOKS = 20  # checks within that time
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
 def read_patience(variable: str = VARIABLE, default: float = _DEFAULT_S) -> float:
-    """Seconds of an environment variable: those without any answer after which actors are ended,
-    `ANOMARAY_STALL_SECONDS`, or another patience."""
+    """The seconds in an environment variable. By default those after which actors without an
+    answer are ended."""
     text = os.environ.get(variable, str(default))
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise Refusal(f"{variable} is {text!r}: give a number of seconds above 0, or unset it")
+        raise Refusal(f"{variable} is {text!r}: set it to a number of seconds above 0, or unset it")
     return seconds
 
 
 def end_when_silent(answers: Iterator[T], end: Callable[[], int], seconds: float) -> Iterator[T]:
-    """The answers as they come; `end` is called when none came for so many seconds.
+    """Yield the answers, and call `end` if none comes for some `seconds`.
 
-    `end` says how many actors it ended. The time that the caller takes for an answer does not
-    count. Patience doubles each time, so that what is slow, and does not hang, is finished.
+    `end` returns the number of actors that it ended. The time that the caller spends on an answer
+    does not count. The seconds double each time, so that slow actors finish.
     """
     watch = _Watch(end, seconds)
     watch.start()
@@ -72,8 +72,8 @@ class _Watch(threading.Thread):
                 continue
             ended = self.end()
             _log.warning(
-                "nothing came from the actors for %.0f s: ended %d of them, their tasks begin "
-                "again (%s changes the patience)",
+                "no actor answered for %.0f s: ended %d of them, their tasks run again (set the "
+                "seconds with %s)",
                 self.seconds,
                 ended,
                 VARIABLE,

@@ -1,1 +1,1 @@
-"""Verbs as jobs on a remote cluster. The protocol of the cluster is in `cluster/runtime`."""
+"""Verbs that run as jobs on a remote cluster. The client of the cluster is in `cluster/runtime`."""

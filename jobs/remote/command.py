@@ -1,7 +1,7 @@
-"""A command line made fit to be sent: its spec travels, and nothing secret is in it.
+"""Preparing a command line for a remote cluster: its spec is sent along, secrets are refused.
 
-Whoever may look at a cluster's dashboard reads the commands and variables of its jobs. So secrets
-stay where the nodes are: in their environment, their instance's role, a mounted file.
+Everyone with access to the dashboard reads the commands and variables of jobs. So secrets belong on
+the nodes: in their environment, in the role of their instance, in a mounted file.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from jobs.spec.spec import Spec, load
 from models.refusal import Refusal
 from models.suggestion import join_names, suggest
 
-# They write beside themselves, start what is already started, or never end.
+# Verbs that write to this machine, start a Ray of their own, or never end.
 _LOCAL = frozenset({"submit", "init", "demo", "exporter"})
 
 _SECRET_NAME = re.compile(
@@ -30,18 +30,18 @@ _SECRET_VALUE = re.compile(
     r"|[?&](?:X-Amz-Signature|sig|token|key|password)=",  # a signed URL
     re.I,
 )
-# A shorter value of a variable would be found in words by chance.
+# Shorter values of variables occur in words by chance.
 _SHORTEST_SECRET = 8
 
 
 def prepare_command(
     arguments: Sequence[str], verbs: Iterable[str]
 ) -> tuple[list[str], dict[str, Path]]:
-    """The command as the cluster runs it, and the files to send along, by their path there.
+    """The command for the cluster, and the files to send along, by their path there.
 
-    A spec of this checkout keeps its path; one from elsewhere goes to `submitted/`, to a folder of
-    its output: two watches in files of one name are two commands. Raises Refusal for a verb that
-    runs here only, and for a spec that only this machine can follow.
+    A spec of this checkout keeps its path. A spec from elsewhere goes to `submitted/HASH/`, with a
+    hash of its output, so that files of the same name stay apart. Raises Refusal for a verb that
+    runs only here, and for a spec with paths that only this machine has.
     """
     verb, *rest = arguments
     if verb not in (possible := sorted(set(verbs) - _LOCAL)):
@@ -52,14 +52,14 @@ def prepare_command(
         if Path(argument).suffix in (".yaml", ".yml"):
             file = Path(argument)
             spec = load(file)
-            _refuse_out_of_reach(spec, argument)
-            rest[position] = _there(file.resolve(), spec.output.uri)
+            _refuse_relative_paths(spec, argument)
+            rest[position] = _choose_path(file.resolve(), spec.output.uri)
             sent[rest[position]] = file
     return [verb, *rest], sent
 
 
 def refuse_secrets(arguments: Sequence[str], variables: Mapping[str, str]) -> None:
-    """Raise Refusal where an argument or a variable looks like a secret; the value is not said."""
+    """Raise Refusal if an argument or a variable looks like a secret; it names no value."""
     held = {
         value: name
         for name, value in os.environ.items()
@@ -69,7 +69,7 @@ def refuse_secrets(arguments: Sequence[str], variables: Mapping[str, str]) -> No
         named = argument.startswith("--") and _SECRET_NAME.search(argument.partition("=")[0])
         kept = next((name for value, name in held.items() if value in argument), None)
         if named or kept or _SECRET_VALUE.search(argument):
-            what = f"the value of {kept}" if kept else "what looks like a secret"
+            what = f"the value of {kept}" if kept else "a text that looks like a secret"
             raise Refusal(f"argument {arguments.index(argument) + 1} holds {what}: {_ADVICE}")
     for name, value in variables.items():
         if _SECRET_NAME.search(name) or _SECRET_VALUE.search(value) or value in held:
@@ -77,28 +77,28 @@ def refuse_secrets(arguments: Sequence[str], variables: Mapping[str, str]) -> No
 
 
 _ADVICE = (
-    "everyone who sees the cluster's dashboard reads it. Give it to the nodes instead (a "
-    "Kubernetes secret by reference, an instance's role), where the job finds it in its environment"
+    "everyone with access to the cluster's dashboard can read it. Give it to the nodes instead (a "
+    "Kubernetes secret by reference, the role of an instance): the job has it in its environment"
 )
 
 
 def read_variables(names: Iterable[str]) -> dict[str, str]:
-    """The variables of these names, as they are here."""
+    """The variables of these names in this environment. Raises Refusal for an absent one."""
     wanted = list(names)
     if absent := [name for name in wanted if name not in os.environ]:
         raise Refusal(f"--env {absent[0]}: expected a variable of this environment, found none")
     return {name: os.environ[name] for name in wanted}
 
 
-def _there(file: Path, output: str) -> str:
-    """Where a spec is in the folder that the job starts in."""
+def _choose_path(file: Path, output: str) -> str:
+    """The path of a spec in the job's folder."""
     if file.is_relative_to(ROOT):
         return file.relative_to(ROOT).as_posix()
     return f"submitted/{hashlib.sha256(output.encode()).hexdigest()[:8]}/{file.name}"
 
 
-def _refuse_out_of_reach(spec: Spec, argument: str) -> None:
-    """A relative folder would be one of the job's own, which ends with it."""
+def _refuse_relative_paths(spec: Spec, argument: str) -> None:
+    """Raise Refusal for a relative path, which would be in the job's temporary folder."""
     places = {
         "input.uri": spec.input.uri,
         "training.uri": spec.training_uri,
@@ -107,6 +107,6 @@ def _refuse_out_of_reach(spec: Spec, argument: str) -> None:
     for key, uri in places.items():
         if "://" not in uri and not Path(uri).is_absolute():
             raise Refusal(
-                f"{argument}: {key}: expected s3:// or an absolute path of a folder that all nodes "
-                f"share, found {uri!r}, which a node looks for in a folder of its own"
+                f"{argument}: {key}: expected s3:// or an absolute path of a folder that all "
+                f"nodes share, found {uri!r}, which each node would look for in its own folder"
             )

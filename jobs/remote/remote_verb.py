@@ -1,4 +1,4 @@
-"""Run a verb on a cluster and see it through: its log, its progress, its exit status."""
+"""Running a verb on a remote cluster: submit it, show its log and progress, cancel it."""
 
 import json
 import re
@@ -18,10 +18,10 @@ from jobs.remote.marked_lines import MARK
 from jobs.terminal.console import Step, err, out, say, step
 from jobs.terminal.printable import printable
 
-# Seconds in which a second Ctrl-C ends the job, and not only the looking at it.
+# Seconds in which a second Ctrl-C cancels the job; the first one only stops following it.
 _SECOND_S = 3.0
 _INTERRUPTED = 130
-# Of a line of a job's log; a JSON line of progress has about 200 characters.
+# Most characters of a line of the log; a JSON line of progress has about 200.
 _LINE = 4_000
 
 
@@ -48,32 +48,32 @@ def submit(
         work = Submission(command[0], entrypoint, Path(folder), environment, variables)
         job, new = jobs.submit(work)
     say(f"{'submitted' if new else 'attached to'} {job.id} at {address}")
-    return _see_through(jobs, job.id, address)
+    return _follow(jobs, job.id, address)
 
 
 def attach(address: str, name: str) -> int:
-    """Follow a job from the beginning of its log; its exit status."""
-    return _see_through(JobClient(address), name, address)
+    """Follow a job from the beginning of its log; returns its exit status."""
+    return _follow(JobClient(address), name, address)
 
 
 def cancel(address: str, name: str) -> int:
-    """End a job; 0 once it has ended, of itself or by us."""
+    """End a job. Returns 0 when it has ended."""
     say(f"{name}: {JobClient(address).cancel(name).status}")
     return 0
 
 
-def _see_through(jobs: JobClient, name: str, address: str) -> int:
+def _follow(jobs: JobClient, name: str, address: str) -> int:
     try:
-        with _Shown() as shown:
-            ended = jobs.follow(name, shown.take, say)
+        with _LogView() as view:
+            ended = jobs.follow(name, view.take, say)
     except KeyboardInterrupt:
         try:
-            say(f"{name} goes on; Ctrl-C again within {_SECOND_S:.0f} s ends it")
+            say(f"{name} still runs; press Ctrl-C again within {_SECOND_S:.0f} s to cancel it")
             time.sleep(_SECOND_S)  # for the second Ctrl-C
         except KeyboardInterrupt:
             say(f"{name}: {jobs.cancel(name).status}")
         else:
-            say(f"see it again: python -m jobs submit --attach {name} --address {address}")
+            say(f"follow it: python -m jobs submit --attach {name} --address {address}")
         return _INTERRUPTED
     _say_end(ended)
     return ended.exit_status
@@ -85,16 +85,16 @@ def _say_end(job: Job) -> None:
     say(f"{job.id}: {job.status}, exit status {job.exit_status}{said}")
 
 
-class _Shown:
-    """A job's results on stdout, and the rest of its log on stderr: on a terminal its progress as
-    the bars that the job would draw here. What a terminal obeys is made visible."""
+class _LogView:
+    """Writes a job's results to stdout and the rest of its log to stderr, with progress bars on a
+    terminal. Control characters are escaped."""
 
     def __init__(self) -> None:
         self._rest = ""
         self._bar: Step | None = None
         self._bars = ExitStack()
 
-    def __enter__(self) -> "_Shown":
+    def __enter__(self) -> "_LogView":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,8 +116,8 @@ class _Shown:
             sys.stderr.write(printable(line.expandtabs(), _LINE) + "\n")
 
     def _result(self, line: str) -> None:
-        """Whole, however long: JSON that is cut is none. A bar is closed first, for while one is
-        shown, rich sends stdout to the terminal of stderr."""
+        """Write a result whole, as cut JSON cannot be read. The bar is closed first: while it is
+        shown, rich sends stdout to stderr's terminal."""
         self._bars.close()
         self._bar = None
         out.file.write(printable(line.expandtabs(), len(line.expandtabs())) + "\n")
@@ -134,7 +134,7 @@ class _Shown:
 
 
 def _progress(line: str) -> dict[str, Any] | None:
-    """What a line of `jobs.terminal.console` says of a step; None of any other line."""
+    """The progress in a line of `jobs.terminal.console`; None for any other line."""
     if not re.match(r'\{"', line):
         return None
     try:

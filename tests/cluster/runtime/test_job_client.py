@@ -187,7 +187,7 @@ def test_a_job_is_followed_over_a_break_and_given_up_when_its_head_stays_away(
     ):
         said = _until(followed, "line 5\n")
         relay.cut()
-        said += _until(followed, "asked again for 3 s")
+        said += _until(followed, "retrying for 3 s")
         relay.mend()
         said += _until(followed, "line 12\n")
         written = [line for line in said.splitlines() if line.startswith("line")]
@@ -198,7 +198,7 @@ def test_a_job_is_followed_over_a_break_and_given_up_when_its_head_stays_away(
         _, errors = followed.communicate(timeout=60)
         assert 2 < time.monotonic() - began < 12
     assert followed.returncode == 75
-    assert "may go on without us" in errors
+    assert "may still run" in errors
     assert "Run the same command to resume" in errors
     assert "Traceback" not in errors
 
@@ -216,13 +216,13 @@ def test_a_killed_head_is_given_up_in_bounded_time_with_a_way_to_go_on(tmp_path:
         _, errors = followed.communicate(timeout=120)
         assert time.monotonic() - began < 60
     assert followed.returncode == 75
-    assert "may go on without us" in errors
+    assert "may still run" in errors
     assert "Traceback" not in errors
 
 
 _SHOW = r"""
-from jobs.remote.remote_verb import _Shown
-with _Shown() as shown:
+from jobs.remote.remote_verb import _LogView
+with _LogView() as shown:
     shown.take('{"event": "score", "done": 1, "of": 2}\nan \x1b[31mugly\x1b[0m line\n\x1e{"rows')
     shown.take('": "' + "7" * 9000 + '"}\n')
 """

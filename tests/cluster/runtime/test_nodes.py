@@ -46,4 +46,4 @@ def test_gpus_are_asked_for_their_memory_and_only_what_a_node_has_is_planned_wit
         assert "--num-gpus 0" in asked
     # The GPU is in use: nobody waits for it, and an actor gets it whole.
     assert taken == "1 0"
-    assert "each actor gets a whole one" in ended.stderr
+    assert "each actor gets a whole GPU" in ended.stderr

@@ -25,7 +25,7 @@ def test_memory_bounds_the_actors_of_each_node_and_not_of_the_average() -> None:
     plan = plan_actors([LAPTOP, tight], Demand(split=512 * 1024**2))
     assert plan.actors == 8 + 2
     request = Request(plan.cpus, plan.gpus, plan.memory)
-    assert [request.fits(node) for node in (LAPTOP, tight)] == [8, 2]
+    assert [request.count_on(node) for node in (LAPTOP, tight)] == [8, 2]
 
 
 def test_threads_are_given_up_before_actors_are() -> None:
@@ -65,7 +65,7 @@ def test_a_gpu_is_shared_only_where_every_node_has_the_memory_and_the_cpus() -> 
 
 
 def test_a_share_of_a_gpu_is_one_of_a_single_gpu() -> None:
-    assert Request(cpus=1, gpus=0.4).fits(Node(cpus=8, gpus=3)) == 6
+    assert Request(cpus=1, gpus=0.4).count_on(Node(cpus=8, gpus=3)) == 6
 
 
 def test_workers_are_spread_and_leave_each_node_room_for_a_reader() -> None:
@@ -75,7 +75,7 @@ def test_workers_are_spread_and_leave_each_node_room_for_a_reader() -> None:
     plan = plan_workers(single, workers=2, least=2)
     assert (plan.cpus, plan.least) == (0.5, 2)
     readers = plan_readers(single)
-    assert Request(readers.cpus).fits(Request(plan.cpus).left(single[0], 1)) >= 1
+    assert Request(readers.cpus).count_on(Request(plan.cpus).take_from(single[0], 1)) >= 1
 
 
 def test_on_one_node_the_count_of_workers_stays() -> None:
@@ -86,7 +86,7 @@ def test_workers_that_do_not_fit_are_refused_with_the_count_that_does() -> None:
     with pytest.raises(Refusal, match=r"9 training workers do not fit 1 node.*6 or fewer"):
         plan_workers([SMALL], workers=9)
     assert plan_workers([SMALL], workers=6).cpus == 0.25
-    with pytest.raises(Refusal, match="need 9 GPUs and the cluster has 8"):
+    with pytest.raises(Refusal, match="need 9 GPUs, and the cluster has 8"):
         plan_workers([DGX], workers=9)
 
 

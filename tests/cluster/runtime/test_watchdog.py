@@ -16,7 +16,7 @@ def test_the_actors_are_ended_when_no_answer_comes() -> None:
 
     def end() -> int:
         ended.append(time.monotonic())
-        answers.put(7)  # the actor that was begun anew answers
+        answers.put(7)  # the restarted actor answers
         return 1
 
     began = time.monotonic()
