@@ -123,7 +123,7 @@ def test_no_key_or_a_weak_one_is_refused(environment: dict[str, str], message: s
 
 
 def test_a_node_with_another_key_does_not_score() -> None:
-    with pytest.raises(Refusal, match="give all nodes one key"):
+    with pytest.raises(Refusal, match="give all nodes the same key"):
         Disguise(Roles(), SECRET).require_key("0badc0de")
 
 
