@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 import yaml
@@ -9,6 +10,7 @@ import yaml
 from cluster.lake.input.partitions import list_days
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.registry.registry import Promotion, Registry
+from cluster.lake.storage import beneath
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Missing
 from jobs.spec.spec import SpecRefused, load
@@ -97,6 +99,54 @@ def test_nothing_is_written_or_read_through_a_link_out_of_the_output(lake: Path)
         with pytest.raises(Refusal, match="a link that leads out of"):
             use()
     assert [path.name for path in (lake.parent / "other").iterdir()] == ["a.parquet"]
+
+
+def test_a_folder_that_becomes_a_link_while_it_is_read_gives_nothing_from_outside(
+    lake: Path,
+) -> None:
+    """A thread swaps a folder for a link out of the lake, and back, while another reads."""
+    (lake / "day=1" / "a.parquet").write_bytes(b"inside")
+    (lake.parent / "other" / "a.parquet").write_bytes(b"outside")
+    store, child, over = open_store(str(lake)), open_store(str(lake)).child("day=1"), Event()
+
+    def swap() -> None:
+        while not over.is_set():
+            (lake / "day=1").rename(lake.parent / "aside")
+            (lake / "day=1").symlink_to(lake.parent / "other")
+            (lake / "day=1").unlink()
+            (lake.parent / "aside").rename(lake / "day=1")
+
+    thread = Thread(target=swap)
+    thread.start()
+    read: list[bytes | str] = []
+    try:
+        for _ in range(1_000):
+            for one, key in ((store, "day=1/a.parquet"), (child, "a.parquet")):
+                try:
+                    read.append(one.read(key))
+                except Refusal as refused:
+                    read.append(str(refused))
+    finally:
+        over.set()
+        thread.join()
+    assert b"inside" in read
+    assert any(isinstance(one, str) and "link" in one for one in read)
+    assert b"outside" not in read
+
+
+def test_a_link_is_never_followed_beneath_a_handle(lake: Path) -> None:
+    (lake / "link").symlink_to(lake / "day=1")  # inside, but not resolved before it is opened
+    with (
+        pytest.raises(Refusal, match=r"'link' below .* became a link while it was opened"),
+        beneath.open_folder(lake, ("link",)),
+    ):
+        pass
+    (lake / "file").symlink_to(lake / "day=1" / "a.parquet")
+    with (
+        beneath.open_folder(lake, ()) as folder,
+        pytest.raises(Refusal, match=r"'file' below .* became a link while it was opened"),
+    ):
+        beneath.open_file("file", folder, lake)
 
 
 @pytest.mark.timeout(20)

@@ -179,6 +179,15 @@ def test_an_earlier_entry_cannot_stand_in_for_a_later_one(watch: Watch) -> None:
     assert "champion 3 does not match its signature" in watch.refusal()
 
 
+def test_an_earlier_entry_under_another_name_of_its_number_is_refused(watch: Watch) -> None:
+    watch.promote(watch.first)
+    watch.promote(watch.second)
+    champions = watch.folder / "out" / "registry" / "champions"
+    (champions / "1.json").write_bytes((champions / "00001.json").read_bytes())
+    assert "champions/1.json is no file of the registry" in watch.refusal()
+    assert "champions/1.json is no file of the registry" in watch.refusal(signed="optional")
+
+
 def test_the_champion_of_another_watch_is_refused(watch: Watch) -> None:
     watch.promote(watch.first)
     spec = watch.spec().model_copy(update={"name": "another"})

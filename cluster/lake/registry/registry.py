@@ -5,6 +5,7 @@ never changed, so a change of the champion is one create-once write, and its his
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,6 +20,18 @@ from models.refusal import Refusal
 _MANIFEST = "bundle.json"
 # Promotions come from people and once a night: losing one race is rare, losing five is a fault.
 _TRIES = 5
+# The only names that stand for a number and for a bundle: `champions/1.json` beside `00001.json`
+# would be a second first champion.
+_ENTRY = re.compile(r"champions/([0-9]{5,9})\.json")
+_BUNDLE = re.compile(r"[0-9a-f]{16}")
+# The largest detector that was measured has 60 MB; a worker must hold the bundle in memory.
+_MOST_BUNDLE_BYTES = 4 << 30
+_MOST_MANIFEST_BYTES = 16 << 20  # as in models/bundle.py
+_MOST_FILES = 8
+# An entry has about 1 kB, a threshold 300 bytes; ten baselines and a long note fit.
+_MOST_BYTES = 64 * 1024
+# A champion a night for a century.
+_MOST_ENTRIES = 40_000
 
 
 @dataclass(frozen=True)
@@ -66,14 +79,30 @@ class Entry:
         return canonical_json.encode(entry)
 
     @classmethod
-    def from_bytes(cls, data: bytes, name: str, where: str) -> "Entry":
-        """The entry of `to_bytes`, in the file called `name`. Raises `Refusal` for other data."""
+    def from_bytes(cls, data: bytes, number: int, where: str) -> "Entry":
+        """The entry of `to_bytes` with this number. Raises `Refusal` for other data."""
         document = canonical_json.decode(data, where)
         signature = Signature.from_document(document.pop("signature", None))
-        try:
-            return cls(number=int(name), signature=signature, **document)
-        except (TypeError, ValueError):
-            raise Refusal(f"{where}: expected an entry of the registry, found {name}") from None
+        if {name: _shape(value) for name, value in document.items()} != _ENTRY_SHAPE:
+            raise Refusal(
+                f"{where}: expected an entry of the registry, found other fields; restore the "
+                "file, or remove it and promote a bundle"
+            )
+        return cls(number=number, signature=signature, **document)
+
+
+def _shape(value: Any) -> str:
+    """What kind of value an entry's field is: a text, texts by name, or another."""
+    if isinstance(value, dict):
+        texts = all(isinstance(one, str) for one in value.values())
+        return "texts" if texts else "other"
+    return "text" if isinstance(value, str) else "other"
+
+
+_ENTRY_SHAPE = {
+    **dict.fromkeys(("bundle", "threshold", "note", "created", "threshold_sha256"), "text"),
+    **dict.fromkeys(("baselines", "digests"), "texts"),
+}
 
 
 @dataclass(frozen=True)
@@ -131,13 +160,25 @@ class Registry:
         """The files of a bundle by name, for `models.bundle.open_bundle`."""
         self._need_bundle(bundle)
         folder = f"bundles/{_name(bundle)}"
-        keys = [found.key for found in self.store.list(folder)]
-        return {key.removeprefix(f"{folder}/"): self.store.read(key) for key in keys}
+        found = self.store.list(folder)
+        size = sum(one.size for one in found)
+        if len(found) > _MOST_FILES or size > _MOST_BUNDLE_BYTES:
+            raise Refusal(
+                f"{self.store.uri}/{folder}: expected a bundle of at most {_MOST_FILES} files and "
+                f"{_MOST_BUNDLE_BYTES:,} bytes, found {len(found):,} files of {size:,} bytes; "
+                "copy the bundle again"
+            )
+        return {
+            one.key.removeprefix(f"{folder}/"): self.store.read(one.key, one.size) for one in found
+        }
 
     def list_bundles(self) -> tuple[str, ...]:
-        """The ids of all complete bundles."""
+        """The ids of all complete bundles. Raises `Refusal` for any other name beside them."""
         keys = [found.key.split("/") for found in self.store.list("bundles")]
-        return tuple(sorted(parts[1] for parts in keys if parts[2:] == [_MANIFEST]))
+        for parts in keys:
+            if len(parts) != 3 or not _BUNDLE.fullmatch(parts[1]):
+                raise self._foreign("/".join(parts), "bundles/ID/FILE, as `train` writes them")
+        return tuple(sorted(parts[1] for parts in keys if parts[2] == _MANIFEST))
 
     def add_threshold(self, threshold: str, document: str | bytes) -> None:
         data = document.encode() if isinstance(document, str) else document
@@ -146,7 +187,7 @@ class Registry:
     def read_threshold(self, threshold: str) -> bytes:
         """The JSON of a threshold. Raises `Refusal` for one that is not there."""
         try:
-            return self.store.read(_threshold_key(threshold))
+            return self.store.read(_threshold_key(threshold), _MOST_BYTES)
         except Missing:
             raise Refusal(
                 f"threshold {threshold} is not in the registry {self.store.uri}"
@@ -178,9 +219,15 @@ class Registry:
         return entry
 
     def list_entries(self) -> tuple[Entry, ...]:
-        """All entries, oldest first."""
+        """All entries, oldest first. Raises `Refusal` for any other file beside them."""
         keys = [found.key for found in self.store.list("champions")]
-        return tuple(self._read_entry(key) for key in keys)
+        if len(keys) > _MOST_ENTRIES:
+            raise Refusal(
+                f"{self.store.uri}/champions: expected at most {_MOST_ENTRIES:,} entries, found "
+                f"{len(keys):,}; name another output"
+            )
+        numbers = {self._number(key): key for key in keys}
+        return tuple(self._read_entry(numbers[number], number) for number in sorted(numbers))
 
     def promote(self, promotion: Promotion, signer: Signer | None = None) -> Entry:
         """Make bundle and threshold the champion, in one atomic step."""
@@ -231,19 +278,36 @@ class Registry:
             if signer:
                 signature = signer.key.sign(entry.statement(signer.watch))
                 entry = replace(entry, signature=signature)
-            if self.store.create(f"champions/{entry.number:05}.json", entry.to_bytes()):
+            if self.store.create(_entry_key(entry.number), entry.to_bytes()):
                 return entry
         raise Refusal(
             f"others changed the champion of {self.store.uri} {_TRIES} times in the meantime: "
             "look at its history, and try again"
         )
 
-    def _read_entry(self, key: str) -> Entry:
-        name = key.removeprefix("champions/").removesuffix(".json")
-        return Entry.from_bytes(self.store.read(key), name, f"{self.store.uri}/{key}")
+    def _number(self, key: str) -> int:
+        """The number in the key of an entry, which has one canonical name."""
+        found = _ENTRY.fullmatch(key)
+        number = int(found[1]) if found else 0
+        if number < 1 or key != _entry_key(number):
+            raise self._foreign(key, "champions/NUMBER.json with five digits, from 00001")
+        return number
+
+    def _foreign(self, key: str, expected: str) -> Refusal:
+        return Refusal(
+            f"{self.store.uri}/{key} is no file of the registry: expected {expected}; find out "
+            "who put it there, and remove it"
+        )
+
+    def _read_entry(self, key: str, number: int) -> Entry:
+        return Entry.from_bytes(
+            self.store.read(key, _MOST_BYTES), number, f"{self.store.uri}/{key}"
+        )
 
     def _digest(self, bundle: str) -> str:
-        return hashlib.sha256(self.store.read(_bundle_key(bundle, _MANIFEST))).hexdigest()
+        return hashlib.sha256(
+            self.store.read(_bundle_key(bundle, _MANIFEST), _MOST_MANIFEST_BYTES)
+        ).hexdigest()
 
     def _need_bundle(self, bundle: str) -> None:
         if not self.store.exists(_bundle_key(bundle, _MANIFEST)):
@@ -251,6 +315,10 @@ class Registry:
             raise Refusal(
                 f"bundle {bundle} is not in the registry {self.store.uri}; it has: {there}"
             )
+
+
+def _entry_key(number: int) -> str:
+    return f"champions/{number:05}.json"
 
 
 def _bundle_key(bundle: str, name: str) -> str:

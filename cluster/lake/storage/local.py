@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import stat
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,13 +11,16 @@ from typing import Any
 
 import pyarrow.fs
 
+from cluster.lake.storage import beneath
 from cluster.lake.storage.store import (
+    MOST_BYTES,
     Object,
     ReadOnlyFile,
     Store,
     changed_error,
     check_key,
     missing_error,
+    oversized_error,
 )
 from models.refusal import Refusal
 
@@ -29,23 +31,32 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
-class LocalStore(Store):
-    """Objects are files. A write goes to an unfinished file, which is then renamed or linked."""
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(str(root))
-        self.root = root
+
+class LocalStore(Store):
+    """Objects are files. A write goes to an unfinished file, which is then renamed or linked.
+
+    `anchor` is the folder that the operator named, which may lie behind links. Below it, a link is
+    followed only to a place inside, and never one that appears meanwhile (see `beneath`).
+    """
+
+    def __init__(self, anchor: Path, prefix: str = "") -> None:
+        self.anchor, self.prefix = anchor, prefix
+        self.root = anchor / prefix
+        super().__init__(str(self.root))
 
     def __reduce__(self) -> Any:
-        return LocalStore, (self.root,)
+        return LocalStore, (self.anchor, self.prefix)
 
     def child(self, key: str) -> "LocalStore":
-        return LocalStore(self._path(key))
+        self._path(key)
+        return LocalStore(self.anchor, "/".join(filter(None, (self.prefix, key))))
 
     def list(self, prefix: str = "") -> tuple[Object, ...]:
         top = self._path(prefix) if prefix else self.root
         objects = []
-        for path in [top] if top.is_file() else _walk(top, self.root, set()):
+        for path in [top] if top.is_file() else _walk(top, self.anchor, set()):
             with contextlib.suppress(FileNotFoundError):  # removed since it was listed
                 objects.append(_object(path.relative_to(self.root).as_posix(), path.stat()))
         return tuple(sorted(objects))
@@ -57,55 +68,51 @@ class LocalStore(Store):
         return tuple(sorted(entry.name for entry in os.scandir(top) if entry.is_dir()))
 
     def stat(self, key: str) -> Object:
-        try:
-            status = self._path(key).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            raise missing_error(self.uri, key) from None
-        if not stat.S_ISREG(status.st_mode):
-            raise missing_error(self.uri, key)
-        return _object(key, status)
+        with self._reading(key) as descriptor:
+            return _object(key, os.fstat(descriptor))
 
-    def read(self, key: str) -> bytes:
-        path = self._path(key)
-        try:
-            if not stat.S_ISREG(path.stat().st_mode):
-                raise missing_error(self.uri, key)
-            return path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise missing_error(self.uri, key) from None
+    def read(self, key: str, most: int = MOST_BYTES) -> bytes:
+        with self._reading(key) as descriptor, open(descriptor, "rb", closefd=False) as file:
+            size = os.fstat(descriptor).st_size
+            if size > most:
+                raise oversized_error(self.uri, key, most, size)
+            return file.read(most)
 
     def put(self, key: str, data: bytes) -> None:
-        path = self._path(key)
-        with self._unfinished(path, data) as unfinished:
-            unfinished.replace(path)
-        _flush_folder(path.parent)
+        with self._writing(key, data) as (folder, name, unfinished):
+            os.replace(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
+            _flush_folder(folder)
 
     def create(self, key: str, data: bytes) -> bool:
         return not self.exists(key) and self._create(key, data)
 
     def _create(self, key: str, data: bytes) -> bool:
-        path = self._path(key)
-        with self._unfinished(path, data) as unfinished:
+        with self._writing(key, data) as (folder, name, unfinished):
             try:
                 # A link, unlike a rename, fails where the name is taken, in one step.
-                path.hardlink_to(unfinished)
+                os.link(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
             except FileExistsError:
                 return False
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
-                unfinished.replace(path)  # not exclusive: creates_once() is False here
-        _flush_folder(path.parent)
+                # Not exclusive: creates_once() is False here.
+                os.replace(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
+            _flush_folder(folder)
         return True
 
     def delete(self, key: str) -> None:
-        self._path(key).unlink(missing_ok=True)
+        path = self._path(key)
+        parents = beneath.resolve(path.parent, self.anchor)
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            beneath.open_folder(self.anchor, parents) as folder,
+        ):
+            os.unlink(path.name, dir_fd=folder)
 
     def open_parquet(self, key: str, version: str | None = None) -> "LocalFile":
-        try:
-            return LocalFile(self, key, self._path(key), version)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise missing_error(self.uri, key) from None
+        with self._reading(key) as descriptor:
+            return LocalFile(self, key, os.dup(descriptor), version)
 
     @property
     def delta_options(self) -> dict[str, str]:
@@ -117,20 +124,45 @@ class LocalStore(Store):
     def _path(self, key: str) -> Path:
         """The path of the key. `Refusal` where a link on the way leads out of the store."""
         path = self.root / check_key(key)
-        _check_inside(path, self.root)
+        beneath.resolve(path, self.anchor)
         return path
 
     @contextlib.contextmanager
-    def _unfinished(self, path: Path, data: bytes) -> Iterator[Path]:
-        """A file beside `path` with the data, flushed to the disk; removed in any case."""
-        temporary = path.with_name(f".{uuid.uuid4().hex}{_UNFINISHED}")
+    def _reading(self, key: str) -> Iterator[int]:
+        """A descriptor of the key's file. Raises `Missing`."""
+        parts = beneath.resolve(self.root / check_key(key), self.anchor)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            yield temporary
+            if not parts:
+                raise IsADirectoryError(key)
+            with beneath.open_folder(self.anchor, parts[:-1]) as folder:
+                descriptor = beneath.open_file(parts[-1], folder, self.anchor)
+        except _ABSENT:
+            raise missing_error(self.uri, key) from None
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _writing(self, key: str, data: bytes) -> Iterator[tuple[int, str, str]]:
+        """The key's folder as a handle, its name, and the name of a file with the data beside it.
+
+        That file is flushed to the disk, and removed in any case.
+        """
+        path = self._path(key)
+        temporary = f".{uuid.uuid4().hex}{_UNFINISHED}"
+        parents = beneath.resolve(path.parent, self.anchor)
+        try:
+            with beneath.open_folder(self.anchor, parents, make=True) as folder:
+                try:
+                    with open(temporary, "xb", opener=beneath.opener(folder)) as file:
+                        file.write(data)
+                        file.flush()
+                        os.fsync(file.fileno())
+                    yield folder, path.name, temporary
+                finally:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(temporary, dir_fd=folder)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
@@ -138,21 +170,15 @@ class LocalStore(Store):
                 f"{path}: the disk is full ({error.strerror}); expected room for {len(data):,} "
                 "bytes. Nothing was written; free some space and run again"
             ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 class LocalFile(ReadOnlyFile):
     """A local file whose version is checked after each read."""
 
-    def __init__(self, store: LocalStore, key: str, path: Path, version: str | None) -> None:
-        # O_NONBLOCK: opening a named pipe would wait for its writer for ever.
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        status = os.fstat(self._descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(self._descriptor)
-            self._descriptor = -1
-            raise IsADirectoryError(path)
+    def __init__(self, store: LocalStore, key: str, descriptor: int, version: str | None) -> None:
+        """Takes over the descriptor."""
+        self._descriptor = descriptor
+        status = os.fstat(descriptor)
         super().__init__(status.st_size)
         self._uri, self._key = store.uri, key
         self._version = version if version is not None else _version(status)
@@ -195,19 +221,6 @@ def _object(key: str, status: os.stat_result) -> Object:
     return Object(key, status.st_size, _version(status), modified)
 
 
-def _check_inside(path: Path, root: Path) -> None:
-    """Refuse a link that leads out of the lake: it could name any file that the job may read."""
-    real = os.path.realpath(path)
-    if real == str(path):  # no link on the way
-        return
-    inside = os.path.realpath(root)
-    if real != inside and not real.startswith(inside.rstrip("/") + "/"):
-        raise Refusal(
-            f"{path} is, or lies behind, a link that leads out of {root}: expected only links that "
-            "stay inside; copy the files, mount them there, or name their own place in the spec"
-        )
-
-
 def _walk(folder: Path, root: Path, above: set[str]) -> Iterator[Path]:
     """All files below the folder. Links inside the root are followed, but never in a circle."""
     real = str(folder.resolve())
@@ -215,16 +228,16 @@ def _walk(folder: Path, root: Path, above: set[str]) -> Iterator[Path]:
         return
     for entry in os.scandir(folder):
         if entry.is_symlink():
-            _check_inside(Path(entry.path), root)
+            beneath.resolve(Path(entry.path), root)
         if entry.is_dir():
             yield from _walk(Path(entry.path), root, above | {real})
         elif not entry.name.endswith(_UNFINISHED):
             yield Path(entry.path)
 
 
-def _flush_folder(folder: Path) -> None:
+def _flush_folder(folder: int) -> None:
     """Flush the folder: until then a new name is not on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(".", os.O_RDONLY, dir_fd=folder)
     try:
         os.fsync(descriptor)
     finally:

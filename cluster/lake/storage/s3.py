@@ -14,7 +14,7 @@ from cluster.lake.storage.s3_requests import (
     object_of,
     read_credentials,
 )
-from cluster.lake.storage.store import Missing, Object, Store
+from cluster.lake.storage.store import MOST_BYTES, Missing, Object, Store
 from models.refusal import Refusal
 
 _WRITER = "anomaray-writer"  # metadata that tells our own object from another's
@@ -59,8 +59,8 @@ class S3Store(Store):
         answer = self._requests.call("head_object", key)
         return object_of(key, answer["ContentLength"], answer)
 
-    def read(self, key: str) -> bytes:
-        return self._requests.run(self._requests.get(key))[0]
+    def read(self, key: str, most: int = MOST_BYTES) -> bytes:
+        return self._requests.run(self._requests.get(key, most=most))[0]
 
     def put(self, key: str, data: bytes) -> None:
         self._requests.call("put_object", key, Body=data)

@@ -18,7 +18,14 @@ from s3fs.core import S3_RETRYABLE_ERRORS
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from cluster.lake.storage import retries
-from cluster.lake.storage.store import Object, changed_error, check_key, missing_error
+from cluster.lake.storage.store import (
+    MOST_BYTES,
+    Object,
+    changed_error,
+    check_key,
+    missing_error,
+    oversized_error,
+)
 from models.refusal import Refusal
 
 T = TypeVar("T")
@@ -41,6 +48,14 @@ _TRANSIENT = {
 }
 _GONE = {"NoSuchKey", "404", "NotFound"}
 PRECONDITION = {"PreconditionFailed", "412"}
+
+
+class _Oversized(Exception):
+    """An answer is larger than its reader allows."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
 
 
 class S3Requests:
@@ -90,16 +105,19 @@ class S3Requests:
             raise OSError(f"{self.uri}: {error} (tried {_TRIES} times)") from error
         return answer
 
-    async def get(self, key: str, version: str = "", span: str = "") -> tuple[bytes, Answer]:
+    async def get(
+        self, key: str, version: str = "", span: str = "", most: int = MOST_BYTES
+    ) -> tuple[bytes, Answer]:
         """The object, or its bytes `span` (`first-last`, or `-count` from the end), and the answer.
 
-        Raises `Missing`, and `ChangedSinceSnapshot` where the object has another version.
+        Raises `Missing`; `ChangedSinceSnapshot` where the object has another version; `Refusal`,
+        before they are read, for more than `most` bytes.
         """
         parameters = {"Range": f"bytes={span}"} if span else {}
         if version:
             parameters["IfMatch"] = f'"{version}"'
         try:
-            answer = await self._request("get_object", key, **parameters)
+            answer = await self._request("get_object", key, most=most, **parameters)
         except OSError as error:
             if error_code(error) in PRECONDITION:
                 raise changed_error(self.uri, key, version, "another") from None
@@ -120,11 +138,15 @@ class S3Requests:
         environment = (item for item in os.environ.items() if item[0].startswith("AWS_"))
         return _connect(os.getpid(), tuple(sorted(environment)))
 
-    async def _request(self, method: str, key: str | None, **parameters: Any) -> Answer:
+    async def _request(
+        self, method: str, key: str | None, most: int = MOST_BYTES, **parameters: Any
+    ) -> Answer:
         if key is not None:
             parameters["Key"] = self.full_key(key)
         try:
-            return await _send(self._client, method, Bucket=self.bucket, **parameters)
+            return await _send(self._client, method, most, Bucket=self.bucket, **parameters)
+        except _Oversized as found:
+            raise oversized_error(self.uri, key or "", most, found.size) from None
         except FileNotFoundError as error:
             if key is not None and error_code(error) in _GONE:
                 raise missing_error(self.uri, key) from None
@@ -175,10 +197,12 @@ def _is_transient(error: BaseException) -> bool:
     before_sleep=retries.add_retry,
     reraise=True,
 )
-async def _send(client: s3fs.S3FileSystem, method: str, **parameters: Any) -> Answer:
+async def _send(client: s3fs.S3FileSystem, method: str, most: int, **parameters: Any) -> Answer:
     answer: Answer = await client._call_s3(method, **parameters)
     if "Body" in answer:  # read here, so that a connection that breaks half way is retried
         async with answer["Body"] as body:
+            if answer["ContentLength"] > most:
+                raise _Oversized(answer["ContentLength"])
             answer["Body"] = await body.read()
     return answer
 

@@ -16,6 +16,9 @@ import pyarrow as pa
 
 from models.refusal import Refusal
 
+# Nothing that is read whole is larger: a shard has the rows of one split, and the plan of a million
+# tasks 200 MB.
+MOST_BYTES = 1 << 30
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -78,8 +81,8 @@ class Store(ABC):
         """Size, version and time of one object. Raises `Missing`."""
 
     @abstractmethod
-    def read(self, key: str) -> bytes:
-        """The whole object. Raises `Missing`."""
+    def read(self, key: str, most: int = MOST_BYTES) -> bytes:
+        """The whole object. Raises `Missing`, and `Refusal` for one of more than `most` bytes."""
 
     @abstractmethod
     def put(self, key: str, data: bytes) -> None:
@@ -164,6 +167,13 @@ def changed_error(uri: str, key: str, expected: str, found: str) -> ChangedSince
     return ChangedSinceSnapshot(
         f"{uri}/{key} changed since the snapshot: expected version {expected}, found {found}; "
         "run again to take a new snapshot"
+    )
+
+
+def oversized_error(uri: str, key: str, most: int, found: int) -> Refusal:
+    return Refusal(
+        f"{uri}/{key}: expected at most {most:,} bytes, found {found:,}; nothing that is read here "
+        "is so large: find out who wrote it"
     )
 
 

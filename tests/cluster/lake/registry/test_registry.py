@@ -1,6 +1,9 @@
 """The champion is the last entry, and it changes in one step."""
 
 import hashlib
+import json
+import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -36,10 +39,12 @@ def test_a_bundle_is_stored_under_the_digest_of_its_manifest(registry: Registry)
 
 
 def test_a_bundle_without_its_manifest_is_not_there(registry: Registry) -> None:
-    registry.store.put("bundles/half/detector.safetensors", b"weights")
+    registry.store.put("bundles/00ff00ff00ff00ff/detector.safetensors", b"weights")
     assert registry.list_bundles() == ()
-    with pytest.raises(Refusal, match=r"bundle half is not in the registry .*; it has: none"):
-        registry.read_bundle("half")
+    with pytest.raises(
+        Refusal, match=r"bundle 00ff00ff00ff00ff is not in the registry .*; it has: none"
+    ):
+        registry.read_bundle("00ff00ff00ff00ff")
     with pytest.raises(Refusal, match=r"a bundle has a bundle\.json, found x"):
         registry.add_bundle({"x": b""})
 
@@ -125,3 +130,94 @@ def test_a_damaged_entry_is_refused_by_name(registry: Registry) -> None:
     registry.store.put("champions/00001.json", b'{"bundle": "a"}')
     with pytest.raises(Refusal, match=r"champions/00001\.json: expected an entry of the registry"):
         registry.list_entries()
+
+
+FOREIGN = [
+    "champions/1.json",
+    "champions/000003.json",
+    "champions/00000.json",
+    "champions/0000３.json",
+    "champions/00_03.json",
+    "champions/00003.json.bak",
+    "champions/00003.JSON",
+    "champions/old/00003.json",
+    "champions/README",
+]
+
+
+@pytest.mark.parametrize("key", FOREIGN)
+def test_an_entry_has_one_name_and_no_other_file_is_among_the_entries(
+    registry: Registry, key: str
+) -> None:
+    a, b = registry.add_bundle(files("a")), registry.add_bundle(files("b"))
+    registry.promote(Promotion(a, "t1"))
+    registry.promote(Promotion(b, "t1"))
+    registry.store.put(key, registry.store.read("champions/00001.json"))
+    uses: list[Callable[[], object]] = [
+        registry.read_champion,
+        registry.list_entries,
+        registry.rollback,
+        lambda: registry.promote(Promotion(a, "t2")),
+    ]
+    for use in uses:
+        with pytest.raises(Refusal, match=f"{re.escape(key)} is no file of the registry"):
+            use()
+    registry.store.delete(key)
+    assert brief(registry.read_champion()) == (2, b, "t1")
+
+
+def test_entries_are_in_the_order_of_their_numbers(registry: Registry) -> None:
+    registry.promote(Promotion(registry.add_bundle(files("a")), "t1"))
+    entry = registry.store.read("champions/00001.json")
+    for number in (99_999, 100_000):
+        registry.store.put(f"champions/{number}.json", entry)
+    assert [one.number for one in registry.list_entries()] == [1, 99_999, 100_000]
+
+
+@pytest.mark.parametrize(
+    "key", ["bundles/README", "bundles/BUNDLE/x", "bundles/00ff00ff00ff00ff/a/b"]
+)
+def test_a_file_that_belongs_to_no_bundle_is_named(registry: Registry, key: str) -> None:
+    registry.store.put(key, b"")
+    with pytest.raises(Refusal, match=f"{key} is no file of the registry: expected bundles/ID"):
+        registry.list_bundles()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" * 100_000,
+        b"9" * 5_000,
+        b'{"bundle": ' + b"9" * 5_000 + b"}",
+        b"\xff",
+        b"{}",
+        b" " * 70_000,
+        {"bundle": []},
+        {"bundle": None},
+        {"digests": [["a", "b"]]},
+        {"digests": {"a": 1}},
+        {"baselines": "pca"},
+        {"note": 7},
+        {"more": "x"},
+    ],
+    ids=range(13),
+)
+def test_no_entry_of_whatever_bytes_is_a_trace(
+    registry: Registry, data: bytes | dict[str, object]
+) -> None:
+    registry.promote(Promotion(registry.add_bundle(files("a")), "t1"))
+    if isinstance(data, dict):
+        entry = json.loads(registry.store.read("champions/00001.json"))
+        data = json.dumps(entry | data).encode()
+    registry.store.put("champions/00002.json", data)
+    with pytest.raises(Refusal, match=r"champions/00002\.json: expected ") as told:
+        registry.read_champion()
+    assert len(str(told.value)) < 600
+
+
+def test_a_bundle_of_too_many_files_is_refused_unread(registry: Registry) -> None:
+    bundle = registry.add_bundle(files("a"))
+    for number in range(9):
+        registry.store.put(f"bundles/{bundle}/{number}", b"")
+    with pytest.raises(Refusal, match=r"expected a bundle of at most 8 files .*found 11 files"):
+        registry.read_bundle(bundle)

@@ -117,6 +117,13 @@ def test_the_probe_finds_a_store_without_conditional_writes(s3_without_condition
         read_version(store, "a", version)
 
 
+def test_an_object_larger_than_its_reader_allows_is_not_read(store: Store) -> None:
+    store.put("a", b"12345")
+    assert store.read("a", 5) == b"12345"
+    with pytest.raises(Refusal, match="a: expected at most 4 bytes, found 5"):
+        store.read("a", 4)
+
+
 def test_a_missing_object_is_named(store: Store) -> None:
     store.put("folder/x", b"")
     for key in ("gone", "folder", "folder/x/y"):
@@ -327,7 +334,7 @@ def test_a_full_disk_is_refused_and_leaves_nothing_half_written(tmp_path: Path, 
 def test_a_disk_without_hard_links_still_writes_whole_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(os, "link", refuse)
