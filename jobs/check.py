@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from cluster.lake.days import to_date
 from cluster.lake.input.filters import parse_filter
-from cluster.lake.input.partitions import list_days
-from cluster.lake.input.snapshot import find_drift, take_snapshot
+from cluster.lake.input.layout import parse_layout, propose
+from cluster.lake.input.partitions import Source, find_days
+from cluster.lake.input.snapshot import Snapshot, find_drift, take_snapshot
 from cluster.lake.output.schemas import flag_schema
 from cluster.scoring.disguise import Disguise
 from jobs import input_rows
@@ -93,21 +95,24 @@ def _check_sensitive(spec: Spec) -> Iterator[str]:
 
 def _check_data(spec: Spec, uri: str, key: tuple[str, str], *, training: bool) -> Report:
     """Compares the spec with the newest day at `uri`, the value of `key`."""
-    where = spec.where(*key)
+    where, source = spec.where(*key), spec.source(uri)
     place = f"{where}: {'.'.join(key)}"
     try:
-        days = list_days(uri, spec.input.partition)
+        found = find_days(source)
+        days = found.names
+        stray = tuple(f"{where}: of no day, and never read: {one}" for one in found.stray)
         if not days:
-            folders = f"{spec.input.partition}=… folders with " if spec.input.partition else ""
+            folders = f"{source.layout.text} folders with " if source.layout else ""
             text = f"expected {folders}Parquet files in {uri!r}, found none"
-            return Report(errors=(f"{place}: {text}",))
-        taken = take_snapshot(uri, spec.input.partition, days[-1])
+            return Report(errors=(f"{place}: {text}",), warnings=stray)
+        taken = take_snapshot(source, days[-1])
         input_rows.preview_derivation(spec, uri, days[-1])
     except Refusal as refusal:
         return Report(errors=(f"{place}: {refusal}",))
-    found = f"{uri}, day {days[-1]} of {len(days)}: {len(taken.files)} files, {taken.rows:,} rows"
+    checked = f"{uri}, day {days[-1]} of {len(days)}: {len(taken.files)} files, {taken.rows:,} rows"
     rejected = tuple(f"{where}: {file.key}: {file.message}" for file in taken.rejected)
-    report = Report(warnings=rejected, inputs=(found,))
+    finer = _warn_of_finer_days(spec, source, taken)
+    report = Report(warnings=(*stray, *rejected, *finer), inputs=(checked,))
     if not taken.files:
         text = f"expected a readable Parquet file in day {days[-1]}, found none"
         return report + Report(errors=(f"{place}: {text}",))
@@ -117,6 +122,19 @@ def _check_data(spec: Spec, uri: str, key: tuple[str, str], *, training: bool) -
     )
     report += _check_days(spec, days, training) + Report(errors=drifted)
     return report + check(spec, taken.schema, training=training)
+
+
+def _warn_of_finer_days(spec: Spec, source: Source, taken: Snapshot) -> Iterator[str]:
+    """Warns where the folders below a day name dates: then the spec takes something else for it."""
+    if source.layout is None or taken.files == () or to_date(taken.day) is not None:
+        return
+    better = propose([taken.files[0].key.split("/")[:-1]])
+    if better is not None and parse_layout(better) != source.layout:
+        where = spec.where("input", "partition")
+        yield (
+            f"{where}: input.partition: {taken.day} of {source.layout.text} is taken for a day, "
+            f"but the folders name dates, as {taken.files[0].key} shows: expected {better}"
+        )
 
 
 def _check_days(spec: Spec, days: tuple[str, ...], training: bool) -> Report:

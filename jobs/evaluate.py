@@ -72,7 +72,7 @@ def _score(
 ) -> tuple[tuple[str, ...], pa.Table]:
     """The days, and their rows: a column of scores for each detector, with the labels."""
     uri = spec.input.uri
-    there = list_days(uri, spec.input.partition)
+    there = list_days(spec.source())
     chosen = tuple(day for day in there if days is None or day in days)
     if not chosen:
         wanted = f" from {days.first} to {days.last}" if days else ""

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cluster.lake.days import day_order
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Missing, Store
 from jobs.spec.columns import FLAG_COLUMNS
@@ -132,7 +133,7 @@ def export(uri: str, target: str) -> Export:
     """
     table, to = _open(uri), open_store(target)
     data = table.to_pyarrow_dataset()
-    days = sorted(partition["day"] for partition in table.partitions())
+    days = sorted((partition["day"] for partition in table.partitions()), key=day_order)
     keys = {day: f"day={quote(day, safe='')}/part-{table.version():010d}.parquet" for day in days}
     earlier = _read_earlier_export(to)
     # The marker names every file before it is written, so that a crash leaves no unknown file.

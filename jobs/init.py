@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cluster.lake.input import limits
 from cluster.lake.input.arrow_types import to_storage_array
-from cluster.lake.input.partitions import list_days
+from cluster.lake.input.partitions import Source, list_days, propose_partition
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.storage.opening import open_store
 from jobs.inference.roles import Inferred, infer
@@ -30,8 +30,7 @@ YAML_WORDS = {"true", "false", "null"}
 class Sample:
     """What a sample of the newest day shows of the data at `uri`."""
 
-    uri: str
-    partition: str | None  # the key of the folders `key=value`; None without such folders
+    source: Source
     days: tuple[str, ...]
     rows: int
     columns: tuple[Inferred, ...]
@@ -47,17 +46,17 @@ def init(uri: str, output: Path) -> str:
 
 def look(uri: str) -> Sample:
     """Read a sample of the newest day. Raises `Refusal` if there is no Parquet file."""
-    partition = _partition(uri)
-    days = list_days(uri, partition)
+    source = _find_source(uri)
+    days = list_days(source)
     if not days:
         raise Refusal(f"expected Parquet files in {uri!r}, found none; check the address")
-    table = _read_sample(uri, partition, days[-1])
-    return Sample(uri, partition, days, table.num_rows, tuple(infer(table)))
+    table = _read_sample(source, days[-1])
+    return Sample(source, days, table.num_rows, tuple(infer(table)))
 
 
 def render(sample: Sample, output: Path) -> str:
     """The text of a spec with a comment for every guess. Raises `Refusal` without a feature."""
-    columns, uri, partition = sample.columns, sample.uri, sample.partition
+    columns, uri = sample.columns, sample.source.uri
     if not any(set(column.roles) & set(FEATURES) for column in columns):
         why = "; ".join(f"{column.name!r}: {column.why}" for column in columns[:20])
         raise Refusal(f"expected a column that a detector could use, found none: {why}")
@@ -73,7 +72,7 @@ def render(sample: Sample, output: Path) -> str:
         f"name: {name}",
         "input:",
         f"  uri: {_inline(uri)}",
-        f"  partition: {_inline(partition) if partition else 'null  # one day, named all'}",
+        f"  partition: {_render_partition(sample.source)}",
         "columns:",
         *_columns(columns),
         "detector: {name: autoencoder}",
@@ -126,23 +125,32 @@ def _spec_name(text: str) -> str:
     return name if name[:1].isalpha() else f"watch_{name}"
 
 
-def _partition(uri: str) -> str | None:
-    """The key of the first folder `key=value`; None without one."""
+def _find_source(uri: str) -> Source:
+    """The data with the layout that its folders suggest."""
     if uri.endswith(".parquet"):  # one file, or a folder of that name
-        return None
-    for folder in open_store(uri).folders():
-        key, equals, _ = folder.partition("=")
-        if equals and not key.startswith((".", "_")):
-            return str(key)
-    return None
+        return Source(uri)
+    found = propose_partition(uri)
+    return Source(uri, tuple(found) if isinstance(found, list) else found)
 
 
-def _read_sample(uri: str, partition: str | None, day: str) -> pa.Table:
+def _render_partition(source: Source) -> str:
+    match source.partition:
+        case None:
+            return "null  # one day, named all"
+        case str(key):
+            return _inline(key)
+        case keys:
+            return f"[{', '.join(map(_inline, keys))}]"
+
+
+def _read_sample(source: Source, day: str) -> pa.Table:
     """At most `MOST_ROWS` rows, spread evenly over the first files of the day."""
-    taken = take_snapshot(uri, partition, day)
+    taken = take_snapshot(source, day)
     if not taken.files:
         reasons = "; ".join(f"{file.key}: {file.message}" for file in taken.rejected[:5])
-        raise Refusal(f"expected a readable Parquet file in {day} of {uri!r}: {reasons or 'none'}")
+        raise Refusal(
+            f"expected a readable Parquet file in {day} of {source.uri!r}: {reasons or 'none'}"
+        )
     store = open_store(taken.uri)
     files = taken.files[:MOST_FILES]
     batches = []
@@ -158,7 +166,9 @@ def _read_sample(uri: str, partition: str | None, day: str) -> pa.Table:
                 if left <= 0:
                     break
     if not batches:
-        raise Refusal(f"expected rows in {day} of {uri!r}, found {len(files)} files without any")
+        raise Refusal(
+            f"expected rows in {day} of {source.uri!r}, found {len(files)} files without any"
+        )
     return pa.concat_tables(
         [pa.Table.from_batches([batch]) for batch in batches], promote_options="permissive"
     )

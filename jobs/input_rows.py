@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+from cluster.lake.days import day_order
 from cluster.lake.derived.derive import Deriver
 from cluster.lake.input.snapshot import Snapshot, take_snapshot
 from cluster.lake.storage.opening import open_store
@@ -32,8 +33,8 @@ def take_snapshots(spec: Spec, uri: str, days: Sequence[str]) -> tuple[Snapshot,
     """
     with _open_deriver(spec, uri) as deriver:
         if deriver is None:
-            return tuple(take_snapshot(uri, spec.input.partition, day) for day in days)
-        missing = sorted(day for day in days if not deriver.is_derived(day))
+            return tuple(take_snapshot(spec.source(uri), day) for day in days)
+        missing = sorted((d for d in days if not deriver.is_derived(d)), key=day_order)
         if missing:
             _warn_of_rejected_files(deriver, missing)
             rows = deriver.input.count_rows_to_read(missing)
@@ -65,7 +66,7 @@ def _open_deriver(spec: Spec, uri: str) -> AbstractContextManager[Deriver | None
     if derivation is None:
         return nullcontext()
     target = open_store(spec.output.uri).child(DERIVED).uri
-    return Deriver(derivation, uri, spec.input.partition, target)
+    return Deriver(derivation, spec.source(uri), target)
 
 
 def _warn_of_rejected_files(deriver: Deriver, days: Sequence[str]) -> None:

@@ -101,13 +101,14 @@ def _choose_labelled_days(
     spec: Spec, days: DayRange | None, trained: Sequence[str]
 ) -> tuple[str, ...]:
     """The days to measure on, none of which is trained on."""
-    there = list_days(spec.input.uri, spec.input.partition)
-    seen = set(trained) if spec.training.uri is None else set()
+    there = list_days(spec.source())
+    seen = set() if spec.trains_apart else set(trained)
     chosen = tuple(d for d in there if (d not in seen if days is None else d in days))
     if seen & set(chosen):
         raise Refusal(
-            f"{format_days(sorted(seen & set(chosen)))} cannot be measured, because the detectors "
-            f"train on {format_days(trained)}: choose other --days, or fewer training.days"
+            f"{format_days([day for day in chosen if day in seen])} cannot be measured, because "
+            f"the detectors train on {format_days(trained)}: choose other --days, or fewer "
+            "training.days"
         )
     if not chosen:
         raise Refusal(

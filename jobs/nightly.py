@@ -1,11 +1,11 @@
 """The verbs that a scheduler calls: each does all that is due, once."""
 
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cluster.lake.input.partitions import list_days
+from cluster.lake.input.partitions import find_days, list_days
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.output.schemas import FLAGS, REGISTRY, flag_schema
 from cluster.lake.output.table import LakeTable
@@ -14,6 +14,7 @@ from cluster.lake.storage.opening import open_store
 from cluster.runtime.session import session
 from jobs.alerting import alerts
 from jobs.champion import Champion, load_champion
+from jobs.due import Skipped, choose_due, describe
 from jobs.monitoring.live import LiveMetrics
 from jobs.score import score
 from jobs.scoring.result import RunResult
@@ -33,16 +34,23 @@ class Night:
     trained: str | None = None  # id of the bundle that it trained
     results: list[RunResult] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # day, or TRAINING -> message
+    skipped: list[Skipped] = field(default_factory=list)
+
+    @property
+    def waiting(self) -> list[Skipped]:
+        """Days that no later night will score."""
+        return [one for one in self.skipped if one.waiting]
 
     @property
     def ok(self) -> bool:
-        return not self.failed
+        return not self.failed and not self.waiting
 
     def to_document(self) -> dict[str, Any]:
         return {
             "trained": self.trained,
             "days": [result.to_document() for result in self.results],
             "failed": self.failed,
+            "skipped": [asdict(one) for one in self.skipped],
         }
 
 
@@ -56,8 +64,9 @@ def nightly(
 ) -> Night:
     """Train when it is due, then score every complete day that is not committed, oldest first.
 
-    It starts with the first day after those of the first training, or with `nightly.first_day`;
-    `backfill` scores earlier days.
+    The days that the first champion learned from are left out; a day that arrives late, however
+    old, is due. With `nightly.first_day`, all days from that one on are due, and no earlier one.
+    What is left out is in `skipped`; the night fails if days wait that no night will score.
     """
     night = Night()
     metrics = metrics or LiveMetrics(spec.name, "nightly")
@@ -68,14 +77,19 @@ def nightly(
         if reason:
             say(f"training: {reason}")
             _train(spec, champion, night, sign_with, metrics)
-        first = _find_first_day(spec, registry)
-        due = [
-            day for day in list_complete_days(spec) if day >= first and not is_committed(spec, day)
-        ]
+        complete, night.skipped = choose_due(
+            find_days(spec.source()),
+            _list_learned_days(spec, registry),
+            spec.nightly.first_day,
+            datetime.now(UTC).date(),
+        )
+        _report_skipped(spec, night, metrics)
+        due = [day for day in complete if not is_committed(spec, day)]
         _score_all(spec, due, night, single_writer, metrics)
     metrics.failed = not night.ok
     if not reason and not due:
-        say("nothing to do: every complete day is committed")
+        left = f"; {len(night.skipped):,} skipped" if night.skipped else ""
+        say(f"nothing to do: every day that is due is committed{left}")
     return night
 
 
@@ -89,7 +103,7 @@ def backfill(
 ) -> Night:
     """Score the days of a range that are not committed; nothing is trained."""
     Registry(open_store(spec.output.uri).child(REGISTRY)).require_champion()
-    there = [d for d in list_days(spec.input.uri, spec.input.partition) if d in days]
+    there = [d for d in list_days(spec.source()) if d in days]
     if not there:
         raise Refusal(f"no day of {spec.input.uri} is from {days.first} to {days.last}")
     due = [day for day in there if not is_committed(spec, day)]
@@ -159,29 +173,25 @@ def _find_training_reason(spec: Spec, champion: Champion | None) -> str | None:
     return None
 
 
-def _find_first_day(spec: Spec, registry: Registry) -> str:
-    if spec.nightly.first_day is not None:
-        return spec.nightly.first_day
-    if spec.training.uri is not None:
-        return ""  # trained on other data: every day of the input is scored
+def _list_learned_days(spec: Spec, registry: Registry) -> frozenset[str]:
+    """The days of the input that the first champion learned from."""
+    if spec.trains_apart:
+        return frozenset()
     first = registry.list_entries()[0]
     bundle = open_bundle(registry.read_bundle(first.bundle), first.bundle)
-    days: list[str] = bundle.metadata["training"]["days"]
-    return max(days) + "\0"  # the first text after the last training day
+    return frozenset(bundle.metadata["training"]["days"])
 
 
-def list_complete_days(spec: Spec) -> list[str]:
-    """Days that get no more rows: dates before today (UTC), and days that are not dates."""
-    today = datetime.now(UTC).date()
-    there = list_days(spec.input.uri, spec.input.partition)
-    return [day for day in there if (_parse_date(day) or date.min) < today]
-
-
-def _parse_date(day: str) -> date | None:
-    try:
-        return date.fromisoformat(day)
-    except ValueError:
-        return None
+def _report_skipped(spec: Spec, night: Night, metrics: LiveMetrics) -> None:
+    for line in describe([one for one in night.skipped if not one.waiting]):
+        warn("skipped", line)
+    metrics.record_skipped(len(night.skipped), len(night.waiting))
+    if night.waiting:
+        lines = describe(night.waiting)
+        for line in lines:
+            warn("waiting, and no night will score it", line, "red")
+        text = f"{len(night.waiting):,} days wait that no night will score: {'; '.join(lines[:5])}"
+        alerts.send(spec, "failed", text, job="nightly")
 
 
 def is_committed(spec: Spec, day: str) -> bool:
@@ -190,7 +200,7 @@ def is_committed(spec: Spec, day: str) -> bool:
     Only the day's own files count. A night does not score a day again because earlier days, on
     which it looks back, have changed; `score` does.
     """
-    taken = take_snapshot(spec.input.uri, spec.input.partition, day)
+    taken = take_snapshot(spec.source(), day)
     missing = set(spec.roles.flagged) - set(taken.schema.names)
     if not taken.files or missing:
         return False  # scoring it says what is wrong, and the other days are scored all the same

@@ -66,6 +66,7 @@ class Plan:
                 {"key": file.key, "rule": file.rule, "message": file.message}
                 for file in taken.rejected
             ],
+            "stray": [asdict(one) for one in taken.stray],
             "rows": taken.rows,
             "bytes": taken.bytes,
             "splits": self.splits,
@@ -81,7 +82,7 @@ def plan(spec: Spec, day: str) -> Plan:
     if derived and derived.done:
         (taken,) = input_rows.take_snapshots(spec, spec.input.uri, [day])
     else:
-        taken = take_snapshot(spec.input.uri, spec.input.partition, day)
+        taken = take_snapshot(spec.source(), day)
     tasks = plan_tasks(taken)
     largest = max((split.bytes for task in tasks for split in task.splits), default=0)
     rate, source = _measured_rate(spec)
@@ -115,6 +116,8 @@ def render_table(planned: Plan) -> Table:
         caption=f"memory of an actor: about {predicted.memory_bytes / 1024**2:,.0f} MiB · time: "
         + (f"about {seconds:,.1f} s" if seconds is not None else "unknown")
         + f" ({predicted.source})"
+        + "".join(f"\nset aside: {escape_message(file.message)}" for file in taken.rejected)
+        + "".join(f"\nof no day: {escape_message(str(one))}" for one in taken.stray)
         + _describe_derived(planned.derived),
         title_justify="left",
         caption_justify="left",

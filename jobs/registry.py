@@ -109,10 +109,10 @@ def vacuum(spec: Spec, hours: int, dry_run: bool) -> list[str]:
     Returns the keys; with `dry_run` nothing is removed. Derived rows are derived again on demand.
     """
     output = open_store(spec.output.uri)
-    newest = list_days(spec.input.uri, spec.input.partition)[-1:]
+    newest = list_days(spec.source())[-1:]
     if not newest:
         raise Refusal(f"no data in {spec.input.uri}: vacuum takes the tables' columns from it")
-    schema = take_snapshot(spec.input.uri, spec.input.partition, newest[0]).schema
+    schema = take_snapshot(spec.source(), newest[0]).schema
     tables = {
         FLAGS: flag_schema(schema, spec.roles),
         SCORES: score_schema(schema, spec.roles),

@@ -45,6 +45,7 @@ class LiveMetrics:
         self._done: _Counts = {}  # of the days that have ended
         self._swap = threading.Lock()  # a day is in `_scoring` or in `_done`, never in both
         self._training: dict[Metric, float] = {}
+        self._skipped: dict[Metric, float] = {}
 
     @contextmanager
     def follow_scoring(self, books: "RunBooks", pool: "Pool", clock: "Clock") -> Iterator[None]:
@@ -72,6 +73,10 @@ class LiveMetrics:
             Metric.VALIDATION_LOSS: epoch["validation_loss"],
         }
 
+    def record_skipped(self, skipped: int, waiting: int) -> None:
+        """Record the days that a night leaves out, and those of them that no night will score."""
+        self._skipped = {Metric.DAYS_SKIPPED: skipped, Metric.DAYS_WAITING: waiting}
+
     def end_run(self) -> None:
         """Record the end of the verb."""
         self._ended = {
@@ -87,7 +92,7 @@ class LiveMetrics:
         with self._swap:
             scoring = self._scoring
             counts = _add(self._done, scoring.counts() if scoring else {})
-        gauges = {**(scoring.gauges() if scoring else {}), **self._training}
+        gauges = {**(scoring.gauges() if scoring else {}), **self._training, **self._skipped}
         return [
             *(Sample(metric, (watch, *rest), n) for (metric, rest), n in counts.items()),
             *(Sample(metric, (watch,), value) for metric, value in gauges.items()),

@@ -56,6 +56,13 @@ class Metric(Enum):
         "Mean loss over the held-back rows after that epoch.",
     )
 
+    # A night.
+    DAYS_SKIPPED = (
+        "anomaray_night_skipped",
+        "Days, and folders of no day, that the night left out.",
+    )
+    DAYS_WAITING = "anomaray_night_waiting", "Days that no night will score as things are."
+
     # The verb that this process runs.
     RUN_ACTIVE = "anomaray_run_active", "1 while the verb runs, 0 after it ended.", "verb"
     RUN_DURATION = "anomaray_run_duration_seconds", "Seconds that the verb has run.", "verb"

@@ -19,6 +19,7 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from cluster.lake.days import day_order
 from jobs.report.charts import choose_hue, draw_charts
 from jobs.report.document import (
     Books,
@@ -62,7 +63,7 @@ def render_index(entries: Sequence[DayEntry]) -> str:
     clean: list[DayEntry] = printable_document(list(entries), _MESSAGE_LIMIT)
     for entry, original in zip(clean, entries, strict=True):
         entry["link"] = _keep_below(original["link"])
-    newest = sorted(clean, key=lambda e: (e["day"], e["when"]), reverse=True)
+    newest = sorted(clean, key=lambda e: (day_order(e["day"]), e["when"]), reverse=True)
     last_runs = [next(runs) for _, runs in groupby(newest, key=lambda e: (e["day"], e["watch"]))]
     return (
         _load_templates()

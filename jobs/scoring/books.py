@@ -172,7 +172,8 @@ class RunBooks(Books):
         ]
 
     def warnings(self) -> list[str]:
-        repeats = self.repeats_across_splits
-        if not repeats:
-            return []
-        return [f"about {repeats:,} rows have an id that another split has too"]
+        found = [f"of no day: {one}" for one in self.snapshot.stray]
+        found += [f"set aside: {file.message}" for file in self.snapshot.misnamed]
+        if repeats := self.repeats_across_splits:
+            found.append(f"about {repeats:,} rows have an id that another split has too")
+        return found

@@ -20,7 +20,7 @@ class Gate:
 
 def judge(limits: Gates, snapshot: Snapshot, books: RunBooks, recent: Sequence[int]) -> list[Gate]:
     """Judge a run by all gates; `recent` holds the rows of the last committed days."""
-    files = len(books.unreadable_files)
+    files = len(_list_bad_files(books))
     counts = books.counts
     rate = counts.quarantined / max(1, counts.rows)
     flag_rate = counts.flagged / max(1, counts.scored)
@@ -58,8 +58,13 @@ def judge(limits: Gates, snapshot: Snapshot, books: RunBooks, recent: Sequence[i
     ]
 
 
+def _list_bad_files(books: RunBooks) -> list[str]:
+    """Files that cannot be read; a name that is none stops no day, and is a warning."""
+    return sorted(books.unreadable_files - {file.key for file in books.snapshot.misnamed})
+
+
 def _describe_files(books: RunBooks, limit: int) -> str:
-    bad = sorted(books.unreadable_files)
+    bad = _list_bad_files(books)
     if not bad:
         return "all files were read"
     named = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")

@@ -7,16 +7,20 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
+from cluster.lake.days import day_order
+from cluster.lake.input.layout import parse_layout
+from cluster.lake.storage.opening import find_place
 from jobs.spec.columns import Frozen, as_tuple
 from jobs.spec.errors import key_errors, value_error
+from models.refusal import Refusal
 
 
 @dataclass(frozen=True)
 class DayRange:
-    """Days from first to last, both included. Days are compared as text.
+    """Days from first to last, both included, in the order of days (see `day_order`).
 
-    >>> "2026-01-05" in DayRange.parse("2026-01-01..2026-01-13")
-    True
+    >>> "9" in DayRange.parse("8..10"), "2026-01-05" in DayRange.parse("2026-01-01..2026-01-13")
+    (True, True)
     """
 
     first: str
@@ -27,12 +31,13 @@ class DayRange:
         """`2026-01-01..2026-01-13`, or one day. Raises ValueError."""
         first, dots, last = text.partition("..")
         last = last if dots else first
-        if not first or not last or first > last or ".." in last:
+        if not first or not last or day_order(first) > day_order(last) or ".." in last:
             raise ValueError(f"expected FIRST..LAST or one day, found {text!r}")
         return cls(first, last)
 
     def __contains__(self, day: object) -> bool:
-        return isinstance(day, str) and self.first <= day <= self.last
+        first, last = day_order(self.first), day_order(self.last)
+        return isinstance(day, str) and first <= day_order(day) <= last
 
 
 def _check_uri(text: str) -> str:
@@ -45,6 +50,10 @@ def _check_uri(text: str) -> str:
         raise value_error("a path, file://… or s3://bucket/prefix")
     if parts.scheme == "s3" and ("@" in parts.netloc or not parts.netloc):
         raise value_error("s3://bucket/prefix, with credentials in the AWS environment or profile")
+    try:
+        find_place(text)
+    except Refusal as refusal:
+        raise value_error(f"a place: {refusal}") from refusal
     return text
 
 
@@ -66,10 +75,16 @@ def _check_days(text: str) -> str:
     return text
 
 
-def _check_partition(text: str) -> str:
-    if not text or not text.isprintable() or set(text) & set("/\\=") or text.startswith((".", "_")):
-        raise value_error("the key of the folders `key=value`, such as day")
-    return text
+def _check_partition(partition: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    try:
+        parse_layout(partition)
+    except ValueError as error:
+        raise value_error(str(error)) from error
+    return partition
+
+
+def _as_partition(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _check_name(text: str) -> str:
@@ -84,6 +99,9 @@ def _check_band(band: tuple[float, float]) -> tuple[float, float]:
     return band
 
 
+Partition = Annotated[
+    str | tuple[str, ...], BeforeValidator(_as_partition), AfterValidator(_check_partition)
+]
 Name = Annotated[str, AfterValidator(_check_name)]
 URI = Annotated[str, AfterValidator(_check_uri)]
 Filter = Annotated[str, AfterValidator(_check_filter)]
@@ -99,8 +117,14 @@ class Input(Frozen):
     uri: URI
     """A Parquet file, or a folder of them: a path, file://… or s3://bucket/prefix. A relative path
     starts at the current folder."""
-    partition: Annotated[str, AfterValidator(_check_partition)] | None = None
-    """The key of the folders `key=value` that hold a day each; null for one day named `all`."""
+    partition: Partition | None = None
+    """How folders name days: a key of folders `key=value` (`day`), keys that form a date (`[year,
+    month, day]`, with or without an hour), or a pattern (`%Y/%m/%d`, `dt=%Y%m%d/hour=%H`). Other
+    keys are columns of text. With hours, a day is complete when its hour 23 is there. Null for one
+    day named `all`, which is scored again when its files change."""
+    values: Literal["date", "integer", "text"] | None = None
+    """What the values of a single key are; null for dates if there are any, else integers, else
+    texts. Other values are set aside."""
     filter: Filter | None = None
     """The rows to read, such as `label == 0 and proto in ("tcp", "udp")`. Allowed are comparisons,
     `in`, `is None`, `and`, `or`, `not` and `column('a name with spaces')`. A comparison with null
@@ -304,7 +328,7 @@ class Nightly(Frozen):
     max_champion_age_days: Positive = 30.0
     """Days after which a new champion is trained."""
     first_day: Annotated[str, Field(min_length=1)] | None = None
-    """First day to score; null for all days."""
+    """First day to score; null for all days but those that the first champion learned from."""
 
 
 Event = Literal["committed", "refused", "failed"]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, PrivateAttr, ValidationError, model_validator
 
 from cluster.lake.derived.derivation import Derivation
+from cluster.lake.input import partitions
+from cluster.lake.storage.opening import find_place, is_inside
 from jobs.spec import derived
 from jobs.spec import source as yaml_source
 from jobs.spec.columns import Column, Frozen, check_columns, collect_roles
@@ -86,9 +88,14 @@ class Spec(Frozen):
             text = "day_and_entity needs a column with the role entity, found none"
             found.append((("threshold", "per"), text))
         for key, uri in (("input", self.input.uri), ("training", self.training.uri)):
-            if uri is not None and _inside(self.output.uri, uri):
+            if uri is None:
+                continue
+            if is_inside(self.output.uri, uri):
                 text = f"expected a folder outside of {key}.uri, found {self.output.uri!r} in it"
                 found.append((("output", "uri"), f"{text}: it would be read as input"))
+            elif is_inside(uri, self.output.uri):
+                text = f"expected a folder outside of output.uri, found {uri!r} in it"
+                found.append(((key, "uri"), f"{text}: its files would count as the watch's own"))
         found += derived.check_derived(self.columns, self.history, self.window)
         if found:
             raise key_errors(found)
@@ -113,6 +120,16 @@ class Spec(Frozen):
     def roles(self) -> Roles:
         roles, derivation = collect_roles(self.columns), self.derivation
         return derived.add_roles(roles, derivation) if derivation else roles
+
+    def source(self, uri: str | None = None) -> partitions.Source:
+        """The input, or the data at another URI whose folders have the same layout."""
+        partition = self.input.partition
+        return partitions.Source(uri or self.input.uri, partition, self.input.values)
+
+    @property
+    def trains_apart(self) -> bool:
+        """Whether the training rows are in another place than the input."""
+        return find_place(self.training_uri) != find_place(self.input.uri)
 
     @property
     def training_uri(self) -> str:
@@ -228,12 +245,6 @@ def _list_keys(document: dict[str, Any]) -> dict[str, tuple[str, ...]]:
         if policy in model.model_fields["policy"].annotation.__args__:  # type: ignore[union-attr]
             places["threshold"] = model
     return {place: tuple(model.model_fields) for place, model in places.items()}
-
-
-def _inside(uri: str, folder: str) -> bool:
-    if "://" not in uri and "://" not in folder:
-        return Path(uri).absolute().is_relative_to(Path(folder).absolute())
-    return f"{uri.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def _dump(model: Frozen) -> dict[str, Any]:

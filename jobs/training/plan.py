@@ -69,12 +69,12 @@ def choose_days(spec: Spec, days: DayRange | None) -> tuple[str, ...]:
     Raises Refusal if the input has none of them.
     """
     uri = spec.training_uri
-    there = list_days(uri, spec.input.partition)
+    there = list_days(spec.source(uri))
     if not there:
         raise Refusal(f"no data in {uri}: expected Parquet files, found none")
     wanted = days or spec.training.day_range
     if wanted is None:
-        return there[:-1] if len(there) > 1 and spec.training.uri is None else there
+        return there[:-1] if len(there) > 1 and not spec.trains_apart else there
     chosen = tuple(day for day in there if day in wanted)
     if not chosen:
         raise Refusal(

@@ -189,7 +189,7 @@ def quality(data: Path, folder: Path, what: str) -> dict[str, Any]:
 def timing(data: Path, folder: Path) -> dict[str, Any]:
     """Rows a second over all days, then the seconds of one night by itself."""
     spec = placed(data, folder)
-    days = list_days(spec.input.uri, spec.input.partition)
+    days = list_days(spec.source())
     started = time.monotonic()
     last = input_rows.take_snapshots(spec, spec.input.uri, [days[-1]])
     night = time.monotonic() - started

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.lake.input.partitions import Source
 from jobs import check, init
 from jobs.inference.roles import Inferred, infer
 from jobs.spec.spec import load
@@ -164,7 +165,7 @@ def test_any_names_of_columns_give_a_spec_that_loads(
     """Names are the input's: quotes, colons, hashes and line ends cannot break the YAML."""
     columns = [np.arange(50) * 1.5 for _ in names] + [np.arange(50) * 2.5]
     table = pa.Table.from_arrays([pa.array(c) for c in columns], [*names, "amount"])
-    sample = init.Sample("data", None, ("all",), 50, tuple(infer(table)))
+    sample = init.Sample(Source("data"), ("all",), 50, tuple(infer(table)))
     text = init.render(sample, Path("data.yaml"))
     path = tmp_path_factory.mktemp("specs") / "spec.yaml"
     path.write_text(text)
@@ -178,7 +179,7 @@ def test_field_names_in_types_cannot_break_out_of_a_comment(tmp_path: Path) -> N
     kind = pa.struct([pa.field("a\ninput: {uri: evil}\u2028b", pa.int32())])
     table = pa.table({"x": pa.array([{}, {}], kind), "y": [1.5, 2.5]})
     path = tmp_path / "spec.yaml"
-    sample = init.Sample("data", None, ("all",), 2, tuple(infer(table)))
+    sample = init.Sample(Source("data"), ("all",), 2, tuple(infer(table)))
     path.write_text(init.render(sample, path))
     assert load(path).input.uri == "data"
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from cluster.lake.input.partitions import Source
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.input.splits import plan_tasks
 from cluster.lake.output.schemas import QUARANTINE, REGISTRY, SCORES
@@ -177,7 +178,7 @@ def test_a_flipped_bit_in_a_page_is_seen(watch: Spec) -> None:
 def test_many_small_files_are_scored_together_and_a_bad_one_alone_is_set_aside(watch: Spec) -> None:
     expected = oracle(watch).keys()
     paths = cut_into_files(day_folder(watch), 300)
-    assert len(plan_tasks(take_snapshot(watch.input.uri, "day", DAY))) < 100
+    assert len(plan_tasks(take_snapshot(Source(watch.input.uri, "day"), DAY))) < 100
     result = score(watch, DAY)
     assert result.status == "committed"
     assert committed(watch).keys() == oracle(watch).keys() == expected

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.lake.input import limits
+from cluster.lake.input.partitions import Source
 from cluster.lake.input.reading import read_rows
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.input.splits import cut_splits
@@ -35,7 +36,7 @@ status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 now = int(status["VmSize"].split()[0]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (now + 1024**3, now + 1024**3))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-taken = take_snapshot(sys.argv[1], None, "all")
+taken = take_snapshot(Source(sys.argv[1]), "all")
 rejected = {file.key: [file.rule, file.message] for file in taken.rejected}
 grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 print(json.dumps([rejected, len(taken.files), grown]))
@@ -134,14 +135,14 @@ def test_a_footer_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         file.truncate(limits.FOOTER_BYTES + 4096)
         file.seek(0, 2)
         file.write(struct.pack("<I", limits.FOOTER_BYTES + 1) + b"PAR1")
-    (rejected,) = take_snapshot(str(tmp_path), None, "all").rejected
+    (rejected,) = take_snapshot(Source(str(tmp_path)), "all").rejected
     assert (rejected.rule, "footer has 67,108,865 bytes" in rejected.message) == ("oversized", True)
 
 
 @pytest.mark.parametrize("dictionary", [True, False])
 def test_a_column_of_one_value_is_not_a_bomb(dictionary: bool, tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(zeros(4, MB, dictionary))
-    assert not take_snapshot(str(tmp_path), None, "all").rejected
+    assert not take_snapshot(Source(str(tmp_path)), "all").rejected
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def large_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def test_rows_of_a_megabyte_come_in_batches_of_few(large_rows: Store) -> None:
-    (split,) = cut_splits(take_snapshot(large_rows.uri, None, "all"), 1000, 10**9)
+    (split,) = cut_splits(take_snapshot(Source(large_rows.uri), "all"), 1000, 10**9)
     found = list(read_rows(large_rows, split, ("n", "text"), 64))
     assert max(rows.batch.num_rows for rows in found) <= 4
     assert [n for rows in found for n in rows.batch.column("n").to_pylist()] == list(range(40))
@@ -167,7 +168,7 @@ def test_rows_of_a_megabyte_come_in_batches_of_few(large_rows: Store) -> None:
 def test_a_bomb_put_in_place_of_a_file_after_the_snapshot_is_not_read(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     store.put("a.parquet", encoded(numbered(10)))
-    (split,) = cut_splits(take_snapshot(store.uri, None, "all"), 1000, 10**9)
+    (split,) = cut_splits(take_snapshot(Source(store.uri), "all"), 1000, 10**9)
     store.put("a.parquet", footers.wide(100_000))
     now = store.stat("a.parquet").version
     with pytest.raises(UnreadableFile, match="longer list") as told:

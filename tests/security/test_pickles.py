@@ -12,6 +12,7 @@ import pytest
 import ray.data  # registers the Arrow types that unpickle, as it does in every actor
 import torch
 
+from cluster.lake.input.partitions import Source
 from cluster.lake.input.reading import read_rows
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.input.splits import cut_splits
@@ -52,7 +53,7 @@ def column(name: str, kind: pa.DataType, values: list[Any], said: bytes) -> pa.T
 
 
 def read(store: Store, names: list[str]) -> pa.Table:
-    taken = take_snapshot(store.uri, None, "all")
+    taken = take_snapshot(Source(store.uri), "all")
     (split,) = cut_splits(taken, 10**6, 10**9)
     return pa.Table.from_batches([rows.batch for rows in read_rows(store, split, names, 64)])
 
@@ -74,7 +75,7 @@ def test_pickled_objects_in_a_column_are_read_as_bytes(tmp_path: Path, marker: P
     store = open_store(str(tmp_path / "lake"))
     table = pickled_objects(marker)
     store.put("a.parquet", encoded(table.append_column("n", [[1.5, 2.5, 3.5]])))
-    assert take_snapshot(store.uri, None, "all").schema.field("x").type == pa.binary()
+    assert take_snapshot(Source(store.uri), "all").schema.field("x").type == pa.binary()
     found = read(store, ["x", "n"])
     assert found.schema.field("x").type == pa.binary()
     assert found.to_pylist()[0]["x"] == pickle.dumps(Payload(marker))
@@ -120,7 +121,7 @@ def test_a_tensor_type_gets_nothing_to_unpickle(
     kind, value = kinds[name]
     store = open_store(str(tmp_path / "lake"))
     store.put("a.parquet", encoded(column(f"ray.data.{name}", kind, [value], said)))
-    taken = take_snapshot(store.uri, None, "all")
+    taken = take_snapshot(Source(store.uri), "all")
     assert [file.rule for file in taken.rejected] in (["unreadable"], [])
     if taken.files:
         assert read(store, ["x"]).to_pylist() == [{"x": value}]

@@ -7,7 +7,7 @@ from threading import Event, Thread
 import pytest
 import yaml
 
-from cluster.lake.input.partitions import list_days
+from cluster.lake.input.partitions import Source, find_days, list_days
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.registry.registry import Promotion, Registry
 from cluster.lake.storage import beneath
@@ -61,27 +61,55 @@ def test_no_key_leads_out_of_a_store(key: str, lake: Path) -> None:
 @pytest.mark.parametrize("day", WAYS_OUT)
 def test_no_day_leads_out_of_the_input(day: str, lake: Path) -> None:
     with pytest.raises(Refusal):
-        take_snapshot(str(lake), "day", day)
+        take_snapshot(Source(str(lake), "day"), day)
 
 
 @pytest.mark.parametrize("name", ["day=..", "day=%2e%2e", "day=..%2F..%2Fother", "day=a%00b"])
 def test_no_encoded_day_leads_out_of_the_input(name: str, lake: Path) -> None:
     (lake / name).mkdir()
-    with pytest.raises(Refusal, match="is not allowed"):
-        list_days(str(lake), "day")
+    days = find_days(Source(str(lake), "day"))
+    assert days.names == ("1",)
+    assert [one.name for one in days.stray] == [name]
+
+
+@pytest.mark.timeout(20)
+def test_odd_names_and_links_stop_neither_the_days_nor_a_day(lake: Path) -> None:
+    day = lake / "day=1"
+    for folder in (lake, day):
+        (folder / "loop").symlink_to(folder / "loop")
+        (folder / "up").symlink_to(lake)
+        (folder / "nothing").symlink_to(folder / "gone")
+        (folder / "a\\b").mkdir()
+        (folder / "a\nb").write_bytes(b"x")
+        (Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.parquet"))).write_bytes(b"x")
+        here = os.open(folder, os.O_RDONLY)
+        for _ in range(200):
+            os.mkdir("deep", dir_fd=here)
+            below = os.open("deep", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+        os.close(here)
+    days = find_days(Source(str(lake), "day"))
+    assert days.names == ("1",)
+    taken = take_snapshot(Source(str(lake), "day"), "1")
+    assert (taken.rows, len(taken.misnamed)) == (3, 7)
+    assert len(taken.rejected) == 7
+    names = " ".join(map(str, (*days.stray, *taken.rejected)))
+    for odd in ("loop", "up", "nothing", "a\\b", "a\\nb", "caf\\udce9.parquet", "deep/deep"):
+        assert odd in names
 
 
 @pytest.mark.parametrize("target", ["other/a.parquet", "other"])
 def test_a_link_that_leads_out_of_the_input_is_not_followed(target: str, lake: Path) -> None:
     (lake / "day=1" / "link.parquet").symlink_to(lake.parent / target)
     with pytest.raises(Refusal, match="a link that leads out of"):
-        take_snapshot(str(lake), "day", "1")
+        take_snapshot(Source(str(lake), "day"), "1")
 
 
 def test_a_day_that_is_a_link_out_of_the_input_is_not_followed(lake: Path) -> None:
     (lake / "day=2").symlink_to(lake.parent / "other")
     with pytest.raises(Refusal, match="a link that leads out of"):
-        take_snapshot(str(lake), "day", "2")
+        take_snapshot(Source(str(lake), "day"), "2")
 
 
 def test_nothing_is_written_or_read_through_a_link_out_of_the_output(lake: Path) -> None:
@@ -152,7 +180,7 @@ def test_a_link_is_never_followed_beneath_a_handle(lake: Path) -> None:
 @pytest.mark.timeout(20)
 def test_a_pipe_in_a_lake_is_set_aside_and_not_waited_for(lake: Path) -> None:
     os.mkfifo(lake / "day=1" / "pipe.parquet")
-    taken = take_snapshot(str(lake), "day", "1")
+    taken = take_snapshot(Source(str(lake), "day"), "1")
     found = [(file.key, file.rule) for file in taken.rejected]
     assert found == [("day=1/pipe.parquet", "empty_file")]
     store = open_store(str(lake))
@@ -164,8 +192,8 @@ def test_a_pipe_in_a_lake_is_set_aside_and_not_waited_for(lake: Path) -> None:
 def test_a_store_that_is_itself_a_link_is_used_and_links_inside_are_followed(lake: Path) -> None:
     (lake.parent / "link").symlink_to(lake)
     (lake / "day=2").symlink_to(lake / "day=1")
-    assert list_days(str(lake.parent / "link"), "day") == ("1", "2")
-    assert take_snapshot(str(lake.parent / "link"), "day", "2").rows == 3
+    assert list_days(Source(str(lake.parent / "link"), "day")) == ("1", "2")
+    assert take_snapshot(Source(str(lake.parent / "link"), "day"), "2").rows == 3
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", "a\\b", "a\nb"])

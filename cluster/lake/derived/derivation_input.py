@@ -4,17 +4,17 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
-from datetime import date, timedelta
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
+from cluster.lake.days import TEXT, day_order
 from cluster.lake.derived.derivation import Derivation
 from cluster.lake.input.arrow_types import decode_dictionaries
 from cluster.lake.input.filters import RowFilter, parse_filter
 from cluster.lake.input.input_file import RejectedFile
-from cluster.lake.input.partitions import list_days
+from cluster.lake.input.partitions import Source, list_days
 from cluster.lake.input.reading import read_rows
 from cluster.lake.input.snapshot import Snapshot, find_drift, take_snapshot
 from cluster.lake.input.splits import Split, cut_splits
@@ -37,24 +37,28 @@ Advance = Callable[[int], None]  # is called with the number of rows read
 class DerivationInput:
     """Days of an input as a derivation reads them."""
 
-    def __init__(self, derivation: Derivation, uri: str, partition: str | None) -> None:
-        self.derivation, self.uri, self.partition = derivation, uri, partition
-        self._days = list_days(uri, partition)
+    def __init__(self, derivation: Derivation, source: Source) -> None:
+        self.derivation, self.source = derivation, source
+        self._days = list_days(source)
         self._snapshots: dict[str, Snapshot] = {}
         self._digests: dict[str, str] = {}
 
     def snapshot(self, day: str) -> Snapshot:
         """The snapshot of the day's input, taken once."""
         if day not in self._snapshots:
-            self._snapshots[day] = take_snapshot(self.uri, self.partition, day)
+            self._snapshots[day] = take_snapshot(self.source, day)
         return self._snapshots[day]
 
     def days_before(self, day: str, count: int) -> tuple[str, ...]:
-        """The existing days among the `count` days before this one, in order."""
-        if self.partition is None or count == 0:
+        """The existing days among the `count` days before this one, in order.
+
+        Integers are days one after the other. A text has no day before it.
+        """
+        kind, number, _ = day_order(day)
+        if kind == TEXT:
             return ()
-        first = (_parse_date(day) - timedelta(days=count)).isoformat()
-        return tuple(d for d in self._days if first <= d < day and _parse_date(d))
+        span = range(number - count, number)
+        return tuple(d for d in self._days if (o := day_order(d))[0] == kind and o[1] in span)
 
     def earlier_days(self, day: str) -> tuple[str, ...]:
         """The existing days that the rows of `day` look back on, in order."""
@@ -154,13 +158,3 @@ class DerivationInput:
     def _parse_filter(self, snapshot: Snapshot) -> RowFilter | None:
         text = self.derivation.filter
         return parse_filter(text, snapshot.schema.names) if text else None
-
-
-def _parse_date(day: str) -> date:
-    try:
-        return date.fromisoformat(day)
-    except ValueError:
-        raise Refusal(
-            f"partition value {day!r}: histories and windows look back over days, and expect dates "
-            "such as 2026-01-31 (or an input without partitions)"
-        ) from None

@@ -31,6 +31,7 @@ from cluster.lake.derived.derivation_input import (
 from cluster.lake.derived.history import HistoryTable
 from cluster.lake.derived.windows import Windows
 from cluster.lake.input.input_file import InputFile
+from cluster.lake.input.partitions import Source
 from cluster.lake.input.snapshot import Snapshot, inspect_files
 from cluster.lake.input.splits import Split, cut_splits
 from cluster.lake.input.unreadable import UnreadableFile
@@ -64,11 +65,9 @@ class DerivedDay:
 class Deriver:
     """Derives days of one input; a context manager. Fastest where days are derived in order."""
 
-    def __init__(
-        self, derivation: Derivation, uri: str, partition: str | None, target: str
-    ) -> None:
+    def __init__(self, derivation: Derivation, source: Source, target: str) -> None:
         self.derivation = derivation
-        self.input = DerivationInput(derivation, uri, partition)
+        self.input = DerivationInput(derivation, source)
         self.store = open_store(target)
         self._resources = ExitStack()
         self._table: HistoryTable | None = None
@@ -102,6 +101,7 @@ class Deriver:
             day=day,
             files=files,
             rejected=source.rejected,
+            stray=source.stray,
             schema=schema,
             input_digest=source.digest,
             derivation=self.input.digest(day),
@@ -183,7 +183,7 @@ class Deriver:
 
     def _write(self, day: str, split: Split, table: pa.Table) -> str:
         """Create one derived file; its key."""
-        key = self._key(day, f"{split.key.removesuffix('.parquet')}-{split.first_row}.parquet")
+        key = self._key(day, _name_piece(split))
         sink = pa.BufferOutputStream()
         pq.write_table(
             table,
@@ -195,6 +195,13 @@ class Deriver:
         )
         self.store.create(key, sink.getvalue().to_pybytes())
         return key
+
+
+def _name_piece(split: Split) -> str:
+    """`part-3-1000.parquet` for `part-3.parquet`; a file of another name has `@` for the dash, so
+    that `part-3` and `part-3.parquet` stay two."""
+    name = split.key.removesuffix(".parquet")
+    return f"{name}{'@' if name == split.key else '-'}{split.first_row}.parquet"
 
 
 def remove_before(store: Store, time: datetime, dry_run: bool) -> list[str]:

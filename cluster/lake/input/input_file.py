@@ -27,6 +27,7 @@ class RejectedFile:
     """A file that cannot be used. Its rows are in no count."""
 
     key: str
-    # empty_file, not_parquet, truncated, vanished, changed, oversized, unreadable, duplicate
+    # empty_file, not_parquet, truncated, vanished, changed, oversized, unreadable, duplicate,
+    # bad_name
     rule: str
     message: str

@@ -1,98 +1,286 @@
-"""The days of an input and their files: `<uri>/<partition>=<day>/**.parquet`."""
+"""The days of an input and their files, found by walking the folders that its layout names."""
 
 import bisect
-from urllib.parse import unquote
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
 
+from cluster.lake.days import ALL, Kind, day_order, to_date
+from cluster.lake.input.input_file import RejectedFile
+from cluster.lake.input.layout import (
+    LAST_HOUR,
+    Above,
+    Layout,
+    Named,
+    Stray,
+    parse_layout,
+    propose,
+    read_value,
+)
 from cluster.lake.storage.opening import open_store
-from cluster.lake.storage.store import Object, Store, check_key
+from cluster.lake.storage.store import Listing, Object, Store, find_fault, print_name
 from models.refusal import Refusal
 
-ALL = "all"  # the one day of an input without partitions
+# Folders without a day, one in the other: more are never on the way to one.
+_DEPTH = 16
+# Listings are small requests that wait for the network.
+_LISTINGS = 16
+# Folders of a level that `propose_partition` looks into.
+_LOOKED_AT = 6
+# Objects that stand for folders: older Hadoop file systems on S3 make them.
+_FOLDER_MARKER = "_$folder$"
+BAD_NAME = "bad_name"  # the rule of files that are set aside by their name
 
 
-def list_days(uri: str, partition: str | None) -> tuple[str, ...]:
-    """The days of an input in order. An input without partitions has the one day `all`."""
-    store, root = _open_input(uri)
-    if partition is None:
-        return (ALL,) if any(_is_data(found.key) for found in store.list(root)) else ()
-    return tuple(sorted(_folders_by_day(store, root, partition)))
+@dataclass(frozen=True)
+class Source:
+    """Where rows are, and how its folders name days. The seam for other kinds of input."""
+
+    uri: str
+    partition: str | tuple[str, ...] | None = None  # see `layout`; None: one day named `all`
+    values: Kind | None = None  # of a single key: the declared kind of its values
+
+    @cached_property
+    def layout(self) -> Layout | None:
+        return None if self.partition is None else parse_layout(self.partition, self.values)
 
 
-def list_files(uri: str, partition: str | None, day: str) -> tuple[Object, ...]:
-    """The Parquet files of a day, sorted by key; none where the day's folder is empty.
+@dataclass(frozen=True)
+class StrayFolder:
+    """A folder, or files, of no day: no run reads them."""
 
-    Names that begin with `_` or `.` are ignored at every level. Raises `Refusal` for a day that is
-    not there, a partition value that leaves its folder, and a day with other files only.
+    name: str  # printable
+    reason: str
+    files: int
+    is_day: bool = False  # whether it looks like a day with a misspelled key
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.files:,} files): {self.reason}"
+
+
+@dataclass(frozen=True)
+class Days:
+    """The days of an input in order, and what lies beside them."""
+
+    folders: dict[str, tuple[str, ...]]  # of each day
+    hours: dict[str, frozenset[int]] = field(default_factory=dict)  # empty: not kept by hours
+    stray: tuple[StrayFolder, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.folders)
+
+    def find_missing_hour(self, day: str) -> str | None:
+        """Why a day with hours is not complete; None for a complete day, or one without hours."""
+        hours = self.hours.get(day, frozenset())
+        if not self.hours or LAST_HOUR in hours:
+            return None
+        last = max(hours, default=None)
+        found = "no hour" if last is None else f"{len(hours)} hours, the last is {last}"
+        return f"its last hour {LAST_HOUR} is not there: it has {found}"
+
+
+@dataclass(frozen=True)
+class DayFiles:
+    """The files of a day, sorted by key, and what is set aside by its name alone."""
+
+    files: tuple[Object, ...]
+    rejected: tuple[RejectedFile, ...]
+    stray: tuple[StrayFolder, ...]  # seen on the way to the day
+
+
+def list_days(source: Source) -> tuple[str, ...]:
+    """The days of an input in order. An input without a layout has the one day `all`."""
+    return find_days(source).names
+
+
+def find_days(source: Source) -> Days:
+    """The days of an input, with all that is of no day."""
+    store, root = open_input(source.uri)
+    if source.layout is None:
+        there = any(not _is_marker(found.key) for found in store.list(root))
+        return Days({ALL: (root,)} if there else {})
+    return _Walk(store, root, source.layout).find(lambda above: True)
+
+
+def list_files(source: Source, day: str) -> DayFiles:
+    """The files of a day; none where its folders are empty.
+
+    Names that begin with `_` or `.` are markers at every level, and ignored. Raises `Refusal` for a
+    day that is not there.
     """
-    store, root = _open_input(uri)
-    folders = _folders_of_day(store, root, uri, partition, day)
-    found = [file for folder in folders for file in store.list(folder)]
-    visible = sorted(file for file in found if not _is_hidden(file.key))
-    data = tuple(file for file in visible if _is_data(file.key))
-    if visible and not data:
-        raise Refusal(
-            f"day {day} of {uri} has {len(visible)} files, but none that ends in .parquet "
-            f"(the first is {visible[0].key}): expected Parquet files"
-        )
-    return data
+    store, root = open_input(source.uri)
+    folders, stray = _find_folders(store, root, source, day)
+    found = [store.survey(folder) for folder in folders]
+    files = (file for one in found for file in one.objects if not _is_marker(file.key))
+    bad = (name for one in found for name in one.bad if not _is_marker(name.name))
+    return DayFiles(
+        tuple(sorted(files)),
+        tuple(
+            RejectedFile(one.name, BAD_NAME, f"{one.name} is no name of a file: {one.reason}")
+            for one in sorted(bad)
+        ),
+        stray,
+    )
 
 
-def _open_input(uri: str) -> tuple[Store, str]:
-    """The store and the prefix of the input in it (see `open_store`)."""
+def propose_partition(uri: str) -> str | list[str] | None:
+    """The `input.partition` that the folders of an input suggest, from a few of them."""
+    store, root = open_input(uri)
+    level: list[tuple[str, ...]] = [()]
+    paths: list[tuple[str, ...]] = []
+    for _ in range(_DEPTH):
+        deeper = []
+        for path in level:
+            found = store.folders("/".join(filter(None, (root, *path))))
+            names = sorted(
+                (name for name in found if not _is_marker(name)),
+                key=lambda name: day_order(name.rpartition("=")[2]),
+            )
+            few = _LOOKED_AT // 2
+            picked = names if len(names) <= _LOOKED_AT else [*names[:few], *names[-few:]]
+            deeper += [(*path, name) for name in picked]
+        if not deeper:
+            break
+        few = _LOOKED_AT // 2
+        level = deeper if len(deeper) <= _LOOKED_AT else [*deeper[:few], *deeper[-few:]]
+        paths += deeper
+    return propose(paths)
+
+
+def open_input(uri: str) -> tuple[Store, str]:
+    """The store of an input, and its folder or file in it (see `open_store`)."""
     store = open_store(uri)
-    last = uri.rstrip("/").rsplit("/", 1)[-1]
-    return store, last if last.endswith(".parquet") else ""
+    above, _, last = uri.rstrip("/").rpartition("/")
+    if last.endswith(".parquet"):
+        return store, last
+    if "." in last and not store.folders():  # one file of another name
+        around = open_store(above or ("/" if uri.startswith("/") else "."))
+        if around.exists(last):
+            return around, last
+    return store, ""
 
 
-def _folders_of_day(
-    store: Store, root: str, uri: str, partition: str | None, day: str
-) -> list[str]:
-    if partition is None:
+class _Walk:
+    """A walk from the input's folder down to the folders that name a day."""
+
+    def __init__(self, store: Store, root: str, layout: Layout) -> None:
+        self.store, self.root, self.layout = store, root, layout
+        self.named: list[tuple[str, Named]] = []
+        self.stray: list[StrayFolder] = []
+
+    def find(self, enter: Callable[[Above], bool]) -> Days:
+        """The days below the folders that `enter` lets through."""
+        level: list[tuple[str, ...]] = [()]
+        with ThreadPoolExecutor(_LISTINGS) as threads:
+            for depth in range(_DEPTH + 1):
+                paths = map(self._key, level)
+                listed = threads.map(lambda key: self.store.survey(key, deep=False), paths)
+                deeper = []
+                for path, found in zip(level, listed, strict=True):
+                    self._take_strays(path, found)
+                    for name in found.folders:
+                        if _is_marker(name):
+                            continue
+                        folders = (*path, name)
+                        answer = self.layout.place(folders)
+                        if isinstance(answer, Named):
+                            self.named.append((self._key(folders), answer))
+                        elif isinstance(answer, Stray):
+                            self._set_aside(folders, answer)
+                        elif depth == _DEPTH:
+                            self._set_aside(folders, Stray(f"{_DEPTH} folders without a day"))
+                        elif enter(answer):
+                            deeper.append(folders)
+                level = deeper
+        return self._settle()
+
+    def _settle(self) -> Days:
+        kind = self.layout.settle(named.value for _, named in self.named)
+        folders: dict[str, list[str]] = {}
+        hours: dict[str, set[int]] = {}
+        for key, named in self.named:
+            day = read_value(named, kind)
+            if isinstance(day, Stray):
+                self._set_aside(tuple(key.split("/")), day)
+                continue
+            folders.setdefault(day.value, []).append(key)
+            if day.hour is not None:
+                hours.setdefault(day.value, set()).add(day.hour)
+        return Days(
+            {day: tuple(folders[day]) for day in sorted(folders, key=day_order)},
+            {day: frozenset(found) for day, found in hours.items()},
+            tuple(sorted(self.stray, key=lambda one: one.name)),
+        )
+
+    def _take_strays(self, path: tuple[str, ...], found: Listing) -> None:
+        """Files and bad names directly in a folder above the days."""
+        files = [file for file in found.objects if not _is_marker(file.key)]
+        if files:
+            first = print_name(files[0].key)
+            reason = f"files outside of every folder {self.layout.text}, the first is {first}"
+            self.stray.append(StrayFolder(self._print(path), reason, len(files)))
+        self.stray += [StrayFolder(one.name, one.reason, 1) for one in found.bad]
+
+    def _set_aside(self, path: tuple[str, ...], why: Stray) -> None:
+        try:
+            listed = self.store.list(self._key(path))
+        except Refusal as refusal:  # a link that leads out
+            self.stray.append(StrayFolder(self._print(path), str(refusal), 0, why.is_day))
+            return
+        files = sum(not _is_marker(file.key) for file in listed)
+        self.stray.append(StrayFolder(self._print(path), why.reason, files, why.is_day))
+
+    def _key(self, path: tuple[str, ...]) -> str:
+        return "/".join(filter(None, (self.root, *path)))
+
+    def _print(self, path: tuple[str, ...]) -> str:
+        return print_name(self._key(path)) or self.store.uri
+
+
+def _find_folders(
+    store: Store, root: str, source: Source, day: str
+) -> tuple[Sequence[str], tuple[StrayFolder, ...]]:
+    if source.layout is None:
         if day != ALL:
-            raise Refusal(f"{uri} has no partitions: its only day is {ALL!r}, not {day!r}")
-        if not store.list(root):
-            raise Refusal(f"no data in {uri}: expected Parquet files, found nothing")
-        return [root]
-    _check_value(partition, day)
-    days = _folders_by_day(store, root, partition)
-    if day not in days:
-        raise Refusal(_missing_day(uri, partition, day, sorted(days)))
-    return days[day]
+            raise Refusal(f"{source.uri} has no partitions: its only day is {ALL!r}, not {day!r}")
+        found = store.survey(root)
+        if not found.objects and not found.bad:
+            raise Refusal(f"no data in {source.uri}: expected Parquet files, found nothing")
+        return [root], ()
+    if fault := find_fault(day):
+        raise Refusal(f"day {print_name(day)!r} is not allowed ({fault}): expected a day's name")
+    when = to_date(day)
+    if when is not None:
+        near = _Walk(store, root, source.layout).find(_way_to(when))
+        if day in near.folders:
+            return near.folders[day], near.stray
+    days = find_days(source)
+    if day not in days.folders:
+        raise Refusal(_describe_missing(source, day, days))
+    return days.folders[day], days.stray
 
 
-def _folders_by_day(store: Store, root: str, partition: str) -> dict[str, list[str]]:
-    """One day may have two folders: its name with and without percent-encoding."""
-    days: dict[str, list[str]] = {}
-    for name in store.folders(root):
-        key, equals, value = name.partition("=")
-        if equals and unquote(key) == partition:
-            day = unquote(value)
-            _check_value(partition, day)
-            days.setdefault(day, []).append("/".join(filter(None, (root, name))))
-    return days
+def _way_to(when: date) -> Callable[[Above], bool]:
+    return lambda above: above.may_hold(when)
 
 
-def _check_value(partition: str, value: str) -> None:
-    try:
-        check_key(value)
-    except Refusal:
-        raise Refusal(
-            f"partition {partition}={value!r} is not allowed: expected a value without '..', "
-            "backslashes, control characters or empty parts; rename the folder"
-        ) from None
+def _describe_missing(source: Source, day: str, days: Days) -> str:
+    assert source.layout is not None
+    stray = "; ".join(map(str, days.stray[:3]))
+    more = f" (set aside: {stray})" if stray else ""
+    if not days.folders:
+        return f"{source.uri} has no folder {source.layout.text}: expected one for day {day}{more}"
+    place = bisect.bisect(list(map(day_order, days.names)), day_order(day))
+    nearest = ", ".join(days.names[max(0, place - 3) : place + 3])
+    count = len(days.folders)
+    return f"day {day} is not in {source.uri}: it has {count} days, the nearest are {nearest}{more}"
 
 
-def _missing_day(uri: str, partition: str, day: str, days: list[str]) -> str:
-    if not days:
-        return f"{uri} has no folder {partition}=…: expected one for day {day}"
-    place = bisect.bisect(days, day)
-    nearest = ", ".join(days[max(0, place - 3) : place + 3])
-    return f"day {day} is not in {uri}: it has {len(days)} days, the nearest are {nearest}"
-
-
-def _is_hidden(key: str) -> bool:
-    return any(part.startswith(("_", ".")) for part in key.split("/"))
-
-
-def _is_data(key: str) -> bool:
-    return key.lower().endswith(".parquet") and not _is_hidden(key)
+def _is_marker(key: str) -> bool:
+    """Whether readers of Parquet ignore the name: `_SUCCESS`, `_delta_log/…`, `.part.crc`."""
+    return key.endswith(_FOLDER_MARKER) or any(
+        part.startswith(("_", ".")) for part in key.split("/")
+    )

@@ -16,7 +16,7 @@ import pyarrow as pa
 from cluster.lake.input.arrow_types import plain_schema
 from cluster.lake.input.footer import Footer, read_footer
 from cluster.lake.input.input_file import InputFile, RejectedFile
-from cluster.lake.input.partitions import list_files
+from cluster.lake.input.partitions import BAD_NAME, Source, StrayFolder, list_files, open_input
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import ChangedSinceSnapshot, Missing, Store
 from models import canonical_json
@@ -40,6 +40,7 @@ class Snapshot:
     files: tuple[InputFile, ...]
     rejected: tuple[RejectedFile, ...]
     schema: pa.Schema  # of the first good file, as `read_rows` gives it; empty without files
+    stray: tuple[StrayFolder, ...] = ()  # beside the day, of no day
     # Only of derived rows: the digest of the day's own files, and of everything that the rows were
     # derived from (see `derive`).
     input_digest: str = ""
@@ -48,6 +49,11 @@ class Snapshot:
     @cached_property
     def rows(self) -> int:
         return sum(file.rows for file in self.files)
+
+    @property
+    def misnamed(self) -> tuple[RejectedFile, ...]:
+        """What is rejected by its name alone."""
+        return tuple(file for file in self.rejected if file.rule == BAD_NAME)
 
     @cached_property
     def bytes(self) -> int:
@@ -94,17 +100,18 @@ class Drift:
         return f"{self.key}: column {self.column!r}: expected {self.expected}, {found}"
 
 
-def take_snapshot(uri: str, partition: str | None, day: str) -> Snapshot:
+def take_snapshot(source: Source, day: str) -> Snapshot:
     """Freeze the files of a day, each with its footer read. Raises as `list_files` does.
 
-    A file that cannot be used, or that doubles another, is in `rejected`.
+    A file is Parquet by its content, whatever its name is. What cannot be used, or doubles another
+    file, is in `rejected`.
     """
-    store = open_store(uri)
+    store, _ = open_input(source.uri)
     good: list[Footer] = []
-    bad: list[RejectedFile] = []
+    there = list_files(source, day)
+    bad = list(there.rejected)
     columns: dict[Any, Any] = {}  # equal columns are one object: a driver holds a million files
-    files = list_files(uri, partition, day)
-    for footer in _map(lambda file: read_footer(store, file), files):
+    for footer in _map(lambda file: read_footer(store, file), there.files):
         if isinstance(footer, RejectedFile):
             bad.append(footer)
             continue
@@ -114,11 +121,12 @@ def take_snapshot(uri: str, partition: str | None, day: str) -> Snapshot:
         good.append(replace(footer, file=replace(footer.file, columns=shared), schema=schema))
     doubles = _find_doubles(store, good)
     return Snapshot(
-        uri=store.uri if partition is None else uri,
+        uri=store.uri if source.layout is None else source.uri,
         day=day,
         files=tuple(footer.file for footer in good if footer.file.key not in doubles),
         rejected=tuple(sorted((*bad, *doubles.values()), key=lambda file: file.key)),
         schema=_schema_of(good),  # the first file doubles none
+        stray=there.stray,
     )
 
 

@@ -19,6 +19,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 from tenacity import RetryCallState, retry, stop_after_attempt, wait_random_exponential
 
+from cluster.lake.days import day_order
 from cluster.lake.output.shard import Shard, shard_key
 from cluster.lake.storage.store import Store
 from models.refusal import Refusal, SchemaMismatch
@@ -140,7 +141,11 @@ class LakeTable:
         for entry in self.read_commits():
             if "rows" in entry.commit.facts:
                 last.setdefault(entry.commit.day, int(entry.commit.facts["rows"]))
-        return [last[d] for d in sorted(d for d in last if d < day)[-days:]]
+
+        def before(one: str) -> bool:
+            return day_order(one) < day_order(day)
+
+        return [last[d] for d in sorted(filter(before, last), key=day_order)[-days:]]
 
     def read_commits(self) -> tuple[LoggedCommit, ...]:
         """The commits of days, newest first."""

@@ -14,13 +14,17 @@ import pyarrow.fs
 from cluster.lake.storage import beneath
 from cluster.lake.storage.store import (
     MOST_BYTES,
+    BadName,
+    Listing,
     Object,
     ReadOnlyFile,
     Store,
     changed_error,
     check_key,
+    find_fault,
     missing_error,
     oversized_error,
+    print_name,
 )
 from models.refusal import Refusal
 
@@ -53,19 +57,19 @@ class LocalStore(Store):
         self._path(key)
         return LocalStore(self.anchor, "/".join(filter(None, (self.prefix, key))))
 
-    def list(self, prefix: str = "") -> tuple[Object, ...]:
+    def survey(self, prefix: str = "", *, deep: bool = True) -> Listing:
         top = self._path(prefix) if prefix else self.root
-        objects = []
-        for path in [top] if top.is_file() else _walk(top, self.anchor, set()):
-            with contextlib.suppress(FileNotFoundError):  # removed since it was listed
-                objects.append(_object(path.relative_to(self.root).as_posix(), path.stat()))
-        return tuple(sorted(objects))
-
-    def folders(self, prefix: str = "") -> tuple[str, ...]:
-        top = self._path(prefix) if prefix else self.root
-        if not top.is_dir():
-            return ()
-        return tuple(sorted(entry.name for entry in os.scandir(top) if entry.is_dir()))
+        objects, folders, bad = [], [], []
+        found = [top] if deep and top.is_file() else _walk(top, self.root, self.anchor, deep)
+        for path in found:
+            if isinstance(path, BadName):
+                bad.append(path)
+            elif not deep and path.is_dir():
+                folders.append(path.name)
+            else:
+                with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                    objects.append(_object(path.relative_to(self.root).as_posix(), path.stat()))
+        return Listing(tuple(sorted(objects)), tuple(sorted(folders)), tuple(sorted(bad)))
 
     def stat(self, key: str) -> Object:
         with self._reading(key) as descriptor:
@@ -221,18 +225,39 @@ def _object(key: str, status: os.stat_result) -> Object:
     return Object(key, status.st_size, _version(status), modified)
 
 
-def _walk(folder: Path, root: Path, above: set[str]) -> Iterator[Path]:
-    """All files below the folder. Links inside the root are followed, but never in a circle."""
-    real = str(folder.resolve())
-    if real in above or not folder.is_dir():
-        return
-    for entry in os.scandir(folder):
-        if entry.is_symlink():
-            beneath.resolve(Path(entry.path), root)
-        if entry.is_dir():
-            yield from _walk(Path(entry.path), root, above | {real})
-        elif not entry.name.endswith(_UNFINISHED):
-            yield Path(entry.path)
+def _walk(top: Path, root: Path, anchor: Path, deep: bool) -> Iterator[Path | BadName]:
+    """What is in the folder, and with `deep` the files below it.
+
+    Links inside the anchor are followed, but never in a circle.
+    """
+    todo = [(top, frozenset[str]())]
+    while todo:
+        folder, above = todo.pop()
+        real = os.path.realpath(folder)
+        if real in above or not folder.is_dir():
+            continue
+        for entry in os.scandir(folder):
+            path = Path(entry.path)
+            name = path.relative_to(root).as_posix()
+            if entry.name.endswith(_UNFINISHED):
+                continue
+            if fault := find_fault(name):
+                yield BadName(print_name(name), fault)
+                continue
+            if entry.is_symlink():
+                if not path.exists():
+                    yield BadName(print_name(name), "a link to nothing, or to itself")
+                    continue
+                target = os.path.realpath(path)
+                if f"{real}/".startswith(f"{target}/"):
+                    yield BadName(print_name(name), "a link to a folder that it lies in")
+                    continue
+                if deep:
+                    beneath.resolve(path, anchor)
+            if deep and entry.is_dir():
+                todo.append((path, above | {real}))
+            else:
+                yield path
 
 
 def _flush_folder(folder: int) -> None:

@@ -1,5 +1,6 @@
-"""Opening a store by its URI."""
+"""Opening a store by its URI, and comparing URIs as the places that they name."""
 
+import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -26,11 +27,16 @@ def open_store(uri: str) -> Store:
         return LocalStore(path.parent if path.suffix == ".parquet" else path)
     if scheme == "s3":
         bucket, _, prefix = uri[len("s3://") :].partition("/")
-        parts = [part for part in prefix.split("/") if part]
+        parts = prefix.removesuffix("/").split("/") if prefix else []
         if "@" in bucket:  # not quoted: it may be a secret
             raise Refusal("an s3:// URI with '@': credentials belong in the AWS environment")
         if not bucket:
             raise Refusal(f"{uri!r} names no bucket: expected s3://bucket/prefix")
+        if not all(parts):
+            raise Refusal(
+                f"{uri!r} has an empty folder name ('//'): S3 takes it for another place; expected "
+                "s3://bucket/prefix with single slashes"
+            )
         if parts and parts[-1].endswith(".parquet"):
             parts.pop()
         return S3Store(bucket, check_key("/".join(parts)) if parts else "")
@@ -43,3 +49,29 @@ def _file_path(uri: str) -> str:
     if parts.netloc not in ("", "localhost"):
         raise Refusal(f"{uri!r} names the host {parts.netloc!r}: expected file:///path")
     return unquote(parts.path)
+
+
+def find_place(uri: str) -> str:
+    """The place that a URI names, however it is spelled: with `file://`, `..`, links or slashes.
+
+    Raises `Refusal` as `open_store` does.
+
+    >>> find_place("s3://lake/flows/"), find_place("file:///a/../b//")
+    ('s3://lake/flows', '/b')
+    """
+    store = open_store(uri)
+    last = (unquote(uri) if uri.startswith("file:") else uri).rstrip("/").rpartition("/")[2]
+    name = f"/{last}" if last.endswith(".parquet") else ""
+    return f"{store.uri}{name}" if store.remote else os.path.realpath(f"{store.uri}{name}")
+
+
+def is_inside(uri: str, folder: str) -> bool:
+    """Whether the place of a URI is, or lies in, that of another."""
+    inner, outer = find_place(uri), find_place(folder)
+    if inner == outer or inner.startswith(outer.rstrip("/") + "/"):
+        return True
+    if inner.startswith("s3://") or not Path(outer).exists():
+        return False
+    # One folder may have two names without a link: mounts, and disks that ignore case.
+    way = (Path(inner), *Path(inner).parents)
+    return any(path.samefile(outer) for path in way if path.exists())

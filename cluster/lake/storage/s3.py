@@ -14,9 +14,19 @@ from cluster.lake.storage.s3_requests import (
     object_of,
     read_credentials,
 )
-from cluster.lake.storage.store import MOST_BYTES, Missing, Object, Store
+from cluster.lake.storage.store import (
+    MOST_BYTES,
+    BadName,
+    Listing,
+    Missing,
+    Object,
+    Store,
+    find_fault,
+    print_name,
+)
 from models.refusal import Refusal
 
+_ONE_LEVEL = {"Delimiter": "/"}
 _WRITER = "anomaray-writer"  # metadata that tells our own object from another's
 
 
@@ -36,24 +46,26 @@ class S3Store(Store):
     def child(self, key: str) -> "S3Store":
         return S3Store(self.bucket, self._requests.full_key(key))
 
-    def list(self, prefix: str = "") -> tuple[Object, ...]:
-        objects = [
-            object_of(self._relative_key(entry["Key"]), entry["Size"], entry)
-            for page in self._requests.pages(self._folder(prefix))
-            for entry in page.get("Contents", ())
-            if not entry["Key"].endswith("/")  # an empty object that stands for a folder
-        ]
-        if not objects and prefix and self.exists(prefix):
+    def survey(self, prefix: str = "", *, deep: bool = True) -> Listing:
+        objects, folders, bad = [], [], []
+        for page in self._requests.pages(self._folder(prefix), **({} if deep else _ONE_LEVEL)):
+            for entry in page.get("Contents", ()):
+                key = self._relative_key(entry["Key"])
+                if not entry["Size"] and (not key or key.endswith("/")):
+                    continue  # an empty object that stands for a folder
+                if fault := find_fault(key):
+                    bad.append(BadName(print_name(key), fault))
+                else:
+                    objects.append(object_of(key, entry["Size"], entry))
+            for entry in page.get("CommonPrefixes", ()):
+                key = self._relative_key(entry["Prefix"])
+                if fault := find_fault(key.removesuffix("/")):
+                    bad.append(BadName(print_name(key), fault))
+                else:
+                    folders.append(key.removesuffix("/").rpartition("/")[2])
+        if deep and prefix and not objects and self.exists(prefix):
             objects = [self.stat(prefix)]
-        return tuple(sorted(objects))
-
-    def folders(self, prefix: str = "") -> tuple[str, ...]:
-        names = [
-            entry["Prefix"].rstrip("/").rsplit("/", 1)[-1]
-            for page in self._requests.pages(self._folder(prefix), Delimiter="/")
-            for entry in page.get("CommonPrefixes", ())
-        ]
-        return tuple(sorted(names))
+        return Listing(tuple(sorted(objects)), tuple(sorted(folders)), tuple(sorted(bad)))
 
     def stat(self, key: str) -> Object:
         answer = self._requests.call("head_object", key)
@@ -120,4 +132,4 @@ class S3Store(Store):
         return self._requests.full_key(prefix) if prefix else self.prefix
 
     def _relative_key(self, key: str) -> str:
-        return key.removeprefix(self.prefix).lstrip("/") if self.prefix else key
+        return key.removeprefix(f"{self.prefix}/") if self.prefix else key

@@ -20,6 +20,8 @@ from models.refusal import Refusal
 # tasks 200 MB.
 MOST_BYTES = 1 << 30
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Real lakes have ten folders at most on the way to a file; a walk has to end.
+MOST_FOLDERS = 64
 
 
 class Missing(Refusal):
@@ -42,6 +44,23 @@ class Object:
     size: int  # bytes
     version: str
     modified: datetime  # UTC
+
+
+@dataclass(frozen=True, order=True)
+class BadName:
+    """Something stored under a name that is no key: it cannot be opened, only named."""
+
+    name: str  # printable
+    reason: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a folder; each part is sorted."""
+
+    objects: tuple[Object, ...] = ()
+    folders: tuple[str, ...] = ()  # names of the folders directly in it
+    bad: tuple[BadName, ...] = ()
 
 
 class Store(ABC):
@@ -69,12 +88,17 @@ class Store(ABC):
         """The store at a key of this one."""
 
     @abstractmethod
-    def list(self, prefix: str = "") -> tuple[Object, ...]:
-        """All objects at or below the folder `prefix`, sorted by key; none where it is missing."""
+    def survey(self, prefix: str = "", *, deep: bool = True) -> Listing:
+        """All objects at or below the folder `prefix`; with `deep` False the objects and folders
+        directly in it. Empty where it is missing."""
 
-    @abstractmethod
+    def list(self, prefix: str = "") -> tuple[Object, ...]:
+        """The objects of `survey`: what has a bad name was written by nobody that uses keys."""
+        return self.survey(prefix).objects
+
     def folders(self, prefix: str = "") -> tuple[str, ...]:
         """Names of the folders directly in `prefix`, sorted."""
+        return self.survey(prefix, deep=False).folders
 
     @abstractmethod
     def stat(self, key: str) -> Object:
@@ -154,13 +178,36 @@ def check_key(key: str) -> str:
     >>> check_key("day=2026-01-31/part-0.parquet")
     'day=2026-01-31/part-0.parquet'
     """
-    parts = key.split("/")
-    if CONTROL.search(key) or "\\" in key or not all(parts) or {".", ".."} & set(parts):
+    if (fault := find_fault(key)) is not None:
         raise Refusal(
-            f"key {key!r} is not allowed: expected names joined by '/', without '..', '.', "
-            "empty parts, backslashes or control characters"
+            f"key {key!r} is not allowed ({fault}): expected names joined by '/', without '..', "
+            "'.', empty parts, backslashes or control characters"
         )
     return key
+
+
+def find_fault(key: str) -> str | None:
+    """Why the text is no key; None for a key."""
+    parts = key.split("/")
+    if CONTROL.search(key):
+        return "a control character"
+    if "\\" in key:
+        return "a backslash"
+    if not all(parts):
+        return "an empty part"
+    if {".", ".."} & set(parts):
+        return "a part '.' or '..'"
+    if len(parts) > MOST_FOLDERS:
+        return f"deeper than {MOST_FOLDERS} folders"
+    if any("\ud800" <= letter <= "\udfff" for letter in key):  # bytes that are no UTF-8
+        return "bytes that are no UTF-8"
+    return None
+
+
+def print_name(name: str) -> str:
+    """A name in printable letters: everything else is written as an escape, and a long one cut."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    return text if len(text) <= 300 else f"{text[:300]}…"
 
 
 def changed_error(uri: str, key: str, expected: str, found: str) -> ChangedSinceSnapshot:

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cluster.lake.input.partitions import ALL
+from cluster.lake.days import ALL
+from cluster.lake.input.partitions import Source
 from cluster.lake.input.snapshot import Snapshot, take_snapshot
 from cluster.lake.input.splits import Split, cut_splits
 from cluster.splits.admission import Admission, AdmittedRows, Intake
@@ -35,7 +36,7 @@ def lake(tmp_path: Path, rows: pa.RecordBatch) -> Snapshot:
     table = table.append_column("id", pa.array(ids, pa.int64()))
     table = table.append_column("host", pa.array([f"host {n % 100}" for n in range(len(table))]))
     pq.write_table(table, tmp_path / "flows.parquet", row_group_size=5000)
-    return take_snapshot(str(tmp_path), None, ALL)
+    return take_snapshot(Source(str(tmp_path)), ALL)
 
 
 def admitted(

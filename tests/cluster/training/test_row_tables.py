@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cluster.lake.input.partitions import ALL
+from cluster.lake.days import ALL
+from cluster.lake.input.partitions import Source
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.input.splits import cut_splits
 from cluster.splits import chunks
@@ -76,7 +77,7 @@ def test_a_table_carries_more_than_ten_signals_in_their_order() -> None:
 def test_rows_are_read_in_batches_that_suit_their_width(table: pa.Table, tmp_path: Path) -> None:
     encoder = fit(table, (Video("clip", 8, 128), Text("message")))
     pq.write_table(table, tmp_path / "rows.parquet")
-    taken = take_snapshot(str(tmp_path), None, ALL)
+    taken = take_snapshot(Source(str(tmp_path)), ALL)
     (split,) = cut_splits(taken, 1_000, 1 << 30)
     intake = Intake(str(tmp_path), encoder, Roles())
     assert encoder.layout.chunk_rows == 4  # 8 grey frames of 128 x 128 in 4 bytes are 512 KiB
@@ -129,7 +130,7 @@ def test_the_names_of_channels_are_read_with_the_schema(tmp_path: Path) -> None:
     schema = pa.schema([field, pa.field("n", pa.float64())])
     rows = pa.table({"s": pa.array([[[1, 2], [3, 4]]], steps), "n": [1.0]}, schema)
     pq.write_table(rows, tmp_path / "rows.parquet")
-    read = take_snapshot(str(tmp_path), None, ALL).schema
+    read = take_snapshot(Source(str(tmp_path)), ALL).schema
     batch = batch_of(pq.read_table(tmp_path / "rows.parquet"))
     encoder = fit(pa.Table.from_batches([batch]).cast(read), (Sequence("s"), Numeric("n")))
     assert encoder.layout.signals[0].channels == ("up", "down")

@@ -123,7 +123,11 @@ ONE_WRONG = [
     ("out/flows", "data/flows/out", "15: output.uri: expected a folder outside of input.uri"),
     ("uri: data/flows", "uri: gs://b/flows", "2: input.uri: expected a path, file://… or s3://"),
     ("uri: data/flows", "uri: s3://k:s@b/flows", "with credentials in the AWS environment"),
-    ("partition: day", "partition: ../day", "2: input.partition: expected the key of the folders"),
+    (
+        "partition: day",
+        "partition: ../day",
+        "2: input.partition: expected a pattern that names",
+    ),
     ("partition: day", "filter: 'a =='", "2: input.filter: expected a comparison of columns"),
     ("name: flows", "name: ../flows", "flows.yaml:1: name: expected letters, digits, _ and -"),
 ]

@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.lake.derived.derivation import Derivation
+from cluster.lake.derived.derivation_input import DerivationInput
 from cluster.lake.derived.derive import Deriver, remove_before
 from cluster.lake.derived.history import DAY, History
 from cluster.lake.derived.windows import Window
+from cluster.lake.input.partitions import Source
 from cluster.lake.input.reading import read_rows
 from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.input.splits import cut_splits
@@ -91,7 +93,7 @@ def filled(store: Store) -> Store:
 
 
 def deriver(lake: Store, derivation: Derivation = DERIVATION) -> Deriver:
-    return Deriver(derivation, lake.child("in").uri, "day", lake.child("out").uri)
+    return Deriver(derivation, Source(lake.child("in").uri, "day"), lake.child("out").uri)
 
 
 def derived(lake: Store, day: str, derivation: Derivation = DERIVATION) -> Snapshot:
@@ -135,7 +137,7 @@ def test_derived_rows_are_reused_and_equal_inputs_give_equal_bytes(
 ) -> None:
     first = derived(lake, DAYS[3])
     assert derived(lake, DAYS[3]) == first  # the very files
-    again = Deriver(DERIVATION, lake.child("in").uri, "day", str(tmp_path / "elsewhere"))
+    again = Deriver(DERIVATION, Source(lake.child("in").uri, "day"), str(tmp_path / "elsewhere"))
     with again:
         again.derive(DAYS[3])
         second = again.take_snapshot(DAYS[3])
@@ -151,7 +153,9 @@ def test_the_order_in_which_days_are_derived_makes_no_difference(
     for day in DAYS[1:4]:
         put(lake, day, [Row(START + 2 * DAY, "a", float(n)) for n in range(40)])
     alone = [repr(read(derived(lake, day)).to_pydict()) for day in DAYS]
-    elsewhere = Deriver(DERIVATION, lake.child("in").uri, "day", str(tmp_path / "elsewhere"))
+    elsewhere = Deriver(
+        DERIVATION, Source(lake.child("in").uri, "day"), str(tmp_path / "elsewhere")
+    )
     with elsewhere as made:
         for day in (DAYS[3], DAYS[1], DAYS[2], DAYS[4], DAYS[0]):
             made.derive(day)
@@ -223,17 +227,28 @@ def test_a_column_of_another_type_on_an_earlier_day_is_refused(lake: Store) -> N
         derived(lake, DAYS[3])
 
 
-def test_days_that_are_no_dates_are_refused_by_histories(lake: Store) -> None:
-    lake.put("in/day=monday/part-0.parquet", encoded(table(drawn(0))))
-    with pytest.raises(Refusal, match="'monday': histories and windows look back over days"):
-        derived(lake, "monday")
+@pytest.mark.parametrize(
+    ("days", "earlier"),
+    [
+        (("2026-02-27", "2026-02-28", "2026-03-01"), ("2026-02-28",)),
+        (("8", "9", "10"), ("9",)),
+        (("test", "train"), ()),
+    ],
+)
+def test_days_are_looked_back_on_in_their_own_order(
+    lake: Store, days: tuple[str, ...], earlier: tuple[str, ...]
+) -> None:
+    for number, day in enumerate(days):
+        lake.put(f"own/day={day}/part-0.parquet", encoded(table(drawn(number))))
+    made = DerivationInput(DERIVATION, Source(lake.child("own").uri, "day"))
+    assert made.days_before(days[-1], 1) == earlier
 
 
 def test_an_input_without_partitions_is_one_day(lake: Store) -> None:
     rows = drawn(0) + drawn(1)
     lake.put("one/rows.parquet", encoded(table(rows)))
     uri, out = lake.child("one").uri, lake.child("out").uri
-    with Deriver(DERIVATION, uri, None, out) as made:
+    with Deriver(DERIVATION, Source(uri), out) as made:
         made.derive("all")
         found = read(made.take_snapshot("all"))
     column = DERIVATION.derived[0]

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.lake.input import reading
+from cluster.lake.input.partitions import Source
 from cluster.lake.input.reading import open_split, read_rows
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.input.splits import Split, cut_splits
@@ -26,7 +27,7 @@ from tests.cluster.lake.parquet_files import encoded, numbered
 
 def one_split(store: Store, data: bytes, key: str = "a.parquet") -> Split:
     store.put(key, data)
-    taken = take_snapshot(f"{store.uri}/{key}", None, "all")
+    taken = take_snapshot(Source(f"{store.uri}/{key}"), "all")
     assert not taken.rejected
     (split,) = cut_splits(taken, 10**9, 10**12)
     return split
@@ -47,7 +48,7 @@ def rows(
 
 def test_the_rows_of_all_splits_are_the_rows_of_the_file(store: Store) -> None:
     store.put("a.parquet", encoded(numbered(1000), 90))
-    taken = take_snapshot(store.uri, None, "all")
+    taken = take_snapshot(Source(store.uri), "all")
     for most in (7, 50, 90, 250, 5000):
         splits = cut_splits(taken, most, 10**9)
         found = [row for split in splits for row in rows(store, split)]
@@ -66,7 +67,7 @@ def test_a_filter_keeps_the_same_rows_however_the_file_is_cut(
 ) -> None:
     store = open_store(str(tmp_path_factory.mktemp("cut")))
     store.put("a.parquet", encoded(numbered(total), group))
-    splits = cut_splits(take_snapshot(store.uri, None, "all"), most, 10**9)
+    splits = cut_splits(take_snapshot(Source(store.uri), "all"), most, 10**9)
     found = [row for s in splits for row in rows(store, s, text=f"n >= {low} and n < {low + 80}")]
     assert found == [(i, i) for i in range(total) if low <= i < low + 80]
 
@@ -115,7 +116,7 @@ def test_types_are_made_plain(store: Store) -> None:
         "zone": pa.timestamp("ns", "Europe/Paris"),
         "small": pa.uint8(),
     }
-    assert batch.schema == take_snapshot(f"{store.uri}/a.parquet", None, "all").schema
+    assert batch.schema == take_snapshot(Source(f"{store.uri}/a.parquet"), "all").schema
     assert batch.column("money").to_pylist() == [1.25, None]
     assert batch.column("proto").to_pylist() == ["tcp", "udp"]
 
@@ -198,7 +199,7 @@ def test_damage_without_checksums_is_found_where_the_page_cannot_be_decoded(stor
 def test_a_file_with_its_middle_cut_out_is_unreadable(store: Store) -> None:
     data = encoded(numbered(20_000), compression="none", use_dictionary=False)
     store.put("a.parquet", data[: len(data) // 4] + data[-3000:])
-    taken = take_snapshot(store.uri, None, "all")
+    taken = take_snapshot(Source(store.uri), "all")
     (split,) = cut_splits(taken, 10**9, 10**9)
     with pytest.raises(UnreadableFile) as bad:
         rows(store, split, ("n", "name", "x"))
@@ -235,7 +236,7 @@ def test_a_large_row_group_is_read_without_fetching_it_whole(
 ) -> None:
     monkeypatch.setattr(reading, "_PREFETCH", 10_000)
     store.put("a.parquet", encoded(numbered(50_000), use_dictionary=False))
-    taken = take_snapshot(store.uri, None, "all")
+    taken = take_snapshot(Source(store.uri), "all")
     splits = cut_splits(taken, 20_000, 10**9)
     assert rows(store, splits[1])[:2] == [(16_666, 16_666), (16_667, 16_667)]
     assert sum(len(rows(store, split)) for split in splits) == 50_000
@@ -253,7 +254,7 @@ def test_chosen_rows_are_taken_by_their_numbers(
     store = open_store(str(tmp_path_factory.mktemp("take")))
     store.put("a.parquet", encoded(numbered(300), group))
     found: list[int] = []
-    for split in cut_splits(take_snapshot(store.uri, None, "all"), most, 10**9):
+    for split in cut_splits(take_snapshot(Source(store.uri), "all"), most, 10**9):
         mine = [n for n in sorted(chosen) if split.first_row <= n < split.first_row + split.rows]
         if mine:
             with open_split(store, split) as opened:
