@@ -28,6 +28,7 @@ from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Missing, Store
 from jobs.spec.columns import FLAG_COLUMNS
 from jobs.terminal.printable import printable
+from models import canonical_json
 from models.columns import Roles
 from models.refusal import Refusal
 
@@ -156,7 +157,7 @@ def export(uri: str, target: str) -> Export:
 def _read_earlier_export(store: Store) -> tuple[ExportedFile, ...]:
     """The files of an earlier export; none for an empty target; `Refusal` for other objects."""
     try:
-        marker = json.loads(store.read(_MARKER))
+        marker = canonical_json.decode(store.read(_MARKER), _MARKER)
     except Missing:
         found = store.list()
         if found:
@@ -167,8 +168,8 @@ def _read_earlier_export(store: Store) -> tuple[ExportedFile, ...]:
         return ()
     except ValueError:
         marker = None
-    files = marker.get("files") if isinstance(marker, dict) else None
-    if not isinstance(files, list) or marker.get("format") != _MARKER_FORMAT:
+    files = marker.get("files") if marker else None
+    if not marker or not isinstance(files, list) or marker.get("format") != _MARKER_FORMAT:
         raise Refusal(f"{store.uri}/{_MARKER} was not written by this version; move it away")
     for file in files:
         # The named files are deleted later, so only names that an export writes are accepted.

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from models import canonical_json
-from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
+from models.detectors.rebuilding import rebuild
 from models.encoding.encoder import Encoder
 from models.refusal import Refusal
 from models.scores.severity import Severity
@@ -54,6 +54,7 @@ class Bundle:
 
     >>> from pyarrow import record_batch
     >>> from models.columns import Numeric
+    >>> from models.detectors.catalog import CATALOG
     >>> from models.encoding.fit import EncoderFit
     >>> from models.scores.sketch import ScoreSketch
     >>> rows = record_batch({"bytes": [1.0, 2.0, 3.0]})
@@ -140,9 +141,9 @@ def open_bundle(files: Mapping[str, bytes], expected: str | None = None) -> Bund
     for name in CONTENT:
         _verify(name, files[name], document["files"][name])
     encoder = _open_encoder(document["encoder"], _load(ENCODER, files[ENCODER]))
-    detector = _open_detector(document["detector"], encoder, _load(DETECTOR, files[DETECTOR]))
+    name, options = document["detector"]["name"], document["detector"]["options"]
+    detector = rebuild(name, encoder.layout, options, _load(DETECTOR, files[DETECTOR]))
     calibration = Calibration.from_bytes(files[CALIBRATION])
-    name = document["detector"]["name"]
     bundle = Bundle(encoder.eval(), detector.eval(), name, calibration, document["metadata"])
     # The digest of these bytes: another version of safetensors could write other bytes.
     object.__setattr__(bundle, "digest", digest)
@@ -302,24 +303,13 @@ def _load(name: str, data: bytes) -> dict[str, Tensor]:
 def _open_encoder(document: dict[str, Any], tensors: dict[str, Tensor]) -> Encoder:
     try:
         return Encoder.from_document(document, tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, Refusal):
-            raise
+    except Refusal:
+        raise
+    except Exception as error:  # whatever a document of another's making leads to
         raise Refusal(
-            f"expected an encoder in {MANIFEST}; it cannot be read ({error!r})"
+            f"expected an encoder in {MANIFEST}; it cannot be read ({type(error).__name__}): "
+            "copy the bundle again, or train again"
         ) from error
-
-
-def _open_detector(entry: dict[str, Any], encoder: Encoder, tensors: dict[str, Tensor]) -> Detector:
-    detector = CATALOG.build(entry["name"], encoder.layout, entry["options"])
-    try:
-        detector.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise Refusal(
-            f"expected the tensors of detector '{entry['name']}' in {DETECTOR}; found others: "
-            "open the bundle with the version that wrote it, or train again"
-        ) from error
-    return detector
 
 
 def _read_file(path: Path) -> bytes:

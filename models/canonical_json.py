@@ -6,6 +6,9 @@ from typing import Any
 
 from models.refusal import Refusal
 
+# Documents of ours nest nine levels. Deeper ones could not be written again: the writer recurses.
+DEEPEST = 50
+
 
 def encode(document: Any, *, ascii_only: bool = False, spaced: bool = False) -> bytes:
     """JSON with sorted keys, without spaces, in UTF-8. Raises ValueError for NaN and infinity.
@@ -20,14 +23,38 @@ def encode(document: Any, *, ascii_only: bool = False, spaced: bool = False) -> 
 
 
 def decode(data: bytes, where: str) -> dict[str, Any]:
-    """The JSON object in `data`. Raises `Refusal`, which names `where`, for anything else."""
+    """The JSON object in `data`. Raises `Refusal`, which names `where`, for anything else.
+
+    NaN and infinity, which JSON does not have, are refused, and nesting beyond `DEEPEST` levels.
+    """
     try:
-        document = json.loads(data)
+        document = json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise Refusal(f"{where}: expected a JSON document, found something else: {error}") from None
+        reason = str(error)[:200]
+        raise Refusal(
+            f"{where}: expected a JSON document, found something else: {reason}"
+        ) from None
     if not isinstance(document, dict):
         raise Refusal(f"{where}: expected a JSON object, found a {type(document).__name__}")
+    if _is_deeper(document, DEEPEST):
+        raise Refusal(f"{where}: expected JSON of at most {DEEPEST} levels, found more")
     return document
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _is_deeper(document: Any, most: int) -> bool:
+    level = [document]
+    for _ in range(most):
+        level = [
+            child
+            for value in level
+            for child in (value.values() if isinstance(value, dict) else value)
+            if isinstance(child, dict | list)
+        ]
+    return bool(level)
 
 
 @cache  # making an encoder takes 1 µs, encoding a small document 2.5 µs

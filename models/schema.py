@@ -214,7 +214,7 @@ def _read_channels(field: pa.Field) -> tuple[str, ...]:
     """
     try:
         names = json.loads((field.metadata or {}).get(b"channels", b"[]"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return ()
     if isinstance(names, list) and all(isinstance(name, str) for name in names):
         return tuple(names)

@@ -4,9 +4,14 @@
 Parts that do not apply to a run are None or empty. Sensitive values are disguised already.
 """
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from cluster.splits.counts import CountsDocument
+from models import canonical_json
+from models.refusal import Refusal
 
 REPORTS = "reports"  # the folder of all cards, in a watch's output
 
@@ -257,3 +262,18 @@ class DayEntry(TypedDict):
     threshold: float
     # Kolmogorov-Smirnov distance of the scores from the calibration; None without scores.
     score_drift: float | None
+
+
+_DAY_ENTRY = TypeAdapter(DayEntry)
+
+
+def parse_day_entry(data: bytes, where: str) -> DayEntry:
+    """The entry in the JSON of a run. Raises `Refusal`, which names `where`, for anything else."""
+    document = canonical_json.decode(data, where)
+    try:
+        return _DAY_ENTRY.validate_python(document, strict=True)
+    except ValidationError as error:
+        wrong = ", ".join(".".join(map(str, one["loc"])) for one in error.errors()[:5])
+        raise Refusal(
+            f"{where}: expected the entry of a day, found other values of {wrong}; remove the file"
+        ) from None

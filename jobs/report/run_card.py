@@ -23,6 +23,7 @@ from jobs.report.document import (
     QualityFacts,
     QuarantineEntry,
     Training,
+    parse_day_entry,
 )
 from jobs.report.pages import render_card, render_index
 from jobs.report.profile import Profile
@@ -69,7 +70,7 @@ def write(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> str:
 def write_index(reports: Store) -> str:
     """The page of all days, from the entry that each run left."""
     entries = [
-        json.loads(reports.read(found.key))
+        parse_day_entry(reports.read(found.key), f"{reports.uri}/{found.key}")
         for found in reports.list("")
         if found.key.endswith("/entry.json")
     ]

@@ -1,6 +1,5 @@
 """The sections of a spec other than its columns, with their defaults and bounds."""
 
-import ast
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -8,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from cluster.lake.days import day_order
+from cluster.lake.input.filter_syntax import read_syntax
 from cluster.lake.input.layout import parse_layout
 from cluster.lake.storage.opening import find_place
 from jobs.spec.columns import Frozen, as_tuple
@@ -59,11 +59,11 @@ def _check_uri(text: str) -> str:
 
 def _check_filter(text: str) -> str:
     try:
-        ast.parse(text, mode="eval")
-    except (SyntaxError, ValueError) as error:
+        read_syntax(text)
+    except Refusal as refusal:
         raise value_error(
             "a comparison of columns such as `label == 0 and proto != 'icmp'`"
-        ) from error
+        ) from refusal
     return text
 
 
@@ -93,6 +93,12 @@ def _check_name(text: str) -> str:
     return text
 
 
+def _check_count(count: int) -> int:
+    if count >= 2**31:  # torch and Arrow count in 32 or 64 bits
+        raise value_error("a whole number below 2,147,483,648")
+    return count
+
+
 def _check_band(band: tuple[float, float]) -> tuple[float, float]:
     if band[0] > band[1]:
         raise value_error("[lowest, highest] with lowest <= highest")
@@ -108,7 +114,7 @@ Filter = Annotated[str, AfterValidator(_check_filter)]
 Share = Annotated[float, Field(ge=0, le=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1), AfterValidator(_check_count)]
 
 
 class Input(Frozen):

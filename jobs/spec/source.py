@@ -13,7 +13,10 @@ from models.refusal import Refusal
 Key = tuple[str | int, ...]  # the path to a value: ("columns", "duration", "role")
 
 MOST_BYTES = 1 << 20  # a spec of 5,000 columns has about 300 kB
-MOST_NODES = 200_000  # bounds the growth by aliases ("billion laughs")
+MOST_NODES = 200_000  # bounds the growth by aliases and by merge keys ("billion laughs")
+MOST_DEPTH = 50  # a spec nests six levels
+MOST_DIGITS = 50  # of a number; the longest float64 has 24 characters
+MOST_SHOWN = 80  # characters of a value in a message
 PLAIN = ("str", "int", "float", "bool", "null", "map", "seq", "merge")
 SURROGATE = re.compile("[\ud800-\udfff]")  # cannot be encoded, and so not be printed
 PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in PLAIN)
@@ -99,10 +102,11 @@ def read(path: Path) -> tuple[dict[str, Any], Source]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        message = error.problem or error.context or "it cannot be parsed"
+        message = (error.problem or error.context or "it cannot be parsed")[:MOST_SHOWN]
         raise SpecRefused([f"{path}:{line}: expected YAML, but {message}"]) from error
     except yaml.YAMLError as error:
-        raise SpecRefused([f"{path}: expected YAML, but {error}".replace("\n", " ")]) from error
+        message = str(error).replace("\n", " ")[:MOST_SHOWN]
+        raise SpecRefused([f"{path}: expected YAML, but {message}"]) from error
     except RecursionError as error:
         raise SpecRefused([f"{path}: expected a spec, found YAML nested too deeply"]) from error
     if not isinstance(document, dict):
@@ -132,21 +136,24 @@ class _Walk:
     loader: _Loader
     source: Source
     nodes: int = 0
+    # The keys of each mapping that merges others, with those of the others; None while counted.
+    merged: dict[int, int | None] = field(default_factory=dict)
 
     def problems(self, node: yaml.Node, key: Key, above: tuple[int, ...]) -> Iterator[str]:
-        self.nodes += 1
         line = node.start_mark.line + 1
-        if self.nodes > MOST_NODES or id(node) in above:
-            text = f"expected at most {MOST_NODES} values, found aliases that expand to more"
+        self._count(1, line)
+        if id(node) in above:
+            self._count(MOST_NODES, line)
+        if len(above) > MOST_DEPTH:
+            text = f"expected at most {MOST_DEPTH} levels, found more"
             raise SpecRefused([f"{self.source.path}:{line}: {text}"])
         if node.tag not in PLAIN_TAGS:
-            shown = node.tag.replace("tag:yaml.org,2002:", "!!")
+            shown = node.tag.replace("tag:yaml.org,2002:", "!!")[:MOST_SHOWN]
             text = f"expected plain text, numbers, lists and keys, found the tag {shown!r}"
             yield f"{self.source.path}:{line}: {_prefix(key)}{text}; remove the tag"
-            return
-        if isinstance(node, yaml.ScalarNode) and SURROGATE.search(node.value):
-            text = "expected text, found half of a character (a surrogate)"
-            yield f"{self.source.path}:{line}: {_prefix(key)}{text}"
+        elif isinstance(node, yaml.ScalarNode):
+            if problem := self._scalar_problem(node):
+                yield f"{self.source.path}:{line}: {_prefix(key)}{problem}"
         elif isinstance(node, yaml.MappingNode):
             yield from self._mapping(node, key, (*above, id(node)))
         elif isinstance(node, yaml.SequenceNode):
@@ -154,29 +161,85 @@ class _Walk:
                 self.source.lines[(*key, index)] = item.start_mark.line + 1
                 yield from self.problems(item, (*key, index), (*above, id(node)))
 
+    def _scalar_problem(self, node: yaml.ScalarNode) -> str | None:
+        if SURROGATE.search(node.value):
+            return "expected text, found half of a character (a surrogate)"
+        kind = node.tag.rpartition(":")[2]
+        if kind == "str":
+            return None
+        resolve: Any = self.loader.resolve  # which has no types
+        if node.tag != resolve(yaml.ScalarNode, node.value, (True, False)):
+            return (
+                f"expected a value of the tag !!{kind}, found {_show(node.value)}; remove the tag"
+            )
+        if len(node.value) > MOST_DIGITS:
+            return f"expected at most {MOST_DIGITS} digits, found {len(node.value):,}"
+        return None
+
     def _mapping(self, node: yaml.MappingNode, key: Key, above: tuple[int, ...]) -> Iterator[str]:
         first: dict[str, int] = {}
+        wrong = False
         for name, _ in node.value:
             line = name.start_mark.line + 1
             at = f"{self.source.path}:{line}: {_prefix(key)}"
+            if not isinstance(name, yaml.ScalarNode):
+                wrong = True
+                yield f"{at}expected a name as key, found a list or keys; write one name"
+                continue
             if name.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
-                yield f"{at}expected a name as key, found {name.value!r}; put it in quotes"
+                yield f"{at}expected a name as key, found {_show(name.value)}; put it in quotes"
             elif SURROGATE.search(name.value):
                 yield f"{at}expected a name as key, found half of a character (a surrogate)"
             elif name.value in first:
-                text = f"duplicate key {name.value!r}, first in line {first[name.value]}"
+                text = f"duplicate key {_show(name.value)}, first in line {first[name.value]}"
                 yield f"{at}{text}; remove one"
             first.setdefault(name.value, line)
+        if wrong:
+            return
+        self._count_merged(node)
         self.loader.flatten_mapping(node)  # `<<: *alias`; the mapping's own keys come last and win
         for name, value in node.value:
             self.source.lines[(*key, name.value)] = name.start_mark.line + 1
             yield from self.problems(value, (*key, name.value), above)
 
+    def _count_merged(self, node: yaml.Node) -> int:
+        """Count the keys that a mapping has once others are merged into it, before they are."""
+        if not isinstance(node, yaml.MappingNode):
+            return 0  # `flatten_mapping` says what is wrong
+        line = node.start_mark.line + 1
+        if id(node) not in self.merged:
+            self.merged[id(node)] = None
+            found = 0
+            for name, value in node.value:
+                merge = name.tag == "tag:yaml.org,2002:merge"
+                others = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                for other in others if merge else ():
+                    found += self._count_merged(other)
+                found += not merge
+                if found > MOST_NODES:
+                    break
+            self.merged[id(node)] = found
+            self._count(found, line)
+        count = self.merged[id(node)]
+        if count is None:
+            raise SpecRefused([f"{self.source.path}:{line}: a mapping is merged into itself"])
+        return count
+
+    def _count(self, nodes: int, line: int) -> None:
+        self.nodes += nodes
+        if self.nodes > MOST_NODES:
+            text = f"expected at most {MOST_NODES} values, found aliases that expand to more"
+            raise SpecRefused([f"{self.source.path}:{line}: {text}"])
+
 
 def join_key(key: Key) -> str:
     """`columns.duration.role`; parts that cannot be printed are quoted."""
-    parts = [str(part) for part in key]
+    parts = [str(part)[:MOST_SHOWN] for part in key]
     return ".".join(part if part.isprintable() else ascii(part) for part in parts)
+
+
+def _show(text: str) -> str:
+    return repr(text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + "…")
 
 
 def _prefix(key: Key) -> str:

@@ -93,9 +93,10 @@ class Autoencoder(Detector):
         self.encoder = mlp((self.inputs.width, *config.widths, self.latent))
         self.decoder = mlp((self.latent, *config.widths[::-1], outputs))
         binary = torch.zeros(self.inputs.numbers, dtype=torch.bool)
-        binary[: len(layout.numeric)] = torch.tensor([i.kind == "binary" for i in layout.numeric])
+        known = [i.kind == "binary" for i in layout.numeric]
+        binary[: len(layout.numeric)] = torch.tensor(known)
         self.register_buffer("binary", binary, persistent=False)
-        self.has_binary = bool(binary.any())
+        self.has_binary = any(known)
         ends = itertools.accumulate((s.width for s in layout.signals), initial=len(layout.numeric))
         self.signals = [slice(a, b) for a, b in itertools.pairwise(ends)]  # rows of the residuals
         self.register_buffer("variance", torch.ones(self.inputs.numbers + len(self.sizes)))

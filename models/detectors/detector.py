@@ -41,8 +41,9 @@ class Detector(nn.Module, ABC):
     A subclass sets `Config`, a frozen dataclass in which every field has a default. The first
     paragraph of its docstring is its line in docs/detectors.md.
 
-    The shapes of parameters and buffers follow from layout and config alone: to load a saved
-    detector, build it from these two and call `load_state_dict`.
+    The shapes of parameters and buffers follow from layout and config alone, and `__init__` reads
+    no element of a tensor: a saved detector is built on the meta device first, to compare shapes,
+    and then filled with `load_state_dict` (`rebuilding.py`).
 
     Two class attributes say how it is trained.
 

@@ -93,10 +93,9 @@ def _make_directions(axes: int) -> Tensor:
     if axes == 2:
         angles = torch.arange(_ANGLES) * (2 * math.pi / _ANGLES)
         return torch.stack([angles.sin(), angles.cos()], 1)
-    steps = torch.tensor(list(itertools.product([-1.0, 0.0, 1.0], repeat=axes)))
-    count = steps.abs().sum(1)
-    chosen = steps[(count == 1) | (count == axes)]  # sides and corners
-    return nn.functional.normalize(chosen)
+    steps = itertools.product([-1.0, 0.0, 1.0], repeat=axes)
+    chosen = [step for step in steps if sum(map(abs, step)) in (1, axes)]  # sides and corners
+    return nn.functional.normalize(torch.tensor(chosen))
 
 
 def _make_pool(side: int, cells: int) -> Tensor:

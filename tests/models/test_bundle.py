@@ -1,8 +1,11 @@
 """An opened bundle equals the one that was written, and anything else is refused."""
 
+import contextlib
+import functools
 import hashlib
 import json
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,6 +260,67 @@ def test_tensors_of_another_detector_are_refused(files: Files) -> None:
     del fewer["mean"]
     with pytest.raises(Refusal, match="expected the state of a PCA with"):
         open_bundle(forged(files, nothing, detector_safetensors=safetensors.torch.save(fewer)))
+
+
+def set_option(name: str, value: Any, document: dict[str, Any]) -> None:
+    document["detector"]["options"][name] = value
+
+
+@pytest.mark.parametrize("name", sorted(CATALOG))
+def test_an_option_that_asks_for_other_tensors_is_refused_before_memory_is_taken(name: str) -> None:
+    if lacking := CATALOG[name].unfit(fit(flows()).layout):
+        pytest.skip(f"flows are a table: {lacking}")
+    saved = trained(name)
+    whole = saved.to_files()
+    for option, value in saved.options.items():
+        if type(value) is not int and not isinstance(value, list | tuple):
+            continue
+        for huge in (10**9, 10**30) if type(value) is int else ([10**9] * 3, [10**30]):
+            ask = functools.partial(set_option, option, huge)
+            changed = forged(whole, ask)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            with contextlib.suppress(Refusal):  # some options shape no tensor
+                open_bundle(changed)
+            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+            assert grown < 100_000, f"{option}={huge}: {grown:,} kB"
+
+
+def list_leaves(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """The path of each value of a JSON document that is neither an object nor a list."""
+    if not isinstance(value, dict | list):
+        return [path]
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return [leaf for key, one in items for leaf in list_leaves(one, (*path, key))]
+
+
+HOSTILE: tuple[Any, ...] = (
+    *(0, -1, 10**9, 2**63, 10**400, 1e308, True, None, "", "x", "\ud800", [], {}, [[]], {"a": 1}),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_any_value_of_a_forged_document_is_accepted_or_refused(files: Files, data: Any) -> None:
+    """Never another error: the one who forges a bundle makes its hashes too."""
+    name = data.draw(st.sampled_from((MANIFEST, CALIBRATION)))
+    document = json.loads(files[name])
+    document.pop("checksum", None)
+    path = data.draw(st.sampled_from(list_leaves(document)))
+    value = data.draw(st.sampled_from(HOSTILE))
+
+    def change(given: dict[str, Any]) -> None:
+        place: Any = given
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+
+    if name == MANIFEST:
+        changed = forged(files, change)
+    else:
+        change(document)
+        changed = forged(files, nothing, calibration_json=canonical(document))
+    with contextlib.suppress(Refusal):
+        open_bundle(changed)
 
 
 def test_deep_or_huge_json_is_refused(files: Files) -> None:

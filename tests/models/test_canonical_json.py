@@ -28,3 +28,9 @@ def test_what_is_no_object_is_refused() -> None:
     for data in (b"{", b"[" * 100_000):
         with pytest.raises(Refusal, match="here: expected a JSON document"):
             canonical_json.decode(data, "here")
+    deep = b'{"a":' * 60 + b"1" + b"}" * 60
+    with pytest.raises(Refusal, match="here: expected JSON of at most 50 levels, found more"):
+        canonical_json.decode(deep, "here")
+    for constant in (b"NaN", b"-Infinity"):
+        with pytest.raises(Refusal, match=r"here: expected a JSON document, found .* no number of"):
+            canonical_json.decode(b'{"a":' + constant + b"}", "here")

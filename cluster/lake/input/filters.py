@@ -4,6 +4,7 @@ Python's own parser reads a filter, and Arrow evaluates it. Only the syntax list
 """
 
 import ast
+import itertools
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 from pyarrow import acero
 
 from cluster.lake.input.arrow_types import plain_type
+from cluster.lake.input.filter_syntax import read_syntax, show
 from models.refusal import Refusal
 from models.suggestion import join_names, suggest
 
@@ -29,8 +31,6 @@ _ALLOWED = (
     "columns, numbers, texts, True, False, comparisons, in, not in, is None, is not None, "
     "and, or, not, and column('a name with spaces')"
 )
-# Deeper than a person writes; Python's parser and Arrow both recurse.
-_DEEPEST = 50
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class RowFilter:
             kinds = ", ".join(f"{name} is {empty.schema.field(name).type}" for name in self.columns)
             reason = str(error).splitlines()[0]
             raise Refusal(
-                f"filter {self.text!r} does not fit its columns ({kinds}): {reason}"
+                f"filter {show(self.text)} does not fit its columns ({kinds}): {reason}"
             ) from None
 
     def mask(self, batch: pa.RecordBatch) -> np.ndarray:
@@ -80,15 +80,8 @@ def parse_filter(text: str, names: Sequence[str]) -> RowFilter:
     >>> parse_filter("label == 0 and proto in ('tcp', 'udp')", ["label", "proto", "port"]).columns
     ('label', 'proto')
     """
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        reason = getattr(error, "msg", None) or str(error)
-        raise Refusal(f"filter {text!r} cannot be read: {reason}") from None
     reader = _Reader(text, tuple(names))
-    if _depth(tree) > _DEEPEST:
-        raise reader.refusal("it is nested too deeply", f"at most {_DEEPEST} levels")
-    expression = reader.truth(tree.body)
+    expression = reader.truth(read_syntax(text))
     if not reader.columns:
         raise reader.refusal("it names no column", "a comparison such as label == 0")
     return RowFilter(text, tuple(dict.fromkeys(reader.columns)), expression)
@@ -102,16 +95,12 @@ class _Reader:
         self.columns: list[str] = []  # in the order of the text
 
     def refusal(self, found: str, expected: str = _ALLOWED) -> Refusal:
-        return Refusal(f"filter {self.text!r}: {found}; expected {expected}")
+        return Refusal(f"filter {show(self.text)}: {found}; expected {expected}")
 
     def truth(self, node: ast.expr) -> pc.Expression:
         match node:
             case ast.BoolOp(op, values):
-                parts = [self.truth(value) for value in values]
-                whole = parts[0]
-                for part in parts[1:]:
-                    whole = whole & part if isinstance(op, ast.And) else whole | part
-                return whole
+                return _join([self.truth(value) for value in values], isinstance(op, ast.And))
             case ast.UnaryOp(ast.Not(), inner):
                 return ~self.truth(inner)
             case ast.Compare(left, ops, rights):
@@ -123,12 +112,9 @@ class _Reader:
         raise self.refusal(f"found {ast.unparse(node)!r}")
 
     def _chain(self, left: ast.expr, ops: list[ast.cmpop], rights: list[ast.expr]) -> pc.Expression:
-        whole = None
-        for op, right in zip(ops, rights, strict=True):
-            one = self._comparison(left, op, right)
-            whole = one if whole is None else whole & one
-            left = right
-        return whole
+        lefts = (left, *rights)
+        pairs = zip(lefts, ops, rights, strict=False)  # each value is compared with the next
+        return _join([self._comparison(*pair) for pair in pairs], both=True)
 
     def _comparison(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> pc.Expression:
         none = isinstance(right, ast.Constant) and right.value is None
@@ -173,7 +159,7 @@ class _Reader:
         name = self._name(node)
         if name not in self.names:
             raise Refusal(
-                f"filter {self.text!r}: there is no column {name!r}"
+                f"filter {show(self.text)}: there is no column {name!r}"
                 f"{suggest(name, self.names) or '.'} "
                 f"The input has {len(self.names)} columns: {join_names(self.names)}"
             )
@@ -191,12 +177,12 @@ class _Reader:
         raise self.refusal(f"found {ast.unparse(node)!r} where a column should be")
 
 
-def _depth(tree: ast.AST) -> int:
-    deepest, level = 0, [tree]
-    while level:
-        deepest += 1
-        level = [child for node in level for child in ast.iter_child_nodes(node)]
-    return deepest
+def _join(parts: list[pc.Expression], both: bool) -> pc.Expression:
+    """All parts joined by `and` or `or`, as a tree of little depth: Arrow recurses."""
+    while len(parts) > 1:
+        pairs = itertools.zip_longest(parts[::2], parts[1::2])
+        parts = [a if b is None else a & b if both else a | b for a, b in pairs]
+    return parts[0]
 
 
 def _without_dictionary(field: pa.Field) -> pa.Field:

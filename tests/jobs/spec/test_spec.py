@@ -1,12 +1,16 @@
 """Every key of a spec is checked, and every message names the line of the problem."""
 
+import contextlib
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.spec.detector import check_detector
@@ -161,6 +165,23 @@ BAD_YAML = [
     ("", "flows.yaml:1: expected a spec, found an empty file"),
     ("- a\n", "flows.yaml:1: expected keys and values, found list"),
     ("a: " + "[" * 5000, "flows.yaml"),
+    ("a: " + "[" * 60 + "]" * 60, "flows.yaml:1: expected at most 50 levels, found more"),
+    ("a: " + "9" * 5000, "flows.yaml:1: a: expected at most 50 digits, found 5,000"),
+    ("a: 0." + "9" * 5000, "flows.yaml:1: a: expected at most 50 digits, found 5,002"),
+    ("a: !!int abc", "flows.yaml:1: a: expected a value of the tag !!int, found 'abc'"),
+    ("a: !!float ''", "expected a value of the tag !!float, found ''; remove the tag"),
+    ("a: !!bool maybe", "expected a value of the tag !!bool, found 'maybe'"),
+    ("a: !!null x", "expected a value of the tag !!null, found 'x'"),
+    ("a: !!merge x", "expected a value of the tag !!merge, found 'x'"),
+    ("a: !!seq x", "flows.yaml:1: a: expected a value of the tag !!seq, found 'x'"),
+    ("a: !!str [x]", "flows.yaml:1: expected YAML, but expected a scalar node"),
+    ("? [a, b]\n: 1", "flows.yaml:1: expected a name as key, found a list or keys"),
+    ("? {a: b}\n: 1", "flows.yaml:1: expected a name as key, found a list or keys"),
+    ("? !!str [a]\n: 1", "flows.yaml:1: expected a name as key, found a list or keys"),
+    ("!!int 3: 1", "flows.yaml:1: expected a name as key, found '3'; put it in quotes"),
+    ("a: &a {<<: *a}", "flows.yaml:1: a mapping is merged into itself"),
+    ("a: {<<: 3}", "flows.yaml:1: expected YAML, but expected a mapping"),
+    ("a: *" + "b" * 100_000, "flows.yaml:1: expected YAML, but found undefined alias"),
     ("#" * (1 << 20) + "\n", "expected a spec of at most 1048576 bytes, found more"),
 ]
 
@@ -176,6 +197,71 @@ def test_aliases_that_multiply_are_refused_at_once(write: Callable[[str], Path])
     """A "billion laughs": ten levels of ten aliases each."""
     levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 11)]
     assert "aliases" in refusal(write("\n".join(["l0: &l0 [x]", *levels]) + "\n"))
+
+
+@pytest.mark.timeout(20)
+def test_merge_keys_that_multiply_are_refused_before_they_are_merged(
+    write: Callable[[str], Path],
+) -> None:
+    """1.4 kB that ask for 10^20 keys."""
+    levels = [f"l{n}: &l{n} {{<<: [{', '.join([f'*l{n - 1}'] * 10)}]}}" for n in range(1, 21)]
+    text = "\n".join(["l0: &l0 {x: 1}", *levels]) + "\n"
+    assert len(text) < 1_500
+    assert "aliases that expand to more" in refusal(write(text))
+
+
+def list_scalars(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    if not isinstance(value, dict | list):
+        return [path]
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return [leaf for key, one in items for leaf in list_scalars(one, (*path, key))]
+
+
+_HOSTILE = [
+    "0",
+    "-1",
+    "1e999",
+    "-.5",
+    "9" * 50,
+    "true",
+    "~",
+    "''",
+    "'\\0'",
+    "[]",
+    "{}",
+    "[[]]",
+    "x.y",
+]
+_HOSTILE += [
+    "{a: 1}",
+    "!!int x",
+    "*a",
+    "2026-01-01",
+    "99999999999",
+    "1e-300",
+    "../..",
+    "s3://",
+    "'",
+]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_any_value_in_a_spec_is_accepted_or_refused(data: Any) -> None:
+    path = data.draw(st.sampled_from(SPECS))
+    document = yaml.safe_load(path.read_text())
+    *above, last = data.draw(st.sampled_from(list_scalars(document)))
+    place: Any = document
+    for key in above:
+        place = place[key]
+    place[last] = "HOSTILE"
+    value = data.draw(st.sampled_from(_HOSTILE))
+    text = yaml.safe_dump(document, sort_keys=False).replace("HOSTILE", value)
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Refusal):
+        (Path(folder) / "a.yaml").write_text(text)
+        spec = load(Path(folder) / "a.yaml")
+        _ = spec.policy, spec.roles, spec.features, spec.derivation
+        assert spec.scoring_digest != spec.training_digest
 
 
 def test_bytes_that_are_not_utf8_are_refused_with_their_line(write: Callable[[str], Path]) -> None:

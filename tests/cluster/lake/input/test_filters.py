@@ -80,6 +80,14 @@ def test_a_filter_keeps_the_rows_for_which_it_is_true(text: str, rows: list[int]
         ("(" * 80 + "label" + ")" * 80 + " == 0 and " + "not " * 60 + "fraud", "nested too deeply"),
         ("not " * 5_000 + "fraud", ""),
         ("label == 0\x00", "cannot be read"),
+        ("not " * 100_000 + "fraud", "expected at most 65,536 characters, found 400,005"),
+        ("not " * 16_000 + "fraud", "cannot be read"),
+        ("label == 10**30", "found '10 ** 30'"),
+        (f"label == {10**30}", "expected numbers of 64 bits, found a larger one"),
+        (f"label in (1, {2**64})", "expected numbers of 64 bits, found a larger one"),
+        ("label == " + "9" * 5_000, "cannot be read"),
+        (r"proto == '\ud800'", "expected text, found half of a character"),
+        ("a." * 60 + "b == 1", "nested too deeply"),
     ],
 )
 def test_anything_else_is_refused_with_the_reason(text: str, message: str) -> None:
@@ -95,6 +103,16 @@ def test_a_comparison_of_other_types_is_refused_before_anything_is_read(text: st
     row_filter = parse_filter(text, BATCH.schema.names)
     with pytest.raises(Refusal, match=r"does not fit its columns \(.* is .*\): "):
         row_filter.check(BATCH.schema)
+
+
+def test_thousands_of_comparisons_are_evaluated() -> None:
+    """Arrow recurses: joined one after another, they would overflow its stack."""
+    many = " or ".join(f"label=={n}" for n in range(4_000))
+    chain = "<=".join(["label"] * 8_000)
+    for text in (many, chain):
+        parsed = parse_filter(text, BATCH.schema.names)
+        parsed.check(BATCH.schema)
+        assert parsed.mask(BATCH).any()
 
 
 def test_rows_keep_their_order_in_a_large_batch() -> None:
