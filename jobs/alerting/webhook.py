@@ -3,7 +3,7 @@
 Whoever writes a spec names a webhook, but must not reach other services of the driver's network:
 the cloud's metadata service, a database behind the firewall. Therefore the host must be on the
 operator's list. Its name is resolved once and every address is checked; the connection goes to a
-checked address, and redirects are not followed.
+checked address (`addresses.py`), and redirects are not followed.
 """
 
 import ipaddress
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 
+from jobs.alerting.addresses import Network, find_problem, parse_networks
 from models.refusal import Refusal
 
 ALLOWED = "ANOMARAY_WEBHOOK_HOSTS"
@@ -32,7 +33,7 @@ _RETRIES = urllib3.Retry(
     raise_on_redirect=False,
     respect_retry_after_header=False,  # the server must not prolong the night
 )
-_METADATA_V6 = ipaddress.ip_address("fd00:ec2::254")
+_MOST_CHARACTERS = 2_000  # of a URL; the longest that services give out have a few hundred
 
 
 class Undelivered(Exception):
@@ -47,6 +48,7 @@ class Webhook:
     port: int
     target: str = field(repr=False)  # path and query: they hold the token
     secure: bool = True
+    networks: tuple[Network, ...] = ()  # beside the internet, where the host may be
 
     def post(self, document: dict[str, Any]) -> None:
         """Send the document as JSON. Raises `Undelivered`; `Refusal` for a forbidden address."""
@@ -90,11 +92,11 @@ class Webhook:
         """The first address of the host. Raises `Refusal` if any of its addresses is forbidden."""
         try:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise Undelivered(f"{self.host} has no address: {error}") from None
         addresses = [str(entry[4][0]) for entry in found]
         for address in addresses:
-            if reason := _forbidden(address, self.host):
+            if reason := find_problem(address, self.networks):
                 raise Refusal(f"{self.host} is at {address}, {reason}: webhooks are not sent there")
         return addresses[0]
 
@@ -103,17 +105,23 @@ def parse_webhook(url: str, hosts: Sequence[str] | None = None) -> Webhook:
     """The webhook at a URL. Raises `Refusal` if its host is not in `hosts`.
 
     `hosts` has names, or `*.domain` for all hosts below a domain, each with `:port` unless the port
-    is 443. The default is the list of ANOMARAY_WEBHOOK_HOSTS, separated by commas. Plain http is
+    is 443; and addresses or networks (`10.0.0.0/8`) outside of the internet where these hosts may
+    be. The default is the list of ANOMARAY_WEBHOOK_HOSTS, separated by commas. Plain http is
     allowed only to a loopback address that is in the list.
     """
     listed = _allowed_hosts() if hosts is None else tuple(hosts)
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(url if _is_plain(url) else "")
         host, port = (parts.hostname or "").rstrip("."), parts.port
     except ValueError:
         host, port, parts = "", None, urlsplit("")
+    if len(host) > 253 or not all(0 < len(label) < 64 for label in host.split(".")):
+        host = ""
     if parts.scheme not in ("https", "http") or not host or "@" in parts.netloc:
-        raise Refusal("expected a webhook such as https://host/path, without user and password")
+        raise Refusal(
+            "expected a webhook such as https://host/path, in ASCII, of at most "
+            f"{_MOST_CHARACTERS:,} characters, without user and password"
+        )
     secure = parts.scheme == "https"
     if not secure and not _is_loopback(host):
         raise Refusal(f"the webhook at {host}: expected https://, found http://")
@@ -122,7 +130,13 @@ def parse_webhook(url: str, hosts: Sequence[str] | None = None) -> Webhook:
         there = ", ".join(listed) or "none"
         raise Refusal(f"the webhook's host {host}:{port} is not in the list of {ALLOWED}: {there}")
     target = parts.path or "/"
-    return Webhook(host, port, f"{target}?{parts.query}" if parts.query else target, secure)
+    target = f"{target}?{parts.query}" if parts.query else target
+    return Webhook(host, port, target, secure, parse_networks(listed))
+
+
+def _is_plain(url: str) -> bool:
+    """Whether a URL has no character that libraries drop, quote or refuse each in its own way."""
+    return len(url) <= _MOST_CHARACTERS and url.isascii() and url.isprintable() and " " not in url
 
 
 def _allowed_hosts() -> tuple[str, ...]:
@@ -130,9 +144,14 @@ def _allowed_hosts() -> tuple[str, ...]:
 
 
 def _matches(host: str, port: int, entry: str) -> bool:
-    parts = urlsplit(f"//{entry}")
-    name = (parts.hostname or "").rstrip(".")
-    if port != (parts.port or 443):
+    if "/" in entry:  # a network
+        return False
+    try:
+        parts = urlsplit(f"//{entry}")
+        name, at = (parts.hostname or "").rstrip("."), parts.port or 443
+    except ValueError:
+        raise Refusal(f"{ALLOWED}: expected hosts with a port or none, found {entry!r}") from None
+    if port != at:
         return False
     return host.endswith(name[1:]) if name.startswith("*.") else host == name
 
@@ -142,17 +161,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _forbidden(address: str, host: str) -> str | None:
-    """Why the address is forbidden; None if it is allowed, as are addresses of private networks."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
-        found = found.ipv4_mapped
-    if found.is_link_local or found == _METADATA_V6:
-        return "a link-local address, where clouds keep their secrets"
-    if found.is_loopback and not _is_loopback(host):
-        return "which is this machine"
-    if found.is_multicast or found.is_unspecified or found.is_reserved:
-        return "which is not the address of a host"
-    return None

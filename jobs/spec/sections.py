@@ -350,7 +350,8 @@ class Alert(Frozen):
     """A webhook that `nightly` and `backfill` send messages to.
 
     The URL is a secret, so it is in an environment variable. The operator lists the allowed hosts
-    in ANOMARAY_WEBHOOK_HOSTS, such as `hooks.slack.com, *.bank.example`.
+    in ANOMARAY_WEBHOOK_HOSTS, such as `hooks.slack.com, *.bank.example`. For hosts outside of the
+    internet it lists the address or network too: `10.20.0.0/16`.
     """
 
     webhook: Annotated[str, AfterValidator(_check_variable)]
