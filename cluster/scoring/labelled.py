@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from cluster.runtime.resources import ActorPlan
+from cluster.runtime.threads import set_torch_threads
 from cluster.splits import chunks
 from cluster.splits.admission import AdmittedRows, Intake
 from cluster.splits.stream import DaySplit, OnSplit, map_over, read_splits
@@ -18,7 +19,7 @@ class _Evaluator:
     def __init__(self, plan: ActorPlan, intake: Intake, detectors: dict[str, Detector]) -> None:
         import torch
 
-        torch.set_num_threads(plan.torch_threads)
+        set_torch_threads(plan.torch_threads)
         self.device = torch.device("cuda" if plan.gpus else "cpu")
         self.intake = intake
         self.encoder = intake.encoder.to(self.device).eval()

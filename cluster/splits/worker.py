@@ -6,6 +6,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import torch
 
 from cluster.runtime.resources import ActorPlan
+from cluster.runtime.threads import set_torch_threads
 
 
 class Document(Protocol):
@@ -28,7 +29,7 @@ class SplitWorker(ABC, Generic[Work, Answer]):
     answer_type: type[Answer]
 
     def __init__(self, plan: ActorPlan) -> None:
-        torch.set_num_threads(plan.torch_threads)
+        set_torch_threads(plan.torch_threads)
         self.device = torch.device("cuda" if plan.gpus else "cpu")
 
     @abstractmethod

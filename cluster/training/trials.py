@@ -16,6 +16,7 @@ from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import ASHAScheduler
 
 from cluster.lake.storage.store import Store
+from cluster.runtime.threads import set_torch_threads
 from models import canonical_json
 from models.batch import Batch, Layout
 from models.detectors.catalog import CATALOG
@@ -148,7 +149,7 @@ class _Listener(tune.Callback):
 def _train(config: dict[str, Any], subject: Subject) -> None:
     """One trial, in a process of its own; reports its AUROC after each epoch."""
     started = time.monotonic()
-    torch.set_num_threads(1)
+    set_torch_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows, held_back = subject.rows.to(device), subject.held_back.to(device)
     epochs = 0

@@ -88,7 +88,9 @@ class Classifier(IntegratedGradientsDetector):
         logit = self._logit(columns, self.config.dropout if self.training else 0.0)
         entropy = F.binary_cross_entropy_with_logits(logit, batch.label, reduction="none")
         if self.config.imbalance == "focal":
-            return entropy * -torch.expm1(-entropy).pow(self.config.gamma)
+            # Above 0, or else the slope of a power below 1 is infinite, and times 0 it is NaN.
+            missed = (-torch.expm1(-entropy)).clamp_min(torch.finfo(torch.float32).tiny)
+            return entropy * missed.pow(self.config.gamma)
         return entropy * torch.where(batch.label > 0.5, self.class_weight[1], self.class_weight[0])
 
     def score_columns(self, columns: Tensor) -> Tensor:

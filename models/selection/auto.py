@@ -11,6 +11,7 @@ from torch import Tensor
 from models.batch import Batch, Layout
 from models.detectors.catalog import CATALOG
 from models.detectors.detector import expect
+from models.layers.dense_inputs import Inputs
 from models.refusal import Refusal
 from models.scores.quality import measure_auroc
 from models.selection.ranking import (
@@ -20,6 +21,7 @@ from models.selection.ranking import (
     measure_agreement,
     plant_anomalies,
 )
+from models.selection.standing import find_modality, find_standing
 from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
 
@@ -35,16 +37,16 @@ _OF_SIGNALS = (
     *("hog_knn", "matrix_profile", "forecaster"),
     *("convolutional_autoencoder", "recurrent_autoencoder"),
 )
-# The choice for a table of normal rows, unless another candidate gains more than _DOUBT standard
-# deviations over the plantings on it; and the ensemble for rows that may hold anomalies
-# (docs/decisions/auto-choice.md).
-_STANDING = "knn"
+# Where planted anomalies decide, a candidate must gain more than this number of standard deviations
+# over the plantings on the documented detector; and the ensemble for rows of a table that may hold
+# anomalies (docs/decisions/auto-choice.md).
 _DOUBT = 2.0
 _MIXED: dict[str, Any] = {
     "members": [{"name": "ecod"}, {"name": "isolation_forest"}, {"name": "knn", "locality": 0.0}]
 }
-# Most numbers in a row for which `knn` is tried: its cost grows with rows times numbers.
-_NEIGHBOUR_INPUTS = 1_000
+# Most numbers that `knn` may store, rows times inputs. 5,000 rows of 4,000 inputs took 49 s on one
+# of two busy cores.
+_NEIGHBOUR_NUMBERS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -118,15 +120,19 @@ class Choice:
 
 
 def list_candidates(
-    layout: Layout, anomalies: int = 0, normal: int = 0, judged: bool = True
+    layout: Layout,
+    anomalies: int = 0,
+    normal: int = 0,
+    judged: bool = True,
+    rows: int = AutoConfig.rows,
 ) -> tuple[Candidate, ...]:
     """The detectors to try for a layout, in order.
 
-    `anomalies` and `normal` are the numbers of labelled training rows. `judged` says whether
-    candidates can be measured: by labels of held-back rows, or because all rows are normal. First
-    come detectors that learn from labels, then `knn`, then the fastest. If nothing is measured, a
-    few labelled anomalies decide alone, and a table without labels gets only detectors that
-    tolerate a few anomalies among their rows.
+    `anomalies` and `normal` are the numbers of labelled training rows among `rows`. `judged` says
+    whether candidates can be measured: by labels of held-back rows, or because all rows are normal.
+    First come detectors that learn from labels, then the documented detector, then the fastest. If
+    nothing is measured, a few labelled anomalies decide alone, and a table without labels gets only
+    detectors that tolerate a few anomalies among their rows.
     """
     chosen = []
     if anomalies >= _CLASSIFIED and normal >= anomalies:
@@ -135,11 +141,13 @@ def list_candidates(
         chosen.append(Candidate("stacked_devnet"))
         if not judged:
             return tuple(chosen)
-    numbers = len(layout.numeric) + sum(signal.width for signal in layout.signals)
-    near = numbers <= _NEIGHBOUR_INPUTS
-    table = not layout.signals and not layout.tokens
+    near = rows * Inputs(layout, embed=False).width <= _NEIGHBOUR_NUMBERS
+    table = find_modality(layout) == "table"
+    standing = find_standing(layout)
+    chosen += [Candidate(standing)] if standing != "knn" else []
     chosen += [Candidate("knn")] if near else []
-    chosen += [Candidate("isolation_forest"), Candidate("ecod"), Candidate("pca")]
+    chosen += [Candidate("gaussian")] if judged or not table else []
+    chosen += [Candidate(name) for name in ("isolation_forest", "ecod", "pca")]
     if table and near:
         chosen.append(Candidate("ensemble", _MIXED))
     # For signals and sequences; those that do not fit are removed below.
@@ -147,7 +155,8 @@ def list_candidates(
     if judged or not table:
         chosen += [Candidate("autoencoder"), Candidate("autoencoder", {"widths": [64, 32]})]
         chosen += [Candidate("variational_autoencoder"), Candidate("diffusion_time")]
-    return tuple(c for c in chosen if CATALOG[c.name].unfit(layout) is None)
+    fitting = {c.text: c for c in chosen if CATALOG[c.name].unfit(layout) is None}
+    return tuple(fitting.values())  # each once
 
 
 def choose(
@@ -162,9 +171,10 @@ def choose(
 
     - If `held_back` has enough labels, by AUROC.
     - Else, if all `rows` are labelled normal, by AUROC against planted anomalies
-      (`models.selection.synthetic_anomalies`). Real anomalies may differ from these, so for a table
-      `knn` is chosen unless another candidate is clearly better.
-    - Else by agreement: the candidate whose ranks are nearest to the mean ranks of all candidates.
+      (`models.selection.synthetic_anomalies`). Real anomalies may differ from these, so the
+      documented detector (`models.selection.standing`) is chosen unless another is clearly better.
+    - Else, for a table, by agreement: the candidate whose ranks are nearest to the mean ranks of
+      all. For other columns the documented detector: nothing is known that could overrule it.
 
     Only candidates that learn from labels see those of `rows`. `training` is used with at most the
     epochs of `options`. `on_candidate` is called after each candidate.
@@ -197,10 +207,16 @@ def choose(
     clean = rows.label is not None and bool((rows.label <= 0.5).all())
     by_labels = count_anomalies(held_back) > 0
     planted = plant_anomalies(held_back, layout, training.seed) if clean and not by_labels else []
-    chosen_from = list_candidates(layout, *counts, judged=clean or by_labels)
+    judged = clean or by_labels
+    chosen_from = list_candidates(layout, *counts, judged=judged, rows=len(rows.numeric))
+    standing, table = find_standing(layout), find_modality(layout) == "table"
     for index, candidate in enumerate(chosen_from):
-        if len(scores) >= _LEAST_TRIED and time.monotonic() > deadline:
+        note = ""
+        if scores and not judged and not table:
+            note = f"not tried: without labels nothing overrules {chosen_from[min(scores)].text}"
+        elif len(scores) >= _LEAST_TRIED and time.monotonic() > deadline:
             note = "not tried: the budget was used up"
+        if note:
             tried.append(CandidateResult(candidate.text, None, 0.0, note))
         else:
             result, own_scores = _try(candidate, layout, rows, held_back, planted, training)
@@ -215,10 +231,10 @@ def choose(
     for index, figure in figures.items():
         tried[index] = replace(tried[index], figure=figure)
     winner = max(scores, key=lambda index: figures.get(index, 0.0))
-    standing = next((i for i in scores if chosen_from[i].text == _STANDING), None)
-    if planted and standing is not None and not (layout.signals or layout.tokens):
-        criterion += f"; {_STANDING} unless another is better by {_DOUBT:g} standard deviations"
-        winner = pick_beyond_doubt(scores, standing)
+    stands = next((i for i in scores if chosen_from[i].text == standing), None)
+    if planted and stands is not None:
+        criterion += f"; {standing} unless another is better by {_DOUBT:g} standard deviations"
+        winner = pick_beyond_doubt(scores, stands)
     return Choice(chosen_from[winner], criterion, tuple(tried))
 
 

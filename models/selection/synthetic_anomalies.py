@@ -25,11 +25,12 @@ def add_noise(
     noise: float = _NOISE,
 ) -> Batch:
     """Add noise to some features of each row ("local anomalies"); categories are replaced."""
-    drawn = noise * torch.randn(rows.numeric.shape, generator=generator)
-    binary = torch.tensor([column.kind == "binary" for column in layout.numeric])
-    numeric = torch.where(binary, 1 - rows.numeric, rows.numeric + drawn)
-    signals = tuple(s + noise * torch.randn(s.shape, generator=generator) for s in rows.signals)
-    changed = _scatter_all(rows, layout, generator)._replace(numeric=numeric, signals=signals)
+    drawn = rows.numeric + noise * torch.randn(rows.numeric.shape, generator=generator)
+    numeric = torch.where(_find_binaries(layout), 1 - rows.numeric, drawn)
+    signals = [s + noise * torch.randn(s.shape, generator=generator) for s in rows.signals]
+    changed = _scatter_all(rows, layout, generator)._replace(
+        numeric=numeric, signals=_keep_form(rows, signals, layout, generator)
+    )
     return _mix_features(rows, changed, layout, generator, share)
 
 
@@ -61,17 +62,47 @@ def _scatter_all(rows: Batch, layout: Layout, generator: torch.Generator) -> Bat
     def codes(like: Tensor, size: int) -> Tensor:
         return torch.randint(min(1, size - 1), size, like.shape, generator=generator)
 
-    numeric = uniform(rows.numeric)
-    binary = torch.tensor([column.kind == "binary" for column in layout.numeric])
-    numeric = torch.where(binary, 1 - rows.numeric, numeric)
+    numeric = torch.where(_find_binaries(layout), 1 - rows.numeric, uniform(rows.numeric))
     drawn = [codes(rows.codes[:, j], c.size) for j, c in enumerate(layout.categories)]
     return Batch(
         numeric,
         torch.stack(drawn, 1) if drawn else rows.codes,
         None,
-        tuple(map(uniform, rows.signals)),
-        tuple(codes(t, c.size) for t, c in zip(rows.tokens, layout.tokens, strict=True)),
+        _keep_form(rows, [uniform(signal) for signal in rows.signals], layout, generator),
+        tuple(
+            torch.where(t > 0, codes(t, c.size), 0)
+            for t, c in zip(rows.tokens, layout.tokens, strict=True)
+        ),
     )
+
+
+def _find_binaries(layout: Layout) -> Tensor:
+    """Which numeric columns are 0 or 1: bool [numeric columns]."""
+    kinds = [column.kind == "binary" for column in layout.numeric]
+    return torch.tensor(kinds, dtype=torch.bool)  # without the type, no columns would be float32
+
+
+def _keep_form(
+    rows: Batch, changed: list[Tensor], layout: Layout, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    """The changed signals, with the masks of the rows and 0 in the padding.
+
+    A series is changed in its last steps only, one to an eighth of all: a window slides, so it
+    meets an anomaly at its end. If all steps were changed, every detector would see it.
+    """
+    kept = []
+    for signal, own, new in zip(layout.signals, rows.signals, changed, strict=True):
+        if signal.kind == "series":
+            steps = signal.shape[1]
+            ends = own[:, -1:] > 0 if signal.masked else torch.ones_like(own[:, -1:]) > 0
+            place = torch.arange(steps).expand_as(ends)
+            last = torch.where(ends, place, -1).amax(2, keepdim=True)
+            length = torch.randint(1, max(1, steps // 8) + 1, last.shape, generator=generator)
+            new = torch.where(ends & (place > last - length), new, own)
+        if signal.masked:
+            new = torch.cat([new[:, :-1], own[:, -1:]], 1)
+        kept.append(new)
+    return tuple(kept)
 
 
 def _mix_features(

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -51,14 +54,30 @@ def test_a_detector_without_options_to_tune_is_refused(data: Path, tmp_path: Pat
         tune(spec, 2)
 
 
-def test_auto_trains_the_winner_and_the_bundle_says_why(
-    data: Path, tmp_path: Path, ray_session: None
-) -> None:
-    auto = {"name": "auto", "budget_seconds": 1e-6, "rows": 500}
-    spec = load(write_spec(tmp_path, data / "flows", tmp_path / "out", detector=auto))
+def test_auto_trains_the_winner_and_the_bundle_says_why(tmp_path: Path, ray_session: None) -> None:
+    """A watch without a numeric column, whose rows are labelled normal."""
+    numbers = np.random.default_rng(0)
+    for day in range(1, 4):
+        flat = pa.array(numbers.normal(size=300 * 8), pa.float32())
+        vectors = pa.FixedSizeListArray.from_arrays(flat, 8)
+        table = pa.table({"embedding": vectors, "label": pa.array([0] * 300)})
+        (tmp_path / "in" / f"day={day}").mkdir(parents=True)
+        pq.write_table(table, tmp_path / "in" / f"day={day}" / "part-0.parquet")
+    spec = load(
+        write_spec(
+            tmp_path,
+            tmp_path / "in",
+            tmp_path / "out",
+            columns={"embedding": {"role": "vector"}, "label": {"role": "label"}},
+            detector={"name": "auto", "budget_seconds": 1e-6, "rows": 500},
+            training={"days": None, "epochs": 1},
+        )
+    )
     made = train(spec, TrainRequest(workers=1))
     registry = Registry(open_store(spec.output.uri).child(REGISTRY))
     bundle = open_bundle(registry.read_bundle(made.bundle))
     chosen = bundle.metadata["chosen"]
     assert chosen["winner"] == bundle.detector_name
+    assert "planted anomalies" in chosen["criterion"]
+    assert chosen["tried"][0]["candidate"] == "gaussian"
     assert chosen["tried"][0]["figure"] is not None

@@ -1,16 +1,21 @@
 """`detector: auto`: candidates, budget, ranking; and planted anomalies."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from models.batch import join
+from models.batch import Batch, CategoryInput, Layout, SignalInput, TokenInput, join
+from models.detectors.catalog import CATALOG
 from models.refusal import Refusal
 from models.selection.auto import AutoConfig, Scores, choose, list_candidates, pick_beyond_doubt
 from models.selection.ranking import measure_agreement
-from models.selection.synthetic_anomalies import KINDS
+from models.selection.standing import STANDING, find_modality, find_standing
+from models.selection.synthetic_anomalies import KINDS, PLANTINGS
 from models.training.options import TrainingOptions
-from tests.models.layouts import TABLE, far_table_rows, table_rows
+from tests.models.layouts import SERIES, TABLE, far_table_rows, series_rows, table_rows
 
+ROOT = Path(__file__).parents[3]
 BRIEFLY = TrainingOptions(epochs=1)
 HURRIED = AutoConfig(budget_seconds=1e-9)
 
@@ -99,3 +104,140 @@ def test_planted_rows_fit_the_layout_and_each_differs_from_its_own(kind: str) ->
     assert differs.float().mean() > 0.8
     again = KINDS[kind](rows, TABLE, torch.Generator().manual_seed(0))
     assert torch.equal(again.numeric, planted.numeric)
+
+
+CODES = Layout((), (CategoryInput("user", 6),))
+VECTORS = Layout((), (), (SignalInput("embedding", "vector", (8,)),))
+IMAGES = Layout((), (), (SignalInput("photo", "image", (1, 8, 8)),))
+SOUNDS = Layout((), (), (SignalInput("sound", "spectrogram", (1, 8, 6)),))
+ONE_SERIES = Layout((), (), (SignalInput("load", "series", (2, 12), masked=True),))
+EVENTS = Layout((), (), (), (TokenInput("events", 9, 6),))
+TEXTS = Layout(
+    (), (), (SignalInput("line n-grams", "vector", (16,), restates="line"),), EVENTS.tokens
+)
+WITHOUT_NUMBERS = {
+    "categories": CODES,
+    "vectors": VECTORS,
+    "images": IMAGES,
+    "sounds": SOUNDS,
+    "one series": ONE_SERIES,
+    "events": EVENTS,
+    "texts": TEXTS,
+}
+
+
+def draw_rows(layout: Layout, rows: int, seed: int) -> Batch:
+    """Rows labelled normal, of a layout without numeric columns; sequences end in padding."""
+    g = torch.Generator().manual_seed(seed)
+    kept = torch.randint(4, 12, (rows, 1, 1), generator=g)
+    signals = []
+    for signal in layout.signals:
+        values = torch.randn(rows, *signal.shape, generator=g)
+        if signal.masked:
+            values[:, -1:] = (torch.arange(signal.shape[1]) < kept).float()
+            values = values * values[:, -1:]
+        signals.append(values)
+    tokens = []
+    for token_input in layout.tokens:
+        codes = torch.randint(2, token_input.size - 2, (rows, token_input.length), generator=g)
+        tokens.append(torch.where(torch.arange(token_input.length) < kept[:, 0], codes, 0))
+    known = [torch.randint(2, c.size, (rows,), generator=g) for c in layout.categories]
+    codes = torch.stack(known, 1) if known else torch.zeros(rows, 0, dtype=torch.int64)
+    return Batch(torch.zeros(rows, 0), codes, torch.zeros(rows), tuple(signals), tuple(tokens))
+
+
+@pytest.mark.parametrize("modality", WITHOUT_NUMBERS)
+def test_auto_learns_from_rows_labelled_normal_of_every_modality(modality: str) -> None:
+    layout = WITHOUT_NUMBERS[modality]
+    rows, held_back = draw_rows(layout, 120, seed=1), draw_rows(layout, 40, seed=2)
+    choice = choose(layout, rows, held_back, HURRIED, BRIEFLY)
+    assert "planted" in choice.criterion
+    figures = [one.figure for one in choice.tried if one.figure is not None]
+    assert len(figures) >= 3
+    assert all(0 <= figure <= 1 for figure in figures)
+    assert CATALOG[choice.winner.name].unfit(layout) is None
+
+
+@pytest.mark.parametrize("layout", [*WITHOUT_NUMBERS.values(), SERIES, TABLE])
+def test_planted_rows_keep_the_form_of_their_layout(layout: Layout) -> None:
+    rows = draw_rows(layout, 100, seed=1) if not layout.numeric else None
+    rows = rows or (table_rows(100, 1) if layout is TABLE else series_rows(100, 1))
+    for make in PLANTINGS:
+        planted = make(rows, layout, torch.Generator().manual_seed(0))
+        layout.check(planted)
+        pairs = [
+            *zip(rows.signals, planted.signals, strict=True),
+            *zip(rows.tokens, planted.tokens, strict=True),
+        ]
+        for signal, own, new in zip(layout.signals, rows.signals, planted.signals, strict=True):
+            if signal.masked:
+                assert torch.equal(own[:, -1], new[:, -1])
+                assert not (new * (1 - new[:, -1:])).any()
+        for own, new in zip(rows.tokens, planted.tokens, strict=True):
+            assert torch.equal(own > 0, new > 0)
+        for j, column in enumerate(layout.numeric):
+            if column.kind == "binary":
+                assert set(planted.numeric[:, j].tolist()) <= {0.0, 1.0}
+        changed = [(own != new).flatten(1).any(1) for own, new in pairs]
+        changed.append((rows.numeric != planted.numeric).any(1))
+        changed.append((rows.codes != planted.codes).any(1))
+        # A drawn code may be the row's own; a short sequence may lie in what was kept.
+        assert torch.stack(changed).any(0).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("modality", [name for name in WITHOUT_NUMBERS if name != "categories"])
+def test_without_labels_the_documented_detector_of_a_modality_stands(modality: str) -> None:
+    layout = WITHOUT_NUMBERS[modality]
+    rows = draw_rows(layout, 100, seed=1)._replace(label=None)
+    choice = choose(layout, rows, rows, AutoConfig(), BRIEFLY)
+    assert choice.winner.name == find_standing(layout)
+    assert all("nothing overrules" in one.note for one in choice.tried[1:])
+
+
+def test_the_documentation_starts_with_the_detectors_that_stand() -> None:
+    page = (ROOT / "docs" / "detectors.md").read_text().partition("## Where to start")[2]
+    lines = page.partition("###")[0].splitlines()
+    cells = {line.split("|")[1].strip(): line.split("|")[2] for line in lines if "|" in line}
+    start = {
+        "table": cells["tables"],
+        "vectors": cells["embeddings (vectors)"],
+        "images": cells["images"],
+        "sounds": cells["sounds"],
+        "one series": cells["series"].split(";")[0],
+        "series": cells["series"].split(";")[1],
+        "events": cells["events, texts"],
+    }
+    assert {name: f"`{one}`" in start[name] for name, one in STANDING.items()} == dict.fromkeys(
+        STANDING, True
+    )
+
+
+@pytest.mark.parametrize(
+    ("layout", "modality"),
+    [
+        (TABLE, "table"),
+        (SERIES, "series"),
+        (ONE_SERIES, "one series"),
+        (TEXTS, "events"),
+        (Layout(TABLE.numeric, (), VECTORS.signals), "vectors"),
+        (Layout(TABLE.numeric, (), IMAGES.signals + VECTORS.signals), "images"),
+    ],
+)
+def test_the_modality_is_the_widest_of_the_columns(layout: Layout, modality: str) -> None:
+    assert find_modality(layout) == modality
+
+
+def test_a_vector_too_wide_for_its_documented_detector_gets_one_that_fits() -> None:
+    wide = Layout((), (), (SignalInput("embedding", "vector", (5000,)),))
+    assert find_standing(wide) == "pca"
+
+
+def test_knn_is_tried_as_long_as_rows_times_inputs_allow() -> None:
+    wide = Layout((), (), (SignalInput("embedding", "vector", (4000,)),))
+    assert "knn" in [one.name for one in list_candidates(wide, rows=5_000)]
+    assert "knn" not in [one.name for one in list_candidates(wide, rows=20_000)]
+
+
+def test_every_kind_of_columns_has_gaussian_among_its_candidates() -> None:
+    for layout in (TABLE, SERIES, *WITHOUT_NUMBERS.values()):
+        assert "gaussian" in [one.name for one in list_candidates(layout)]
