@@ -13,6 +13,7 @@ from cluster.lake.input.arrow_types import to_storage_array
 from cluster.lake.input.partitions import Source, list_days, propose_partition
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.storage.opening import open_store
+from jobs.inference.detector import choose_detector
 from jobs.inference.roles import Inferred, infer
 from jobs.spec.columns import FEATURES
 from jobs.spec.reference import schema_line
@@ -61,6 +62,9 @@ def render(sample: Sample, output: Path) -> str:
         why = "; ".join(f"{column.name!r}: {column.why}" for column in columns[:20])
         raise Refusal(f"expected a column that a detector could use, found none: {why}")
     name = _spec_name(output.stem)
+    roles = {role for column in columns for role in column.roles}
+    steps = any("sequence" in c.roles and c.why.startswith("lists: steps") for c in columns)
+    detector, why = choose_detector(roles, of_numbers=steps)
     label = next((column.name for column in columns if "label" in column.roles), None)
     out = "out" if uri.strip("/") not in ("", ".") and not uri.startswith("out") else "../out"
     lines = [
@@ -75,7 +79,7 @@ def render(sample: Sample, output: Path) -> str:
         f"  partition: {_render_partition(sample.source)}",
         "columns:",
         *_columns(columns),
-        "detector: {name: autoencoder}",
+        f"detector: {{name: {detector}}}  # {why}",
         "training:",
         "  days: null  # all but the newest",
     ]

@@ -14,6 +14,9 @@ from jobs.inference.signal_roles import infer_signal_role, is_prose
 from jobs.spec.columns import FLAG_COLUMNS
 
 FEW = 64  # distinct values of a category: the default of max_values
+# Least share of rows that the FEW most frequent texts cover, to make a category of them and
+# "other". At least half of the texts of a name or an id are rare.
+COVERED = 0.9
 CODES = 32  # distinct integers that may be codes instead of amounts
 SKEWED = 3.0  # an exponential distribution has skew 2, a log-normal with sigma 1 has 6
 LARGE = 10.0  # log1p changes little below: rates and shares keep their scale
@@ -24,6 +27,8 @@ LABELS = {"label", "is_fraud", "fraud", "is_anomaly", "anomaly", "outlier", "cla
 ID_WORDS = {"id", "uid", "uuid", "guid", "key"}
 ENTITY_WORDS = {"user", "customer", "client", "account", "card", "terminal", "merchant", "host"}
 ENTITY_WORDS |= {"device", "machine", "sensor", "entity", "src", "source", "orig"}
+SIDE_WORDS = {"src", "source", "orig"}  # which side a text names; a number may be any amount
+COUNT_WORDS = {"ct", "cnt", "count", "num", "number", "total", "sum", "mean", "avg"}
 CODE_WORDS = {"proto", "protocol", "code", "type", "category", "class", "status", "kind", "mode"}
 
 
@@ -49,6 +54,7 @@ class Facts:
     low: Any = None
     high: Any = None
     skew: float = 0.0
+    covered: float = 0.0  # of texts: share of the rows with a value that has one of the FEW codes
     addresses: bool = False
     prose: bool = False
     signal: tuple[str, str] | None = None  # role and reason, for lists and bytes
@@ -130,7 +136,10 @@ def _measure(name: str, column: pa.ChunkedArray) -> Facts:
         return replace(facts, low=low, high=high, skew=skew)
     if facts.text and len(known):
         addresses = all(map(_is_address, distinct[:MOST_ADDRESSES].to_pylist()))
-        return replace(facts, addresses=addresses, prose=is_prose(distinct))
+        counts = pc.value_counts(known.combine_chunks()).field("counts")
+        top = pc.sum(counts.take(pc.array_sort_indices(counts, "descending")[:FEW])).as_py()
+        covered = top / len(known)
+        return replace(facts, addresses=addresses, prose=is_prose(distinct), covered=covered)
     return facts
 
 
@@ -190,6 +199,9 @@ def _rules(facts: Facts, taken: set[str]) -> Iterator[Inferred]:
             yield guess("categorical", why=several)
         if facts.prose:
             yield guess("text", why=f"words, {several}")
+        if facts.covered >= COVERED and FEW < facts.distinct <= facts.rows / 2:
+            share = f"the {FEW} most frequent cover {facts.covered:.1%}"
+            yield guess("categorical", why=f"{several}, {share}")
         yield guess(why=f"text, {several}: too many for a category")
     if facts.whole and facts.distinct <= CODES and facts.words & CODE_WORDS:
         yield guess("categorical", why=f"codes, {several}")
@@ -199,9 +211,11 @@ def _rules(facts: Facts, taken: set[str]) -> Iterator[Inferred]:
 
 
 def _entity(facts: Facts, several: str) -> Iterator[Inferred]:
-    """A column that names who acted. Amounts such as `src_bytes` have these words but are none."""
+    """A column that names who acted. Amounts such as `src_bytes`, and counters such as
+    `ct_dst_src`, have these words but are none."""
     ends = re.split(r"[^a-z0-9]+", facts.name.lower())[-1]
-    if facts.text or ends in ID_WORDS | ENTITY_WORDS:
+    named = ends in ID_WORDS | ENTITY_WORDS - SIDE_WORDS and not facts.words & COUNT_WORDS
+    if facts.text or named:
         few = ("categorical",) if facts.distinct <= FEW else ()
         yield Inferred(facts.name, ("entity", *few), several)
 

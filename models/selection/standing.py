@@ -1,22 +1,8 @@
-"""The documented detector for each kind of columns, which docs/detectors.md tells to start with."""
-
-from typing import Literal
+"""Finds the documented detector for a layout, which stands until another is clearly better."""
 
 from models.batch import Layout
 from models.detectors.catalog import CATALOG
-
-Modality = Literal["table", "vectors", "images", "sounds", "one series", "series", "events"]
-
-# docs/detectors.md, "Where to start", has the reasons; a test compares both.
-STANDING: dict[Modality, str] = {
-    "table": "knn",
-    "vectors": "gaussian",
-    "images": "hog_knn",
-    "sounds": "gaussian",
-    "one series": "anomaly_likelihood",
-    "series": "pca",
-    "events": "gaussian",  # texts too
-}
+from models.selection.documented import DOCUMENTED, Modality
 
 
 def find_modality(layout: Layout) -> Modality:
@@ -37,5 +23,5 @@ def find_modality(layout: Layout) -> Modality:
 
 def find_standing(layout: Layout) -> str:
     """The documented detector for a layout; `pca` if that one does not fit it."""
-    name = STANDING[find_modality(layout)]
+    name = DOCUMENTED[find_modality(layout)]
     return name if CATALOG[name].unfit(layout) is None else "pca"

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from cluster.lake.input.partitions import Source
 from jobs import check, init
+from jobs.inference.detector import choose_detector
 from jobs.inference.roles import Inferred, infer
 from jobs.spec.spec import load
 from models.refusal import Refusal
+from models.selection.documented import DOCUMENTED
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT.parent / "shared" / "data"
@@ -99,6 +101,51 @@ def test_guesses_come_with_options_and_reasons(guesses: dict[str, Inferred]) -> 
 def test_the_words_of_a_column_may_be_joined_by_capitals() -> None:
     table = pa.table({"srcPort": [1, 2, 80, 443], "eventId": ["a", "b", "c", "d"]})
     assert [guess.roles for guess in infer(table)] == [("port",), ("id",)]
+
+
+def test_a_text_of_many_values_is_a_category_where_the_most_frequent_cover_its_rows() -> None:
+    rng = np.random.default_rng(0)
+    long_tail = np.where(rng.random(5000) < 0.97, rng.integers(0, 40, 5000), rng.integers(0, 131))
+    tail = [f"s{n}" for n in np.r_[long_tail, np.arange(131)]]
+    even = [f"s{n}" for n in rng.integers(0, 300, len(tail))]
+    few_rows = [f"s{n}" for n in range(68)]
+    found = {c.name: c for c in infer(pa.table({"service": tail, "even": even}))}
+    assert found["service"].roles == ("categorical",)
+    assert "131 distinct" in found["service"].why
+    assert "64 most frequent cover 9" in found["service"].why
+    assert found["even"].roles == ()
+    assert infer(pa.table({"service": few_rows}))[0].roles == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "roles"),
+    [
+        ("ct_srv_src", ("numeric",)),
+        ("ct_dst_src_ltm", ("numeric",)),
+        ("src", ("numeric",)),
+        ("bytes_orig", ("numeric",)),
+        ("num_user", ("numeric",)),
+        ("card", ("entity",)),
+        ("customer_id", ("entity",)),
+        ("terminal", ("entity",)),
+    ],
+)
+def test_a_number_is_an_entity_by_the_name_of_who_acts_not_of_a_side_or_a_count(
+    name: str, roles: tuple[str, ...]
+) -> None:
+    values = np.random.default_rng(0).integers(0, 500, 3000)
+    assert infer(pa.table({name: values}))[0].roles == roles
+
+
+def test_the_first_detector_is_the_documented_one_for_the_columns() -> None:
+    assert choose_detector({"numeric", "categorical"})[0] == "isolation_forest"
+    assert choose_detector({"time", "ip", "port", "numeric"})[0] == "autoencoder"
+    assert choose_detector({"image", "numeric"})[0] == DOCUMENTED["images"]
+    assert choose_detector({"audio"})[0] == DOCUMENTED["sounds"]
+    assert choose_detector({"vector"})[0] == DOCUMENTED["vectors"]
+    assert choose_detector({"text", "numeric"})[0] == DOCUMENTED["events"]
+    assert choose_detector({"sequence"})[0] == DOCUMENTED["events"]
+    assert choose_detector({"sequence"}, of_numbers=True)[0] == DOCUMENTED["series"]
 
 
 def test_duplicate_columns_and_columns_named_like_those_of_flags_are_left_out() -> None:

@@ -28,3 +28,10 @@ def test_torch_has_the_threads_that_the_operator_set_or_else_those_of_the_plan(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.stdout.strip() == str(threads), done.stderr
+
+
+def test_no_other_code_gives_torch_threads() -> None:
+    """What an operator sets is obeyed only by `set_torch_threads`."""
+    rooms = [path for room in ("models", "cluster", "jobs") for path in (ROOT / room).rglob("*.py")]
+    found = [path for path in rooms if "set_num_threads(" in path.read_text(encoding="utf-8")]
+    assert found == [ROOT / "cluster" / "runtime" / "threads.py"]
