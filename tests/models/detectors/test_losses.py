@@ -73,6 +73,12 @@ def test_a_step_down_the_loss_moves_scores_to_the_side_of_their_label(
         assert last[1] - last[0] > first[1] - first[0]
 
 
+def last_layer(detector: Classifier) -> torch.nn.Linear:
+    layer = detector.layers[-1]
+    assert isinstance(layer, torch.nn.Linear)
+    return layer
+
+
 LOGITS = st.floats(-60, 60)
 
 
@@ -95,7 +101,7 @@ def test_the_loss_of_a_classifier_falls_as_the_right_class_becomes_more_probable
 
     def measure(label: float, logit: float) -> tuple[float, float]:
         """The loss, and its slope by the logit."""
-        bias = detector.layers[-1].bias
+        bias = last_layer(detector).bias
         torch.nn.init.constant_(bias, logit)
         loss = detector.loss(row._replace(label=torch.tensor([label])))
         (slope,) = torch.autograd.grad(loss.sum(), bias)
@@ -118,10 +124,10 @@ def test_a_focal_loss_of_a_row_beyond_doubt_is_0_and_has_a_slope(gamma: float) -
         torch.tensor([[1e3]]), torch.zeros(1, 0, dtype=torch.int64), label=torch.tensor([1.0])
     )
     assert isinstance(detector, Classifier)
-    torch.nn.init.constant_(detector.layers[-1].bias, 500.0)
-    torch.nn.init.zeros_(detector.layers[-1].weight)
+    torch.nn.init.constant_(last_layer(detector).bias, 500.0)
+    torch.nn.init.zeros_(last_layer(detector).weight)
     loss = detector.loss(sure).sum()
-    loss.backward()
+    torch.autograd.backward(loss)
     assert float(loss.detach()) == 0
     for parameter in detector.parameters():
         assert parameter.grad is not None
