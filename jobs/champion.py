@@ -8,7 +8,7 @@ from cluster.lake.output.schemas import REGISTRY
 from cluster.lake.output.table import LakeTable
 from cluster.lake.registry.registry import Entry, Registry, Signer, Trust
 from cluster.lake.registry.signatures import load_key
-from cluster.lake.storage.opening import open_store
+from jobs.output import open_output
 from jobs.spec.spec import Spec
 from models.bundle import Bundle, open_bundle
 from models.refusal import Refusal
@@ -26,7 +26,7 @@ class Champion:
 
 def open_registry(spec: Spec) -> Registry:
     """The registry of the watch."""
-    return Registry(open_store(spec.output.uri).child(REGISTRY))
+    return Registry(open_output(spec).child(REGISTRY))
 
 
 def load_champion(spec: Spec, registry: Registry) -> Champion:

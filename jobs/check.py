@@ -16,6 +16,7 @@ from cluster.lake.output.schemas import flag_schema
 from cluster.scoring.disguise import Disguise
 from jobs import input_rows
 from jobs.alerting import alerts
+from jobs.output import open_output
 from jobs.spec.detector import check_detector
 from jobs.spec.spec import Spec, load
 from models.columns import Timestamp
@@ -70,7 +71,11 @@ def run(path: Path | str) -> Report:
         check_detector(spec)
     except Refusal as refusal:
         report += Report(errors=tuple(str(refusal).splitlines()))
-    apart = spec.training_uri != spec.input.uri
+    try:
+        open_output(spec)
+    except Refusal as refusal:
+        report += Report(errors=(f"{spec.where('output', 'uri')}: output.uri: {refusal}",))
+    apart = spec.trains_apart
     report += _check_data(spec, spec.input.uri, ("input", "uri"), training=not apart)
     if apart:
         report += _check_data(spec, spec.training_uri, ("training", "uri"), training=True)

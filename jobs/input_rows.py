@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cluster.lake.days import day_order
 from cluster.lake.derived.derive import Deriver
 from cluster.lake.input.snapshot import Snapshot, take_snapshot
-from cluster.lake.storage.opening import open_store
+from jobs.output import open_output, open_own_output
 from jobs.spec.spec import Spec
 from jobs.terminal.console import step, warn
 
@@ -36,6 +36,7 @@ def take_snapshots(spec: Spec, uri: str, days: Sequence[str]) -> tuple[Snapshot,
             return tuple(take_snapshot(spec.source(uri), day) for day in days)
         missing = sorted((d for d in days if not deriver.is_derived(d)), key=day_order)
         if missing:
+            open_own_output(spec)
             _warn_of_rejected_files(deriver, missing)
             rows = deriver.input.count_rows_to_read(missing)
             with step(f"derive {_join_days(missing)}", rows) as progress:
@@ -65,7 +66,7 @@ def _open_deriver(spec: Spec, uri: str) -> AbstractContextManager[Deriver | None
     derivation = spec.derivation
     if derivation is None:
         return nullcontext()
-    target = open_store(spec.output.uri).child(DERIVED).uri
+    target = open_output(spec).child(DERIVED).uri
     return Deriver(derivation, spec.source(uri), target)
 
 

@@ -16,6 +16,7 @@ from jobs.alerting import alerts
 from jobs.champion import Champion, load_champion
 from jobs.due import Skipped, choose_due, describe
 from jobs.monitoring.live import LiveMetrics
+from jobs.output import open_own_output
 from jobs.score import score
 from jobs.scoring.result import RunResult
 from jobs.spec.spec import DayRange, Spec
@@ -70,7 +71,7 @@ def nightly(
     """
     night = Night()
     metrics = metrics or LiveMetrics(spec.name, "nightly")
-    registry = Registry(open_store(spec.output.uri).child(REGISTRY))
+    registry = Registry(open_own_output(spec).child(REGISTRY))
     champion = load_champion(spec, registry) if registry.list_entries() else None
     reason = _find_training_reason(spec, champion)
     with session(address):
@@ -102,7 +103,7 @@ def backfill(
     metrics: LiveMetrics | None = None,
 ) -> Night:
     """Score the days of a range that are not committed; nothing is trained."""
-    Registry(open_store(spec.output.uri).child(REGISTRY)).require_champion()
+    Registry(open_own_output(spec).child(REGISTRY)).require_champion()
     there = [d for d in list_days(spec.source()) if d in days]
     if not there:
         raise Refusal(f"no day of {spec.input.uri} is from {days.first} to {days.last}")

@@ -11,10 +11,10 @@ from cluster.lake.input.snapshot import Snapshot, take_snapshot
 from cluster.lake.input.splits import Split, Task, plan_tasks
 from cluster.lake.output.schemas import REGISTRY, RUNS
 from cluster.lake.registry.registry import Registry
-from cluster.lake.storage.opening import open_store
 from cluster.runtime.resources import THREADS, Demand
 from jobs import input_rows
 from jobs.input_rows import DerivationPreview
+from jobs.output import open_output
 from jobs.spec.spec import Spec
 from jobs.terminal.printable import escape_message
 from models import canonical_json
@@ -93,7 +93,7 @@ def plan(spec: Spec, day: str) -> Plan:
 
 def _measured_rate(spec: Spec) -> tuple[float | None, str]:
     """Rows a second of the last run of this watch, and where that comes from."""
-    output = open_store(spec.output.uri)
+    output = open_output(spec)
     runs = output.child(RUNS)
     results = [found for found in runs.list("") if found.key.endswith("/result.json")]
     for found in sorted(results, key=lambda found: found.modified, reverse=True):

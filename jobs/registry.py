@@ -19,9 +19,9 @@ from cluster.lake.output.schemas import (
 )
 from cluster.lake.output.table import LakeTable
 from cluster.lake.registry.registry import Promotion
-from cluster.lake.storage.opening import open_store
 from jobs.champion import load_signer, open_registry, trusted_signers
 from jobs.input_rows import DERIVED
+from jobs.output import open_own_output
 from jobs.spec.spec import Spec
 from jobs.threshold import choose_threshold
 from models.bundle import open_bundle
@@ -108,7 +108,7 @@ def vacuum(spec: Spec, hours: int, dry_run: bool) -> list[str]:
 
     Returns the keys; with `dry_run` nothing is removed. Derived rows are derived again on demand.
     """
-    output = open_store(spec.output.uri)
+    output = open_own_output(spec)
     newest = list_days(spec.source())[-1:]
     if not newest:
         raise Refusal(f"no data in {spec.input.uri}: vacuum takes the tables' columns from it")

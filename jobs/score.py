@@ -18,6 +18,7 @@ from cluster.splits.stream import Pool, stream
 from jobs import check, input_rows
 from jobs.champion import load_champion, require_newest
 from jobs.monitoring.live import LiveMetrics
+from jobs.output import open_own_output
 from jobs.report import run_card
 from jobs.report.profile import Clock, find_slowest
 from jobs.scoring import gates
@@ -47,7 +48,7 @@ def score(
     """
     clock = clock or Clock()
     metrics = metrics or LiveMetrics(spec.name, "score")
-    output = open_store(spec.output.uri)
+    output = open_own_output(spec)
     with clock("list"):
         # Before the snapshot: a run of newer files that commits from here on is not replaced.
         commits = count_commits(spec, output, day)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from cluster.lake.output.schemas import REGISTRY
 from cluster.lake.registry.registry import Promotion, Registry
-from cluster.lake.storage.opening import open_store
 from cluster.runtime.session import session
 from jobs import check
 from jobs.champion import load_signer
 from jobs.monitoring.live import LiveMetrics
+from jobs.output import open_own_output
 from jobs.spec.detector import check_detector
 from jobs.spec.spec import DayRange, Spec
 from jobs.terminal.console import say
@@ -60,9 +60,9 @@ def train(
     request = request or TrainRequest()
     check_detector(spec)
     signer = load_signer(spec, request.sign_with) if request.promote else None
+    registry = Registry(open_own_output(spec).child(REGISTRY))
     plan = plan_training(spec, request.days)
     check.check(spec, plan.snapshots[0].schema, training=True).refuse()
-    registry = Registry(open_store(spec.output.uri).child(REGISTRY))
     given = None if request.start is None else load_start(spec, registry, request.start)
     if given:
         say(f"starting from bundle {given.id}: its encoder is kept")

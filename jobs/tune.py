@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 from rich.table import Table
 
-from cluster.lake.storage.opening import open_store
 from cluster.runtime.session import session
 from cluster.training.trials import Subject, Trial, run_trials
 from jobs import check
+from jobs.output import open_own_output
 from jobs.spec.detector import check_detector
 from jobs.spec.spec import DayRange, Spec
 from jobs.terminal.console import say, step
@@ -41,6 +41,7 @@ def tune(
     """
     check_detector(spec)
     asked = _plan_trials(spec, trials)
+    output = open_own_output(spec)
     plan = plan_training(spec, days)
     check.check(spec, plan.snapshots[0].schema, training=True).refuse()
     say(f"tuning {spec.detector.name} of watch {spec.name} on {format_days(plan.days)}")
@@ -51,7 +52,7 @@ def tune(
         data = run.read_rows(encoder, count, CATALOG[spec.detector.name].labels)
         rows, held_back = draw_samples(data, _ROWS, spec.training.seed)
         digests = [spec.training_digest, *(snapshot.digest for snapshot in plan.snapshots)]
-        store = open_store(spec.output.uri).child(TUNINGS).child(_digest(digests))
+        store = output.child(TUNINGS).child(_digest(digests))
         options = build_options(spec)
         subject = Subject(spec.detector.name, encoder.layout, options, rows, held_back)
         with step("tune", trials) as bar:

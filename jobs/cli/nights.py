@@ -167,9 +167,11 @@ def flags(
     The most severe come first. With --sql the answer of a query is shown instead.
     """
     from jobs import flags as job
+    from jobs.output import open_output
     from jobs.spec.spec import load
 
     watch = load(spec)
+    open_output(watch)
     table = f"{watch.output.uri.rstrip('/')}/flags"
     if export:
         written = job.export(table, export)
@@ -182,7 +184,11 @@ def flags(
     job.show(frame, limit, out, None if sql else watch.roles)
 
 
-@command(verbs, "nightly specs/flows.yaml", statuses={1: "a day or the training failed"})
+@command(
+    verbs,
+    "nightly specs/flows.yaml",
+    statuses={1: "a day or the training failed, or a day waits that no night will score"},
+)
 @publishes_metrics
 def nightly(
     watch: "Spec",
@@ -195,7 +201,8 @@ def nightly(
     """Do all the work that is due; for a scheduler.
 
     Trains if there is no champion or it is too old, then scores every complete day that is not
-    committed, the oldest first. Alerts go to the webhooks of the spec.
+    committed, the oldest first. Says which days it leaves out and why. Alerts go to the webhooks of
+    the spec.
     """
     from jobs import nightly as job
 

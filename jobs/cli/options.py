@@ -64,7 +64,10 @@ MetricsFile = Annotated[
     ),
 ]
 Day = Annotated[
-    str, typer.Option(help="The day: a value of the partition key, or all without partitions.")
+    str,
+    typer.Option(
+        help="The day: a date such as 2026-11-22, the value of the key if it is none, or all."
+    ),
 ]
 
 

@@ -7,9 +7,9 @@ job ever ran. The role `reporter` may read all of them. No row of a table is rea
 from datetime import UTC, date, datetime, time
 
 from cluster.lake.output.table import read_commits
-from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from jobs.monitoring.metric_names import Metric, Sample
+from jobs.output import open_output
 from jobs.report.document import REPORTS
 from jobs.spec.spec import Spec
 from jobs.terminal.console import warn
@@ -27,8 +27,8 @@ class WatchStatus:
 
     def refresh(self) -> None:
         """Read the records. If that fails, the only sample is LAKE_READABLE 0."""
-        output = open_store(self.spec.output.uri)
         try:
+            output = open_output(self.spec)
             self._found = _read_commits(output) | _read_last_day(output)
             self._found[Metric.LAKE_READABLE] = 1
         except Exception as error:  # no error here may end a run or an exporter

@@ -63,8 +63,9 @@ locals {
       local.list.trainer,
       { Sid = "Read", Effect = "Allow", Action = ["s3:GetObject"], Resource = concat(local.inputs, [local.watch]) },
       # Bundles, thresholds, champions (cluster/lake/registry/registry.py); never changed, so never deleted.
+      # The output is marked as the watch's by its first training (cluster/lake/output/owner.py).
       # Derived rows (cluster/lake/derived/derive.py) are made by whoever needs them first.
-      { Sid = "Write", Effect = "Allow", Action = local.put, Resource = ["${local.watch}/registry/*", "${local.watch}/_derived/*"] },
+      { Sid = "Write", Effect = "Allow", Action = local.put, Resource = ["${local.watch}/registry/*", "${local.watch}/_derived/*", "${local.watch}/_watch.json"] },
       # Ray Train stores by Arrow's file system, which asks whether the bucket is there (as S3 sees
       # it, a list without a prefix: names, no contents) and marks each folder on the way by an
       # empty object that ends in '/', which no program of ours reads.
@@ -96,7 +97,7 @@ locals {
     reporter = [
       local.list.reporter,
       # Committed flags and cards; neither logs nor detectors.
-      { Sid = "Read", Effect = "Allow", Action = ["s3:GetObject"], Resource = ["${local.watch}/flags/*", "${local.watch}/reports/*", "${local.bucket}/${var.export_prefix}/*"] },
+      { Sid = "Read", Effect = "Allow", Action = ["s3:GetObject"], Resource = ["${local.watch}/_watch.json", "${local.watch}/flags/*", "${local.watch}/reports/*", "${local.bucket}/${var.export_prefix}/*"] },
       { Sid = "Export", Effect = "Allow", Action = concat(local.put, local.delete), Resource = ["${local.bucket}/${var.export_prefix}/*"] },
       { Sid = "Key", Effect = "Allow", Action = local.key, Resource = [var.key_arn] },
     ]

@@ -125,6 +125,11 @@ ONE_WRONG = [
     ("0.01}", ".inf}", "threshold.contamination: expected a number, found '.inf'"),
     ("2026-01-13}", "2025-01-13}", "13: training.days: expected FIRST..LAST or one day"),
     ("out/flows", "data/flows/out", "15: output.uri: expected a folder outside of input.uri"),
+    (
+        "uri: data/flows",
+        "uri: s3://lake//flows",
+        "2: input.uri: expected a place: 's3://lake//flows'",
+    ),
     ("uri: data/flows", "uri: gs://b/flows", "2: input.uri: expected a path, file://… or s3://"),
     ("uri: data/flows", "uri: s3://k:s@b/flows", "with credentials in the AWS environment"),
     (
@@ -135,6 +140,63 @@ ONE_WRONG = [
     ("partition: day", "filter: 'a =='", "2: input.filter: expected a comparison of columns"),
     ("name: flows", "name: ../flows", "flows.yaml:1: name: expected letters, digits, _ and -"),
 ]
+
+
+PLACES = [
+    ("data/flows", "data/flows"),
+    ("data/flows", "data/flows/out"),
+    ("data/flows", "data/x/../flows//out/"),
+    ("data/flows", "file://{here}/data/flows/out"),
+    ("data/flows", "link/out"),
+    ("file://localhost{here}/data/../link", "data/flows/out"),
+    ("data/flows/one.parquet", "data/flows"),
+    ("data/flows/", "data"),
+    ("link", "data"),
+    ("s3://lake/flows", "s3://lake/flows/"),
+    ("s3://lake/flows", "s3://lake/flows/out"),
+    ("s3://lake/out/flows", "s3://lake/out"),
+    ("s3://lake/flows", "s3://lake"),
+]
+
+
+@pytest.mark.parametrize(("uri", "out"), PLACES)
+@pytest.mark.parametrize("key", ["input", "training"])
+def test_output_and_input_lie_apart_however_they_are_spelled(
+    write: Callable[[str], Path], tmp_path: Path, key: str, uri: str, out: str
+) -> None:
+    Path("data/flows").mkdir(parents=True)
+    Path("link").symlink_to("data/flows")
+    uri, out = (text.replace("{here}", str(tmp_path)) for text in (uri, out))
+    text = GOOD.replace("{uri: out/flows}", f"{{uri: '{out}'}}")
+    given = f"uri: '{uri}', "
+    if key == "input":
+        text = text.replace("uri: data/flows, ", given)
+    else:
+        text = text.replace("training: {", "training: {" + given).replace(
+            "data/flows,", "other,", 1
+        )
+    assert ": expected a folder outside of " in refusal(write(text))
+
+
+def test_places_beside_each_other_are_apart(write: Callable[[str], Path]) -> None:
+    Path("data/flows").mkdir(parents=True)
+    for out in ("data/flows_out", "data/flow", "s3://lake/flows"):
+        load(write(GOOD.replace("out/flows", out)))
+
+
+@pytest.mark.parametrize(
+    "uri", ["data/flows", "./data//flows/", "file://{here}/data/flows", "link"]
+)
+def test_training_rows_of_the_same_place_are_the_input_however_spelled(
+    write: Callable[[str], Path], tmp_path: Path, uri: str
+) -> None:
+    Path("data/flows").mkdir(parents=True)
+    Path("link").symlink_to("data/flows")
+    given = uri.replace("{here}", str(tmp_path))
+    assert not load(
+        write(GOOD.replace("training: {", f"training: {{uri: '{given}', "))
+    ).trains_apart
+    assert load(write(GOOD.replace("training: {", "training: {uri: other, "))).trains_apart
 
 
 @pytest.mark.parametrize(("old", "new", "message"), ONE_WRONG)
