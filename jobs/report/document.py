@@ -111,7 +111,7 @@ class Picture(TypedDict):
     """The signal that added most to the score, and where in it: two panels."""
 
     feature: str
-    png: str  # base64
+    png: bytes  # no text, so that nothing shortens it; base64 in JSON
 
 
 class TopFlag(TypedDict):

@@ -221,6 +221,7 @@ def _load_templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     filters: dict[str, Callable[..., str]] = {
+        "base64": encode_bytes,
         "rows": _format_count,
         "number": _format_number,
         "share": _format_share,
@@ -232,6 +233,11 @@ def _load_templates() -> jinja2.Environment:
     }
     pages.filters.update(filters)
     return pages
+
+
+def encode_bytes(content: bytes) -> str:
+    """Base64, the form of bytes in JSON and in the address of an image."""
+    return base64.b64encode(content).decode()
 
 
 # Formats of values. None is a dash everywhere.

@@ -25,7 +25,7 @@ from jobs.report.document import (
     Training,
     parse_day_entry,
 )
-from jobs.report.pages import render_card, render_index
+from jobs.report.pages import encode_bytes, render_card, render_index
 from jobs.report.profile import Profile
 from jobs.report.top_flags import FlagSummary, format_time
 from jobs.scoring.books import RunBooks
@@ -217,4 +217,5 @@ def _measure_quality(run: Run, books: RunBooks) -> QualityFacts | None:
 
 
 def _encode(document: Any) -> bytes:
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode()
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False, default=encode_bytes)
+    return text.encode()

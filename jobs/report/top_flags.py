@@ -1,6 +1,5 @@
 """The flags that a run card shows: the most severe, and the entities with most flags."""
 
-import base64
 from datetime import UTC, datetime
 from typing import Any
 
@@ -83,7 +82,7 @@ class FlagSummary:
 def _embed(picture: Any) -> Picture | None:
     if picture is None:
         return None
-    return {"feature": picture["feature"], "png": base64.b64encode(picture["png"]).decode()}
+    return {"feature": picture["feature"], "png": picture["png"]}
 
 
 def _simplify(value: Any) -> Any:

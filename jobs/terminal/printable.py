@@ -62,7 +62,10 @@ def escape_chat(text: str) -> str:
 
 
 def printable_document(value: Any, limit: int = LIMIT) -> Any:
-    """A copy of a JSON document with printable strings and keys, and None for NaN and infinity."""
+    """A copy of a JSON document with printable strings and keys, and None for NaN and infinity.
+
+    Bytes, such as the picture of a flag, are no text and stay as they are.
+    """
     if isinstance(value, str):
         return printable(value, limit)
     if isinstance(value, float):

@@ -1,6 +1,8 @@
 """A night over images, texts, vectors and sequences: trained, scored, explained, committed once."""
 
+import base64
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -79,4 +81,8 @@ def test_a_night_of_signals_is_scored_explained_and_committed(
         heat = heat[:, heat.shape[1] // 2 :]  # the second panel
         corner = heat[: heat.shape[0] * 3 // 8, : heat.shape[1] * 3 // 8]
         assert corner.mean() > 4 * heat.mean(), "the bright corner is where the score came from"
-    assert "data:image/png;base64," in Path(result.card or "").read_text()
+    page = Path(result.card or "").read_text()
+    images = re.findall(r'<img src="data:image/png;base64,([^"]*)"', page)
+    assert images
+    for text in images:
+        Image.open(io.BytesIO(base64.b64decode(text, validate=True))).load()

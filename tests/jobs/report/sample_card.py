@@ -1,6 +1,5 @@
 """A run card's document as a night of network flows would leave it, seeded."""
 
-import base64
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -207,7 +206,7 @@ def _picture(rng: np.random.Generator) -> Picture:
     shares = (values**2 * (np.arange(60) > 50)).astype(np.float32)
     return {
         "feature": signal.name,
-        "png": base64.b64encode(draw(signal, values, shares)).decode(),
+        "png": draw(signal, values, shares),
     }
 
 

@@ -1,16 +1,20 @@
 """The run card says what its document says, whole and safe, with as much or little as there is."""
 
+import base64
 import html
+import io
 import json
 import re
 from itertools import cycle
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from jobs.report.pages import count_unaccounted, render_card, render_index
+from jobs.report.pages import count_unaccounted, encode_bytes, render_card, render_index
 from jobs.terminal.printable import printable, printable_document
 from tests.jobs.report.sample_card import sample_card, sample_days
 
@@ -196,6 +200,24 @@ def test_a_run_without_stages_has_no_picture_of_its_time() -> None:
     page = render_card(card)
     assert "stages" not in figures(page)
     assert "Where the time went" not in words(page)
+
+
+def test_every_image_of_a_card_is_whole() -> None:
+    card: Any = sample_card()
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8))
+    large = io.BytesIO()
+    noise.save(large, "PNG")  # a photograph does not compress either
+    card["top_flags"][0]["picture"] = {"feature": "photo", "png": large.getvalue()}
+    sent = [flag["picture"]["png"] for flag in card["top_flags"] if flag["picture"]]
+    found = re.findall(r'<img src="data:image/png;base64,([^"]*)"', render_card(card))
+    assert [base64.b64decode(text, validate=True) for text in found] == sent
+    assert len(found[0]) > 100_000
+    for content in sent:
+        Image.open(io.BytesIO(content)).load()
+    assert (
+        json.loads(json.dumps(card["top_flags"][0], default=encode_bytes))["picture"]["png"]
+        == (found[0])
+    )
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
