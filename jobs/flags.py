@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import quote
 
-import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -27,6 +26,7 @@ from cluster.lake.days import day_order
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Missing, Store
 from jobs.spec.columns import FLAG_COLUMNS
+from jobs.sql import run as run_sql
 from jobs.terminal.printable import printable
 from models import canonical_json
 from models.columns import Roles
@@ -54,27 +54,11 @@ def read(uri: str, day: str | None = None) -> pd.DataFrame:
 def query(sql: str, uri: str, day: str | None = None) -> pd.DataFrame:
     """Run one SQL statement over the view `flags` in DuckDB; times are in UTC.
 
-    The statement sees the view alone: no file, network, extension or setting. Raises `Refusal`
-    with DuckDB's message for SQL that fails, and if there is no table.
+    The statement sees the view alone: no file, network, extension or setting, and has bounds of
+    time and memory (`jobs/sql.py`). Raises `Refusal` with DuckDB's message for SQL that fails, and
+    if there is no table.
     """
-    data = _filter_day(_open(uri), day)
-    with duckdb.connect(":memory:") as connection:
-        connection.execute("LOAD icu; SET TimeZone = 'UTC'")
-        connection.execute("SET python_enable_replacements = false")
-        connection.register("flags", data)
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
-        try:
-            statements = connection.extract_statements(sql)
-            if len(statements) != 1:
-                raise Refusal(f"expected one SQL statement, found {len(statements)}")
-            answer = connection.sql(sql)
-            if answer is None:
-                raise Refusal("expected a statement with a result, such as SELECT")
-            return _frame(answer.to_arrow_table())
-        except duckdb.Error as error:
-            columns = ", ".join(data.schema.names)
-            raise Refusal(f"SQL: {error}\nThe view `flags` has the columns {columns}") from error
+    return _frame(run_sql(sql, _filter_day(_open(uri), day)))
 
 
 def _open(uri: str) -> DeltaTable:

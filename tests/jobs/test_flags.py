@@ -3,6 +3,7 @@
 import io
 import json
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
@@ -19,6 +21,7 @@ from cluster.lake.output.schemas import flag_schema
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from jobs.flags import export, query, read, show
+from jobs.sql import run
 from models.columns import Roles
 from models.refusal import Refusal
 
@@ -147,7 +150,36 @@ def test_sql_times_are_in_utc_wherever_it_runs(
         "SET enable_external_access = true",
         "RESET lock_configuration",
         "SELECT * FROM frame",
+        "SELECT current_setting('memory_limit')",
+        "SELECT pg_catalog.current_setting('temp_directory')",
+        "SELECT @@threads",
+        "SELECT getenv('HOME')",
+        "SELECT getvariable('x'), severity FROM flags",
+        "SELECT severity FROM flags WHERE version() > 'v'",
+        "SELECT (SELECT current_schemas(true)) FROM flags",
+        "SELECT pg_sleep(1)",
+        "SELECT * FROM duckdb_settings()",
+        "SELECT * FROM flags, duckdb_secrets()",
+        "SELECT * FROM python_arrow_scan(1, 2, 3)",
+        "SELECT * FROM pg_catalog.pg_settings",
+        "SELECT * FROM information_schema.tables",
+        "SELECT * FROM system.information_schema.tables",
+        "SELECT * FROM sqlite_master",
+        "WITH x AS (WITH sqlite_master AS (SELECT 1) FROM sqlite_master) FROM x, sqlite_master",
+        "SELECT * FROM query('SELECT 1')",
+        "SHOW threads",
+        "SHOW ALL TABLES",
+        "PRAGMA version",
+        "DESCRIBE duckdb_settings()",
+        "SUMMARIZE duckdb_tables",
+        "EXPLAIN SELECT 1",
+        "SET VARIABLE x = 1",
+        "CALL duckdb_settings()",
+        "DELETE FROM flags",
+        "SELECT " + "(" * 20_000 + "1" + ")" * 20_000,
+        "SELECT '" + "x" * 70_000 + "'",
     ],
+    ids=range(40),
 )
 def test_sql_reaches_nothing_but_the_view(sql: str, local: Store, tmp_path: Path) -> None:
     secret = tmp_path / "secret.csv"
@@ -157,6 +189,35 @@ def test_sql_reaches_nothing_but_the_view(sql: str, local: Store, tmp_path: Path
         query(sql.format(secret=secret, folder=tmp_path), local.uri)
     assert len(frame) == 1
     assert not list(tmp_path.glob("out*"))
+
+
+def test_sql_has_expressions_subqueries_and_functions_of_its_own(local: Store) -> None:
+    """What is refused above does not stand in the way of work."""
+    for sql in (
+        "WITH f AS (FROM flags) SELECT count(*) n, pg_typeof(max(score)) FROM f, range(2) r",
+        "SELECT x FROM (SELECT unnest([1, 2]) x) WHERE x IN (SELECT 1 FROM flags)",
+        "SELECT version, user_id FROM (SELECT 1 AS version, 2 AS user_id)",
+        "DESCRIBE flags",
+        "SUMMARIZE flags",
+        "SELECT current_date, now(), list_transform([1], lambda y: y + 1)",
+    ):
+        assert len(query(sql, local.uri))
+
+
+def test_sql_that_takes_too_long_or_too_much_is_stopped() -> None:
+    data = ds.dataset(pa.table({"a": [1, 2]}))
+    started = time.monotonic()
+    with pytest.raises(Refusal, match=r"SQL: expected an answer within 0\.2 s, found none"):
+        run(
+            "SELECT sum(hash(a.range + b.range)) FROM range(10000000) a, range(10000000) b",
+            data,
+            0.2,
+        )
+    assert time.monotonic() - started < 20
+    with pytest.raises(Refusal, match=r"SQL: Out of Memory"):
+        run("SELECT list(range) FROM range(1000000000)", data)
+    with pytest.raises(Refusal, match="SQL: expected an answer of at most 268,435,456 bytes"):
+        run("SELECT * FROM range(100000000)", data)
 
 
 def test_wrong_sql_is_refused_with_the_columns(local: Store) -> None:

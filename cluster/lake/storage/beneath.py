@@ -19,7 +19,13 @@ _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
 
 def resolve(path: Path, root: Path) -> tuple[str, ...]:
     """The parts from the root to the path, without links. `Refusal` where a link leads out."""
-    real, inside = os.path.realpath(path), os.path.realpath(root)
+    try:
+        real, inside = os.path.realpath(path), os.path.realpath(root)
+    except OSError as error:  # a link that was there a moment ago is gone
+        raise Refusal(
+            f"{path}: a link on the way changed while it was read ({error.strerror}): it is not "
+            "followed; find out who writes there"
+        ) from None
     if real == inside:
         return ()
     if not real.startswith(inside.rstrip("/") + "/"):

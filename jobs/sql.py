@@ -1,0 +1,139 @@
+"""Runs one SQL statement over a view of flags in DuckDB, which sees nothing else.
+
+The statement is read as a tree first: it may name the view, its own common table expressions, and
+functions of their arguments alone. DuckDB's settings, files, secrets, catalogues and variables are
+out of reach. Memory, time and the size of the answer are bounded.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from threading import Timer
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from models.refusal import Refusal
+
+VIEW = "flags"
+SECONDS = 120.0  # DuckDB groups ten million rows in seconds, and nobody waits longer
+_MEMORY = "2GB"
+_MOST_CHARACTERS = 64 * 1024
+# The answer is turned into text for a terminal or JSON, at about five times its size.
+_MOST_ANSWER_BYTES = 256 << 20
+_TABLE_FUNCTIONS = {"generate_series", "json_each", "json_tree", "range", "repeat", "unnest"}
+# Scalar functions that read or change more than their arguments; `@@name` is a setting.
+_STATEFUL = re.compile(
+    r"@@|current_(?!date|local|time)|pg_(?!typeof|size_pretty)|has_.*_privilege|sleep"
+    r"|(getenv|getvariable|in_search_path|json_execute_serialized_sql|json_serialize_plan"
+    r"|session_user|txid_current|user|version|nextval|currval|setval|write_log"
+    r"|parse_duckdb_log_message|stats|vector_type)$"
+)
+
+
+def run(sql: str, data: ds.Dataset, seconds: float = SECONDS) -> pa.Table:
+    """The answer, with times in UTC. Raises `Refusal` for SQL that fails, or is not allowed."""
+    with duckdb.connect(":memory:") as connection:
+        connection.execute("LOAD icu; SET TimeZone = 'UTC'")
+        connection.execute("SET python_enable_replacements = false")
+        connection.execute(f"SET memory_limit = '{_MEMORY}'; SET temp_directory = ''")
+        connection.register(VIEW, data)
+        connection.execute("SET enable_external_access = false")
+        timer = Timer(seconds, connection.interrupt)
+        try:
+            _check(sql, connection)
+            connection.execute("SET lock_configuration = true")
+            timer.start()
+            return _fetch(connection.sql(sql))
+        except duckdb.InterruptException:
+            raise Refusal(
+                f"SQL: expected an answer within {seconds:g} s, found none; ask for one day with "
+                "--day, or for fewer rows"
+            ) from None
+        except duckdb.Error as error:
+            columns = ", ".join(data.schema.names)
+            raise Refusal(f"SQL: {error}\nThe view `{VIEW}` has the columns {columns}") from error
+        finally:
+            timer.cancel()
+
+
+def _fetch(answer: duckdb.DuckDBPyRelation | None) -> pa.Table:
+    if answer is None:
+        raise Refusal("SQL: expected a statement with a result, such as SELECT")
+    reader = answer.to_arrow_reader()
+    batches, size = [], 0
+    for batch in reader:
+        size += batch.nbytes
+        if size > _MOST_ANSWER_BYTES:
+            raise Refusal(
+                f"SQL: expected an answer of at most {_MOST_ANSWER_BYTES:,} bytes, found more; "
+                "add a LIMIT, or write the flags as Parquet with --export"
+            )
+        batches.append(batch)
+    return pa.Table.from_batches(batches, reader.schema)
+
+
+def _check(sql: str, connection: duckdb.DuckDBPyConnection) -> None:
+    if len(sql) > _MOST_CHARACTERS:
+        raise Refusal(f"SQL: expected at most {_MOST_CHARACTERS:,} characters, found {len(sql):,}")
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1:
+        raise Refusal(f"expected one SQL statement, found {len(statements)}")
+    views = "SELECT view_name FROM duckdb_views() WHERE internal"
+    system = {row[0] for row in connection.execute(views).fetchall()}
+    row = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
+    assert row is not None
+    try:
+        tree = json.loads(row[0])
+    except RecursionError:
+        raise Refusal("SQL: it is nested too deeply; write it with fewer brackets") from None
+    if tree.get("error"):
+        if tree.get("error_type") == "not implemented":
+            raise Refusal("SQL: expected a SELECT, found another statement")
+        return  # DuckDB says more when it runs
+    nodes = list(_walk(tree))
+    named = {entry["key"].lower() for node in nodes for entry in _expressions(node)}
+    for node in nodes:
+        _check_node(node, {VIEW} | (named - system))
+
+
+def _check_node(node: dict[str, Any], tables: set[str]) -> None:
+    kind = node.get("type")
+    if kind == "BASE_TABLE":
+        parts = [node["catalog_name"], node["schema_name"], node["table_name"]]
+        name = ".".join(filter(None, parts))
+        if name.lower() not in tables:
+            raise Refusal(f"SQL: expected the view `{VIEW}`, found the table {name!r}")
+    elif kind == "SHOW_REF" and node["show_type"] not in ("DESCRIBE", "SUMMARY"):
+        raise Refusal("SQL: SHOW reads DuckDB itself; expected a SELECT from the view `flags`")
+    elif kind == "TABLE_FUNCTION":
+        name = node["function"]["function_name"].lower()
+        if name not in _TABLE_FUNCTIONS:
+            allowed = ", ".join(sorted(_TABLE_FUNCTIONS))
+            raise Refusal(f"SQL: expected one of the table functions {allowed}, found {name!r}")
+    elif "function_name" in node and _STATEFUL.match(node["function_name"].lower()):
+        raise Refusal(
+            f"SQL: {node['function_name']!r} reads or changes DuckDB itself; expected functions "
+            "of their arguments alone"
+        )
+
+
+def _walk(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every object of a JSON document."""
+    waiting = [tree]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            yield value
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+
+
+def _expressions(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """The common table expressions that a query defines."""
+    given = node.get("cte_map")
+    found: list[dict[str, Any]] = given["map"] if isinstance(given, dict) else []
+    return found
