@@ -106,13 +106,13 @@ def send(pid: int, number: signal.Signals) -> None:
         return  # it ended by itself
 
 
-def until(condition: Callable[[], bool], seconds: float) -> bool:
+def until(condition: Callable[[], bool], seconds: float, every_s: float = LOOK_S) -> bool:
     """Whether the condition became true within so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(LOOK_S)
+        time.sleep(every_s)
     return True
 
 

@@ -39,8 +39,7 @@ class Training:
 def training(three_nodes: Machines, tmp_path_factory: pytest.TempPathFactory) -> Training:
     trial = Watch(tmp_path_factory.mktemp("nodes")).trial("training")
     command = KILLED_WORKER.start(three_nodes, trial)
-    three_nodes.wait_for("RayTrainWorker", 2, command)
-    held = len(three_nodes.holding("RayTrainWorker"))
+    held = len(three_nodes.wait_for("RayTrainWorker", 2, command))
     struck = KILLED_WORKER.strike(three_nodes, trial, command)
     code = trial.finish(command)
     return Training(trial, held, struck, code, command.output, command.errors)

@@ -33,12 +33,12 @@ class Fault(Generic[P]):
 
 def _midway(trial: Trial, command: Command) -> bool:
     """Wait for the first records; whether there is more to come."""
-    until(lambda: command.code is not None or trial.scored() >= 3, 120)
+    until(lambda: command.code is not None or trial.scored() >= 3, 300)
     return command.code is None and trial.scored() < FILES
 
 
 def _trained_twice(trial: Trial, command: Command) -> bool:
-    until(lambda: command.code is not None or trial.checkpoints() >= 2, 150)
+    until(lambda: command.code is not None or trial.checkpoints() >= 2, 300)
     return command.code is None
 
 

@@ -77,13 +77,16 @@ class Machines:
         parents = {pid for pid, _ in _children(title)}
         return [node for node in self.nodes if raylet(node) in parents]
 
-    def wait_for(self, title: str, nodes: int, driver: Command, seconds: float = 90) -> bool:
-        """Whether so many nodes came to hold such a process before the driver ended."""
+    def wait_for(self, title: str, nodes: int, driver: Command, seconds: float = 300) -> list[Any]:
+        """The nodes that hold such a process, once there are so many or the driver has ended."""
+        holding: list[Any] = []
 
         def seen() -> bool:
-            return driver.code is not None or len(self.holding(title)) >= nodes
+            holding[:] = self.holding(title)
+            return driver.code is not None or len(holding) >= nodes
 
-        return until(seen, seconds) and driver.code is None
+        until(seen, seconds, every_s=0.05)  # a look reads the title of each process
+        return holding
 
     def shutdown(self) -> None:
         """End all nodes, and what a killed one has left: its workers end by themselves, but for one

@@ -166,13 +166,18 @@ class Network:
         """The machines with a process that has this word in its title, the head's first."""
         return [machine for machine in self.machines if self.processes(machine, title)]
 
-    def wait_for(self, title: str, nodes: int, driver: Command, seconds: float = 90) -> bool:
-        """Whether so many machines came to hold such a process before the driver ended."""
+    def wait_for(
+        self, title: str, nodes: int, driver: Command, seconds: float = 300
+    ) -> list[Machine]:
+        """The machines that hold such a process, once there are so many or the driver has ended."""
+        holding: list[Machine] = []
 
         def seen() -> bool:
-            return driver.code is not None or len(self.holding(title)) >= nodes
+            holding[:] = self.holding(title)
+            return driver.code is not None or len(holding) >= nodes
 
-        return until(seen, seconds) and driver.code is None
+        until(seen, seconds, every_s=0.05)  # a look reads the title of each process
+        return holding
 
     def close(self) -> None:
         for machine in [*self.machines, *self._lost]:

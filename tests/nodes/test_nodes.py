@@ -13,7 +13,6 @@ from tests.nodes.machines import Machines, driver_environment
 from tests.nodes.watch import EPOCHS, Watch, receipt
 
 
-@pytest.mark.timeout(240)
 def test_a_training_on_two_nodes_goes_on_from_its_checkpoint_when_one_is_killed(
     training: Training,
 ) -> None:
@@ -27,7 +26,6 @@ def test_a_training_on_two_nodes_goes_on_from_its_checkpoint_when_one_is_killed(
     assert [epoch["epoch"] for epoch in history] == list(range(1, EPOCHS + 1))
 
 
-@pytest.mark.timeout(240)
 def test_a_night_that_loses_a_node_commits_the_flags_of_a_quiet_one_bit_for_bit(
     nodes: Machines, watch: Watch
 ) -> None:
@@ -35,7 +33,6 @@ def test_a_night_that_loses_a_node_commits_the_flags_of_a_quiet_one_bit_for_bit(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "fault", [f for f in FAULTS if f is not KILLED_SCORER and not f.trains], ids=lambda f: f.name
 )
