@@ -50,21 +50,14 @@ def main(results: Callable[[TextIO], TextIO] | None = None) -> None:
     configure_logs()
     if results or "--json" in sys.argv:  # before Ray starts
         keep_stdout(results)
-    code = 0
-    with report_errors():
-        try:
+    try:
+        with report_errors():
             app()
-        except SystemExit as end:  # typer ends every command with one
-            if not _leaves_ray_running():
-                raise
-            code = end.code if isinstance(end.code, int) else 1
-    if _leaves_ray_running():
-        sys.modules["cluster.runtime.session"].leave(code)
-
-
-def _leaves_ray_running() -> bool:
-    session = sys.modules.get("cluster.runtime.session")
-    return session is not None and session.is_left_running()
+    except SystemExit as end:  # typer ends every command with one
+        engine = sys.modules.get("cluster.splits.engine")
+        if engine is not None:
+            engine.leave(end.code if isinstance(end.code, int) else 1)
+        raise
 
 
 if __name__ == "__main__":

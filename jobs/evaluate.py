@@ -7,11 +7,9 @@ from rich.table import Table
 
 from cluster.lake.input.partitions import list_days
 from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, cut_splits
-from cluster.runtime.nodes import list_nodes
-from cluster.runtime.resources import plan_actors
-from cluster.runtime.session import session
 from cluster.scoring import labelled
 from cluster.splits.admission import Intake
+from cluster.splits.engine import EngineName, open_engine
 from jobs import check, input_rows
 from jobs.champion import load_champion, open_registry
 from jobs.spec.spec import DayRange, Spec
@@ -24,7 +22,11 @@ from models.scores.threshold import choose
 
 
 def evaluate(
-    spec: Spec, days: DayRange | None = None, *, address: str | None = None
+    spec: Spec,
+    days: DayRange | None = None,
+    *,
+    address: str | None = None,
+    engine: EngineName | None = None,
 ) -> dict[str, Any]:
     """Measure the champion and its baselines on the labelled rows of `days` (None: all).
 
@@ -46,7 +48,7 @@ def evaluate(
     }
     thresholds = {bundle.detector_name: champion.threshold.value}
     thresholds |= {n: choose(spec.policy, b.calibration) for n, b in baselines.items()}
-    chosen, table = _score(spec, days, bundle, baselines, address)
+    chosen, table = _score(spec, days, bundle, baselines, address, engine)
     qualities: dict[str, Any] = {}
     for name, value in thresholds.items():
         quality = evaluate_table(table, name, value)
@@ -69,6 +71,7 @@ def _score(
     bundle: Bundle,
     baselines: dict[str, Bundle],
     address: str | None,
+    asked: EngineName | None,
 ) -> tuple[tuple[str, ...], pa.Table]:
     """The days, and their rows: a column of scores for each detector, with the labels."""
     uri = spec.input.uri
@@ -90,12 +93,12 @@ def _score(
     detectors = {bundle.detector_name: bundle.detector}
     detectors |= {name: each.detector for name, each in baselines.items()}
     with (
-        session(address) as where,
+        open_engine(address, asked) as engine,
         step(f"score {format_days(chosen)}", sum(s.rows for _, s in splits)) as progress,
     ):
-        say(where)
-        pool = plan_actors(list_nodes())
-        table = labelled.evaluate(intake, detectors, splits, pool, progress.advance)
+        say(engine.line)
+        pool = engine.plan_actors()
+        table = labelled.evaluate(engine, intake, detectors, splits, pool, progress.advance)
     return chosen, table
 
 

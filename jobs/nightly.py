@@ -11,7 +11,7 @@ from cluster.lake.output.schemas import FLAGS, REGISTRY, flag_schema
 from cluster.lake.output.table import LakeTable
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
-from cluster.runtime.session import session
+from cluster.splits.engine import EngineName, open_engine
 from jobs.alerting import alerts
 from jobs.champion import Champion, load_champion
 from jobs.due import Skipped, choose_due, describe
@@ -59,6 +59,7 @@ def nightly(
     spec: Spec,
     *,
     address: str | None = None,
+    engine: EngineName | None = None,
     single_writer: bool = False,
     sign_with: Path | None = None,
     metrics: LiveMetrics | None = None,
@@ -74,10 +75,11 @@ def nightly(
     registry = Registry(open_own_output(spec).child(REGISTRY))
     champion = load_champion(spec, registry) if registry.list_entries() else None
     reason = _find_training_reason(spec, champion)
-    with session(address):
+    with open_engine(address, engine) as opened:
         if reason:
             say(f"training: {reason}")
-            _train(spec, champion, night, sign_with, metrics)
+            request = TrainRequest(sign_with=sign_with, engine=engine)
+            _train(spec, champion, night, request, metrics)
         complete, night.skipped = choose_due(
             find_days(spec.source()),
             _list_learned_days(spec, registry),
@@ -86,7 +88,7 @@ def nightly(
         )
         _report_skipped(spec, night, metrics)
         due = [day for day in complete if not is_committed(spec, day)]
-        _score_all(spec, due, night, single_writer, metrics)
+        _score_all(spec, due, night, opened.name, single_writer, metrics)
     metrics.failed = not night.ok
     if not reason and not due:
         left = f"; {len(night.skipped):,} skipped" if night.skipped else ""
@@ -99,6 +101,7 @@ def backfill(
     days: DayRange,
     *,
     address: str | None = None,
+    engine: EngineName | None = None,
     single_writer: bool = False,
     metrics: LiveMetrics | None = None,
 ) -> Night:
@@ -110,8 +113,8 @@ def backfill(
     due = [day for day in there if not is_committed(spec, day)]
     night = Night()
     metrics = metrics or LiveMetrics(spec.name, "backfill")
-    with session(address):
-        _score_all(spec, due, night, single_writer, metrics)
+    with open_engine(address, engine) as opened:
+        _score_all(spec, due, night, opened.name, single_writer, metrics)
     metrics.failed = not night.ok
     if not due:
         say("nothing to do: every day of the range is committed")
@@ -122,13 +125,13 @@ def _train(
     spec: Spec,
     champion: Champion | None,
     night: Night,
-    sign_with: Path | None,
+    request: TrainRequest,
     metrics: LiveMetrics,
 ) -> None:
     """Train, or fail the night and go on with the champion. Without a champion the refusal is
     raised, as nothing can be scored."""
     try:
-        night.trained = train(spec, TrainRequest(sign_with=sign_with), metrics).bundle
+        night.trained = train(spec, request, metrics).bundle
     except Refusal as error:
         alerts.send(spec, "failed", f"the training failed: {error}", job="train")
         if champion is None:
@@ -138,12 +141,17 @@ def _train(
 
 
 def _score_all(
-    spec: Spec, days: list[str], night: Night, single_writer: bool, metrics: LiveMetrics
+    spec: Spec,
+    days: list[str],
+    night: Night,
+    engine: EngineName,
+    single_writer: bool,
+    metrics: LiveMetrics,
 ) -> None:
     """Score each day; the night fails if one fails, but the others are scored."""
     for day in days:
         try:
-            result = score(spec, day, single_writer=single_writer, metrics=metrics)
+            result = score(spec, day, engine=engine, single_writer=single_writer, metrics=metrics)
         except Refusal as error:
             warn(f"{day} was not scored", error, "red")
             night.failed[day] = str(error)

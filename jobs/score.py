@@ -10,11 +10,8 @@ from cluster.lake.output.table import LakeTable
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
-from cluster.runtime.nodes import list_nodes
-from cluster.runtime.resources import plan_actors
-from cluster.runtime.session import session
 from cluster.scoring.scorer import Scorer
-from cluster.splits.stream import Pool, stream
+from cluster.splits.engine import Engine, EngineName, Pool, open_engine
 from jobs import check, input_rows
 from jobs.champion import load_champion, require_newest
 from jobs.monitoring.live import LiveMetrics
@@ -36,6 +33,7 @@ def score(
     day: str,
     *,
     address: str | None = None,
+    engine: EngineName | None = None,
     single_writer: bool = False,
     clock: Clock | None = None,
     show_profile: bool = False,
@@ -43,8 +41,8 @@ def score(
 ) -> RunResult:
     """Score one day and commit its flags, once; where a gate refuses the run, commit nothing.
 
-    `clock` may have run before, such as while Ray started; its profile is on the run card, and
-    with `show_profile` on stderr.
+    `clock` may have run before, such as while the engine started; its profile is on the run card,
+    and with `show_profile` on stderr.
     """
     clock = clock or Clock()
     metrics = metrics or LiveMetrics(spec.name, "score")
@@ -62,9 +60,9 @@ def score(
         journal = Journal(output.child(RUNS), run.run_id)
         work = open_work(run.snapshot, run.facts, journal)
     began = time.monotonic()
-    with session(address) as where:
-        say(where)
-        pool = _score_tasks(run, work, clock, metrics)
+    with open_engine(address, engine) as opened:
+        say(opened.line)
+        pool = _score_tasks(opened, run, work, clock, metrics)
         seconds = time.monotonic() - began
         books = work.books
         books.check()
@@ -101,13 +99,13 @@ def open_run(spec: Spec, day: str, output: Store) -> Run:
     return Run(spec, day, entry, bundle, threshold, taken, output)
 
 
-def _score_tasks(run: Run, work: Work, clock: Clock, metrics: LiveMetrics) -> Pool:
-    """Hand the tasks to do to actors, and add their receipts to the books."""
+def _score_tasks(engine: Engine, run: Run, work: Work, clock: Clock, metrics: LiveMetrics) -> Pool:
+    """Hand the tasks to do to the engine, and add their receipts to the books."""
     if done := len(work.books.tasks):
         say(f"resuming run {run.run_id}: {done:,} of {done + len(work.todo):,} tasks are done")
     remote = run.output.remote or open_store(run.snapshot.uri).remote
-    plan = plan_actors(list_nodes(ask_gpus=bool(work.todo)), run.demand(work.largest_split), remote)
-    pool = Pool(plan, len(work.todo))
+    plan = engine.plan_actors(run.demand(work.largest_split), remote, gpus=bool(work.todo))
+    pool = engine.watch(plan, len(work.todo))
     clock.threads, clock.rows = pool.planned * plan.threads, work.rows
 
     def live() -> dict[str, Fact]:
@@ -120,7 +118,7 @@ def _score_tasks(run: Run, work: Work, clock: Clock, metrics: LiveMetrics) -> Po
         metrics.follow_scoring(books, pool, clock),
     ):
         tasks = [(run.day, task.text) for task in work.todo]
-        for receipt in clock.time_waits(stream(tasks, Scorer, (run.job,), plan)):
+        for receipt in clock.time_waits(engine.stream(tasks, Scorer, (run.job,), plan)):
             work.add(receipt)
             clock.actors.update(receipt.stages)
             progress.advance(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cluster.lake.output.schemas import REGISTRY
 from cluster.lake.registry.registry import Promotion, Registry
-from cluster.runtime.session import session
+from cluster.splits.engine import EngineName, open_engine
 from jobs import check
 from jobs.champion import load_signer
 from jobs.monitoring.live import LiveMetrics
@@ -43,7 +43,8 @@ class TrainRequest:
 
     days: DayRange | None = None  # to train on, instead of the spec's
     workers: int | None = None  # DDP workers, instead of the spec's
-    address: str | None = None  # of a running Ray; None starts one in this process
+    address: str | None = None  # of a running Ray
+    engine: EngineName | None = None  # None: local, unless a cluster or several workers are asked
     promote: bool = True  # make the bundle the champion
     start: str | None = None  # bundle to start from: its id, or "champion"
     sign_with: Path | None = None  # file with the key that signs the champion
@@ -72,9 +73,9 @@ def train(
         f"{sum(s.rows for _, s in plan.held_back):,} held back"
     )
     workers = request.workers or spec.training.workers
-    with session(request.address) as where:
-        say(where)
-        made = TrainingRun(spec, plan, workers, given, metrics).run()
+    with open_engine(request.address, request.engine, workers) as engine:
+        say(engine.line)
+        made = TrainingRun(engine, spec, plan, workers, given, metrics).run()
     ids = {name: registry.add_bundle(made_bundle.to_files()) for name, made_bundle in made.items()}
     champion = made[""]
     threshold = choose_threshold(registry, champion.id, champion.calibration, spec.policy)

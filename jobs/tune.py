@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from rich.table import Table
 
-from cluster.runtime.session import session
+from cluster.splits.engine import open_engine
 from cluster.training.trials import Subject, Trial, run_trials
 from jobs import check
 from jobs.output import open_own_output
@@ -45,9 +45,9 @@ def tune(
     plan = plan_training(spec, days)
     check.check(spec, plan.snapshots[0].schema, training=True).refuse()
     say(f"tuning {spec.detector.name} of watch {spec.name} on {format_days(plan.days)}")
-    with session(address) as where:
-        say(where)
-        run = TrainingRun(spec, plan, 1)
+    with open_engine(address, "ray") as engine:  # Ray Tune runs the trials
+        say(engine.line)
+        run = TrainingRun(engine, spec, plan, 1)
         encoder, count = run.fit_encoder()
         data = run.read_rows(encoder, count, CATALOG[spec.detector.name].labels)
         rows, held_back = draw_samples(data, _ROWS, spec.training.seed)

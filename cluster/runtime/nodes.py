@@ -1,24 +1,19 @@
-"""The nodes of a cluster as plain values, so that plans are tested without Ray."""
+"""Nodes as plain values, so that plans are tested without Ray, and the node that this process is
+on."""
 
-import logging
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
 
-import ray
-from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+import psutil  # type: ignore[import-untyped]
 
 from models.refusal import Refusal
 
-# Seconds for nodes to report the memory of their GPUs. Starting a process, torch and CUDA takes
-# about 10 s; if all GPUs of a node are in use, the answer comes when one is free.
-_ANSWERED_S = 30.0
-# Share of a GPU that the question reserves: too little to keep an actor out.
-_GLANCE = 0.01
-
-_log = logging.getLogger(__name__)
+# Megabytes that this process may use for rows; by default what the machine has free.
+MEMORY = "ANOMARAY_MEMORY_MB"
+_GROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -61,70 +56,6 @@ class Request:
         )
 
 
-def list_nodes(ask_gpus: bool = False) -> tuple[Node, ...]:
-    """The living nodes of the Ray in use, the largest first.
-
-    With `ask_gpus`, each node with GPUs reports the free memory of one of them. Raises Refusal if
-    its torch finds no GPU, since Ray trusts the number that a node was started with.
-    """
-    living = [node for node in ray.nodes() if node["Alive"]]
-    if not living:
-        raise Refusal("the cluster has no living node: start one with `ray start`")
-    with_gpus = [node for node in living if ask_gpus and node["Resources"].get("GPU", 0) >= 1]
-    free = _read_gpu_memory(with_gpus) if with_gpus else {}
-    found = [
-        Node(
-            cpus=float(node["Resources"].get("CPU", 0.0)),
-            gpus=int(node["Resources"].get("GPU", 0)),
-            memory=int(node["Resources"].get("memory", 0)),
-            gpu_memory=free.get(node["NodeID"], 0),
-        )
-        for node in living
-    ]
-    return tuple(sorted(found, key=lambda node: (-node.gpus, -node.cpus, -node.memory)))
-
-
-def _read_gpu_memory(asked: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Free bytes of a GPU, by the id of each node that answers."""
-    look = ray.remote(num_cpus=0, num_gpus=_GLANCE, max_retries=1)(_look_at_gpu)
-    answers = {
-        node["NodeID"]: look.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote()
-        for node in asked
-    }
-    ray.wait(list(answers.values()), num_returns=len(answers), timeout=_ANSWERED_S)
-    free: dict[str, int] = {}
-    for node in asked:
-        address, answer = node["NodeManagerAddress"], answers[node["NodeID"]]
-        try:
-            free[node["NodeID"]], torch = ray.get(answer, timeout=0)
-        except RayError as error:  # no answer yet, or the node is gone
-            ray.cancel(answer, force=True)
-            _log.warning(
-                "node %s does not report the memory of its GPUs (%s): each actor gets a whole GPU",
-                address,
-                type(error).__name__,
-            )
-        else:
-            if free[node["NodeID"]] == 0:
-                count = int(node["Resources"]["GPU"])
-                raise Refusal(
-                    f"node {address} was started with {count} GPU{'s' * (count > 1)}, and torch "
-                    f"{torch} finds none there: install a driver and torch for CUDA, or start the "
-                    "node with --num-gpus 0"
-                )
-    return free
-
-
-def _look_at_gpu() -> tuple[int, str]:
-    """Runs on a node: the free bytes of its GPU (0 without one), and the version of torch."""
-    import torch
-
-    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
-    return free, str(torch.__version__)
-
-
 def describe_nodes(found: Sequence[Node]) -> str:
     """A text for messages.
 
@@ -139,3 +70,44 @@ def describe_nodes(found: Sequence[Node]) -> str:
         + (f" and {gpus} GPU{'s' * (gpus > 1)}" if gpus else "")
         for (cpus, gpus), count in shapes.items()
     )
+
+
+def find_this_node(ask_gpus: bool = True) -> Node:
+    """The CPUs, GPUs and free memory that this process may use, as its control group and
+    ANOMARAY_MEMORY_MB limit them. Raises Refusal if the variable is no number."""
+    gpus, gpu_memory = _find_gpus() if ask_gpus else (0, 0)
+    return Node(_count_cpus(), gpus, _read_free_memory(), gpu_memory)
+
+
+def _find_gpus() -> tuple[int, int]:
+    """The number of GPUs, and the free bytes of the first."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 0, 0
+    return torch.cuda.device_count(), int(torch.cuda.mem_get_info()[0])
+
+
+def _count_cpus() -> float:
+    allowed = float(len(os.sched_getaffinity(0)))
+    quota, _, period = _read_limit("cpu.max").partition(" ")
+    return min(allowed, max(1.0, int(quota) // int(period))) if quota.isdigit() else allowed
+
+
+def _read_free_memory() -> int:
+    text = os.environ.get(MEMORY, "")
+    if text:
+        if not text.isdigit() or text == "0":
+            raise Refusal(f"{MEMORY} is {text!r}: set it to a number of megabytes, or unset it")
+        return int(text) * 10**6
+    free = int(psutil.virtual_memory().available)
+    most, used = _read_limit("memory.max"), _read_limit("memory.current")
+    return min(free, int(most) - int(used)) if most.isdigit() and used.isdigit() else free
+
+
+def _read_limit(name: str) -> str:
+    """A limit of this process's control group; "" where there is none."""
+    try:
+        return (_GROUP / name).read_text().strip()
+    except OSError:
+        return ""

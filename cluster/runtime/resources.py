@@ -61,6 +61,7 @@ class ActorPlan:
     torch_threads: int
     memory: int = 0  # bytes that Ray reserves for each; 0 for none
     grows: bool = False  # whether the pool grows when nodes come
+    computing: int = 1  # threads of an actor without a GPU that compute at once
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,45 @@ def plan_readers(nodes: Sequence[Node]) -> ActorPlan:
         gpus=0.0,
         torch_threads=max(1, int(cpus) // actors // 2),
     )
+
+
+def plan_threads(node: Node, demand: Demand, remote: bool = False) -> ActorPlan:
+    """One worker in this process, with a thread a CPU; two with a `remote` input, of which one
+    fetches while the other computes, and at least `THREADS` with a GPU.
+
+    If memory is short there are fewer. Raises Refusal if it does not hold one.
+    """
+    cpus = max(1, int(node.cpus))
+    most = max(THREADS, cpus) if node.gpus else cpus * (2 if remote else 1)
+    threads = next((n for n in range(most, 0, -1) if demand.memory(n) <= node.memory), 0)
+    if threads == 0:
+        raise Refusal(
+            f"scoring needs {demand.memory(1) / 1024**2:,.0f} MiB, and this process may use "
+            f"{node.memory / 1024**2:,.0f} MiB: use a larger machine, or write the input in "
+            "smaller row groups"
+        )
+    return ActorPlan(
+        actors=1,
+        threads=threads,
+        cpus=node.cpus,
+        gpus=float(node.gpus > 0),
+        torch_threads=max(1, cpus // 2) if node.gpus else 1,
+        memory=demand.memory(threads),
+        computing=min(cpus, threads),
+    )
+
+
+def plan_local_readers(node: Node) -> ActorPlan:
+    """One reader in this process, with a thread a CPU and one that waits for the store."""
+    cpus = max(1, int(node.cpus))
+    return ActorPlan(1, cpus + 1, node.cpus, 0.0, torch_threads=1, computing=cpus)
+
+
+def plan_local_worker(node: Node) -> WorkerPlan:
+    """A training in this process."""
+    room = max(0, node.memory - _PROCESS_BYTES)
+    cpus = max(1, int(node.cpus))
+    return WorkerPlan(1, node.cpus, float(node.gpus > 0), cpus, 1, room)
 
 
 def plan_workers(nodes: Sequence[Node], workers: int, least: int = 1) -> WorkerPlan:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from cluster.runtime.private_ray import POOL_ACTOR, end_actor, list_actors
 from models.refusal import Refusal
 
 VARIABLE = "ANOMARAY_STALL_SECONDS"
@@ -81,11 +80,3 @@ class _Watch(threading.Thread):
             self.seconds *= 2
             if self.since == since:
                 self.since = time.monotonic()
-
-
-def end_pool_actors() -> int:
-    """End the actors of this driver's pools, so that Ray starts them again; their number."""
-    actors = list_actors(POOL_ACTOR)
-    for actor in actors:
-        end_actor(actor)
-    return len(actors)

@@ -1,39 +1,36 @@
 """Score labelled days with several detectors at once, for `evaluate`; nothing is written."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from cluster.lake.input.splits import Split
 from cluster.runtime.resources import ActorPlan
-from cluster.runtime.threads import set_torch_threads
 from cluster.splits import chunks
 from cluster.splits.admission import AdmittedRows, Intake
-from cluster.splits.stream import DaySplit, OnSplit, map_over, read_splits
+from cluster.splits.engine import DaySplit, Engine, OnSplit
+from cluster.splits.worker import TableWorker
 from models.columns import Roles
 from models.detectors.detector import Detector
 
 
-class _Evaluator:
+class _Evaluator(TableWorker):
     def __init__(self, plan: ActorPlan, intake: Intake, detectors: dict[str, Detector]) -> None:
-        import torch
-
-        set_torch_threads(plan.torch_threads)
-        self.device = torch.device("cuda" if plan.gpus else "cpu")
+        super().__init__(plan)
         self.intake = intake
         self.encoder = intake.encoder.to(self.device).eval()
         self.detectors = {n: d.to(self.device).eval() for n, d in detectors.items()}
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
+    def read(self, day: str, split: Split) -> pa.Table:
         parts = []
-        for day, split in read_splits(batch):
-            for admitted in self.intake.admit(split):
-                scores = chunks.score_rows(
-                    self.encoder, self.detectors, admitted.extracted, self.device
-                )
-                table = label_scores(admitted, scores, self.intake.roles)
-                parts.append(table.append_column("day", pa.array([day] * table.num_rows)))
+        for admitted in self.intake.admit(split):
+            scores = chunks.score_rows(
+                self.encoder, self.detectors, admitted.extracted, self.device
+            )
+            table = label_scores(admitted, scores, self.intake.roles)
+            parts.append(table.append_column("day", pa.array([day] * table.num_rows)))
         return pa.concat_tables(parts) if parts else self._empty_table()
 
     def _empty_table(self) -> pa.Table:
@@ -45,6 +42,7 @@ class _Evaluator:
 
 
 def evaluate(
+    engine: Engine,
     intake: Intake,
     detectors: dict[str, Detector],
     splits: Sequence[DaySplit],
@@ -55,10 +53,8 @@ def evaluate(
 
     The caller gets the whole table: about 10 bytes a row.
     """
-    data = map_over(splits, _Evaluator, (plan, intake, detectors), plan)
     tables = []
-    for batch in data.iter_batches(batch_size=None, batch_format="pyarrow"):
-        table = cast(pa.Table, batch)
+    for table in engine.make_tables(splits, _Evaluator, (intake, detectors), plan):
         tables.append(table)
         on_split(table.num_rows)
     return pa.concat_tables(tables)

@@ -85,8 +85,10 @@ class Scorer(SplitWorker[Task, Receipt]):
         self.disguise = Disguise.of(job.roles).require_key(job.key_id)
         self.journal = Journal(output.child(RUNS), job.run_id)
         self.intake = self._intake()
-        # On CPUs one thread computes at a time, and others fetch or write meanwhile.
-        self.turn: AbstractContextManager[Any] = nullcontext() if plan.gpus else threading.Lock()
+        # On CPUs a few threads compute at a time, and others fetch or write meanwhile.
+        self.turn: AbstractContextManager[Any] = nullcontext()
+        if not plan.gpus:
+            self.turn = threading.BoundedSemaphore(plan.computing)
 
     def _intake(self) -> Intake:
         """Read id and time of all rows, and other columns of flagged rows only, unless labels or

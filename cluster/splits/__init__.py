@@ -1,1 +1,1 @@
-"""Rows of a split, admitted and cut to chunks, and the stream of splits through actors."""
+"""Rows of a split, admitted and cut to chunks, and the engines that run them."""

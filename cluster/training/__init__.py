@@ -1,1 +1,2 @@
-"""Training over the cluster: encoder fit, dataset, DDP, checkpoints, calibration, trials."""
+"""Training, in this process or over a cluster: encoder fit, rows, epochs, checkpoints, calibration,
+trials. The loop itself is in `models/training`."""

@@ -11,8 +11,8 @@ from cluster.lake.input.splits import Split
 from cluster.runtime.resources import ActorPlan
 from cluster.splits import chunks
 from cluster.splits.admission import Intake
+from cluster.splits.engine import DaySplit, Engine, OnSplit
 from cluster.splits.key_sample import KeySample, hash_keys
-from cluster.splits.stream import DaySplit, OnSplit, stream
 from cluster.splits.worker import SplitWorker
 from models.detectors.detector import Detector
 from models.scores.sketch import ScoreSketch
@@ -94,6 +94,7 @@ class _Calibrator(SplitWorker[Split, _CalibrationPart]):
 
 
 def calibrate(
+    engine: Engine,
     intake: Intake,
     detectors: dict[str, Detector],
     splits: Sequence[DaySplit],
@@ -108,7 +109,7 @@ def calibrate(
     """
     merged = _empty_sketches(detectors)
     entities: dict[str, KeySample] = {}
-    for part in stream(splits, _Calibrator, (intake, detectors), plan):
+    for part in engine.stream(splits, _Calibrator, (intake, detectors), plan):
         for name, three in part.sketches.items():
             for whole, sketch in zip(merged[name], three, strict=True):
                 whole.merge(sketch)

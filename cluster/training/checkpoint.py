@@ -1,7 +1,7 @@
 """Checkpoints of a training: safetensors and JSON, never pickle."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cluster.lake.storage.store import Store
 from models.training.loop import Training
 from models.training.progress import EpochResult, Progress
 
 _TENSORS, _FACTS = "training.safetensors", "training.json"
+FILES = (_TENSORS, _FACTS)
 _NOW, _BEST, _OPTIMIZER = "now.", "best.", "optimizer."
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a training keeps its state, so that it can be resumed."""
+
+    storage: Store
+    name: str  # of the training; the same for the same spec and data
 
 
 def save(folder: Path, training: Training) -> None:

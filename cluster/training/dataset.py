@@ -1,16 +1,17 @@
-"""The rows of splits as a Ray dataset of raw encoder inputs, and samples of it."""
+"""The rows of splits as tables of raw encoder inputs, and samples of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 import torch
 
+from cluster.lake.input.splits import Split
 from cluster.runtime.resources import ActorPlan
 from cluster.splits.admission import AdmittedRows, Intake
-from cluster.splits.stream import DaySplit, map_over, read_splits
+from cluster.splits.engine import DaySplit, Engine, Tables
+from cluster.splits.worker import TableWorker
 from cluster.training.row_tables import from_table, to_table
 from models.batch import Batch, join
 from models.encoding.encoder import Encoder
@@ -19,16 +20,16 @@ from models.encoding.encoder import Encoder
 _SAMPLE_BYTES = 1024**3
 
 
-class _Extract:
+class _Extract(TableWorker):
     """Raw encoder inputs of a split as one Arrow table."""
 
-    def __init__(self, intake: Intake, all_labelled: bool) -> None:
+    def __init__(self, plan: ActorPlan, intake: Intake, all_labelled: bool) -> None:
+        super().__init__(plan)
         self.intake, self.all_labelled = intake, all_labelled
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
+    def read(self, day: str, split: Split) -> pa.Table:
         parts = [
             _table(admitted, self.intake.roles.label, self.all_labelled)
-            for _, split in read_splits(batch)
             for admitted in self.intake.admit(split)
         ]
         if parts:
@@ -49,11 +50,11 @@ def _table(admitted: AdmittedRows, label: str | None, all_labelled: bool) -> pa.
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The rows of a training on Ray, as raw encoder inputs with labels (see `row_tables`)."""
+    """The rows of a training, as raw encoder inputs with labels (see `row_tables`)."""
 
     encoder: Encoder
-    train: ray.data.Dataset
-    held_back: ray.data.Dataset
+    train: Tables
+    held_back: Tables
     rows: int  # of `train` before rows without a label are left out
 
     def sample_train(self, most: int, seed: int) -> Batch:
@@ -68,7 +69,7 @@ class TrainingData:
         """The first `most` training rows that are labelled as anomalies, encoded."""
         parts: list[Batch] = []
         found = 0
-        for table in self.train.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for table in self.train:
             extracted, label = from_table(table)
             chosen = (label > 0.5).nonzero()[: most - found, 0]
             found += len(chosen)
@@ -78,19 +79,22 @@ class TrainingData:
         return join(parts)
 
 
-def make_dataset(
-    intake: Intake, splits: Sequence[DaySplit], all_labelled: bool, plan: ActorPlan
-) -> ray.data.Dataset:
-    """A lazy dataset of tables (see `row_tables.to_table`). `all_labelled` leaves out rows without
-    a label."""
-    return map_over(splits, _Extract, (intake, all_labelled), plan)
+def make_rows(
+    engine: Engine,
+    intake: Intake,
+    splits: Sequence[DaySplit],
+    all_labelled: bool,
+    plan: ActorPlan,
+) -> Tables:
+    """Lazy tables (see `row_tables.to_table`). `all_labelled` leaves out rows without a label."""
+    return engine.make_tables(splits, _Extract, (intake, all_labelled), plan)
 
 
-def _sample(encoder: Encoder, data: ray.data.Dataset, rows: int, most: int, seed: int) -> Batch:
+def _sample(encoder: Encoder, data: Tables, rows: int, most: int, seed: int) -> Batch:
     most = min(most, max(1, _SAMPLE_BYTES // encoder.bytes_per_row))
     share = min(1.0, most / max(1, rows))
     parts: list[Batch] = []
-    for number, table in enumerate(data.iter_batches(batch_size=None, batch_format="pyarrow")):
+    for number, table in enumerate(data):
         extracted, label = from_table(table)
         if share < 1.0:
             generator = np.random.default_rng((seed, number))

@@ -12,7 +12,7 @@ from cluster.lake.input.splits import Split
 from cluster.lake.storage.opening import open_store
 from cluster.runtime.resources import ActorPlan
 from cluster.splits.admission import CHUNKS
-from cluster.splits.stream import DaySplit, OnSplit, stream
+from cluster.splits.engine import DaySplit, Engine, OnSplit
 from cluster.splits.worker import SplitWorker
 from models.columns import FeatureColumn
 from models.encoding.encoder import Encoder
@@ -67,7 +67,11 @@ class _FitWorker(SplitWorker[Split, _FitPart]):
 
 
 def fit_encoder(
-    rows: RowSelection, splits: Sequence[DaySplit], plan: ActorPlan, on_split: OnSplit
+    engine: Engine,
+    rows: RowSelection,
+    splits: Sequence[DaySplit],
+    plan: ActorPlan,
+    on_split: OnSplit,
 ) -> tuple[Encoder, int]:
     """Fit an encoder to the rows of the splits; the encoder and the number of rows.
 
@@ -75,7 +79,7 @@ def fit_encoder(
     Raises Refusal if there are no rows.
     """
     parts: dict[str, EncoderFit] = {}
-    for part in stream(splits, _FitWorker, (rows,), plan):
+    for part in engine.stream(splits, _FitWorker, (rows,), plan):
         parts[part.split] = part.fit
         on_split(part.rows)
     whole = EncoderFit(rows.columns, rows.schema)

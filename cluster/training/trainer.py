@@ -5,7 +5,6 @@ import logging
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -15,13 +14,15 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.lake.storage.store import Store
 from cluster.runtime import watchdog
 from cluster.runtime.private_ray import TRAINING_WORKER, list_actors, lost_worker_errors
 from cluster.runtime.resources import WorkerPlan
+from cluster.splits.ray_engine import RayTables
 from cluster.training import checkpoint
+from cluster.training.checkpoint import Checkpoints
 from cluster.training.dataset import TrainingData
-from cluster.training.worker import WorkerInput, train_worker
+from cluster.training.rank import WorkerInput
+from cluster.training.worker import train_worker
 from models.training.options import NonFiniteLoss
 from models.training.progress import EpochResult, Progress
 
@@ -39,14 +40,6 @@ _ERROR_LENGTH = 400
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Checkpoints:
-    """Where a training keeps its state, so that it can be resumed."""
-
-    storage: Store
-    name: str  # of the training; the same for the same spec and data
-
-
 def train(
     given: WorkerInput,
     data: TrainingData,
@@ -60,6 +53,9 @@ def train(
     checkpoint when it is called again with the same `checkpoints`. Raises NonFiniteLoss, and
     ConnectionError if workers are lost more than `max_failures` times.
     """
+    train_rows, held_back = data.train, data.held_back
+    assert isinstance(train_rows, RayTables)
+    assert isinstance(held_back, RayTables)
     # On the driver's node, so that no other lost node takes the board with it.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
@@ -83,7 +79,7 @@ def train(
             failure_config=FailureConfig(max_failures=max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
-        datasets={"train": data.train, "validation": data.held_back},
+        datasets={"train": train_rows.dataset, "validation": held_back.dataset},
         dataset_config=ray.train.DataConfig(datasets_to_split="all"),
     )
     with _listening(board, on_epoch, plan):

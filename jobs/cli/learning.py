@@ -8,6 +8,7 @@ import typer
 from jobs.cli.options import (
     Address,
     Day,
+    Engine,
     Json,
     SignWith,
     SpecPath,
@@ -116,6 +117,7 @@ def train(
     ] = None,
     sign_with: SignWith = None,
     address: Address = None,
+    engine: Engine = None,
     as_json: Json = False,
 ) -> None:
     """Train the detector and make it the champion.
@@ -127,7 +129,9 @@ def train(
 
     from jobs import train as job
 
-    request = job.TrainRequest(parse_days(days), workers, address, promote, start, sign_with)
+    request = job.TrainRequest(
+        parse_days(days), workers, address, engine, promote, start, sign_with
+    )
     made = job.train(watch, request, metrics)
     if as_json:
         print_document(asdict(made))

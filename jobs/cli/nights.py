@@ -7,6 +7,7 @@ import typer
 from jobs.cli.options import (
     Address,
     Day,
+    Engine,
     Json,
     SignWith,
     SingleWriter,
@@ -40,6 +41,7 @@ def score(
         bool, typer.Option("--profile", help="Show how long each stage of the run took.")
     ] = False,
     address: Address = None,
+    engine: Engine = None,
     as_json: Json = False,
 ) -> None:
     """Score a day with the champion and commit its flags.
@@ -47,18 +49,19 @@ def score(
     Every row is scored, or goes to the quarantine with a reason. If a gate fails, nothing is
     committed. A run that was stopped resumes where it was; a committed run changes nothing.
     """
-    from cluster.runtime import session
+    from cluster.splits import engine as engines
     from jobs.report.profile import Clock
 
     clock = Clock()
     with clock("start"):
-        session.start(address, beside="jobs.score")
+        engines.start(address, engine, beside="jobs.score")
     from jobs import score as job
 
     result = job.score(
         watch,
         day,
         address=address,
+        engine=engine,
         single_writer=single_writer,
         clock=clock,
         show_profile=profile,
@@ -97,6 +100,7 @@ def evaluate(
     spec: SpecPath,
     days: Annotated[str | None, days_option("all days")] = None,
     address: Address = None,
+    engine: Engine = None,
     as_json: Json = False,
 ) -> None:
     """Compare the champion with its baselines on labelled rows.
@@ -107,7 +111,7 @@ def evaluate(
     from jobs import evaluate as job
     from jobs.spec.spec import load
 
-    document = job.evaluate(load(spec), parse_days(days), address=address)
+    document = job.evaluate(load(spec), parse_days(days), address=address, engine=engine)
     if as_json:
         print_document(document)
         return
@@ -196,6 +200,7 @@ def nightly(
     single_writer: SingleWriter = False,
     sign_with: SignWith = None,
     address: Address = None,
+    engine: Engine = None,
     as_json: Json = False,
 ) -> None:
     """Do all the work that is due; for a scheduler.
@@ -209,6 +214,7 @@ def nightly(
     night = job.nightly(
         watch,
         address=address,
+        engine=engine,
         single_writer=single_writer,
         sign_with=sign_with,
         metrics=metrics,
@@ -228,6 +234,7 @@ def backfill(
     days: Annotated[str, typer.Option(help="FIRST..LAST, both included, or one day.")],
     single_writer: SingleWriter = False,
     address: Address = None,
+    engine: Engine = None,
     as_json: Json = False,
 ) -> None:
     """Score all days of a range that are not committed.
@@ -240,6 +247,7 @@ def backfill(
         watch,
         parse_days(days),
         address=address,
+        engine=engine,
         single_writer=single_writer,
         metrics=metrics,
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import update_wrapper
 from inspect import Parameter, Signature, getdoc, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -26,8 +26,13 @@ SpecPath = Annotated[Path, typer.Argument(help="The YAML file of the watch; see 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Address = Annotated[
     str | None,
+    typer.Option(help="Ray cluster to work on, such as HOST:6379. Default: RAY_ADDRESS, or none."),
+]
+Engine = Annotated[
+    Literal["local", "ray"] | None,
     typer.Option(
-        help="Ray cluster to work on, such as HOST:6379. Default: RAY_ADDRESS, or this machine."
+        help="local: threads of this process. ray: a Ray cluster, or one that this process starts. "
+        "Default: ray for a cluster, several workers or several GPUs; otherwise local."
     ),
 ]
 SingleWriter = Annotated[

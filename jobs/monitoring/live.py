@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from jobs.monitoring.metric_names import Metric, Sample
 
 if TYPE_CHECKING:  # these import Ray and torch
-    from cluster.splits.stream import Pool
+    from cluster.splits.engine import Pool
     from jobs.monitoring.watch_status import WatchStatus
     from jobs.report.profile import Clock
     from jobs.scoring.books import RunBooks

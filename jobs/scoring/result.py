@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Self
 
 from cluster.splits.counts import Counts
-from cluster.splits.stream import Pool
+from cluster.splits.engine import Pool
 from jobs.scoring.books import RunBooks
 from jobs.scoring.gates import Gate
 from jobs.scoring.run import Run

@@ -37,7 +37,7 @@ def choose_detector(spec: Spec, data: TrainingData, training: TrainingOptions) -
 
 def draw_samples(data: TrainingData, most: int, seed: int) -> tuple[Batch, Batch]:
     """About `most` of the training rows, and a sample of the held-back rows."""
-    data = replace(data, held_back=data.held_back.materialize())
+    data = replace(data, held_back=data.held_back.keep())
     return data.sample_train(most, seed), data.sample_held_back(HELD_BACK_ROWS, seed)
 
 

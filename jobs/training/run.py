@@ -1,24 +1,22 @@
-"""The steps of one training on a running Ray: encoder, epochs, calibration, bundles."""
+"""The steps of one training: encoder, epochs, calibration, bundles."""
 
 import dataclasses
 import hashlib
 import time
 from datetime import UTC, datetime
-from typing import Literal, cast
+from typing import Literal
 
-import ray
 import torch
 
 from cluster.lake.storage.opening import open_store
-from cluster.runtime.nodes import list_nodes
-from cluster.runtime.resources import plan_actors, plan_readers, plan_workers
 from cluster.splits.admission import Intake
-from cluster.training import trainer as ddp
+from cluster.splits.engine import Engine
+from cluster.training import epochs
 from cluster.training.calibration import calibrate
-from cluster.training.dataset import TrainingData, make_dataset
+from cluster.training.checkpoint import Checkpoints
+from cluster.training.dataset import TrainingData, make_rows
 from cluster.training.encoder_fit import RowSelection, fit_encoder
-from cluster.training.trainer import Checkpoints
-from cluster.training.worker import ClassBalance, WorkerInput
+from cluster.training.rank import ClassBalance, WorkerInput
 from jobs.monitoring.live import LiveMetrics
 from jobs.spec.spec import Spec
 from jobs.terminal.console import Step, say, step
@@ -42,9 +40,6 @@ TRAININGS = "_trainings"
 _CALIBRATION_ROWS = 200_000
 # Labelled anomalies for a detector that learns from a few; each worker holds them all.
 _SHOWN_ROWS = 10_000
-# Share of Ray's object store that the training rows may fill. Above it, each epoch reads the splits
-# again.
-_CACHE_SHARE = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,25 +53,25 @@ class _Trained:
 
 
 class TrainingRun:
-    """The steps of one training, on a running Ray."""
+    """The steps of one training, on an open engine."""
 
     def __init__(
         self,
+        engine: Engine,
         spec: Spec,
         plan: TrainingPlan,
         workers: int,
         start: Start | None = None,
         metrics: LiveMetrics | None = None,
     ) -> None:
-        self.spec, self.plan, self.start = spec, plan, start
+        self.engine, self.spec, self.plan, self.start = engine, spec, plan, start
         self.metrics = metrics or LiveMetrics(spec.name, "train")
         self.detector = Candidate(spec.detector.name, spec.detector.options)
         if start:
             self.detector = Candidate(start.bundle.detector_name, start.bundle.options)
         self.choice: Choice | None = None
-        there = list_nodes()
-        self.readers, self.scorers = plan_readers(there), plan_actors(there)
-        self.workers = plan_workers(there, workers, spec.training.min_workers)
+        self.readers, self.scorers = engine.plan_readers(), engine.plan_actors()
+        self.workers = engine.plan_workers(workers, spec.training.min_workers)
         self.storage = open_store(spec.output.uri).child(TRAININGS)
 
     def run(self) -> dict[str, Bundle]:
@@ -107,7 +102,9 @@ class TrainingRun:
             self.plan.uri, self.spec.features, self.plan.snapshots[0].schema, self._filter
         )
         with step("fit the encoder", self.plan.rows) as progress:
-            fitted, count = fit_encoder(rows, self.plan.learned, self.readers, progress.advance)
+            fitted, count = fit_encoder(
+                self.engine, rows, self.plan.learned, self.readers, progress.advance
+            )
         return (self.start.bundle.encoder if self.start else fitted), count
 
     @property
@@ -126,7 +123,7 @@ class TrainingRun:
         """The rows of the plan, which are not read yet, with labels if the detector uses them."""
         intake = self._intake(encoder, self._filter, labels != "none")
         train, held_back = (
-            make_dataset(intake, splits, labels == "all", self.readers)
+            make_rows(self.engine, intake, splits, labels == "all", self.readers)
             for splits in (self.plan.learned, self.plan.held_back)
         )
         return TrainingData(encoder, train, held_back, rows)
@@ -136,16 +133,15 @@ class TrainingRun:
         return choose_detector(self.spec, data, build_options(self.spec))
 
     def _keep_rows(self, data: TrainingData) -> TrainingData:
-        """Read the held-back rows, and the training rows if they fit, into Ray's object store."""
+        """Read the held-back rows, and the training rows if they fit, in memory."""
         size = data.rows * data.encoder.bytes_per_row
-        room = ray.cluster_resources().get("object_store_memory", 0.0) * _CACHE_SHARE
         train = data.train
         # The held-back rows are read three times, whatever their size.
         with step("encode the rows", 2) as progress:
-            held_back = data.held_back.materialize()
+            held_back = data.held_back.keep()
             progress.advance()
-            if size <= room:
-                train = train.materialize()
+            if size <= self.engine.cache_bytes():
+                train = train.keep()
             progress.advance()
         if held_back.count() == 0:
             raise Refusal(
@@ -163,8 +159,13 @@ class TrainingRun:
         given = self._worker_input(detector, data)
         checkpoints = Checkpoints(self.storage, self._name())
         with step("train", self.spec.training.epochs) as progress:
-            done = ddp.train(
-                given, data, self.workers, checkpoints, lambda epoch: self._tell(progress, epoch)
+            done = epochs.train(
+                self.engine,
+                given,
+                data,
+                self.workers,
+                checkpoints,
+                lambda epoch: self._tell(progress, epoch),
             )
         if done.resumed_from:
             say(f"resumed an interrupted training after epoch {done.resumed_from}")
@@ -180,7 +181,7 @@ class TrainingRun:
             start = self.start.bundle.detector.state_dict()
         balance = None
         if labels == "all":
-            positive = int(cast(float, data.train.sum("label")) or 0)
+            positive = int(data.train.sum("label"))
             rows = data.train.count()
             balance = ClassBalance(positive, rows)
         return WorkerInput(
@@ -261,6 +262,7 @@ class TrainingRun:
         held_back = self.plan.held_back
         with step("calibrate", sum(s.rows for _, s in held_back)) as progress:
             return calibrate(
+                self.engine,
                 intake,
                 detectors,
                 held_back,

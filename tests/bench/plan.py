@@ -32,7 +32,7 @@ from cluster.lake.storage.opening import open_store
 from cluster.scoring.receipt import HourCounts, Receipt
 from cluster.splits.counts import Counts
 from cluster.splits.key_sample import KeySample, keep_smallest
-from cluster.splits.stream import make_blocks
+from cluster.splits.ray_engine import make_blocks
 from jobs.scoring.books import RunBooks
 from jobs.scoring.plan import Work, open_work
 from jobs.scoring.segments import SEGMENT, Compaction

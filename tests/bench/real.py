@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from cluster.runtime.session import session
+from cluster.splits.engine import open_engine
 from jobs.evaluate import evaluate
 from jobs.spec.spec import DayRange, load
 from jobs.train import train
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(TESTED), metavar="NAME")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     given = parser.parse_args()
-    with TemporaryDirectory() as folder, session():
+    with TemporaryDirectory() as folder, open_engine():
         for name in given.names:
             print(json.dumps({name: run(name, given.data.absolute(), Path(folder))}), flush=True)
 

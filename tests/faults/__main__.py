@@ -38,7 +38,7 @@ def chosen(
 def play(base: Base, fault: Fault, seed: int, number: int, server: S3Server) -> Outcome:
     """One trial of the fault; all that it draws comes from the seed and the number."""
     outcome = Outcome(seed, number, fault.name, "s3" if fault.s3 else "local")
-    return run_trial(base, fault.play, outcome, server if fault.s3 else None)
+    return run_trial(base, fault.play, outcome, server if fault.s3 else None, fault.on_ray)
 
 
 def main() -> None:

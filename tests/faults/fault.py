@@ -16,6 +16,7 @@ class Fault:
     s3: bool = False  # played on S3, through the proxy; else on a local disk
     slow: bool = False  # takes more than a minute
     missing: Callable[[], str | None] = lambda: None  # why it cannot be played here
+    on_ray: bool = False  # it strikes what only Ray has: actors, raylets
 
 
 FAULTS: dict[str, Fault] = {}
@@ -28,9 +29,10 @@ def fault(
     s3: bool = False,
     slow: bool = False,
     missing: Callable[[], str | None] = lambda: None,
+    on_ray: bool = False,
 ) -> Callable[[Play], Play]:
     def register(play: Play) -> Play:
-        FAULTS[name] = Fault(name, what, play, s3, slow, missing)
+        FAULTS[name] = Fault(name, what, play, s3, slow, missing, on_ray)
         return play
 
     return register

@@ -39,7 +39,7 @@ def driver_killed_any_time(trial: Trial) -> None:
     trial.settle()
 
 
-@fault("driver-killed-alone", "SIGKILL of the driver; its Ray is left to find out")
+@fault("driver-killed-alone", "SIGKILL of the driver; its Ray is left to find out", on_ray=True)
 def driver_killed_alone(trial: Trial) -> None:
     step, count = trial.draw_step(sorted(PER_TASK))
     overlap = trial.chance.random() < 0.5
@@ -72,7 +72,9 @@ def driver_killed_at_snapshot(trial: Trial) -> None:
     _killed_reading(trial, lambda command: trial.kill(command), lambda command: True)
 
 
-@fault("actor-killed-reading", "SIGKILL of the actor while it reads its input", s3=True)
+@fault(
+    "actor-killed-reading", "SIGKILL of the actor while it reads its input", s3=True, on_ray=True
+)
 def actor_killed_reading(trial: Trial) -> None:
     # The driver has read the footers by the time that there are actors.
     _killed_reading(
@@ -104,7 +106,12 @@ def _reads_input(request: Request) -> bool:
     return request.method == "GET" and request.key.startswith("lake/flows/")
 
 
-@fault("actor-killed-writing", "SIGKILL of the actor while a PUT of it is in flight", s3=True)
+@fault(
+    "actor-killed-writing",
+    "SIGKILL of the actor while a PUT of it is in flight",
+    s3=True,
+    on_ray=True,
+)
 def actor_killed_writing(trial: Trial) -> None:
     step, count = trial.draw_step(sorted(PER_TASK))
     side = trial.chance.choice(["before", "after"])
@@ -116,7 +123,7 @@ def actor_killed_writing(trial: Trial) -> None:
     trial.settle()
 
 
-@fault("actor-killed", "SIGKILL of a scorer actor, once or some times")
+@fault("actor-killed", "SIGKILL of a scorer actor, once or some times", on_ray=True)
 def actor_killed(trial: Trial) -> None:
     times = trial.chance.randrange(1, 4)
     counts = sorted(trial.chance.sample(range(1, 12), times))
@@ -129,7 +136,7 @@ def actor_killed(trial: Trial) -> None:
     trial.settle()
 
 
-@fault("raylet-killed", "SIGKILL of the raylet or of Ray's control store")
+@fault("raylet-killed", "SIGKILL of the raylet or of Ray's control store", on_ray=True)
 def raylet_killed(trial: Trial) -> None:
     step, count = trial.draw_step(["plan", *sorted(PER_TASK)])
     which = trial.chance.choice(["raylet", "gcs_server"])
@@ -160,7 +167,7 @@ def out_of_memory(trial: Trial) -> None:
     trial.settle()
 
 
-@fault("memory-limit", "the actor gets no more memory than it has (RLIMIT_AS)")
+@fault("memory-limit", "the actor gets no more memory than it has (RLIMIT_AS)", on_ray=True)
 def memory_limit(trial: Trial) -> None:
     step, count = trial.draw_step(sorted(PER_TASK))
     more = trial.chance.choice([0, 2**20, 2**24])
@@ -176,7 +183,13 @@ def memory_limit(trial: Trial) -> None:
     trial.settle()
 
 
-@fault("split-kills-actor", "a split whose every attempt kills its actor", s3=True, slow=True)
+@fault(
+    "split-kills-actor",
+    "a split whose every attempt kills its actor",
+    s3=True,
+    slow=True,
+    on_ray=True,
+)
 def split_kills_actor(trial: Trial) -> None:
     gates = {"flag_rate": [0, 0.5], "volume": None, "quarantine_rate": 1, "quarantined_files": 1}
     trial.lake.write_spec(gates=gates)

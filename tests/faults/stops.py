@@ -12,7 +12,7 @@ from tests.faults.trial import PER_TASK, Trial
 STALL_S = "10"
 
 
-@fault("actor-stopped", "SIGSTOP of the actor, SIGCONT some seconds later")
+@fault("actor-stopped", "SIGSTOP of the actor, SIGCONT some seconds later", on_ray=True)
 def actor_stopped(trial: Trial) -> None:
     count, seconds = trial.chance.randrange(1, 12), trial.chance.uniform(2, 20)
     trial.moment(f"after record {count}, for {seconds:.0f} s")
@@ -26,7 +26,7 @@ def actor_stopped(trial: Trial) -> None:
     trial.settle()
 
 
-@fault("actor-hangs", "SIGSTOP of the actors, for good")
+@fault("actor-hangs", "SIGSTOP of the actors, for good", on_ray=True)
 def actor_hangs(trial: Trial) -> None:
     step, count = trial.draw_step(sorted(PER_TASK))
     trial.moment(f"after {step} {count}")
@@ -37,7 +37,11 @@ def actor_hangs(trial: Trial) -> None:
     trial.settle()
 
 
-@fault("zombie-actor", "SIGSTOP of an actor, its driver killed and run again; then SIGCONT")
+@fault(
+    "zombie-actor",
+    "SIGSTOP of an actor, its driver killed and run again; then SIGCONT",
+    on_ray=True,
+)
 def zombie_actor(trial: Trial) -> None:
     step, count = trial.draw_step(sorted(PER_TASK))
     trial.moment(f"after {step} {count}")

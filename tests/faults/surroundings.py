@@ -85,7 +85,7 @@ def _mount(options: str, folder: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
 
 
-@fault("object-store-small", "Ray's object store has the 75 MiB that are its least")
+@fault("object-store-small", "Ray's object store has the 75 MiB that are its least", on_ray=True)
 def object_store_small(trial: Trial) -> None:
     trial.moment("from the start")
     trial.struck()

@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: a dozen trials of different faults, with a fresh seed.
+"""The short form of `make chaos`: six trials of different faults, with a fresh seed.
 
 The seed is printed; `ANOMARAY_CHAOS_SEED` sets it.
 """
@@ -61,7 +61,7 @@ def played(name: str, number: int, base: Base, server: S3Server) -> Outcome:
         pytest.skip(reason)
     outcome = Outcome(SEED, number, name, "s3" if fault.s3 else "local")
     with using(server):
-        run_trial(base, fault.play, outcome, server if fault.s3 else None)
+        run_trial(base, fault.play, outcome, server if fault.s3 else None, fault.on_ray)
     print(line(outcome))
     return outcome
 

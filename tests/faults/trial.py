@@ -24,6 +24,7 @@ from tests.faults.processes import Command, until
 from tests.faults.proxy import FaultProxy, Request, Rule, acting
 from tests.faults.reader import Reader, difference
 
+ENGINES = ("local", "ray")
 # From the first command to the last; a run that needs longer hangs.
 LIMIT_S = 600.0
 # How often an operator gives the same command again before giving up.
@@ -83,6 +84,7 @@ class Outcome:
     moment: str = ""
     struck: bool = False
     commands: int = 0
+    engines: list[str] = field(default_factory=list)  # of the commands that score the day
     failures: int = 0  # commands that ended with another status than 0
     lost: int = 0
     doubled: int = 0
@@ -136,10 +138,16 @@ class Trial:
     """What a fault works with: a lake, commands, moments, and the outcome that it fills."""
 
     def __init__(
-        self, lake: Lake, reader: Reader, chance: random.Random, outcome: Outcome, folder: Path
+        self,
+        lake: Lake,
+        reader: Reader,
+        chance: random.Random,
+        outcome: Outcome,
+        folder: Path,
+        on_ray: bool,
     ) -> None:
         self.lake, self.reader, self.chance, self.outcome = lake, reader, chance, outcome
-        self.folder = folder
+        self.folder, self.on_ray = folder, on_ray
         self.proxy: FaultProxy | None = None
         self.commands: list[Command] = []
         self.killed_at: Progress | None = None
@@ -150,8 +158,14 @@ class Trial:
     # Commands
 
     def start(self, *arguments: str, **environment: str) -> Command:
-        """Start a command on this trial's lake; by default the one that scores the day."""
-        given = arguments or ("score", str(self.lake.spec), "--day", DAY, "--json")
+        """Start a command on this trial's lake; by default the one that scores the day, on an
+        engine that is drawn: one may finish what the other has begun."""
+        given = arguments
+        if not given:
+            settling = self.on_ray and self.commands
+            engine = "ray" if self.on_ray and not settling else self.chance.choice(ENGINES)
+            self.outcome.engines.append(engine)
+            given = ("score", str(self.lake.spec), "--day", DAY, "--json", "--engine", engine)
         whole = {**plain_environment(), **environment}
         if self.proxy:
             whole["AWS_ENDPOINT_URL"] = self.proxy.endpoint
@@ -307,11 +321,13 @@ def _writes(request: Request, pattern: re.Pattern[str]) -> bool:
 Play = Callable[[Trial], None]
 
 
-def run_trial(base: Base, play: Play, outcome: Outcome, server: S3Server | None) -> Outcome:
+def run_trial(
+    base: Base, play: Play, outcome: Outcome, server: S3Server | None, on_ray: bool = False
+) -> Outcome:
     """Play the fault on a fresh copy of the lake, and judge what came of it."""
     chance = random.Random(f"{outcome.seed}/{outcome.trial}")
     started = time.monotonic()
-    with _trial(base, chance, outcome, server) as trial:
+    with _trial(base, chance, outcome, server, on_ray) as trial:
         try:
             play(trial)
         except Hang:
@@ -325,14 +341,18 @@ def run_trial(base: Base, play: Play, outcome: Outcome, server: S3Server | None)
 
 @contextmanager
 def _trial(
-    base: Base, chance: random.Random, outcome: Outcome, server: S3Server | None
+    base: Base,
+    chance: random.Random,
+    outcome: Outcome,
+    server: S3Server | None,
+    on_ray: bool,
 ) -> Iterator[Trial]:
     with ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True)
         folder = Path(stack.enter_context(temporary))
         lake = Lake(base, folder, server)
         reader = stack.enter_context(Reader(lake))
-        trial = Trial(lake, reader, chance, outcome, folder)
+        trial = Trial(lake, reader, chance, outcome, folder, on_ray)
         if server:
             name = f"{outcome.seed}/{outcome.trial}"
             trial.proxy = stack.enter_context(FaultProxy(server.endpoint, name))

@@ -99,8 +99,7 @@ class Recorder:
 
 def record(root: Path) -> tuple[Walk, Walk]:
     """The walk of the whole day, and the part of it that is the worker's."""
-    from cluster.runtime.session import session
-    from cluster.splits import stream
+    from cluster.splits import local_engine
     from jobs.demo import data
     from jobs.score import score
     from jobs.spec.spec import load
@@ -108,7 +107,7 @@ def record(root: Path) -> tuple[Walk, Walk]:
     from jobs.train import TrainRequest, train
 
     configure_logs()  # progress goes to stderr
-    with tempfile.TemporaryDirectory() as name, session(cpus=4):
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with patch.object(data, "FILES_A_DAY", 1), patch.object(data, "GROUPS_A_FILE", 1):
             days = data.write(folder, days=4, first_day=date(2026, 1, 1), scale=0.05).days
@@ -116,23 +115,16 @@ def record(root: Path) -> tuple[Walk, Walk]:
         train(spec, TrainRequest(workers=1))
         recorder, workers_part = Recorder(root), slice(0)
 
-        class InThisProcess:
-            """In place of Ray Data's actors."""
+        def answer_here(function: Any, work: Any, *_: Any) -> Iterator[Any]:
+            """In place of the engine's threads."""
+            nonlocal workers_part
+            start = len(recorder.steps)
+            for one in work:
+                answer = function(one)
+                workers_part = slice(start, len(recorder.steps))
+                yield answer
 
-            def __init__(self, splits: Any, worker: Any, arguments: Any, _: Any) -> None:
-                self.splits, self.worker, self.arguments = splits, worker, arguments
-
-            def iter_rows(self) -> Iterator[dict[str, Any]]:
-                nonlocal workers_part
-                start = len(recorder.steps)
-                worker = self.worker(*self.arguments)
-                for block in stream.make_blocks(self.splits):
-                    batch = {name: block[name].to_numpy() for name in block.column_names}
-                    for answer in worker(batch)["answer"]:
-                        workers_part = slice(start, len(recorder.steps))
-                        yield {"answer": answer}
-
-        with patch.object(stream, "map_over", InThisProcess):
+        with patch.object(local_engine, "map_in_threads", answer_here):
             score(spec, days[-2])  # what is imported late is imported here
             with recorder.record_block():
                 score(spec, days[-1])

@@ -1,4 +1,4 @@
-"""One embedded Ray and one trained watch for all tests of nights; each test has its own copy."""
+"""One trained watch for all tests of nights; each test has its own copy."""
 
 import shutil
 from collections.abc import Iterator
@@ -14,15 +14,17 @@ from cluster.runtime.session import session
 from jobs.demo import data as demo
 from jobs.monitoring.endpoint import Destinations, publish_run
 from jobs.spec.spec import Spec, load
-from jobs.train import TrainRequest, train
+from jobs.train import train
 
 SPECS = Path(__file__).parents[2] / "specs"
 DAYS = [f"2026-01-0{n}" for n in range(1, 7)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
-    """Embedded Ray with more CPUs than the machine: they are bookkeeping, and tests are small."""
+    """Embedded Ray with more CPUs than the machine: they are bookkeeping, and tests are small.
+
+    Every verb of this process uses it: it is for files of tests that need one."""
     with session(cpus=4):
         yield
 
@@ -51,20 +53,18 @@ def write_spec(folder: Path, source: str | Path, target: str | Path, **changes: 
 
 
 @pytest.fixture(scope="session")
-def trained(
-    tmp_path_factory: pytest.TempPathFactory, data: Path, ray_session: None
-) -> tuple[Path, Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[Path, Path]:
     """Folders of the input and of a trained watch's output, not to be written to; beside the output
     are the training's metrics."""
     folder = tmp_path_factory.mktemp("trained")
     spec = load(write_spec(folder, data / "flows", folder / "out"))
     with publish_run(spec, "train", Destinations(file=folder / "training.prom")) as metrics:
-        train(spec, TrainRequest(workers=2), metrics)
+        train(spec, None, metrics)
     return data / "flows", folder / "out"
 
 
 @pytest.fixture
-def watch(trained: tuple[Path, Path], tmp_path: Path, ray_session: None) -> Spec:
+def watch(trained: tuple[Path, Path], tmp_path: Path) -> Spec:
     """A trained watch of the test's own: its input and output may be spoilt."""
     return load(watch_at(trained, tmp_path))
 

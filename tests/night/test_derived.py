@@ -64,9 +64,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def night(
-    tmp_path_factory: pytest.TempPathFactory, lake: Path, ray_session: None
-) -> tuple[Path, dict[str, Any]]:
+def night(tmp_path_factory: pytest.TempPathFactory, lake: Path) -> tuple[Path, dict[str, Any]]:
     """The spec of the trained watch, and what its first night did."""
     folder = tmp_path_factory.mktemp("derived")
     path = write_spec(folder, lake, folder / "out", name="flows_derived", **SECTIONS)
@@ -190,9 +188,7 @@ def test_submit_sends_the_spec(watch: Path) -> None:
     assert list(files) == command[1:]
 
 
-def test_a_detector_of_series_alone_watches_windows(
-    data: Path, tmp_path: Path, ray_session: None
-) -> None:
+def test_a_detector_of_series_alone_watches_windows(data: Path, tmp_path: Path) -> None:
     columns = {
         "ts": {"role": "time"},
         "src_ip": {"role": "entity"},

@@ -35,7 +35,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def start(*arguments: str) -> subprocess.Popen[bytes]:
-    """A driver in a process group of its own, with a Ray of its own."""
+    """A driver in a process group of its own, on the local engine unless it is told otherwise."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     return subprocess.Popen(
         command(*arguments),
@@ -169,7 +169,7 @@ def test_a_training_killed_whole_goes_on_after_its_last_epoch(
     spec = load(path)
     shutil.rmtree(spec.output.uri)
     folder = Path(spec.output.uri) / "_trainings"
-    kill_when(start("train", str(path)), folder, "*/checkpoint*/training.json", 2)
+    kill_when(start("train", str(path)), folder, "*/local/*/training.json", 2)
     again = start("train", str(path), "--json")
     output, errors = again.communicate(timeout=280)
     assert again.returncode == 0, errors.decode()

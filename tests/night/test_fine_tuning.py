@@ -58,7 +58,7 @@ def champion(data: Path, tmp_path: Path) -> Spec:
 
 
 def test_a_training_from_the_champion_starts_at_its_weights_and_keeps_encoder_and_histories(
-    champion: Spec, ray_session: None
+    champion: Spec,
 ) -> None:
     registry = registry_of(champion)
     before = load_start(champion, registry, "champion")

@@ -54,7 +54,7 @@ class Scraper(threading.Thread):
 
 
 @pytest.fixture
-def spoilt(trained: tuple[Path, Path], tmp_path: Path, ray_session: None) -> Spec:
+def spoilt(trained: tuple[Path, Path], tmp_path: Path) -> Spec:
     """A watch with a few rows in the day that cannot be scored."""
     spec = load(watch_at(trained, tmp_path, gates=GATES))
     spoil(spec, "duration", [3, 5], [float("nan"), float("inf")])

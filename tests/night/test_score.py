@@ -18,7 +18,7 @@ from cluster.lake.input.splits import plan_tasks
 from cluster.lake.output.schemas import QUARANTINE, REGISTRY, SCORES
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
-from cluster.splits.stream import Pool
+from cluster.splits.engine import Pool
 from jobs import flags
 from jobs.alerting.webhook import ALLOWED
 from jobs.monitoring.live import LiveMetrics
@@ -266,7 +266,7 @@ def test_columns_that_moved_and_columns_that_came_do_no_harm(watch: Spec) -> Non
 
 
 def test_every_row_has_a_score_where_the_spec_asks_for_all(
-    trained: tuple[Path, Path], tmp_path: Path, ray_session: None
+    trained: tuple[Path, Path], tmp_path: Path
 ) -> None:
     out = {"uri": str(tmp_path / "out"), "scores": "all"}
     spec = load(watch_at(trained, tmp_path, output=out))

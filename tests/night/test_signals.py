@@ -41,9 +41,7 @@ def write_days(folder: Path) -> None:
         pq.write_table(table, path, row_group_size=50)
 
 
-def test_a_night_of_signals_is_scored_explained_and_committed(
-    tmp_path: Path, ray_session: None
-) -> None:
+def test_a_night_of_signals_is_scored_explained_and_committed(tmp_path: Path) -> None:
     write_days(tmp_path / "rows")
     document = {
         "name": "signals",

@@ -54,7 +54,7 @@ def test_a_detector_without_options_to_tune_is_refused(data: Path, tmp_path: Pat
         tune(spec, 2)
 
 
-def test_auto_trains_the_winner_and_the_bundle_says_why(tmp_path: Path, ray_session: None) -> None:
+def test_auto_trains_the_winner_and_the_bundle_says_why(tmp_path: Path) -> None:
     """A watch without a numeric column, whose rows are labelled normal."""
     numbers = np.random.default_rng(0)
     for day in range(1, 4):
@@ -73,7 +73,7 @@ def test_auto_trains_the_winner_and_the_bundle_says_why(tmp_path: Path, ray_sess
             training={"days": None, "epochs": 1},
         )
     )
-    made = train(spec, TrainRequest(workers=1))
+    made = train(spec, TrainRequest(engine="local"))
     registry = Registry(open_store(spec.output.uri).child(REGISTRY))
     bundle = open_bundle(registry.read_bundle(made.bundle))
     chosen = bundle.metadata["chosen"]

@@ -13,10 +13,8 @@ from typing import Any
 import ray
 
 from cluster.lake.input.splits import Split
-from cluster.runtime.nodes import list_nodes
-from cluster.runtime.resources import ActorPlan, plan_actors
-from cluster.runtime.session import session
-from cluster.splits.stream import Pool, stream
+from cluster.runtime.resources import ActorPlan
+from cluster.splits.engine import open_engine
 from cluster.splits.worker import SplitWorker
 
 
@@ -53,10 +51,10 @@ def main(address: str, count: int) -> None:
     splits = [
         ("2026-01-01", Split(str(n), "a.parquet", "1", (0,), n, n, 1, 8)) for n in range(count)
     ]
-    with session(address):
-        plan = plan_actors(list_nodes())
-        pool = Pool(plan, count)
-        for answer in stream(splits, Slow, (), plan):
+    with open_engine(address) as engine:
+        plan = engine.plan_actors()
+        pool = engine.watch(plan, count)
+        for answer in engine.stream(splits, Slow, (), plan):
             pool.look()
             print(json.dumps(answer.to_document()), flush=True)
         print(json.dumps({"began_with": plan.actors, "most": pool.most}), flush=True)

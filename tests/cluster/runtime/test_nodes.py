@@ -10,7 +10,7 @@ from cluster.runtime.shipping import ROOT
 # A Ray that was started with a GPU, whether the machine has one or not.
 PROGRAM = """
 import ray
-from cluster.runtime import nodes
+from cluster.runtime import ray_nodes as nodes
 from models.refusal import Refusal
 
 ray.init("local", num_cpus=1, num_gpus=1, include_dashboard=False, log_to_driver=False)

@@ -1,4 +1,5 @@
-"""DDP over Ray Train: equal steps on uneven shards, early stopping, resume, non-finite losses."""
+"""Training by one worker in this process and by two over Ray Train: equal steps on uneven shards,
+early stopping, resume, lost workers, non-finite losses."""
 
 import contextlib
 import logging
@@ -15,14 +16,17 @@ import ray.data
 from torch import Tensor
 
 from cluster.lake.storage.opening import open_store
-from cluster.runtime.nodes import list_nodes
-from cluster.runtime.resources import plan_workers
 from cluster.runtime.threads import VARIABLE, set_torch_threads
+from cluster.splits.engine import Engine
+from cluster.splits.local_engine import LocalEngine, LocalTables
+from cluster.splits.ray_engine import RayEngine, RayTables
 from cluster.training import trainer
+from cluster.training.checkpoint import Checkpoints
 from cluster.training.dataset import TrainingData
+from cluster.training.epochs import train
+from cluster.training.rank import WorkerInput
 from cluster.training.row_tables import from_table
-from cluster.training.trainer import COLLECTIVE, Checkpoints, train
-from cluster.training.worker import WorkerInput
+from cluster.training.trainer import COLLECTIVE
 from models.batch import Batch
 from models.detectors.catalog import CATALOG
 from models.encoding.encoder import Encoder
@@ -30,7 +34,7 @@ from models.training.loop import learn
 from models.training.options import NonFiniteLoss, TrainingOptions
 from models.training.progress import EpochResult, Progress
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+on_ray = pytest.mark.usefixtures("ray_session")
 
 
 def run(
@@ -39,6 +43,7 @@ def run(
     folder: Path,
     *,
     workers: int = 2,
+    on_ray: bool = False,
     on_epoch: Callable[[EpochResult], None] = lambda epoch: None,
     detector: str = "autoencoder",
     shown: Batch | None = None,
@@ -52,19 +57,30 @@ def run(
     for size in sizes:
         blocks.append(table.slice(first, size))
         first += size
-    rows, held_back = ray.data.from_arrow(blocks), ray.data.from_arrow(table.slice(first))
-    data = TrainingData(encoder, rows, held_back, first)
+    engine: Engine = LocalEngine("a test")
+    data = TrainingData(
+        encoder, LocalTables(tuple(blocks)), LocalTables((table.slice(first),)), first
+    )
+    if workers > 1 or on_ray:
+        engine = RayEngine("a test")
+        rows, held_back = ray.data.from_arrow(blocks), ray.data.from_arrow(table.slice(first))
+        data = TrainingData(encoder, RayTables(rows), RayTables(held_back), first)
     training = TrainingOptions(batch_rows=256, **{"epochs": 3, **options})  # type: ignore[arg-type]
     given = WorkerInput(
         encoder, detector, {}, training, first, shown=shown, start=start, most_rows=most_rows
     )
     # The tests' Ray is told of more CPUs than there may be: two threads would wait for a core.
-    plan = replace(plan_workers(list_nodes(), workers), torch_threads=1)
-    return train(given, data, plan, Checkpoints(open_store(str(folder)), "a-run"), on_epoch)
+    plan = replace(engine.plan_workers(workers, 1), torch_threads=1)
+    return train(engine, given, data, plan, Checkpoints(open_store(str(folder)), "a-run"), on_epoch)
 
 
 @pytest.fixture(scope="module")
-def by_two(table: pa.Table, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Progress:
+def by_two(
+    table: pa.Table,
+    encoder: Encoder,
+    tmp_path_factory: pytest.TempPathFactory,
+    ray_session: None,
+) -> Progress:
     """What two workers learn, undisturbed."""
     return run(table, encoder, tmp_path_factory.mktemp("two"), epochs=4)
 
@@ -83,6 +99,7 @@ def twice(table: pa.Table, encoder: Encoder, tmp_path_factory: pytest.TempPathFa
     return Twice(*(run(table, encoder, folder, workers=1, epochs=epochs) for epochs in (2, 4)))
 
 
+@on_ray
 def test_the_loss_falls_with_two_workers_and_uneven_shards(
     by_two: Progress, encoder: Encoder
 ) -> None:
@@ -107,6 +124,7 @@ def test_the_same_run_called_again_goes_on_where_it_was(twice: Twice) -> None:
     assert twice.again.history[:2] == twice.first.history
 
 
+@on_ray
 def test_a_batch_in_parts_trains_two_workers_to_the_same_loss(
     by_two: Progress, table: pa.Table, encoder: Encoder, tmp_path: Path
 ) -> None:
@@ -125,6 +143,7 @@ def test_a_worker_without_memory_for_its_batch_learns_it_in_parts(
     assert parts.history[0].validation_loss == pytest.approx(loss, rel=1e-3)
 
 
+@on_ray
 def test_two_workers_learn_from_the_labelled_anomalies_that_they_are_shown(
     table: pa.Table, encoder: Encoder, tmp_path: Path
 ) -> None:
@@ -156,6 +175,7 @@ def worker_processes() -> list[psutil.Process]:
     return sorted(found, key=lambda process: process.create_time(), reverse=True)
 
 
+@on_ray
 def test_a_killed_worker_is_replaced_and_training_goes_on(
     table: pa.Table, encoder: Encoder, tmp_path: Path
 ) -> None:
@@ -166,14 +186,16 @@ def test_a_killed_worker_is_replaced_and_training_goes_on(
             killed.append(worker_processes()[0])
             killed[0].kill()
 
-    trained = run(table, encoder, tmp_path, workers=1, epochs=20, patience=20, on_epoch=kill_once)
+    trained = run(
+        table, encoder, tmp_path, workers=1, on_ray=True, epochs=20, patience=20, on_epoch=kill_once
+    )
     assert killed
     assert [epoch.epoch for epoch in trained.history] == list(range(1, 21))
     assert trained.resumed_from >= 2
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(420)
+@on_ray
 def test_a_worker_that_waits_for_one_that_hangs_gives_up_and_both_are_begun_anew(
     table: pa.Table, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +213,7 @@ def test_a_worker_that_waits_for_one_that_hangs_gives_up_and_both_are_begun_anew
     assert trained.resumed_from >= 2
 
 
+@on_ray
 def test_a_training_whose_workers_are_lost_too_often_says_so_and_goes_on_when_called_again(
     table: pa.Table, encoder: Encoder, tmp_path: Path
 ) -> None:
@@ -198,7 +221,7 @@ def test_a_training_whose_workers_are_lost_too_often_says_so_and_goes_on_when_ca
         if epoch.epoch == 3:
             worker_processes()[0].kill()
 
-    again = {"workers": 1, "epochs": 12, "patience": 12}
+    again = {"workers": 1, "on_ray": True, "epochs": 12, "patience": 12}
     with pytest.raises(ConnectionError, match=r"more than 0 times; .* The last error: "):
         run(table, encoder, tmp_path, max_failures=0, on_epoch=kill, **again)  # type: ignore[arg-type]
     trained = run(table, encoder, tmp_path, **again)  # type: ignore[arg-type]
@@ -219,6 +242,7 @@ class _WhenWarned(logging.Handler):
             self.call()
 
 
+@on_ray
 def test_a_training_without_room_says_so_and_begins_when_there_is_some(
     table: pa.Table, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +258,7 @@ def test_a_training_without_room_says_so_and_begins_when_there_is_some(
     logger = logging.getLogger(trainer.__name__)
     logger.addHandler(warned)
     try:
-        trained = run(table, encoder, tmp_path, workers=1, epochs=1)
+        trained = run(table, encoder, tmp_path, workers=1, on_ray=True, epochs=1)
     finally:
         logger.removeHandler(warned)
     assert len(trained.history) == 1
@@ -243,6 +267,7 @@ def test_a_training_without_room_says_so_and_begins_when_there_is_some(
     assert "have 1 CPUs" in warned.said[0]
 
 
+@on_ray
 def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_cause(
     table: pa.Table, encoder: Encoder, tmp_path: Path
 ) -> None:
@@ -253,6 +278,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_cause(
         run(table, encoder, tmp_path, **options)  # type: ignore[arg-type]
 
 
+@on_ray
 def test_a_worker_of_ray_knows_what_the_operator_set() -> None:
     @ray.remote(num_cpus=1)
     class Worker:

@@ -13,9 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.lake.storage.opening import open_store
-from cluster.runtime.resources import ActorPlan
 from cluster.splits.counts import Counts
-from cluster.splits.stream import Pool
+from cluster.splits.engine import Pool
 from jobs.cli.app import app
 from jobs.monitoring.endpoint import Destinations, publish
 from jobs.monitoring.live import LiveMetrics
@@ -155,7 +154,7 @@ def test_counters_add_up_over_days_without_the_work_of_earlier_processes() -> No
     seen: list[float] = []
     for first in (0, 10):
         books = RunBooks(EMPTY, Counts(tasks=4, splits=8))
-        pool, clock = Pool(ActorPlan(3, 1, 1, 0, 1), 4), Clock()
+        pool, clock = Pool(3), Clock()
         books.add(receipt(first))  # by a driver that was killed
         with metrics.follow_scoring(books, pool, clock):
             for number in (first + 1, first + 2):

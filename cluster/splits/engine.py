@@ -1,0 +1,208 @@
+"""The door to the two engines: `local` in threads of this process, `ray` on a cluster's actors.
+
+Workers, journal, fence and commit are the same behind both. A run that one engine began may be
+finished by the other, and its flags are equal bit for bit on the same kind of device.
+"""
+
+import logging
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from cluster.lake.input.splits import Split
+from cluster.runtime.nodes import find_this_node
+from cluster.runtime.resources import ActorPlan, Demand, WorkerPlan
+from cluster.splits.worker import Answer, SplitWorker, TableWorker, Work
+from models.refusal import Refusal
+
+EngineName = Literal["local", "ray"]
+DaySplit = tuple[str, Split]
+OnSplit = Callable[[int], None]  # called with the rows of each split that is done
+
+
+class Tables(ABC):
+    """Tables that a worker makes of splits. They are made anew each time, unless they are kept."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[pa.Table]: ...
+
+    @abstractmethod
+    def keep(self) -> "Tables":
+        """The same tables, made once and kept in memory."""
+
+    @abstractmethod
+    def count(self) -> int:
+        """Their rows."""
+
+    @abstractmethod
+    def sum(self, column: str) -> float:
+        """The sum of a column; 0.0 without rows."""
+
+
+class Pool:
+    """The actors of a run: how many were planned, how many are alive, the most at once. The local
+    engine is one actor."""
+
+    def __init__(self, planned: int) -> None:
+        self.planned = planned
+        self.alive = self.most = 0
+
+    def look(self) -> None:
+        """Count them now. A pool that grew beyond its plan counts as planned larger."""
+        self.alive = self.count_alive()
+        self.most = max(self.most, self.alive)
+        self.planned = max(self.planned, self.most)
+
+    def count_alive(self) -> int:
+        return self.planned
+
+    def warnings(self) -> list[str]:
+        """A warning where fewer ran than were planned."""
+        return []
+
+
+class Engine(ABC):
+    """Runs workers on splits and tasks."""
+
+    name: EngineName
+    line: str  # names the engine, and why it was chosen
+
+    @abstractmethod
+    def plan_actors(
+        self, demand: Demand | None = None, remote: bool = False, gpus: bool = False
+    ) -> ActorPlan:
+        """A pool for this demand. With a `remote` input, threads fetch while others compute. With
+        `gpus`, the free memory of the GPUs is asked for. Raises Refusal if memory is short."""
+
+    @abstractmethod
+    def plan_readers(self) -> ActorPlan:
+        """A pool that reads rows, without GPUs."""
+
+    @abstractmethod
+    def plan_workers(self, workers: int, least: int) -> WorkerPlan:
+        """Training workers: at most `workers`, and `least` after nodes were lost."""
+
+    @abstractmethod
+    def cache_bytes(self) -> int:
+        """Memory for kept tables."""
+
+    @abstractmethod
+    def watch(self, plan: ActorPlan, tasks: int) -> Pool:
+        """The pool of a run that is about to start."""
+
+    @abstractmethod
+    def stream(
+        self,
+        work: Sequence[tuple[str, Work | str]],
+        worker: type[SplitWorker[Work, Answer]],
+        arguments: tuple[Any, ...],
+        plan: ActorPlan,
+    ) -> Iterator[Answer]:
+        """Run `worker(plan, *arguments)` on (day, split or task) pairs; answers come when ready.
+
+        A split or task may be given as its JSON text, which takes a third of its memory.
+        """
+
+    @abstractmethod
+    def make_tables(
+        self,
+        splits: Sequence[DaySplit],
+        worker: type[TableWorker],
+        arguments: tuple[Any, ...],
+        plan: ActorPlan,
+    ) -> Tables:
+        """The tables that `worker(plan, *arguments)` makes of the splits, lazily."""
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    name: EngineName
+    why: str
+
+
+def choose_engine(
+    address: str | None = None, asked: EngineName | None = None, workers: int = 1
+) -> EngineChoice:
+    """The engine of a command; Raises Refusal for `local` with a cluster's address or several
+    workers.
+
+    >>> choose_engine(asked="ray")
+    EngineChoice(name='ray', why='--engine ray')
+    """
+    if asked == "local":
+        for found, what in ((address, f"--address {address}"), (workers > 1, f"{workers} workers")):
+            if found:
+                raise Refusal(
+                    f"expected --engine local alone, found {what}: the local engine is one process "
+                    "of this machine; choose --engine ray"
+                )
+        return EngineChoice("local", "--engine local")
+    reasons = (
+        (asked == "ray", "--engine ray"),
+        (address, f"--address {address}"),
+        (_is_ray_running(), "this process uses a Ray"),
+        (os.environ.get("RAY_ADDRESS"), "RAY_ADDRESS is set"),
+        (workers > 1, f"{workers} workers"),
+    )
+    for applies, why in reasons:
+        if applies:
+            return EngineChoice("ray", why)
+    gpus = find_this_node().gpus
+    if gpus > 1:
+        return EngineChoice("ray", f"{gpus} GPUs")
+    return EngineChoice("local", "no cluster is named")
+
+
+def _is_ray_running() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+@contextmanager
+def open_engine(
+    address: str | None = None, asked: EngineName | None = None, workers: int = 1
+) -> Iterator[Engine]:
+    """The engine for the block. A Ray that the block starts ends with it."""
+    choice = choose_engine(address, asked, workers)
+    if choice.name == "local":
+        from cluster.splits.local_engine import LocalEngine
+
+        yield LocalEngine(choice.why)
+        return
+    from cluster.runtime.session import session
+    from cluster.splits.ray_engine import RayEngine
+
+    with session(address) as where:
+        yield RayEngine(f"{where} ({choice.why})")
+
+
+def start(address: str | None, asked: EngineName | None, beside: str) -> None:
+    """Import the module `beside`, and start Ray meanwhile if its engine is chosen, for the rest of
+    this process."""
+    if choose_engine(address, asked).name == "local":
+        import_module(beside)
+        return
+    from cluster.runtime import session
+
+    session.start(address, beside)
+
+
+def leave(code: int) -> None:
+    """End the process at once with this exit code if tasks still run in threads, or an embedded Ray
+    is left running; otherwise return."""
+    session = sys.modules.get("cluster.runtime.session")
+    if session is not None and session.is_left_running():
+        session.leave(code)
+    local = sys.modules.get("cluster.splits.local_engine")
+    if local is not None and local.is_busy():
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
