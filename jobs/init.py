@@ -10,6 +10,8 @@ import pyarrow as pa
 
 from cluster.lake.input import limits
 from cluster.lake.input.arrow_types import to_storage_array
+from cluster.lake.input.folder_columns import add_columns
+from cluster.lake.input.layout import list_columns
 from cluster.lake.input.partitions import Source, list_days, propose_partition
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.storage.opening import open_store
@@ -165,7 +167,8 @@ def _read_sample(source: Source, day: str) -> pa.Table:
         with limits.open_parquet(store.open_parquet(file.key, file.version)) as parquet:
             for batch in parquet.iter_batches(batch_rows):
                 arrays = [to_storage_array(column) for column in batch.slice(0, left).columns]
-                batches.append(pa.record_batch(arrays, batch.schema.names))
+                named = pa.record_batch(arrays, batch.schema.names)
+                batches.append(add_columns(named, list_columns(file.key, source.layout)))
                 left -= len(batches[-1])
                 if left <= 0:
                     break

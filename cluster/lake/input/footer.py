@@ -1,6 +1,7 @@
 """The footer of a Parquet file, read without its data."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -21,14 +22,20 @@ class Footer:
     file: InputFile
     schema: pa.Schema  # as the file declares it
     fingerprint: str  # SHA-256 of the footer's bytes
+    folders: tuple[tuple[str, str | None], ...] = ()  # columns of its folders, with their values
 
 
-def read_footer(store: Store, found: Object) -> Footer | RejectedFile:
-    """The footer of a listed object, or of the version that has replaced it since."""
+def read_footer(
+    store: Store, found: Object, folders: Mapping[str, str | None] | None = None
+) -> Footer | RejectedFile:
+    """The footer of a listed object, or of the version that has replaced it since.
+
+    `folders` are the columns that its folders name, with their values: columns of the file, too.
+    """
     key = found.key
     for attempt in range(_ATTEMPTS):
         try:
-            return _read_version(store, store.stat(key) if attempt else found)
+            return _read_version(store, store.stat(key) if attempt else found, folders or {})
         except UnreadableFile as error:
             return RejectedFile(key, error.rule, str(error))
         except Missing:
@@ -39,7 +46,7 @@ def read_footer(store: Store, found: Object) -> Footer | RejectedFile:
     return RejectedFile(key, "changed", message)
 
 
-def _read_version(store: Store, found: Object) -> Footer:
+def _read_version(store: Store, found: Object, folders: Mapping[str, str | None]) -> Footer:
     key = found.key
     if found.size == 0:
         message = f"{key} has zero bytes: expected a Parquet file"
@@ -49,6 +56,9 @@ def _read_version(store: Store, found: Object) -> Footer:
             parquet = limits.open_parquet(file)
             metadata, schema = parquet.metadata, parquet.schema_arrow
             limits.check(metadata, found.size)
+        own = set(schema.names)
+        added = {name: value for name, value in folders.items() if name not in own}
+        schema = pa.schema([*schema, *(pa.field(name, pa.string()) for name in added)])
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         rows = sum(group.num_rows for group in groups)
         if rows != metadata.num_rows or any(group.num_rows < 0 for group in groups):
@@ -68,4 +78,5 @@ def _read_version(store: Store, found: Object) -> Footer:
             ),
             schema=schema,
             fingerprint=hashlib.sha256(file.read()).hexdigest(),
+            folders=tuple(added.items()),
         )

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from cluster.lake.input import limits
 from cluster.lake.input.arrow_types import plain_schema, to_plain_array
 from cluster.lake.input.column_chunks import ColumnChunks
 from cluster.lake.input.filters import parse_filter
+from cluster.lake.input.folder_columns import ParquetInFolders
 from cluster.lake.input.splits import Split
 from cluster.lake.input.unreadable import UnreadableFile, content_errors
 from cluster.lake.storage.store import Missing, ReadOnlyFile, Store
@@ -42,7 +42,7 @@ class OpenSplit:
 
     def __init__(self, split: Split, file: ReadOnlyFile, filter_text: str | None) -> None:
         self.split, self._file = split, file
-        self._parquet = _open_parquet(file)
+        self._parquet = _open_parquet(split.key, file)
         # pyarrow makes the schema anew at each access: half a millisecond for each small file.
         self._schema = schema = self._parquet.schema_arrow
         metadata = self._parquet.metadata
@@ -128,6 +128,8 @@ class OpenSplit:
             return groups
         if any(isinstance(kind, pa.BaseExtensionType) for kind in kinds):
             return groups
+        if not self._parquet.folders.keys().isdisjoint(row_filter.columns):
+            return groups  # there are no statistics of folders
         self._file.seek(0)
         fragment = ds.ParquetFileFormat().make_fragment(self._file, row_groups=list(groups))
         subset = fragment.subset(filter=row_filter.expression, schema=self._schema)
@@ -148,13 +150,15 @@ class OpenSplit:
 
     def _open_for(
         self, groups: Sequence[int], names: Sequence[str], dictionaries: Sequence[str]
-    ) -> pq.ParquetFile:
+    ) -> ParquetInFolders:
         large = self._chunks.compressed_bytes(groups, names) > _PREFETCH
         filtered = self._filter.columns if self._filter else ()
-        wanted = [name for name in dictionaries if name not in filtered]
+        apart = {*filtered, *self._parquet.folders}
+        wanted = [name for name in dictionaries if name not in apart]
         if not wanted and not large:
             return self._parquet
         return _open_parquet(
+            self.split.key,
             self._file,
             metadata=self._parquet.metadata,
             read_dictionary=wanted,
@@ -162,7 +166,11 @@ class OpenSplit:
         )
 
     def _read_batches(
-        self, parquet: pq.ParquetFile, groups: Sequence[int], names: Sequence[str], batch_rows: int
+        self,
+        parquet: ParquetInFolders,
+        groups: Sequence[int],
+        names: Sequence[str],
+        batch_rows: int,
     ) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
         """The row groups as batches, each with the row numbers of its rows."""
         numbers = self._number_rows(groups)
@@ -221,9 +229,10 @@ def read_rows(
         yield from source.read_rows(columns, batch_rows)
 
 
-def _open_parquet(file: ReadOnlyFile, **options: Any) -> pq.ParquetFile:
+def _open_parquet(key: str, file: ReadOnlyFile, **options: Any) -> ParquetInFolders:
     # pre_buffer would copy what `prefetch` has fetched already.
-    return limits.open_parquet(file, page_checksum_verification=True, pre_buffer=False, **options)
+    options |= {"page_checksum_verification": True, "pre_buffer": False}
+    return ParquetInFolders(limits.open_parquet(file, **options), key)
 
 
 def _require_columns(key: str, schema: pa.Schema, names: Sequence[str]) -> None:
@@ -236,7 +245,7 @@ def _require_columns(key: str, schema: pa.Schema, names: Sequence[str]) -> None:
             raise SchemaMismatch(f"{key}: there is no column {name!r}{hint}")
 
 
-def _plain_schema(parquet: pq.ParquetFile, names: Sequence[str]) -> pa.Schema:
+def _plain_schema(parquet: ParquetInFolders, names: Sequence[str]) -> pa.Schema:
     schema = parquet.schema_arrow  # made anew at each access
     return plain_schema(pa.schema([schema.field(name) for name in names]))
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from cluster.lake.input.arrow_types import plain_schema
 from cluster.lake.input.footer import Footer, read_footer
 from cluster.lake.input.input_file import InputFile, RejectedFile
+from cluster.lake.input.layout import list_columns
 from cluster.lake.input.partitions import BAD_NAME, Source, StrayFolder, list_files, open_input
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import ChangedSinceSnapshot, Missing, Store
@@ -111,7 +112,9 @@ def take_snapshot(source: Source, day: str) -> Snapshot:
     there = list_files(source, day)
     bad = list(there.rejected)
     columns: dict[Any, Any] = {}  # equal columns are one object: a driver holds a million files
-    for footer in _map(lambda file: read_footer(store, file), there.files):
+    for footer in _map(
+        lambda file: read_footer(store, file, list_columns(file.key, source.layout)), there.files
+    ):
         if isinstance(footer, RejectedFile):
             bad.append(footer)
             continue
@@ -178,12 +181,16 @@ def _schema_of(footers: Sequence[Footer]) -> pa.Schema:
 def _find_doubles(store: Store, footers: Sequence[Footer]) -> dict[str, RejectedFile]:
     """Files with the same bytes as an earlier one, by key: their rows would be counted twice.
 
+    Rows of other folders are other rows, if these folders are columns.
+
     Only files of equal size and equal footers are read.
     """
-    alike: dict[tuple[int, str], list[InputFile]] = {}
+    alike: dict[tuple[Any, ...], list[InputFile]] = {}
     for footer in footers:
         if footer.file.rows:
-            alike.setdefault((footer.file.size, footer.fingerprint), []).append(footer.file)
+            alike.setdefault((footer.file.size, footer.fingerprint, footer.folders), []).append(
+                footer.file
+            )
     doubles = {}
     for files in (files for files in alike.values() if len(files) > 1):
         first: dict[str, str] = {}  # key by digest

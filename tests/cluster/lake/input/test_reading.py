@@ -291,3 +291,33 @@ def test_a_filter_works_on_a_column_that_is_read_as_a_dictionary(store: Store) -
     with open_split(store, split, 's == "a"') as opened:
         ((_, numbers),) = opened.read_rows(("s",), 10, ("s",))
     assert numbers.tolist() == [0, 2]
+
+
+def test_keys_of_folders_are_columns_in_every_way_of_reading(store: Store) -> None:
+    for region, rows in (("eu", numbered(6)), ("us", numbered(4, 6)), ("a%20b", numbered(6))):
+        data = encoded(rows, row_group_size=2)
+        store.put(f"region={region}/day=2026-11-20/name=x/a.parquet", data)
+    taken = take_snapshot(Source(store.uri, "day"), "2026-11-20")
+    assert taken.schema.names == ["n", "name", "x", "region"]
+    assert taken.rejected == ()  # the same bytes in another region are other rows
+    by_region: dict[str, list[int]] = {}
+    for split in cut_splits(taken, 3, 10**9):
+        with open_split(store, split, "region != 'us' and n > 0") as source:
+            source.prefetch(["n", "region"])
+            for batch, numbers in source.read_rows(["region", "n"], 2, dictionaries=["region"]):
+                assert batch.schema.names == ["region", "n"]
+                for row in batch.to_pylist():
+                    by_region.setdefault(row["region"], []).append(row["n"])
+                again = source.select_rows(["region"], numbers, 2)
+                assert again["region"].to_pylist() == batch.column("region").to_pylist()
+    assert by_region == {"eu": [1, 2, 3, 4, 5], "a b": [1, 2, 3, 4, 5]}
+    (alone, *_) = (read_rows(store, split, ["region"], 9) for split in cut_splits(taken, 9, 10**9))
+    assert [value for b, _ in alone for value in b.column(0).to_pylist()] == ["a b"] * 6
+
+
+def test_a_null_key_of_a_folder_is_null(store: Store) -> None:
+    store.put("region=__HIVE_DEFAULT_PARTITION__/a.parquet", encoded(numbered(2)))
+    taken = take_snapshot(Source(store.uri), "all")
+    (split,) = cut_splits(taken, 9, 10**9)
+    ((batch, _),) = read_rows(store, split, ["region"], 9)
+    assert batch.column(0).to_pylist() == [None, None]
