@@ -2,14 +2,11 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from itertools import groupby
 
-from cluster.lake.days import ALL, day_order, to_date
+from cluster.lake.days import ALL, day_order, is_ahead, to_date
 from cluster.lake.input.partitions import Days
-
-# A lake may be ahead of UTC by this much. A later day is a mistake.
-_AHEAD = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def describe(skipped: list[Skipped]) -> list[str]:
 def _find_reason(days: Days, day: str, today: date) -> Skipped | None:
     """Why the day is not complete; None for a complete one."""
     when = to_date(day)
-    if when is not None and when > today + _AHEAD:
+    if is_ahead(day, today):
         return Skipped(day, f"in the future (today is {today}, UTC)", waiting=True)
     if when is not None and when >= today:
         return Skipped(day, "not complete: it is not over yet (UTC)")

@@ -19,6 +19,7 @@ _DATE = re.compile(
 )
 # The first numbers of `day_order`.
 DATE, INTEGER, TEXT = range(3)
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
 
 
@@ -49,9 +50,15 @@ def read_integer(text: str) -> int | None:
 def to_date(day: str) -> date | None:
     """The date of a day's name; None for a day that is no date."""
     try:
-        return date.fromisoformat(day) if len(day) == 10 else None
+        return date.fromisoformat(day) if _DAY.fullmatch(day) else None
     except ValueError:
         return None
+
+
+def is_ahead(day: str, today: date) -> bool:
+    """Whether the day is a date after tomorrow: a mistake, since no place is a day ahead of UTC."""
+    when = to_date(day)
+    return when is not None and when.toordinal() > today.toordinal() + 1
 
 
 def day_order(day: str) -> tuple[int, int, str]:

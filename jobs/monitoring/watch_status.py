@@ -4,8 +4,9 @@ The records outlive every job and node, so an alert "nothing was committed by si
 job ever ran. The role `reporter` may read all of them. No row of a table is read.
 """
 
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime, time
 
+from cluster.lake.days import to_date
 from cluster.lake.output.table import read_commits
 from cluster.lake.storage.store import Store
 from jobs.monitoring.metric_names import Metric, Sample
@@ -81,7 +82,5 @@ def _read_last_day(output: Store) -> dict[Metric, float]:
 
 def _midnight(day: str) -> float | None:
     """Unix seconds at which the day begins in UTC; None for a day that is not a date."""
-    try:
-        return datetime.combine(date.fromisoformat(day), time(), UTC).timestamp()
-    except ValueError:
-        return None
+    when = to_date(day)
+    return None if when is None else datetime.combine(when, time(), UTC).timestamp()

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from cluster.lake.days import is_ahead
 from cluster.lake.input.partitions import list_days
 from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, Split, cut_splits
@@ -74,6 +76,8 @@ def choose_days(spec: Spec, days: DayRange | None) -> tuple[str, ...]:
         raise Refusal(f"no data in {uri}: expected Parquet files, found none")
     wanted = days or spec.training.day_range
     if wanted is None:
+        today = datetime.now(UTC).date()
+        there = tuple(day for day in there if not is_ahead(day, today)) or there
         return there[:-1] if len(there) > 1 and not spec.trains_apart else there
     chosen = tuple(day for day in there if day in wanted)
     if not chosen:

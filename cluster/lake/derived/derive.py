@@ -155,7 +155,7 @@ class Deriver:
         days = (*self.input.days_before(day, self.derivation.history_days), day)
         for one in self._table.keep_only(days):
             self._table.add(one, self.input.read_batches(one, self._table.columns, advance))
-        return self._table.derive(day, days[0])
+        return self._table.derive(day, days)
 
     def _read_windows(self, day: str, advance: Advance) -> Windows:
         window, time = self.derivation.window, self.derivation.time

@@ -179,18 +179,18 @@ class HistoryTable:
             self._rows += batch.num_rows
         self._days.add(day)
 
-    def derive(self, day: str, first: str) -> Iterator[pa.RecordBatch]:
-        """The derived columns of the day's rows, in order, looking back to the day `first`."""
+    def derive(self, day: str, days: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The derived columns of the day's rows, in order, looking back on `days`, which it ends."""
         columns = ", ".join(f"{self._sql(column)} AS c{i}" for i, column in enumerate(self.derived))
         frames = ", ".join(f"{name} AS ({frame})" for name, frame in self._frames())
         answer = self._duckdb.sql(
             f"""
             SELECT {", ".join(f"c{i}" for i in range(len(self.derived)))} FROM (
-                SELECT day, n, {columns} FROM history WHERE day BETWEEN $first AND $day
+                SELECT day, n, {columns} FROM history WHERE list_contains($days, day)
                 WINDOW {frames}
             ) WHERE day = $day ORDER BY n
             """,  # noqa: S608 - every name in it is made here # nosec B608
-            params={"day": day, "first": first},
+            params={"day": day, "days": list(days)},
         )
         assert answer is not None  # a SELECT has an answer
         names = [column.name for column in self.derived]

@@ -127,6 +127,19 @@ def test_a_derived_day_has_every_row_and_agrees_with_the_oracle(each_lake: Store
         assert found.column("window_is_short")[at - 80].as_py() == short
 
 
+def test_days_that_are_integers_are_looked_back_on_as_dates_are(lake: Store) -> None:
+    expected = read(derived(lake, DAYS[3]))
+    for number, day in enumerate(("8", "9", "10", "11")):
+        for part in range(2):
+            data = lake.read(f"in/day={DAYS[number]}/part-{part}.parquet")
+            lake.put(f"own/day={day}/part-{part}.parquet", data)
+    source = Source(lake.child("own").uri, "day")
+    with Deriver(DERIVATION, source, lake.child("out").uri) as made:
+        made.derive("11")
+        found = read(made.take_snapshot("11"))
+    assert repr(found.to_pydict()) == repr(expected.to_pydict())
+
+
 def test_a_derived_file_names_the_file_and_the_row_that_it_comes_from(lake: Store) -> None:
     keys = [file.key.split("/", 1)[1] for file in derived(lake, DAYS[3]).files]
     assert keys == [f"day={DAYS[3]}/part-0-0.parquet", f"day={DAYS[3]}/part-1-0.parquet"]

@@ -1,0 +1,69 @@
+"""Nights over days that are integers, with a misspelled day and a bad name beside them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.nightly import Night, nightly
+from jobs.spec.spec import Spec, load
+
+SPEC = """\
+name: machines
+input: {uri: in, partition: day}
+columns:
+  load: {role: numeric}
+  heat: {role: numeric}
+  zone: {role: categorical}
+detector: {name: pca}
+training: {baselines: []}
+threshold: {policy: quantile, contamination: 0.01}
+gates: {flag_rate: [0, 1], volume: null}
+output: {uri: out}
+"""
+
+
+def write(day: int, name: str = "a.parquet", key: str = "day") -> None:
+    rng = np.random.default_rng(day)
+    path = Path(f"in/zone=z{day % 2}/{key}={day}/{name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"load": rng.exponential(size=300), "heat": rng.normal(size=300)})
+    pq.write_table(table, path)
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spec:
+    monkeypatch.chdir(tmp_path)
+    Path("machines.yaml").write_text(SPEC)
+    for day in (8, 9, 10):
+        write(day)
+    return load("machines.yaml")
+
+
+def scored(night: Night) -> list[tuple[str, str, int]]:
+    return [(one.day, one.status, one.counts.scored) for one in night.results]
+
+
+def skipped(night: Night) -> dict[str, Any]:
+    return {one["day"]: one["waiting"] for one in night.to_document()["skipped"]}
+
+
+def test_every_day_is_scored_in_order_or_named(spec: Spec) -> None:
+    first = nightly(spec)
+    assert scored(first) == [("10", "committed", 300)]
+    assert skipped(first) == {"8": False, "9": False}
+    assert first.ok
+    for day in (11, 12, 7):
+        write(day)
+    write(11, "odd\\name.parquet")  # stops neither the night nor its day
+    write(12, key="Day")
+    second = nightly(spec)
+    assert scored(second) == [(day, "committed", 300) for day in ("7", "11", "12")]
+    assert second.results[1].rejected_files == 1
+    assert "odd\\name.parquet" in " ".join(second.results[1].warnings)
+    assert skipped(second) == {"8": False, "9": False, "zone=z0/Day=12": True}
+    assert not second.ok  # a day waits that no night will score
+    assert scored(nightly(spec)) == []
