@@ -180,7 +180,7 @@ class HistoryTable:
         self._days.add(day)
 
     def derive(self, day: str, days: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The derived columns of the day's rows, in order, looking back on `days`, which it ends."""
+        """The derived columns of the day's rows, in order, looking back on `days`, its own last."""
         columns = ", ".join(f"{self._sql(column)} AS c{i}" for i, column in enumerate(self.derived))
         frames = ", ".join(f"{name} AS ({frame})" for name, frame in self._frames())
         answer = self._duckdb.sql(
