@@ -5,12 +5,14 @@ Each verb imports torch and Ray itself, so that `--help` answers at once.
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 from jobs.cli.app import app
 from jobs.terminal.console import configure_logs, err, keep_stdout, warn
+from models.masking import describe, render_trace
 from models.refusal import Refusal
 
 _TRACE = "ANOMARAY_TRACE"
@@ -19,7 +21,8 @@ _TRACE = "ANOMARAY_TRACE"
 @contextmanager
 def report_errors() -> Iterator[None]:
     """Ends a refusal with one message and status 2, and a failing store with one message and 75
-    (EX_TEMPFAIL of sysexits.h). Any other error is a bug and keeps its traceback."""
+    (EX_TEMPFAIL of sysexits.h). Any other error is a bug: one message, a file with its trace, and
+    status 1."""
     try:
         yield
     except Refusal as error:
@@ -34,6 +37,26 @@ def report_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         err.print("Interrupted. Run the same command to resume.")
         sys.exit(130)
+    except Exception as error:
+        trace = render_trace(error)
+        where = "below" if os.environ.get(_TRACE) else f"in {_keep(trace)}"
+        warn(
+            "failed",
+            f"{describe(error)}. This is a fault of Anomaray: report it with the trace "
+            f"{where}, which holds no value of a column",
+            "bold red",
+        )
+        if os.environ.get(_TRACE):
+            err.out(trace, highlight=False)
+        sys.exit(1)
+
+
+def _keep(trace: str) -> str:
+    """Write the trace to a file of its own, which only its owner can read. Returns the path."""
+    descriptor, path = tempfile.mkstemp(prefix="anomaray-", suffix=".trace")
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(trace)
+    return path
 
 
 def _describe(error: OSError) -> str:

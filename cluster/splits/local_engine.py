@@ -26,6 +26,7 @@ from cluster.runtime.resources import (
 from cluster.runtime.watchdog import VARIABLE, read_patience
 from cluster.splits.engine import DaySplit, Engine, Pool, Tables
 from cluster.splits.worker import Answer, SplitWorker, TableWorker, Work
+from models.masking import masked_errors
 
 # Share of the free memory that kept tables may fill.
 _CACHE_SHARE = 0.3
@@ -82,7 +83,8 @@ class LocalEngine(Engine):
             day, task = pair
             if isinstance(task, str):
                 task = worker.work_type.from_document(json.loads(task))
-            return one.answer(day, task)
+            with masked_errors():
+                return one.answer(day, task)
 
         yield from map_in_threads(answer, work, plan.threads)
 
@@ -134,9 +136,12 @@ class _Made(_InMemory):
 
     def __iter__(self) -> Iterator[pa.Table]:
         one = self._one
-        return map_in_threads(
-            lambda pair: one.read(*pair), self.splits, self.plan.threads, in_order=True
-        )
+
+        def read(pair: DaySplit) -> pa.Table:
+            with masked_errors():
+                return one.read(*pair)
+
+        return map_in_threads(read, self.splits, self.plan.threads, in_order=True)
 
 
 def is_busy() -> bool:

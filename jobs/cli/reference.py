@@ -17,7 +17,10 @@ from jobs.cli.options import STATUSES
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "verbs.md"
 # An option that this many verbs describe in the same words has its row in the table at the top.
 _SHARED_BY = 3
-FAULT = "a bug, with its traceback; some verbs use this status for a result, as they say below"
+FAULT = (
+    "a bug: the message names a file with its trace; some verbs use this status for a result, as "
+    "they say below"
+)
 
 
 class Row(NamedTuple):

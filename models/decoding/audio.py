@@ -11,6 +11,7 @@ import soundfile
 
 from models.columns import Audio
 from models.decoding.scalars import Cells, find_nulls
+from models.masking import describe
 
 Floats = npt.NDArray[np.float32]
 
@@ -62,7 +63,7 @@ def read_wave(data: bytes, column: Audio) -> Floats:
                 raise NotARecording(f"{file.channels} channels at {rate} Hz")
             kept = file.read(math.ceil(column.seconds * rate), "float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError) as error:
-        raise NotARecording(str(error)) from error
+        raise NotARecording(describe(error)) from error
     if not len(kept) or not np.isfinite(kept).all():
         raise NotARecording("expected samples that are finite numbers")
     mixed = kept.mean(1)

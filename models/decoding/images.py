@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from models.decoding.lists import find_lengths
 from models.decoding.scalars import Bools, Cells, find_nulls
+from models.masking import describe
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -86,7 +87,7 @@ def read_image(data: bytes, size: int, channels: int) -> Pixels:
     except MemoryError:
         raise
     except Exception as error:  # decoders raise almost anything for hostile bytes
-        raise NotAnImage(str(error)) from error
+        raise NotAnImage(describe(error)) from error
     pixels = np.asarray(plain)
     colours = np.repeat(pixels[None], 3, 0) if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     if channels == 3:

@@ -79,6 +79,46 @@ def test_a_refusal_is_one_message_and_status_2(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("shown", ["", "1"])
+def test_a_fault_of_ours_is_one_line_and_its_trace_holds_no_value(
+    tmp_path: Path, shown: str
+) -> None:
+    program = """
+import sys
+from jobs import __main__
+from jobs.cli.app import app
+import pyarrow as pa
+
+@app.command()
+def broken() -> None:
+    try:
+        pa.array(["4000123412345678"]).cast(pa.int8())
+    except pa.ArrowInvalid as error:
+        raise RuntimeError("4000123412345678") from error
+
+__main__.main()
+"""
+    command = [sys.executable, "-c", program, "broken"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "ANOMARAY_TRACE": shown}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    first, *rest = ended.stderr.splitlines()
+    assert first.startswith("failed: RuntimeError. This is a fault of Anomaray: report it with")
+    kept = list(tmp_path.glob("*.trace"))
+    if shown:
+        assert kept == []
+        trace = "\n".join(rest)
+    else:
+        assert rest == []
+        assert str(kept[0]) in first
+        assert kept[0].stat().st_mode & 0o777 == 0o600
+        trace = kept[0].read_text()
+    assert "in broken" in trace
+    assert "before that:" in trace
+    assert "ArrowInvalid" in trace
+    assert "4000123412345678" not in trace.replace('"4000123412345678"', "") + first
+
+
 def test_a_program_that_reads_json_does_not_read_what_ray_prints_of_its_nodes() -> None:
     """Ray tells drivers of a dead node through this channel, and prints it on stdout."""
     program = """

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from cluster.lake.input.limits import Oversized
 from cluster.lake.storage.store import ReadOnlyFile
+from models.masking import describe
 from models.refusal import Refusal
 
 _MAGIC, _ENCRYPTED = b"PAR1", b"PARE"
@@ -62,8 +63,7 @@ def _oversized(key: str, error: Oversized) -> UnreadableFile:
 
 
 def _damaged(key: str, error: BaseException) -> UnreadableFile:
-    text = str(error)
-    lower = text.lower()
+    text, lower = describe(error), str(error).lower()
     if "crc" in lower or "checksum" in lower:
         return UnreadableFile(key, "checksum", f"{key}: a page does not match its checksum: {text}")
     if "end of file" in lower or "eof" in lower or "expected to read" in lower:
@@ -86,4 +86,6 @@ def _not_parquet(key: str, file: ReadOnlyFile, error: BaseException) -> Unreadab
     if last != _MAGIC:
         message = f"{key} is truncated: it begins as Parquet, but has no footer ({size})"
         return UnreadableFile(key, "truncated", message)
-    return UnreadableFile(key, "unreadable", f"{key} has a damaged footer ({size}): {error}")
+    return UnreadableFile(
+        key, "unreadable", f"{key} has a damaged footer ({size}): {describe(error)}"
+    )
