@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from cluster.lake.days import day_order
-from cluster.lake.storage.opening import open_store
+from cluster.lake.output.table import open_dataset, open_table
+from cluster.lake.storage.opening import open_store, open_table_store
 from cluster.lake.storage.store import Missing, Store
 from jobs.spec.columns import FLAG_COLUMNS
 from jobs.sql import run as run_sql
@@ -47,7 +47,7 @@ def read(uri: str, day: str | None = None) -> pd.DataFrame:
     The frame has the columns of the table (docs/outputs.md), with times in UTC; it is empty for a
     day without flags. Raises `Refusal` if there is no table.
     """
-    table = _filter_day(_open(uri), day).to_table()
+    table = _read_day(uri, day).to_table()
     return _frame(table.sort_by([("severity", "descending"), ("score", "descending")]))
 
 
@@ -58,22 +58,21 @@ def query(sql: str, uri: str, day: str | None = None) -> pd.DataFrame:
     time and memory (`jobs/sql.py`). Raises `Refusal` with DuckDB's message for SQL that fails, and
     if there is no table.
     """
-    return _frame(run_sql(sql, _filter_day(_open(uri), day)))
+    return _frame(run_sql(sql, _read_day(uri, day)))
 
 
 def _open(uri: str) -> DeltaTable:
-    store = open_store(uri)
-    try:
-        return DeltaTable(store.delta_uri, storage_options=store.delta_options)
-    except TableNotFoundError:
+    table = open_table(open_table_store(uri))
+    if table is None:
         raise Refusal(
             f"{uri}: expected a table of flags, found none; "
             "`python -m jobs score SPEC --day DAY` writes the first"
-        ) from None
+        )
+    return table
 
 
-def _filter_day(table: DeltaTable, day: str | None) -> ds.Dataset:
-    data = table.to_pyarrow_dataset()
+def _read_day(uri: str, day: str | None) -> ds.Dataset:
+    data = open_dataset(_open(uri), open_table_store(uri))
     return data if day is None else data.filter(ds.field("day") == day)
 
 
@@ -117,7 +116,7 @@ def export(uri: str, target: str) -> Export:
     time is in memory. Run one export to a target at a time: only two first exports are told apart.
     """
     table, to = _open(uri), open_store(target)
-    data = table.to_pyarrow_dataset()
+    data = open_dataset(table, open_table_store(uri))
     days = sorted((partition["day"] for partition in table.partitions()), key=day_order)
     keys = {day: f"day={quote(day, safe='')}/part-{table.version():010d}.parquet" for day in days}
     earlier = _read_earlier_export(to)

@@ -31,6 +31,7 @@ MEMORY = 200 * MB
 # Takes a snapshot within a limit of address space; prints the rejected files and the memory.
 _LOOK = """
 import json, resource, sys
+from cluster.lake.input.partitions import Source
 from cluster.lake.input.snapshot import take_snapshot
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 now = int(status["VmSize"].split()[0]) * 1024

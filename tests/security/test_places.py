@@ -2,18 +2,24 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from deltalake import write_deltalake
 
 from cluster.lake.input.partitions import Source, find_days, list_days
 from cluster.lake.input.snapshot import take_snapshot
+from cluster.lake.output.table import LakeTable
 from cluster.lake.registry.registry import Promotion, Registry
 from cluster.lake.storage import beneath
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Missing
+from jobs import flags
 from jobs.spec.spec import SpecRefused, load
 from models.refusal import Refusal
 from tests.cluster.lake.parquet_files import encoded, numbered
@@ -128,6 +134,93 @@ def test_nothing_is_written_or_read_through_a_link_out_of_the_output(lake: Path)
         with pytest.raises(Refusal, match="a link that leads out of"):
             use()
     assert [path.name for path in (lake.parent / "other").iterdir()] == ["a.parquet"]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """A table of two days in an output, beside a folder with a file that may be none of its."""
+    for day in ("1", "2"):
+        rows = pa.table({"a": [int(day)], "day": [day]})
+        write_deltalake(str(tmp_path / "out" / "flags"), rows, partition_by=["day"], mode="append")
+    (tmp_path / "other").mkdir()
+    pq.write_table(pa.table({"a": [99]}), tmp_path / "other" / "secret.parquet")
+    return tmp_path / "out"
+
+
+def link_shard(output: Path) -> None:
+    (shard,) = (output / "flags" / "day=1").glob("*.parquet")
+    shard.unlink()
+    shard.symlink_to(output.parent / "other" / "secret.parquet")
+
+
+def link_day(output: Path) -> None:
+    (shard,) = (output / "flags" / "day=1").glob("*.parquet")
+    shard.rename(output.parent / "other" / shard.name)
+    (output / "flags" / "day=1").rmdir()
+    (output / "flags" / "day=1").symlink_to(output.parent / "other")
+
+
+def link_log(output: Path) -> None:
+    (output / "flags" / "_delta_log").rename(output.parent / "other" / "log")
+    (output / "flags" / "_delta_log").symlink_to(output.parent / "other" / "log")
+
+
+def link_entry(output: Path) -> None:
+    entry = output / "flags" / "_delta_log" / f"{1:020}.json"
+    entry.rename(output.parent / "other" / "entry")
+    entry.symlink_to(output.parent / "other" / "entry")
+
+
+def link_table(output: Path) -> None:
+    (output / "flags").rename(output.parent / "other" / "flags")
+    (output / "flags").symlink_to(output.parent / "other" / "flags")
+
+
+LINKS = [link_shard, link_day, link_log, link_entry, link_table]
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_flags_are_not_read_through_a_link_out_of_their_table(
+    link: Callable[[Path], None], output: Path, tmp_path: Path
+) -> None:
+    uri = str(output / "flags")
+    assert sorted(flags.query("SELECT a FROM flags", uri)["a"]) == [1, 2]
+    link(output)
+    uses: list[Callable[[], object]] = [
+        lambda: flags.query("SELECT a FROM flags", uri),
+        lambda: flags.query("SELECT a FROM flags", uri, "1"),
+        lambda: flags.export(uri, str(tmp_path / "export")),
+        lambda: flags.read(uri),
+    ]
+    for use in uses:
+        with pytest.raises(Refusal, match="link"):
+            use()
+    assert not list((tmp_path / "export").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_vacuum_removes_nothing_behind_a_link(link: Callable[[Path], None], output: Path) -> None:
+    link(output)
+    before = sorted(output.parent.rglob("*"))
+    schema = pa.schema([("a", pa.int64())])
+    for dry_run in (True, False):
+        with pytest.raises(Refusal, match="link"):
+            LakeTable(open_store(str(output)).child("flags"), schema, "flags").vacuum(0, dry_run)
+    assert sorted(output.parent.rglob("*")) == before
+
+
+def test_vacuum_does_not_leave_the_table_by_a_link_inside_the_output(output: Path) -> None:
+    registry = output / "registry"
+    registry.mkdir()
+    (registry / "entry").write_bytes(b"")
+    (output / "flags" / "day=3").symlink_to(registry)
+    schema = pa.schema([("a", pa.int64())])
+    table = LakeTable(open_store(str(output)).child("flags"), schema, "flags")
+    with pytest.raises(Refusal, match="day=3 is a link: expected only files and folders"):
+        table.vacuum(0, dry_run=False)
+    with pytest.raises(Refusal, match="lies behind a link: nothing is removed there"):
+        table.store.delete("day=3/entry")
+    assert (registry / "entry").exists()
 
 
 def test_a_folder_that_becomes_a_link_while_it_is_read_gives_nothing_from_outside(

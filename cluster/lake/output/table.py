@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
@@ -157,18 +158,23 @@ class LakeTable:
         These are the files of replaced days and of attempts that died. `retention_hours` must be
         longer than the longest run: otherwise the shards of a run in progress are removed too.
         """
+        self.store.refuse_links()
         table = self._load()
         if table is None:
             return []
-        return table.vacuum(
+        keys = table.vacuum(
             retention_hours,
-            dry_run=dry_run,
+            dry_run=True,
             enforce_retention_duration=retention_hours is None,
             full=True,
         )
+        if not dry_run:
+            for key in keys:  # by the store, which follows no link that has come meanwhile
+                self.store.delete(key)
+        return keys
 
     def _load(self) -> DeltaTable | None:
-        table = _open(self.store)
+        table = open_table(self.store)
         if table is not None:
             self._check_schema(table)
         return table
@@ -221,19 +227,29 @@ def read_commit_counter(store: Store, day: str) -> int:
 
     `LakeTable.commit` takes it as `seen`.
     """
-    return _counter(_open(store), day)
+    return _counter(open_table(store), day)
 
 
 def read_commits(store: Store) -> tuple[LoggedCommit, ...]:
     """`LakeTable.read_commits` of the table in this folder, whatever its schema is."""
-    return _commits(_open(store))
+    return _commits(open_table(store))
 
 
-def _open(store: Store) -> DeltaTable | None:
+def open_table(store: Store) -> DeltaTable | None:
+    """The table in this folder; None if there is none.
+
+    Raises `Refusal` where a link stands in its log, whose files deltalake opens by itself.
+    """
+    store.refuse_links("_delta_log")
     try:
         return DeltaTable(store.delta_uri, storage_options=store.delta_options)
     except TableNotFoundError:
         return None
+
+
+def open_dataset(table: DeltaTable, store: Store) -> ds.Dataset:
+    """The rows of the table, whose files the store opens: no link leads out of it."""
+    return table.to_pyarrow_dataset(filesystem=store.table_files())
 
 
 def _commits(table: DeltaTable | None) -> tuple[LoggedCommit, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.fs
 
 from cluster.lake.storage import beneath
+from cluster.lake.storage.arrow_files import StoreFiles
 from cluster.lake.storage.store import (
     MOST_BYTES,
     BadName,
@@ -108,6 +109,8 @@ class LocalStore(Store):
     def delete(self, key: str) -> None:
         path = self._path(key)
         parents = beneath.resolve(path.parent, self.anchor)
+        if parents != path.parent.relative_to(self.anchor).parts:
+            raise Refusal(f"{path} lies behind a link: nothing is removed there")
         with (
             contextlib.suppress(FileNotFoundError, NotADirectoryError),
             beneath.open_folder(self.anchor, parents) as folder,
@@ -121,6 +124,21 @@ class LocalStore(Store):
     @property
     def delta_options(self) -> dict[str, str]:
         return {}
+
+    def table_files(self) -> Any:
+        return pyarrow.fs.PyFileSystem(StoreFiles(self))
+
+    def refuse_links(self, prefix: str = "") -> None:
+        top = self._path(prefix) if prefix else self.root
+        for folder, folders, files in os.walk(top):
+            for name in (*folders, *files):
+                path = Path(folder, name)
+                if path.is_symlink():
+                    raise Refusal(
+                        f"{path} is a link: expected only files and folders in a table, since "
+                        "they are read and removed by the table's own log; find out who made it, "
+                        "and remove it"
+                    )
 
     def arrow_filesystem(self) -> tuple[Any, str]:
         return pyarrow.fs.LocalFileSystem(), self.uri

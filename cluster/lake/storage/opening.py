@@ -44,6 +44,14 @@ def open_store(uri: str) -> Store:
     raise Refusal(f"{uri!r}: expected a path, file:// or s3://, found {scheme}://{hint}")
 
 
+def open_table_store(uri: str) -> Store:
+    """As `open_store`, for a folder of an output: a link in its place must not lead out of that."""
+    store = open_store(uri)
+    if isinstance(store, LocalStore):
+        return LocalStore(store.root.parent).child(store.root.name)
+    return store
+
+
 def _file_path(uri: str) -> str:
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost"):

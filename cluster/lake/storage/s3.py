@@ -120,6 +120,9 @@ class S3Store(Store):
             options["AWS_ALLOW_HTTP"] = str(endpoint.startswith("http://")).lower()
         return {**options, **read_credentials()}
 
+    def refuse_links(self, prefix: str = "") -> None:
+        pass  # S3 has none
+
     def arrow_filesystem(self) -> tuple[Any, str]:
         endpoint, region = self._requests.endpoint()
         options: dict[str, str] = {"region": region} if region else {}

@@ -141,6 +141,15 @@ class Store(ABC):
         """The URI of this folder for deltalake."""
         return self.uri
 
+    def table_files(self) -> Any:
+        """The file system of pyarrow to read a Delta table's files with; None for deltalake's own,
+        where there are no links that it could follow."""
+        return None
+
+    @abstractmethod
+    def refuse_links(self, prefix: str = "") -> None:
+        """Raise `Refusal` for a link below the folder: deltalake would follow it."""
+
     @abstractmethod
     def arrow_filesystem(self) -> tuple[Any, str]:
         """The pyarrow file system and the path in it, for Ray Train's storage."""
