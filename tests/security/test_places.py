@@ -119,6 +119,16 @@ def test_a_day_that_is_a_link_out_of_the_input_is_not_followed(lake: Path) -> No
         take_snapshot(Source(str(lake), "day"), "2")
 
 
+def test_a_folder_beside_the_days_that_is_a_link_out_is_named(lake: Path) -> None:
+    (lake / "elsewhere").symlink_to(lake.parent / "other")
+    days = find_days(Source(str(lake), "day"))
+    assert days.names == ("1",)
+    (stray,) = days.stray
+    assert (stray.name, stray.is_day) == ("elsewhere", True)
+    assert "a link that leads out of" in stray.reason
+    assert take_snapshot(Source(str(lake), "day"), "1").rows == 3
+
+
 def test_nothing_is_written_or_read_through_a_link_out_of_the_output(lake: Path) -> None:
     (lake / "flags").symlink_to(lake.parent / "other")
     store = open_store(str(lake)).child("day=1")

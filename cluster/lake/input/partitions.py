@@ -54,7 +54,7 @@ class StrayFolder:
     name: str  # printable
     reason: str
     files: int
-    is_day: bool = False  # whether it looks like a day with a misspelled key
+    is_day: bool = False  # whether a day may be there: its key is misspelled, or no listing works
 
     def __str__(self) -> str:
         return f"{self.name} ({self.files:,} files): {self.reason}"
@@ -100,8 +100,9 @@ def find_days(source: Source) -> Days:
     """The days of an input, with all that is of no day."""
     store, root = open_input(source.uri)
     if source.layout is None:
-        there = any(not _is_marker(found.key) for found in store.list(root))
-        return Days({ALL: (root,)} if there else {})
+        found = store.survey(root)
+        names = (*(one.key for one in found.objects), *(one.name for one in found.bad))
+        return Days({ALL: (root,)} if any(not _is_marker(name) for name in names) else {})
     return _Walk(store, root, source.layout).find(lambda above: True)
 
 
@@ -176,10 +177,11 @@ class _Walk:
         level: list[tuple[str, ...]] = [()]
         with ThreadPoolExecutor(_LISTINGS) as threads:
             for depth in range(_DEPTH + 1):
-                paths = map(self._key, level)
-                listed = threads.map(lambda key: self.store.survey(key, deep=False), paths)
                 deeper = []
-                for path, found in zip(level, listed, strict=True):
+                for path, found in zip(level, threads.map(self._look, level), strict=True):
+                    if isinstance(found, str):
+                        self.stray.append(StrayFolder(self._print(path), found, 0, is_day=True))
+                        continue
                     self._take_strays(path, found)
                     for name in found.folders:
                         if _is_marker(name):
@@ -196,6 +198,18 @@ class _Walk:
                             deeper.append(folders)
                 level = deeper
         return self._settle()
+
+    def _look(self, path: tuple[str, ...]) -> Listing | str:
+        """What is in a folder, or why it cannot be listed: a link that leads out, no permission.
+
+        Raises where it is the input's own folder.
+        """
+        try:
+            return self.store.survey(self._key(path), deep=False)
+        except (Refusal, PermissionError) as error:
+            if not path:
+                raise
+            return str(error)
 
     def _settle(self) -> Days:
         kind = self.layout.settle(named.value for _, named in self.named)
@@ -227,9 +241,8 @@ class _Walk:
     def _set_aside(self, path: tuple[str, ...], why: Stray) -> None:
         try:
             listed = self.store.list(self._key(path))
-        except Refusal as refusal:  # a link that leads out
-            self.stray.append(StrayFolder(self._print(path), str(refusal), 0, why.is_day))
-            return
+        except (Refusal, PermissionError):
+            listed = ()
         files = sum(not _is_marker(file.key) for file in listed)
         self.stray.append(StrayFolder(self._print(path), why.reason, files, why.is_day))
 
