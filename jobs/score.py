@@ -20,6 +20,7 @@ from jobs.report import run_card
 from jobs.report.profile import Clock, find_slowest
 from jobs.scoring import gates
 from jobs.scoring.commit import commit_day, count_commits, open_flags
+from jobs.scoring.leader import name_leader
 from jobs.scoring.plan import Work, open_work
 from jobs.scoring.result import Ending, RunResult
 from jobs.scoring.run import Run
@@ -66,7 +67,13 @@ def score(
         seconds = time.monotonic() - began
         books = work.books
         books.check()
-        verdicts = gates.judge(spec.gates, run.snapshot, books, flags.recent_rows(day))
+        verdicts = gates.judge(
+            spec.gates,
+            run.snapshot,
+            books,
+            flags.recent_rows(day),
+            lambda: name_leader(run, books),
+        )
         passed = all(gate.passed for gate in verdicts)
         with clock("commit"):
             version = commit_day(run, books, commits) if passed else None

@@ -105,6 +105,7 @@ class Reason(TypedDict):
     contribution: float
     observed: str
     expected: str
+    usual: str | None  # in training
 
 
 class Picture(TypedDict):

@@ -1,6 +1,6 @@
 """Gates: conditions that a run must meet before it is committed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -18,8 +18,17 @@ class Gate:
     message: str
 
 
-def judge(limits: Gates, snapshot: Snapshot, books: RunBooks, recent: Sequence[int]) -> list[Gate]:
-    """Judge a run by all gates; `recent` holds the rows of the last committed days."""
+def judge(
+    limits: Gates,
+    snapshot: Snapshot,
+    books: RunBooks,
+    recent: Sequence[int],
+    name_leader: Callable[[], str] = lambda: "",
+) -> list[Gate]:
+    """Judge a run by all gates; `recent` holds the rows of the last committed days.
+
+    `name_leader` is asked what leads the flags if these are too many.
+    """
     files = len(_list_bad_files(books))
     counts = books.counts
     rate = counts.quarantined / max(1, counts.rows)
@@ -52,7 +61,8 @@ def judge(limits: Gates, snapshot: Snapshot, books: RunBooks, recent: Sequence[i
             "the flag rate is in its band",
             low <= flag_rate <= high,
             f"{counts.flagged:,} of {counts.scored:,} scored rows ({flag_rate:.3%}) are flagged; "
-            f"gates.flag_rate allows {low:.3%} to {high:.3%}",
+            f"gates.flag_rate allows {low:.3%} to {high:.3%}"
+            f"{name_leader() if flag_rate > high else ''}",
         ),
         _judge_volume(limits.volume, snapshot, recent),
     ]

@@ -19,13 +19,13 @@ from models.columns import Categorical, SignalColumn
 from models.decoding.decoder import Decoder
 from models.decoding.scalars import FLOAT32_MAX, Bools, Cells, Problem, Texts
 from models.encoding.layout import SPECIAL, find_pixels, make_layout, sort_by_source
-from models.encoding.raw_batch import RawBatch
-from models.encoding.scaling import NumberRange, Scaling
+from models.encoding.raw_batch import RawBatch, Unseen
+from models.encoding.scaling import NumberRange, Scaling, VocabularyUse
 from models.encoding.signals import LearnedInputs, ShapedCells, SignalScaling, shape_cells
 from models.refusal import Refusal
 from models.schema import Source, check_types
 
-NULL_CODE = 1
+OTHER_CODE, NULL_CODE = 0, 1
 
 
 class Encoder(nn.Module):
@@ -44,6 +44,7 @@ class Encoder(nn.Module):
         scaling: Scaling,
         learned: dict[str, LearnedInputs] | None = None,
         signals: list[SignalScaling] | None = None,
+        uses: dict[str, VocabularyUse] | None = None,
     ) -> None:
         super().__init__()
         self.sources = sources
@@ -51,6 +52,7 @@ class Encoder(nn.Module):
         self.required = tuple(source.column.name for source in sources)
         self.vocabularies = vocabularies
         self.ranges = ranges
+        self.uses = uses or {}  # of each vocabulary
         self.scaling = scaling
         # JSON with sorted keys has lost the order of the columns.
         self.learned = sort_by_source(sources, learned or {})
@@ -148,6 +150,7 @@ class Encoder(nn.Module):
             "sources": [source.to_document() for source in self.sources],
             "vocabularies": {name: list(texts) for name, texts in self.vocabularies.items()},
             "ranges": {name: asdict(known) for name, known in self.ranges.items()},
+            "uses": {name: asdict(use) for name, use in self.uses.items()},
             "learned": {name: part.to_document() for name, part in self.learned.items()},
         }
 
@@ -180,6 +183,7 @@ class Encoder(nn.Module):
             Scaling(scaling),
             learned,
             [SignalScaling(one, **own) for one, own in zip(given, signals, strict=True)],
+            {name: VocabularyUse(**use) for name, use in document["uses"].items()},
         )
 
     def subtract_offset(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -207,6 +211,7 @@ class _Filling:
         self.codes = np.empty((len(encoder.layout.categories), rows), np.int64)
         self.signals: list[Tensor] = []
         self.tokens: list[Tensor] = []
+        self.unseen: list[Unseen] = []
         self.number = self.category = 0
 
     def add(
@@ -227,6 +232,10 @@ class _Filling:
             self.values[first : self.number, cells.null] = np.nan
         if codes is not None and not signal:
             self.codes[self.category] = codes
+            rows = np.flatnonzero(codes == OTHER_CODE)
+            if len(rows) and cells.text is not None:
+                texts = cells.text.texts.take(pa.array(cells.text.indices[rows]))
+                self.unseen.append(Unseen(self.category, rows, texts))
             self.category += 1
         for at in broken:
             self.values[first : self.number, at] = 0
@@ -245,6 +254,7 @@ class _Filling:
             problems,
             tuple(self.signals),
             tuple(self.tokens),
+            tuple(self.unseen),
         )
 
     def _inputs(self, source: Source, cells: Cells) -> tuple[np.ndarray[Any, Any], ...]:

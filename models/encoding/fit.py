@@ -15,12 +15,19 @@ from models.decoding.scalars import Bools
 from models.encoding.column_statistics import Statistics, choose_vocabulary_size
 from models.encoding.encoder import Encoder
 from models.encoding.layout import SPECIAL, list_raw_inputs
-from models.encoding.scaling import SMALLEST, WIDEST_SCORE, NumberRange, Scale, Scaling
+from models.encoding.scaling import (
+    SMALLEST,
+    WIDEST_SCORE,
+    NumberRange,
+    Scale,
+    Scaling,
+    VocabularyUse,
+)
 from models.encoding.signals import LearnedInputs, SignalScaling, bound_bytes, learn_inputs
 from models.refusal import Refusal
 from models.schema import Source, check_types, find_sources
 
-FORMAT = 2  # of `EncoderFit.to_bytes`
+FORMAT = 3  # of `EncoderFit.to_bytes`
 KNOTS = 121  # a knot every 0.05 normal scores
 # Above 1,000 widths from zero, float32 resolves steps of 1/16,000 of a width at best. The centre is
 # then subtracted in float64 first. Examples are epoch seconds and a pressure of 101,325 Pa.
@@ -137,6 +144,7 @@ class EncoderFit:
         nulls: list[int] = []
         ranges: dict[str, NumberRange] = {}
         vocabularies: dict[str, tuple[str, ...]] = {}
+        uses: dict[str, VocabularyUse] = {}
         learned: dict[str, LearnedInputs] = {}
         signals: list[SignalScaling] = []
         for source, statistics in zip(sources, self._statistics, strict=True):
@@ -144,8 +152,12 @@ class EncoderFit:
             if not source.feature:
                 continue
             if statistics.texts is not None:
-                kept = statistics.vocabulary[: choose_vocabulary_size(source)]
+                most = choose_vocabulary_size(source)
+                kept = statistics.vocabulary[:most]
                 vocabularies[column.name] = tuple(text for text, _ in kept)
+                uses[column.name] = VocabularyUse(
+                    self.rows, kept[0][1] if kept else 0, statistics.knows_all(most)
+                )
             if statistics.signal is not None:
                 size = len(vocabularies.get(column.name, ())) + SPECIAL
                 found = learned[column.name] = learn_inputs(source, statistics.signal, size)
@@ -162,7 +174,7 @@ class EncoderFit:
             if statistics.nulls and len(scales) > first and statistics.signal is None:
                 nulls.append(first)
         scaling = Scaling.from_scales(scales, nulls)
-        return Encoder(tuple(sources), vocabularies, ranges, scaling, learned, signals)
+        return Encoder(tuple(sources), vocabularies, ranges, scaling, learned, signals, uses)
 
 
 def _list_fixed_scales(source: Source) -> list[Scale]:
@@ -186,15 +198,15 @@ def scale_number(column: Numeric, statistics: Statistics) -> tuple[Scale, Number
         width = spread if spread > max(TINY_IQR * width, SMALLEST) else width
     elif column.scale == "quantile":
         knots = find_knots(statistics)
-    low, high = moments.low, moments.high
+    low, high, median = moments.low, moments.high, statistics.quantiles.get_quantile(0.5)
     if column.log1p:
-        low, high = (math.copysign(math.expm1(abs(x)), x) for x in (low, high))
+        low, high, median = (math.copysign(math.expm1(abs(x)), x) for x in (low, high, median))
         offset = 0.0
     else:
         offset = centre if abs(centre) > FAR * width else 0.0
     shifted = tuple((point - offset, score) for point, score in knots)
     scale = Scale(centre - offset, width, column.log1p, column.clip, shifted)
-    return scale, NumberRange(offset, low, high)
+    return scale, NumberRange(offset, low, high, median)
 
 
 def find_knots(statistics: Statistics) -> tuple[tuple[float, float], ...]:

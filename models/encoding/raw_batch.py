@@ -3,10 +3,27 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from models.decoding.scalars import Problem
+
+
+class Unseen(NamedTuple):
+    """The texts of a category that have no code of their own, for reasons."""
+
+    category: int  # index in `layout.categories`
+    rows: npt.NDArray[np.int64]  # [n], increasing
+    texts: pa.Array  # [n]
+
+    def take(self, kept: npt.NDArray[np.int64]) -> "Unseen":
+        """Those of the rows `kept`, which are numbered anew."""
+        at = np.searchsorted(self.rows, kept).clip(max=len(self.rows) - 1)
+        new = np.flatnonzero(self.rows[at] == kept)
+        return Unseen(self.category, new, self.texts.take(pa.array(at[new])))
 
 
 class RawBatch(NamedTuple):
@@ -17,6 +34,7 @@ class RawBatch(NamedTuple):
     problems: tuple[Problem, ...] = ()  # by row, then in the order of the columns
     signals: tuple[Tensor, ...] = ()  # uint8 or float32 [rows, raw width] each, see `signals.py`
     tokens: tuple[Tensor, ...] = ()  # int32 [rows, length] each
+    unseen: tuple[Unseen, ...] = ()  # of the categories that have any
 
     @property
     def rows(self) -> int:
@@ -29,13 +47,17 @@ class RawBatch(NamedTuple):
 
     def take(self, rows: Tensor | slice) -> "RawBatch":
         """The rows at the given indices, or those where a mask is true, without their problems."""
-        return self.map(lambda tensor: tensor[rows])
+        taken = self.map(lambda tensor: tensor[rows])
+        if not self.unseen:
+            return taken
+        kept = torch.arange(self.rows)[rows].numpy()
+        return taken._replace(unseen=tuple(one.take(kept) for one in self.unseen))
 
     def to(self, device: torch.device | str) -> "RawBatch":
-        return self.map(lambda tensor: tensor.to(device))
+        return self.map(lambda tensor: tensor.to(device))._replace(unseen=self.unseen)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "RawBatch":
-        """The batch after `change` was applied to every tensor, without the problems."""
+        """The batch after `change` was applied to every tensor, without problems and texts."""
         return RawBatch(
             change(self.values),
             change(self.codes),
@@ -55,4 +77,21 @@ def join(parts: Sequence[RawBatch]) -> RawBatch:
         (),
         tuple(map(torch.cat, zip(*(part.signals for part in parts), strict=True))),
         tuple(map(torch.cat, zip(*(part.tokens for part in parts), strict=True))),
+        _join_unseen(parts),
+    )
+
+
+def _join_unseen(parts: Sequence[RawBatch]) -> tuple[Unseen, ...]:
+    starts = np.cumsum([0, *(part.rows for part in parts)])
+    found: dict[int, list[Unseen]] = {}
+    for part, start in zip(parts, starts.tolist(), strict=False):
+        for one in part.unseen:
+            found.setdefault(one.category, []).append(one._replace(rows=one.rows + start))
+    return tuple(
+        Unseen(
+            category,
+            np.concatenate([one.rows for one in ones]),
+            pa.concat_arrays([one.texts.cast(pa.large_string()) for one in ones]),
+        )
+        for category, ones in found.items()
     )

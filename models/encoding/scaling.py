@@ -58,6 +58,16 @@ class NumberRange:
     offset: float = 0.0  # subtracted in float64 where float32 could not tell values apart
     low: float = -math.inf
     high: float = math.inf
+    median: float | None = None
+
+
+@dataclass(frozen=True)
+class VocabularyUse:
+    """How often training had the values of a vocabulary."""
+
+    rows: int  # of training
+    most: int  # rows with the most frequent value
+    complete: bool  # no value of training is without a code
 
 
 class Scaling(nn.Module):

@@ -1,7 +1,7 @@
 """Explains in words why a row was flagged: shares of a score become columns, units and values."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -9,9 +9,10 @@ import pyarrow as pa
 
 from models.batch import Contributions, Layout, NumericInput
 from models.columns import Boolean, IPAddress, Numeric, Port, SignalColumn, Timestamp
+from models.encoding.column_statistics import LONGEST_TEXT
 from models.encoding.encoder import Encoder
 from models.encoding.layout import list_raw_inputs
-from models.encoding.raw_batch import RawBatch
+from models.encoding.raw_batch import RawBatch, Unseen
 from models.explaining.numbers import format_numbers
 from models.explaining.places import Words
 from models.explaining.reasons import REASONS
@@ -20,7 +21,10 @@ from models.schema import Source
 
 HIDDEN = "[sensitive]"
 NULL = "null"
-OTHER = "other (not in the vocabulary)"
+OTHER = "another value"
+NOT_NULL = "not null"
+# Reasons that are described beyond those asked for: some turn out to be as expected.
+_SPARE = 4
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 # An expected (sin, cos) with a smaller length has no direction: times that are spread over the
 # whole circle have a mean of about zero, and to name an hour would be noise.
@@ -28,17 +32,21 @@ NO_DIRECTION = 0.1
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Feature:
-    """The subject of a reason: one or two entries of `layout.features`."""
+    """What a reason may be about: one or two entries of `layout.features`."""
 
+    column: str
     name: str
     kind: Literal["number", "flag", "null", "hour", "weekday", "category", "signal", "tokens"]
     columns: frozenset[str]  # columns whose values it shows
     shares: tuple[int, ...]  # positions in `Contributions.shares`
     position: int  # position of the raw input, code, signal or tokens
+    null: int | None = None  # position of the column's null indicator in `Contributions.shares`
+    leads: bool = False  # named before the other features of its column
 
 
 def list_features(sources: tuple[Source, ...], layout: Layout) -> tuple[Feature, ...]:
@@ -52,28 +60,28 @@ def list_features(sources: tuple[Source, ...], layout: Layout) -> tuple[Feature,
             continue
         name, own = column.name, frozenset({column.name})
         inputs = list_raw_inputs(column, source.signature)
+        null = places.get(f"{name} is null")
+        found: list[Feature] = []
         match column:
             case Numeric():
-                features.append(Feature(name, "number", own, (places[name],), places[name]))
+                found.append(Feature(name, name, "number", own, (places[name],), places[name]))
             case Timestamp():
-                features.extend(_list_cyclic(name, [places[i.name] for i in inputs]))
+                found.extend(_list_cyclic(name, [places[i.name] for i in inputs]))
             case Boolean() | IPAddress() | Port():
                 for i in inputs:
-                    place = places[i.name]
-                    features.append(
-                        Feature(i.name, "flag", _find_shown_columns(column, i), (place,), place)
-                    )
-        null = f"{name} is null"
+                    place, shown = places[i.name], _find_shown_columns(column, i)
+                    found.append(Feature(name, i.name, "flag", shown, (place,), place))
         if isinstance(column, SignalColumn):
-            features.extend(_list_wide(name, layout))
-            if null in places:
-                features.append(Feature(null, "flag", own, (places[null],), places[null]))
-        elif inputs and source.nullable:
-            first = places[inputs[0].name]
-            features.append(Feature(null, "null", own, (places[null],), first))
+            found.extend(_list_wide(name, layout))
+            if null is not None:
+                found.append(Feature(name, name, "null", own, (null,), null))
+        elif null is not None:
+            found = [replace(feature, null=null) for feature in found]
         if name in codes:
             share = len(layout.numeric) + codes[name]
-            features.append(Feature(name, "category", own, (share,), codes[name]))
+            port = isinstance(column, Port)  # its number says more than its class
+            found.append(Feature(name, name, "category", own, (share,), codes[name], leads=port))
+        features.extend(found)
     return tuple(features)
 
 
@@ -82,12 +90,12 @@ def _list_wide(name: str, layout: Layout) -> list[Feature]:
     own, first = frozenset({name}), len(layout.numeric) + len(layout.categories)
     after = first + len(layout.signals)
     signals = [
-        Feature(signal.name, "signal", own, (first + i,), i)
+        Feature(name, signal.name, "signal", own, (first + i,), i)
         for i, signal in enumerate(layout.signals)
         if signal.name in (name, f"{name} n-grams")
     ]
     return signals + [
-        Feature(name, "tokens", own, (after + i,), i)
+        Feature(name, name, "tokens", own, (after + i,), i)
         for i, tokens in enumerate(layout.tokens)
         if tokens.name == name
     ]
@@ -103,10 +111,17 @@ def _find_shown_columns(column: Boolean | IPAddress | Port, flag: NumericInput) 
 
 def _list_cyclic(name: str, places: list[int]) -> list[Feature]:
     own = frozenset({name})
-    day = Feature(f"weekday of {name}", "weekday", own, tuple(places[-2:]), places[-2])
+    day = Feature(name, f"weekday of {name}", "weekday", own, tuple(places[-2:]), places[-2])
     if len(places) == 2:
         return [day]
-    return [Feature(f"hour of {name}", "hour", own, tuple(places[:2]), places[0]), day]
+    return [Feature(name, f"hour of {name}", "hour", own, tuple(places[:2]), places[0]), day]
+
+
+class _Told(NamedTuple):
+    """What (row, feature) pairs show: text [pairs] each."""
+
+    observed: npt.NDArray[np.object_]
+    expected: npt.NDArray[np.object_]
 
 
 class Explainer:
@@ -120,10 +135,16 @@ class Explainer:
         self.features = list_features(encoder.sources, encoder.layout)
         self.layout = encoder.layout
         self.vocabularies = encoder.vocabularies
+        self.uses = encoder.uses
         self.ranges = encoder.ranges
         self.scales = encoder.scaling.to_scales()
         columns = {source.column.name: source.column for source in encoder.sources}
         self.signals = SignalWords(encoder.layout, columns, encoder.vocabularies, encoder.scalings)
+        named = list(dict.fromkeys(feature.column for feature in self.features))
+        places = [named.index(feature.column) for feature in self.features]
+        # The features of each column: bool [columns, features].
+        self.groups = np.arange(len(named))[:, None] == np.array(places, np.int64)
+        self.usual = [self._describe_usual(feature) for feature in self.features]
 
     def explain(
         self,
@@ -132,47 +153,115 @@ class Explainer:
         top: int,
         sensitive: frozenset[str] = frozenset(),
     ) -> pa.Array:
-        """The reasons of each row, `REASONS` [rows]: the `top` features with the largest shares.
+        """The reasons of each row, `REASONS` [rows]: the `top` columns with the largest shares.
 
-        A feature without a share is left out, but each row has at least one reason. The share of a
-        time is the sum of the shares of its sine and cosine. A sensitive column shows "[sensitive]"
-        instead of the observed and the expected value.
+        The share of a column is the sum over its features. A reason names the feature with the
+        largest share whose observed value is not the expected one; without such a feature, or
+        without a share, there is no reason. If no share is above 0, the largest is a reason. A
+        sensitive column shows "[sensitive]" instead of values.
         """
+        raw = extracted.to("cpu")
         shares = contributions.shares.detach().double().cpu().numpy()
-        totals = np.stack([shares[:, f.shares].sum(axis=1) for f in self.features], axis=1)
-        order = np.argsort(-totals, axis=1, kind="stable")[:, :top]
-        ranked = np.take_along_axis(totals, order, axis=1)
-        kept = ranked > 0
-        kept[:, :1] = True
-        rows, feature = np.nonzero(kept)[0], order[kept]
-        observed, expected = self._describe(
-            rows, feature, extracted.to("cpu"), contributions, sensitive
+        own = np.stack([shares[:, list(f.shares)].sum(axis=1) for f in self.features], axis=1)
+        nulls = [(i, f.null) for i, f in enumerate(self.features) if f.null is not None]
+        differs = self._find_different(raw, contributions)
+        whole = own.copy()
+        for null, place in {null: i for i, null in nulls}.items():  # once for each column
+            whole[:, place] += shares[:, null]
+        totals = whole @ self.groups.T
+        ahead = np.array([feature.leads for feature in self.features])
+        weight = np.where(differs, own, -np.inf)
+        weight[:, ahead] = np.where(differs[:, ahead], np.inf, -np.inf)
+        lead = np.where(self.groups, weight[:, None, :], -np.inf).argmax(axis=2)
+        ranks = np.where((differs[:, None, :] & self.groups).any(axis=2), totals, -np.inf)
+        order = np.argsort(-ranks, axis=1, kind="stable")[:, : top + _SPARE]
+        ranked = np.take_along_axis(ranks, order, axis=1)
+        chosen = ranked > 0
+        chosen[:, :1] = ranked[:, :1] > -np.inf
+        chosen &= top > 0
+        rows, feature = np.nonzero(chosen)[0], np.take_along_axis(lead, order, axis=1)[chosen]
+        told = self._describe(rows, feature, raw, contributions, sensitive)
+        hidden = told.observed == HIDDEN
+        kept = np.asarray(told.observed != told.expected, bool) | np.asarray(hidden, bool)
+        places = np.flatnonzero(kept)
+        first = np.searchsorted(rows[places], rows[places])  # the first reason of the same row
+        places = places[np.arange(len(places)) - first < top]
+        return self._make_reasons(
+            np.bincount(rows[places], minlength=len(shares)),
+            feature[places],
+            ranked[chosen][places],
+            _Told(told.observed[places], told.expected[places]),
         )
+
+    def _make_reasons(self, counts: Codes, feature: Codes, shares: Floats, told: _Told) -> pa.Array:
+        """`REASONS` [rows]: `counts` of each row, one after the other."""
         names = pa.array([f.name for f in self.features], pa.string())
+        usual = [
+            None if observed == HIDDEN else self.usual[place]
+            for place, observed in zip(feature.tolist(), told.observed.tolist(), strict=True)
+        ]
         reasons = pa.StructArray.from_arrays(
             [
                 names.take(pa.array(feature)),
-                pa.array(ranked[kept].astype(np.float32)),
-                pa.array(observed.tolist(), pa.string()),
-                pa.array(expected.tolist(), pa.string()),
+                pa.array(shares.astype(np.float32)),
+                pa.array(told.observed.tolist(), pa.string()),
+                pa.array(told.expected.tolist(), pa.string()),
+                pa.array(usual, pa.string()),
             ],
             fields=list(REASONS.value_type),
         )
-        offsets = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), reasons)
 
-    def _describe(
-        self,
-        rows: npt.NDArray[np.int64],
-        feature: npt.NDArray[np.int64],
-        raw: RawBatch,
-        contributions: Contributions,
-        sensitive: frozenset[str],
-    ) -> tuple[npt.NDArray[np.object_], npt.NDArray[np.object_]]:
-        """The observed and the expected value of each (row, feature) pair: text [pairs] each."""
+    def _find_different(self, raw: RawBatch, contributions: Contributions) -> Bools:
+        """Whether a feature is not as expected: bool [rows, features]. Numbers that read alike and
+        signals are told apart by their words later."""
         values, codes = raw.values.double().numpy(), raw.codes.numpy()
         numeric = contributions.expected.numeric.detach().double().cpu().numpy()
         wanted = contributions.expected.codes.cpu().numpy()
+        found = np.ones((raw.rows, len(self.features)), bool)
+        for place, feature in enumerate(self.features):
+            at = feature.position
+            match feature.kind:
+                case "category":
+                    found[:, place] = codes[:, at] != wanted[:, at]
+                case "flag" | "null":
+                    missing = np.isnan(values[:, at])
+                    yes = (values[:, at] >= 0.5) != (numeric[:, feature.shares[0]] >= 0.5)
+                    found[:, place] = missing | yes
+                case "hour" | "weekday":
+                    seen = _find_places(feature, values[:, at], values[:, at + 1])
+                    expected = _find_places(feature, *self._invert_waves(feature, numeric))
+                    found[:, place] = seen != expected
+        return found
+
+    def _describe_usual(self, feature: Feature) -> str | None:
+        """What training had, in a few words; None where there are none for this kind."""
+        if feature.kind == "number":
+            known = self.ranges[feature.name]
+            if known.median is None:
+                return None
+            median, low, high = format_numbers(np.array([known.median, known.low, known.high]))
+            return f"median {median}, {low} to {high}"
+        use = self.uses.get(feature.name)
+        if feature.kind != "category" or not use or not self.vocabularies[feature.name]:
+            return None
+        text = _shorten(self.vocabularies[feature.name][0])
+        return f"most often {text} ({use.most / use.rows:.2g} of {use.rows:,} rows)"
+
+    def _describe(
+        self,
+        rows: Codes,
+        feature: Codes,
+        raw: RawBatch,
+        contributions: Contributions,
+        sensitive: frozenset[str],
+    ) -> _Told:
+        """The observed and the expected value of each (row, feature) pair."""
+        values, codes = raw.values.double().numpy(), raw.codes.numpy()
+        numeric = contributions.expected.numeric.detach().double().cpu().numpy()
+        wanted = contributions.expected.codes.cpu().numpy()
+        unseen = {one.category: one for one in raw.unseen}
         observed = np.full(len(rows), HIDDEN, object)
         expected = observed.copy()
         for place in np.unique(feature).tolist():
@@ -187,7 +276,28 @@ class Explainer:
                 continue
             observed[pairs] = self._describe_observed(described, values[at], codes[at])
             expected[pairs] = self._describe_expected(described, numeric[at], wanted[at])
-        return observed, expected
+            if described.kind == "category" and described.position in unseen:
+                self._name_unseen(described, unseen[described.position], pairs, at, observed)
+        return _Told(observed, expected)
+
+    def _name_unseen(
+        self,
+        feature: Feature,
+        unseen: Unseen,
+        pairs: Codes,
+        rows: Codes,
+        observed: npt.NDArray[np.object_],
+    ) -> None:
+        """Replace "another value" by the value, and say how training knows it."""
+        use = self.uses.get(feature.name)
+        known = len(self.vocabularies[feature.name])
+        why = f"not among the {known:,} most frequent of training"
+        if use and use.complete:
+            why = f"in none of {use.rows:,} training rows"
+        texts = dict(zip(unseen.rows.tolist(), unseen.texts.to_pylist(), strict=True))
+        for pair, row in zip(pairs.tolist(), rows.tolist(), strict=True):
+            if (text := texts.get(row)) is not None:
+                observed[pair] = f"{_shorten(text)}, {why}"
 
     def _describe_wide(
         self, feature: Feature, rows: Codes, raw: RawBatch, contributions: Contributions
@@ -209,7 +319,7 @@ class Explainer:
         missing = np.isnan(column).tolist()
         match feature.kind:
             case "null":
-                return [_to_yes_or_no(none) for none in missing]
+                return [NULL if value else NOT_NULL for value in (column >= 0.5).tolist()]
             case "number":
                 words = format_numbers(column + self.ranges[feature.name].offset)
             case "flag":
@@ -221,6 +331,14 @@ class Explainer:
     def _describe_expected(self, feature: Feature, numeric: Floats, codes: Codes) -> list[str]:
         if feature.kind == "category":
             return self._name_categories(feature, codes)
+        words = self._describe_number(feature, numeric)
+        if feature.null is None:
+            return words
+        missing = (numeric[:, feature.null] >= 0.5).tolist()
+        return [NULL if none else word for none, word in zip(missing, words, strict=True)]
+
+    def _describe_number(self, feature: Feature, numeric: Floats) -> list[str]:
+        """The expected values of a feature that is no category, as if none were null."""
         scaled = [numeric[:, share] for share in feature.shares]
         match feature.kind:
             case "number":
@@ -229,15 +347,26 @@ class Explainer:
                 return format_numbers(
                     np.clip(scale.invert(scaled[0]) + known.offset, known.low, known.high)
                 )
-            case "flag" | "null":
+            case "null":
+                return [NULL if value else NOT_NULL for value in (scaled[0] >= 0.5).tolist()]
+            case "flag":
                 return [_to_yes_or_no(value) for value in (scaled[0] >= 0.5).tolist()]
             case _:
-                waves = [self.scales[feature.position + i].invert(scaled[i]) for i in range(2)]
-                return _format_times(feature, waves[0], waves[1])
+                return _format_times(feature, *self._invert_waves(feature, numeric))
+
+    def _invert_waves(self, feature: Feature, numeric: Floats) -> tuple[Floats, Floats]:
+        """The expected sine and cosine of a time."""
+        scales = self.scales[feature.position : feature.position + 2]
+        sine, cosine = feature.shares
+        return scales[0].invert(numeric[:, sine]), scales[1].invert(numeric[:, cosine])
 
     def _name_categories(self, feature: Feature, codes: Codes) -> list[str]:
         known = (OTHER, NULL, *self.vocabularies[feature.name])
         return [known[code] for code in codes[:, feature.position].tolist()]
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
 
 
 def _to_yes_or_no(flag: bool) -> str:
@@ -247,16 +376,20 @@ def _to_yes_or_no(flag: bool) -> str:
 def _format_times(feature: Feature, sine: Floats, cosine: Floats) -> list[str]:
     """The times of points on the circle, such as "03:12" or "Sunday"."""
     hour = feature.kind == "hour"
-    each = 1440 if hour else 7
+    nowhere = "any hour" if hour else "any day"
+    return [
+        (_format_clock(place) if hour else WEEKDAYS[place]) if place >= 0 else nowhere
+        for place in _find_places(feature, sine, cosine).tolist()
+    ]
+
+
+def _find_places(feature: Feature, sine: Floats, cosine: Floats) -> Codes:
+    """The minute of the day, or the day of the week; -1 for a point without a direction."""
+    each = 1440 if feature.kind == "hour" else 7
     turns = np.arctan2(sine, cosine) / (2 * np.pi)
     places = np.rint(np.nan_to_num(turns) * each).astype(np.int64) % each
-    nowhere = "any hour" if hour else "any day"
     # NaN has no direction either.
-    known = (np.hypot(sine, cosine) >= NO_DIRECTION).tolist()
-    return [
-        (_format_clock(place) if hour else WEEKDAYS[place]) if there else nowhere
-        for there, place in zip(known, places.tolist(), strict=True)
-    ]
+    return np.where(np.hypot(sine, cosine) >= NO_DIRECTION, places, -1)
 
 
 def _format_clock(minutes: int) -> str:

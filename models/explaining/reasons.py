@@ -9,7 +9,8 @@ REASONS = pa.list_(
             pa.field("feature", pa.string()),
             pa.field("contribution", pa.float32()),  # in the unit of the score
             pa.field("observed", pa.string()),
-            pa.field("expected", pa.string()),
+            pa.field("expected", pa.string()),  # by the detector, given the rest of the row
+            pa.field("usual", pa.string()),  # in training; null where nothing short can be said
         ]
     )
 )

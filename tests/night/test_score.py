@@ -1,6 +1,7 @@
 """Scoring a day: equal to the oracle, committed once, balanced, refused by gates."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -228,6 +229,7 @@ def test_a_flag_rate_out_of_its_band_stops_the_commit(watch: Spec) -> None:
     result = score(watch.model_copy(update={"gates": tight}), DAY)
     assert result.status == "refused"
     assert "flag rate" in result.failed_gates[0]
+    assert re.search(r"; .+ leads [\d,]+ of [\d,]+ flags", result.failed_gates[0])
     assert not (Path(watch.output.uri) / "flags" / "_delta_log").exists()
 
 

@@ -192,7 +192,13 @@ def _flag(rng: np.random.Generator, start: datetime, i: int) -> TopFlag:
         "entities": {"host_src": source, "host_dst": destination},
         "kept": {"proto": "tcp", "service": None if i % 4 else "ssl", "bytes_out": 1_840_221_003},
         "reasons": [
-            {"feature": f, "contribution": c * 0.9**i, "observed": o, "expected": e}
+            {
+                "feature": f,
+                "contribution": c * 0.9**i,
+                "observed": o,
+                "expected": e,
+                "usual": "median 60, 1 to 7,000" if f == "bytes_out" else None,
+            }
             for f, c, o, e in reasons
         ],
         "picture": None if i % 3 else _picture(rng),

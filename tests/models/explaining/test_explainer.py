@@ -1,10 +1,11 @@
 """Reasons: each kind of feature, observed and expected, in the unit of the input."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from models.batch import Contributions
 from models.columns import Boolean, Categorical, FeatureColumn, IPAddress, Numeric, Port, Timestamp
 from models.encoding.encoder import Encoder
+from models.encoding.raw_batch import join
 from models.explaining.explainer import Explainer
 from models.explaining.numbers import format_numbers
 from models.explaining.reasons import REASONS
@@ -41,6 +43,24 @@ def explain(
     assert len(reasons) == len(observed)
     first: list[dict[str, Any]] = reasons.to_pylist()[0]
     return first
+
+
+def other_flows(rows: int) -> pa.Table:
+    """Flows of which every column differs from those of `flows`."""
+    same = flows(rows)
+    changed = {
+        "duration": pc.add(same["duration"], 50.0),
+        "bytes": pc.multiply(same["bytes"], 3.0),
+        "packets": pc.add(same["packets"], 7),
+        "proto": pc.if_else(pc.equal(same["proto"], "tcp"), "udp", "tcp"),
+        "service": pa.array([None] * rows, pa.string()),
+        "established": pc.invert(same["established"]),
+        "src": pa.array(["8.8.8.8"] * rows),
+        "dst": pa.array(["8.8.8.9"] * rows),
+        "dst_port": pc.if_else(pc.equal(same["dst_port"], 80), 53, 80),
+        "ts": pc.add(same["ts"], pa.scalar(timedelta(days=2, hours=7))),
+    }
+    return pa.table({name: changed[name] for name in same.column_names})
 
 
 def seen_and_expected(
@@ -79,11 +99,11 @@ def test_an_expected_number_stays_in_the_range_of_training() -> None:
     assert seen_and_expected(Numeric("bytes"), training, 5.0, -3.0)["bytes"] == ("5", "0")
 
 
-def test_nulls_are_named_and_their_indicator_is_a_reason_of_its_own() -> None:
-    assert seen_and_expected(Numeric("x"), [1.0, None, 3.0], None, 3.0) == {
-        "x": ("null", "3"),
-        "x is null": ("yes", "no"),
-    }
+def test_a_null_is_shown_as_the_value_of_its_column() -> None:
+    training = [1.0, None, 3.0]
+    assert seen_and_expected(Numeric("x"), training, None, 3.0) == {"x": ("null", "3")}
+    assert seen_and_expected(Numeric("x"), training, 3.0, None) == {"x": ("3", "null")}
+    assert seen_and_expected(Numeric("x"), training, None, None) == {}
 
 
 def test_categories_show_their_text_null_and_other() -> None:
@@ -91,7 +111,7 @@ def test_categories_show_their_text_null_and_other() -> None:
     proto = Categorical("proto")
     assert seen_and_expected(proto, training, "udp", "tcp") == {"proto": ("udp", "tcp")}
     assert seen_and_expected(proto, training, None, "tcp") == {"proto": ("null", "tcp")}
-    other = ("other (not in the vocabulary)", "null")
+    other = ("gre, in none of 3 training rows", "null")
     assert seen_and_expected(proto, training, "gre", None) == {"proto": other}
 
 
@@ -100,20 +120,62 @@ def test_flags_show_yes_and_no() -> None:
     found = seen_and_expected(IPAddress("src"), ["10.0.0.1", None], "8.8.8.8", "10.0.0.1")
     assert found["src is private"] == ("no", "yes")
     absent = seen_and_expected(IPAddress("src"), ["10.0.0.1", None], None, "10.0.0.1")
-    assert absent["src is private"] == ("null", "yes")
-    assert absent["src is null"] == ("yes", "no")
+    assert absent == {"src is private": ("null", "yes")}
 
 
-def test_ports_show_their_class_and_their_number() -> None:
+def test_a_port_is_one_reason_with_its_number() -> None:
     found = seen_and_expected(Port("port"), [443, 443, 50_000], 50_000, 443)
-    assert found["port"] == ("50000", "443")
-    assert found["port is ephemeral"] == ("yes", "no")
+    assert found == {"port": ("50000", "443")}
 
 
-def test_times_show_hour_and_weekday() -> None:
+def test_a_value_without_a_code_is_shown_with_how_training_knows_it() -> None:
+    unseen = seen_and_expected(Port("port"), [443, 443, 50_000], 6667, 443)
+    assert unseen == {"port": ("6667, in none of 3 training rows", "443")}
+    rare = seen_and_expected(Port("port", top=1), [443, 443, 50_000], 50_000, 443)
+    assert rare == {"port": ("50000, not among the 1 most frequent of training", "443")}
+    long = seen_and_expected(Categorical("name"), ["a", "x" * 300], "x" * 300, "a")["name"]
+    assert long == ("x" * 256 + "…, not among the 1 most frequent of training", "a")
+
+
+@given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=20), st.data())
+def test_each_row_shows_its_own_value_however_rows_were_taken_and_joined(
+    names: list[str], data: st.DataObject
+) -> None:
+    encoder = fit(pa.table({"name": ["a", "b"]}), (Categorical("name"),))
+    whole = encoder.extract(batch_of(pa.table({"name": names})))
+    places = st.integers(0, len(names) - 1)
+    parts = data.draw(st.lists(st.lists(places, max_size=8), min_size=1, max_size=4))
+    taken = join([whole.take(torch.tensor(part, dtype=torch.int64)) for part in parts])
+    start = data.draw(places)
+    kept = [names[place] for part in parts for place in part][start:]
+    cut = taken.take(slice(start, None))
+    expected = encoder(cut)._replace(codes=torch.ones(len(kept), 1, dtype=torch.int64))
+    told = Explainer(encoder).explain(cut, Contributions(torch.ones(len(kept), 1), expected), 3)
+    shown = [reasons[0]["observed"].split(",")[0] for reasons in told.to_pylist()]
+    assert shown == kept
+
+
+def test_what_is_usual_stands_beside_what_was_expected() -> None:
+    rows = {"bytes": [10.0, 20.0, 30.0, 40.0, 5000.0], "proto": ["tcp"] * 4 + ["udp"]}
+    for log1p in (False, True):
+        encoder = fit(pa.table(rows), (Numeric("bytes", log1p=log1p), Categorical("proto")))
+        observed = pa.table({"bytes": [7.0], "proto": ["gre"]})
+        found = explain(encoder, observed, pa.table({"bytes": [33.0], "proto": ["tcp"]}))
+        assert {reason["feature"]: reason["usual"] for reason in found} == {
+            "bytes": "median 30, 10 to 5,000",
+            "proto": "most often tcp (0.8 of 5 rows)",
+        }
+        hidden = explain(encoder, observed, observed, sensitive=frozenset({"bytes"}))
+        assert [reason["usual"] for reason in hidden if reason["feature"] == "bytes"] == [None]
+
+
+def test_a_time_is_one_reason_by_the_part_that_differs() -> None:
     assert seen_and_expected(Timestamp("ts"), [NIGHT, NOON], NIGHT, NOON) == {
         "hour of ts": ("03:12", "14:00"),
-        "weekday of ts": ("Sunday", "Monday"),
+    }
+    later = NIGHT.replace(day=24)
+    assert seen_and_expected(Timestamp("ts"), [NIGHT, NOON], NIGHT, later) == {
+        "weekday of ts": ("Sunday", "Tuesday"),
     }
     dates = [NIGHT.date(), NOON.date()]
     assert seen_and_expected(Timestamp("day"), dates, dates[0], dates[1]) == {
@@ -124,8 +186,10 @@ def test_times_show_hour_and_weekday() -> None:
 @pytest.mark.parametrize("minutes", range(0, 1440, 97))
 def test_every_time_of_day_is_shown_as_it_was_encoded(minutes: int) -> None:
     time = datetime(2026, 11, 24, minutes // 60, minutes % 60)
-    found = seen_and_expected(Timestamp("ts"), [NIGHT], time, time)
-    assert found == {"hour of ts": (f"{time:%H:%M}",) * 2, "weekday of ts": ("Tuesday",) * 2}
+    other = time.replace(minute=(time.minute + 1) % 60)
+    found = seen_and_expected(Timestamp("ts"), [NIGHT], time, other)
+    assert found == {"hour of ts": (f"{time:%H:%M}", f"{other:%H:%M}")}
+    assert seen_and_expected(Timestamp("ts"), [NIGHT], time, time) == {}
 
 
 def test_an_expected_time_without_a_direction_is_any_hour() -> None:
@@ -134,12 +198,12 @@ def test_an_expected_time_without_a_direction_is_any_hour() -> None:
     encoded = encoder(extracted)
     nowhere = encoded._replace(numeric=torch.full((1, 4), 0.01))
     reasons = Explainer(encoder).explain(extracted, Contributions(torch.ones(1, 4), nowhere), 2)
-    assert [reason["expected"] for reason in reasons.to_pylist()[0]] == ["any hour", "any day"]
+    assert [reason["expected"] for reason in reasons.to_pylist()[0]] == ["any hour"]
 
 
 def test_sine_and_cosine_are_one_reason_with_the_sum_of_their_shares() -> None:
     shares = {"hour of ts (sin)": 0.25, "hour of ts (cos)": 0.5, "bytes": 0.6, "proto": 0.1}
-    found = explain(fit(flows()), flows(3), flows(3), shares, top=2)
+    found = explain(fit(flows()), flows(3), other_flows(3), shares, top=2)
     assert [(reason["feature"], reason["contribution"]) for reason in found] == [
         ("hour of ts", 0.75),
         ("bytes", pytest.approx(0.6)),
@@ -148,17 +212,32 @@ def test_sine_and_cosine_are_one_reason_with_the_sum_of_their_shares() -> None:
 
 def test_features_without_a_share_are_left_out_but_one_reason_remains() -> None:
     encoder = fit(flows())
-    found = explain(encoder, flows(3), flows(3), {"bytes": 1.0, "proto": -2.0})
+    found = explain(encoder, flows(3), other_flows(3), {"bytes": 1.0, "proto": -2.0})
     assert [reason["feature"] for reason in found] == ["bytes"]
     none = dict.fromkeys(encoder.layout.features, -1.0)
-    assert len(explain(encoder, flows(3), flows(3), none)) == 1
+    assert len(explain(encoder, flows(3), other_flows(3), none)) == 1
+
+
+@pytest.mark.parametrize("top", [0, 1, 2, 5, 100])
+def test_a_row_as_expected_has_no_reason_and_no_column_has_two(top: int) -> None:
+    encoder = fit(flows())
+    assert explain(encoder, flows(3), flows(3), top=top) == []
+    found = explain(encoder, flows(3), other_flows(3), top=top)
+    columns = [
+        next(f.column for f in Explainer(encoder).features if f.name == reason["feature"])
+        for reason in found
+    ]
+    assert len(columns) == len(set(columns)) <= top
+    assert all(reason["observed"] != reason["expected"] for reason in found)
 
 
 def test_sensitive_columns_show_no_value_in_any_of_their_features() -> None:
     encoder = fit(flows())
-    found = explain(encoder, flows(1), flows(1), sensitive=frozenset({"dst", "ts", "proto"}))
+    shares = dict.fromkeys(encoder.layout.features, 1.0) | {"src in the network of dst": 9.0}
+    sensitive = frozenset({"dst", "ts", "proto"})
+    found = explain(encoder, flows(1), other_flows(1), shares, sensitive=sensitive)
     hidden = {reason["feature"] for reason in found if reason["observed"] == "[sensitive]"}
-    assert hidden == {"src in the network of dst", "hour of ts", "weekday of ts", "proto"}
+    assert {"src in the network of dst", "hour of ts", "proto"} <= hidden
     assert {reason["feature"] for reason in found if reason["expected"] == "[sensitive]"} == hidden
 
 
