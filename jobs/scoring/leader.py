@@ -43,9 +43,8 @@ def describe_leader(reasons: Iterable[pa.ChunkedArray], trained: Sequence[str]) 
         told = pc.list_slice(column.filter(pc.greater(pc.list_value_length(column), 0)), 0, 1)
         first = pc.list_flatten(told)
         pairs = pa.table({part: pc.struct_field(first, part) for part in ("feature", "observed")})
-        for one in (
-            pairs.group_by(["feature", "observed"]).aggregate([([], "count_all")]).to_pylist()
-        ):
+        counts = pairs.group_by(["feature", "observed"]).aggregate([([], "count_all")])
+        for one in counts.to_pylist():
             leaders[one["feature"], one["observed"]] += one["count_all"]
     if not leaders:
         return ""

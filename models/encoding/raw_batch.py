@@ -21,8 +21,8 @@ class Unseen(NamedTuple):
 
     def take(self, kept: npt.NDArray[np.int64]) -> "Unseen":
         """Those of the rows `kept`, which are numbered anew."""
-        at = np.searchsorted(self.rows, kept).clip(max=len(self.rows) - 1)
-        new = np.flatnonzero(self.rows[at] == kept)
+        at = np.searchsorted(self.rows, kept)
+        new = np.flatnonzero(np.append(self.rows, -1)[at] == kept)
         return Unseen(self.category, new, self.texts.take(pa.array(at[new])))
 
 
@@ -51,7 +51,8 @@ class RawBatch(NamedTuple):
         if not self.unseen:
             return taken
         kept = torch.arange(self.rows)[rows].numpy()
-        return taken._replace(unseen=tuple(one.take(kept) for one in self.unseen))
+        unseen = (one.take(kept) for one in self.unseen)
+        return taken._replace(unseen=tuple(one for one in unseen if len(one.rows)))
 
     def to(self, device: torch.device | str) -> "RawBatch":
         return self.map(lambda tensor: tensor.to(device))._replace(unseen=self.unseen)
