@@ -47,13 +47,13 @@ def submit(
         entrypoint = shlex.join(["python", "-m", "jobs.submitted", *command])
         work = Submission(command[0], entrypoint, Path(folder), environment, variables)
         job, new = jobs.submit(work)
-    say(f"{'submitted' if new else 'attached to'} {job.id} at {address}")
-    return _follow(jobs, job.id, address)
+    how = "submitted" if new else "attached to"
+    return _follow(jobs, job.id, address, f"{how} {job.id} at {address}")
 
 
 def attach(address: str, name: str) -> int:
     """Follow a job from the beginning of its log; returns its exit status."""
-    return _follow(JobClient(address), name, address)
+    return _follow(JobClient(address), name, address, f"attached to {name} at {address}")
 
 
 def cancel(address: str, name: str) -> int:
@@ -62,8 +62,9 @@ def cancel(address: str, name: str) -> int:
     return 0
 
 
-def _follow(jobs: JobClient, name: str, address: str) -> int:
+def _follow(jobs: JobClient, name: str, address: str, first: str) -> int:
     try:
+        say(first)  # from here on, Ctrl-C leaves the job and says how to follow it
         with _LogView() as view:
             ended = jobs.follow(name, view.take, say)
     except KeyboardInterrupt:

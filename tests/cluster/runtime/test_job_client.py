@@ -1,6 +1,7 @@
 """Submitted jobs, on a real head with a token: who gets in, what comes back, what is left."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -121,7 +122,8 @@ def test_a_killed_submitter_leaves_a_job_that_the_same_command_attaches_to_and_c
 def test_one_interrupt_leaves_the_job_and_two_end_it(head: RayHead, tmp_path: Path) -> None:
     arguments = ("generate", str(tmp_path / "lake"), *_LONG)
     with begin(head, *arguments) as first:
-        name = _running(head, tmp_path / "lake")
+        assert first.stdout is not None
+        name = re.search(r"submitted (\S+)", first.stdout.readline())[1]  # type: ignore[index]
         first.send_signal(signal.SIGINT)
         said = first.communicate(timeout=60)[0]
     assert first.returncode == 130
@@ -129,10 +131,8 @@ def test_one_interrupt_leaves_the_job_and_two_end_it(head: RayHead, tmp_path: Pa
     with begin(head, *arguments) as second:
         assert second.stdout is not None
         assert f"attached to {name}" in second.stdout.readline()
-        time.sleep(1)  # it follows by then
         second.send_signal(signal.SIGINT)
-        while "Ctrl-C again" not in second.stdout.readline():
-            pass
+        _until(second, "Ctrl-C again")
         second.send_signal(signal.SIGINT)
         assert "STOPPED" in second.stdout.read()
     assert second.returncode == 130
