@@ -67,7 +67,12 @@ def night() -> Iterator[Night]:
         key_file = folder / "signing.pem"
         watch = str(hostile.write(folder, make_key(key_file).public))
         metrics = ("--metrics-file", str(folder / METRICS), "--metrics-port", "0")
-        said = {"nightly": run(folder, "nightly", watch, "--sign-with", str(key_file), *metrics)}
+        signed = ("--sign-with", str(key_file))
+        said = {
+            "train": run(folder, "train", watch, *signed),
+            # On Ray, whose logs must hold no value either.
+            "nightly": run(folder, "nightly", watch, *signed, *metrics, "--engine", "ray"),
+        }
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(console.out, "width", 200)  # a console knows its width when it is made
             for verb, *options in (*READING, ("flags", "--export", str(folder / "export"))):
