@@ -1,4 +1,4 @@
-"""Nights as jobs of a cluster: scored there, as they would be here; trained there by the slow test."""
+"""Nights as jobs of a cluster, scored there as they would be here; a slow test trains there too."""
 
 import json
 import os

@@ -143,13 +143,15 @@ def test_a_worker_without_memory_for_its_batch_learns_it_in_parts(
     assert parts.history[0].validation_loss == pytest.approx(loss, rel=1e-3)
 
 
-@on_ray
-def test_two_workers_learn_from_the_labelled_anomalies_that_they_are_shown(
-    table: pa.Table, encoder: Encoder, tmp_path: Path
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=[pytest.mark.slow, on_ray])])
+def test_workers_learn_from_the_labelled_anomalies_that_they_are_shown(
+    workers: int, table: pa.Table, encoder: Encoder, tmp_path: Path
 ) -> None:
     extracted, label = from_table(table.slice(0, 50))
     shown = encoder(extracted)._replace(label=label).take(label > 0.5)
-    trained = run(table, encoder, tmp_path, detector="devnet", shown=shown, epochs=1)
+    trained = run(
+        table, encoder, tmp_path, workers=workers, detector="devnet", shown=shown, epochs=1
+    )
     assert trained.best_epoch == 1
 
 
@@ -175,25 +177,6 @@ def worker_processes() -> list[psutil.Process]:
     return sorted(found, key=lambda process: process.create_time(), reverse=True)
 
 
-@on_ray
-def test_a_killed_worker_is_replaced_and_training_goes_on(
-    table: pa.Table, encoder: Encoder, tmp_path: Path
-) -> None:
-    killed: list[psutil.Process] = []
-
-    def kill_once(epoch: EpochResult) -> None:
-        if epoch.epoch == 3 and not killed:
-            killed.append(worker_processes()[0])
-            killed[0].kill()
-
-    trained = run(
-        table, encoder, tmp_path, workers=1, on_ray=True, epochs=20, patience=20, on_epoch=kill_once
-    )
-    assert killed
-    assert [epoch.epoch for epoch in trained.history] == list(range(1, 21))
-    assert trained.resumed_from >= 2
-
-
 @pytest.mark.slow
 @on_ray
 def test_a_worker_that_waits_for_one_that_hangs_gives_up_and_both_are_begun_anew(
@@ -214,18 +197,26 @@ def test_a_worker_that_waits_for_one_that_hangs_gives_up_and_both_are_begun_anew
 
 
 @on_ray
-def test_a_training_whose_workers_are_lost_too_often_says_so_and_goes_on_when_called_again(
+def test_a_training_that_loses_workers_too_often_says_so_and_goes_on_and_replaces_them(
     table: pa.Table, encoder: Encoder, tmp_path: Path
 ) -> None:
-    def kill(epoch: EpochResult) -> None:
-        if epoch.epoch == 3:
-            worker_processes()[0].kill()
+    killed: list[psutil.Process] = []
 
-    again = {"workers": 1, "on_ray": True, "epochs": 12, "patience": 12}
+    def kill_at(number: int) -> Callable[[EpochResult], None]:
+        def kill(epoch: EpochResult) -> None:
+            if epoch.epoch == number and worker_processes()[0] not in killed:
+                killed.append(worker_processes()[0])
+                killed[-1].kill()
+
+        return kill
+
+    again = {"workers": 1, "on_ray": True, "epochs": 20, "patience": 20}
     with pytest.raises(ConnectionError, match=r"more than 0 times; .* The last error: "):
-        run(table, encoder, tmp_path, max_failures=0, on_epoch=kill, **again)  # type: ignore[arg-type]
-    trained = run(table, encoder, tmp_path, **again)  # type: ignore[arg-type]
-    assert trained.resumed_from >= 2
+        run(table, encoder, tmp_path, max_failures=0, on_epoch=kill_at(3), **again)  # type: ignore[arg-type]
+    trained = run(table, encoder, tmp_path, on_epoch=kill_at(8), **again)  # type: ignore[arg-type]
+    assert len(killed) == 2
+    assert [epoch.epoch for epoch in trained.history] == list(range(1, 21))
+    assert trained.resumed_from >= 7
 
 
 class _WhenWarned(logging.Handler):
