@@ -143,10 +143,16 @@ def test_a_worker_without_memory_for_its_batch_learns_it_in_parts(
     assert parts.history[0].validation_loss == pytest.approx(loss, rel=1e-3)
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=[pytest.mark.slow, on_ray])])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_workers_learn_from_the_labelled_anomalies_that_they_are_shown(
-    workers: int, table: pa.Table, encoder: Encoder, tmp_path: Path
+    workers: int,
+    table: pa.Table,
+    encoder: Encoder,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if workers > 1:
+        request.getfixturevalue("ray_session")
     extracted, label = from_table(table.slice(0, 50))
     shown = encoder(extracted)._replace(label=label).take(label > 0.5)
     trained = run(
@@ -200,21 +206,21 @@ def test_a_worker_that_waits_for_one_that_hangs_gives_up_and_both_are_begun_anew
 def test_a_training_that_loses_workers_too_often_says_so_and_goes_on_and_replaces_them(
     table: pa.Table, encoder: Encoder, tmp_path: Path
 ) -> None:
-    killed: list[psutil.Process] = []
+    killed: list[int] = []  # at these epochs
 
-    def kill_at(number: int) -> Callable[[EpochResult], None]:
+    def kill_once_at(number: int) -> Callable[[EpochResult], None]:
         def kill(epoch: EpochResult) -> None:
-            if epoch.epoch == number and worker_processes()[0] not in killed:
-                killed.append(worker_processes()[0])
-                killed[-1].kill()
+            if epoch.epoch == number and number not in killed:
+                worker_processes()[0].kill()
+                killed.append(number)
 
         return kill
 
     again = {"workers": 1, "on_ray": True, "epochs": 20, "patience": 20}
     with pytest.raises(ConnectionError, match=r"more than 0 times; .* The last error: "):
-        run(table, encoder, tmp_path, max_failures=0, on_epoch=kill_at(3), **again)  # type: ignore[arg-type]
-    trained = run(table, encoder, tmp_path, on_epoch=kill_at(8), **again)  # type: ignore[arg-type]
-    assert len(killed) == 2
+        run(table, encoder, tmp_path, max_failures=0, on_epoch=kill_once_at(3), **again)  # type: ignore[arg-type]
+    trained = run(table, encoder, tmp_path, on_epoch=kill_once_at(8), **again)  # type: ignore[arg-type]
+    assert killed == [3, 8]
     assert [epoch.epoch for epoch in trained.history] == list(range(1, 21))
     assert trained.resumed_from >= 7
 
