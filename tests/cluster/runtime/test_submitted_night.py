@@ -114,7 +114,9 @@ def test_a_night_whose_job_is_killed_goes_on_where_it_was_when_it_is_submitted_a
     found, wanted = (str(tmp_path / name) for name in ("out", "again"))
     assert _flags(found).equals(_flags(wanted))
     once = _result(submit(head, *image, "nightly", str(spec), "--json"))
+    skipped = once.pop("skipped")
     assert once == {"trained": None, "days": [], "failed": {}}
+    assert not any(one["waiting"] for one in skipped)
     assert _table(found).version() == _table(wanted).version()  # one commit
 
 
