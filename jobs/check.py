@@ -1,18 +1,23 @@
 """Compares a spec with the data, without reading rows."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from cluster.lake.days import to_date
+from cluster.lake.input.file_types import Drift, find_common_schema, find_drift
 from cluster.lake.input.filters import parse_filter
+from cluster.lake.input.input_file import InputFile
 from cluster.lake.input.layout import parse_layout, propose
 from cluster.lake.input.partitions import Source, find_days
-from cluster.lake.input.snapshot import Snapshot, find_drift, take_snapshot
+from cluster.lake.input.snapshot import Snapshot, take_snapshot
 from cluster.lake.output.schemas import flag_schema
+from cluster.lake.types.unify import is_number
 from cluster.scoring.disguise import Disguise
 from jobs import input_rows
 from jobs.alerting import alerts
@@ -20,9 +25,12 @@ from jobs.output import open_output
 from jobs.spec.detector import check_detector
 from jobs.spec.spec import Spec, load
 from models.columns import Timestamp
-from models.refusal import Refusal
+from models.refusal import Refusal, SchemaMismatch
 from models.schema import USABLE, check_names, find_signature
 from models.suggestion import join_names
+
+if TYPE_CHECKING:  # imports torch
+    from models.encoding.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -57,10 +65,49 @@ class Report:
 
 def check(spec: Spec, schema: pa.Schema, *, training: bool = False) -> Report:
     """Compare the spec with the schema of its input, or of its training data if `training`."""
-    errors = [*_check_columns(spec, schema), *_check_filters(spec, schema, training)]
+    errors = [*_check_columns(spec, schema, training), *_check_filters(spec, schema, training)]
     if not errors:
         errors.extend(_check_flags(spec, schema))
     return Report(tuple(errors), tuple(_warn(spec, schema)))
+
+
+def agree_on_schema(
+    spec: Spec,
+    snapshots: Sequence[Snapshot],
+    *,
+    training: bool = False,
+    encoder: "Encoder | None" = None,
+) -> pa.Schema:
+    """The schema that all files of the snapshots have in common.
+
+    Raises `Refusal` where a file does not fit it, or where it does not fit the spec or the encoder.
+    """
+    files = [file for taken in snapshots for file in taken.files]
+    schema = find_common_schema(files)
+    if drifts := _find_drift(spec, files, schema, encoder):
+        raise SchemaMismatch("\n".join(map(str, drifts)))
+    check(spec, schema, training=training).refuse()
+    if encoder:
+        encoder.check_schema(schema)
+    return schema
+
+
+def _find_drift(
+    spec: Spec, files: Sequence[InputFile], schema: pa.Schema, encoder: "Encoder | None" = None
+) -> tuple[Drift, ...]:
+    """Files that differ in a column that is read, which is named by its use in the spec."""
+    sources = {source.column.name: source for source in encoder.sources} if encoder else {}
+
+    def fits(name: str, kind: pa.DataType) -> bool:
+        source = sources.get(name)
+        same = source is None or find_signature(source.column, kind) == source.signature
+        return same and (name not in spec.columns or _find_wanted(spec, name, kind) is None)
+
+    roles, needed = spec.roles, [*spec.columns, *sources]
+    for text in (spec.input.filter, spec.training.filter):
+        with suppress(Refusal):  # `check` says what is wrong with a filter
+            needed += parse_filter(text, schema.names).columns if text else ()
+    return find_drift(files, needed, fits, (*roles.flagged, *filter(None, [roles.kind])))
 
 
 def run(path: Path | str) -> Report:
@@ -123,10 +170,10 @@ def _check_data(spec: Spec, uri: str, key: tuple[str, str], *, training: bool) -
         return report + Report(errors=(f"{place}: {text}",))
     drifted = tuple(
         f"{spec.where('columns', one.column)}: {one}"
-        for one in find_drift(taken, tuple(spec.columns))
+        for one in _find_drift(spec, taken.files, taken.schema)
     )
     report += _check_days(spec, days, training) + Report(errors=drifted)
-    return report + check(spec, taken.schema, training=training)
+    return report if drifted else report + check(spec, taken.schema, training=training)
 
 
 def _warn_of_finer_days(spec: Spec, source: Source, taken: Snapshot) -> Iterator[str]:
@@ -151,40 +198,39 @@ def _check_days(spec: Spec, days: tuple[str, ...], training: bool) -> Report:
     return Report(errors=(f"{spec.where('training', 'days')}: training.days: {text}",))
 
 
-def _check_columns(spec: Spec, schema: pa.Schema) -> list[str]:
+def _check_columns(spec: Spec, schema: pa.Schema, training: bool) -> list[str]:
     errors: list[str] = []
-    evaluation = spec.roles.kind
-    features = {feature.name: feature for feature in spec.features}
     for name in spec.columns:
         where = spec.where("columns", name)
         if missing := check_names([name], schema):
             errors.append(f"{where}: {missing[0]}")
             continue
         found = schema.field(name).type
-        wanted = None
-        if pa.types.is_null(found):
+        if pa.types.is_null(found) and training:
             text = f"column '{name}' has no type: every value is null"
             errors.append(f"{where}: {text}; remove it from the spec, or write it with a type")
-        elif name in features and find_signature(features[name], found) is None:
-            wanted = USABLE[type(features[name])]
-        elif name == spec.roles.time and find_signature(Timestamp(name), found) is None:
-            wanted = USABLE[Timestamp]
-        elif name == spec.roles.label and not _is_label(found):
-            wanted = "0 or 1 as an integer, a boolean or a float"
-        elif name in (*spec.roles.id, *spec.roles.entity, evaluation) and pa.types.is_nested(found):
-            wanted = "a plain value such as text or a number"
-        if wanted:
+        elif wanted := _find_wanted(spec, name, found):
             role = join_names(spec.columns[name].role)
             text = f"column '{name}' as {role}: expected {wanted}, found {found}"
             errors.append(f"{where}: {text}; change its role, or cast it in the input")
     return errors
 
 
-def _is_label(found: pa.DataType) -> bool:
-    return any(
-        is_type(found)
-        for is_type in (pa.types.is_integer, pa.types.is_boolean, pa.types.is_floating)
-    )
+def _find_wanted(spec: Spec, name: str, found: pa.DataType) -> str | None:
+    """The types that a column's roles can use, where it has another; None where it has not."""
+    roles, feature = spec.roles, spec.columns[name].feature(name)
+    time = Timestamp(name, roles.time_unit)
+    if pa.types.is_null(found):
+        return None
+    if feature is not None and find_signature(feature, found) is None:
+        return USABLE[type(feature)]
+    if name == roles.time and find_signature(time, found) is None:
+        return USABLE[Timestamp]
+    if name == roles.label and not is_number(found):
+        return "0 or 1 as a number, or a boolean"
+    if name in (*roles.id, *roles.entity, roles.kind) and pa.types.is_nested(found):
+        return "a plain value such as text or a number"
+    return None
 
 
 def _check_filters(spec: Spec, schema: pa.Schema, training: bool) -> list[str]:

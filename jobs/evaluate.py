@@ -83,13 +83,14 @@ def _score(
     splits = []
     snapshots = input_rows.take_snapshots(spec, uri, chosen)
     for taken in snapshots:
-        check.check(spec, taken.schema).refuse()
-        bundle.encoder.check_schema(taken.schema)
         splits += [(taken.day, s) for s in cut_splits(taken, SPLIT_ROWS, SPLIT_BYTES)]
+    types = check.agree_on_schema(spec, snapshots, encoder=bundle.encoder)
     roles = spec.roles
     carried = tuple(filter(None, [roles.label, roles.kind]))
     # Champion and baselines share the encoder, so the rows are read once.
-    intake = Intake(snapshots[0].uri, bundle.encoder, roles, spec.input.filter, carried)
+    intake = Intake(
+        snapshots[0].uri, bundle.encoder, roles, spec.input.filter, carried, types=types
+    )
     detectors = {bundle.detector_name: bundle.detector}
     detectors |= {name: each.detector for name, each in baselines.items()}
     with (

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -27,9 +28,10 @@ from cluster.lake.storage.opening import open_store, open_table_store
 from cluster.lake.storage.store import Missing, Store
 from jobs.spec.columns import FLAG_COLUMNS
 from jobs.sql import run as run_sql
+from jobs.terminal.exact_values import list_uuids, restore_uuid, show_exactly, show_moment
 from jobs.terminal.printable import printable
 from models import canonical_json
-from models.columns import Roles
+from models.columns import Roles, TimeUnit
 from models.refusal import Refusal
 
 _MARKER = "_anomaray_export.json"  # readers of Parquet skip names that begin with an underscore
@@ -77,8 +79,16 @@ def _read_day(uri: str, day: str | None) -> ds.Dataset:
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
-    frame: pd.DataFrame = table.to_pandas()
+    # Integers beside nulls stay integers: pandas would make floats of them.
+    frame: pd.DataFrame = table.to_pandas(integer_object_nulls=True)
+    for name in list_uuids(table.schema):
+        frame[name] = frame[name].map(restore_uuid)
     return frame
+
+
+def to_json(frame: pd.DataFrame) -> str:
+    """The rows as a JSON list, without loss (see `exact_values`)."""
+    return json.dumps([show_exactly(row) for row in frame.to_dict("records")])
 
 
 # Export as plain Parquet, for readers that do not know Delta.
@@ -207,7 +217,7 @@ def _flags_table(frame: pd.DataFrame, roles: Roles | None) -> Table:
         style = "bold red" if severity >= _HIGHEST else "yellow" if severity >= _HIGH else ""
         cells = [Text(f"{severity:.1f}", style=style), Text(f"{float(row['score']):.4g}")]
         if time in frame.columns:
-            cells.append(_format_value(row[time]))
+            cells.append(_format_time(row[time], roles.time_unit if roles else None))
         cells.append(Text("\n").join(_format_named(column, row[column]) for column in who))
         table.add_row(*cells, _format_reason(row["reasons"]))
     return table
@@ -245,12 +255,14 @@ def _contribution(reason: dict[str, Any]) -> float:
     return float(reason["contribution"])
 
 
+def _format_time(value: Any, unit: TimeUnit | None) -> Text:
+    return _format_value(show_moment(value, unit) if unit else value)
+
+
 def _format_value(value: Any) -> Text:
-    if isinstance(value, pd.Timestamp):
-        return Text(f"{value:%Y-%m-%d %H:%M:%S}")
-    # pandas has None or NaN for missing text; only NaN differs from itself.
-    if value is None or value is pd.NaT or value is pd.NA or (value != value) is True:
+    if isinstance(value, datetime) and value is not pd.NaT:
+        return Text(f"{value:%Y-%m-%d %H:%M:%S}{f'.{value:%f}' if value.microsecond else ''}")
+    shown = show_exactly(value)
+    if shown is None:
         return Text("–", style="dim")
-    if isinstance(value, float):
-        return Text(f"{value:,.6g}")
-    return Text(printable(str(value), _CELL))
+    return Text(printable(shown if isinstance(shown, str) else str(shown), _CELL))

@@ -26,6 +26,7 @@ from jobs.terminal.console import step
 from jobs.training.options import build_filter, build_options
 from jobs.training.plan import choose_days, format_days
 from models.batch import Batch, join
+from models.decoding.labels import decode_labels
 from models.detectors.catalog import CATALOG
 from models.encoding.encoder import Encoder
 from models.encoding.fit import EncoderFit
@@ -128,11 +129,11 @@ def _read_training_sample(spec: Spec, days: Sequence[str], rows: int) -> tuple[E
     store = open_store(uri)
     for split in splits:
         rows_at_once = CHUNKS * fit.chunk_rows
-        for batch, _ in read_rows(store, split, required, rows_at_once, filter_text=row_filter):
+        for batch, _ in read_rows(store, split, required, rows_at_once, row_filter, schema):
             fit.update(batch)
     encoder = fit.finish()
     label = spec.roles.label if spec.roles.label in schema.names else None
-    parts = list(_encode(spec, uri, row_filter, label, encoder, splits))
+    parts = list(_encode(spec, uri, row_filter, label, encoder, splits, schema))
     if not parts:
         raise Refusal(f"no row of {format_days(days)} passes the filter {row_filter!r}")
     return encoder, join(parts)
@@ -142,9 +143,9 @@ def _read_labelled_sample(
     spec: Spec, days: Sequence[str], rows: int, encoder: Encoder
 ) -> tuple[Batch, NDArray[np.int8]]:
     """A sample of the labelled rows, encoded, and their labels, [rows] of 0 and 1."""
-    uri, splits, _ = _sample_splits(spec, spec.input.uri, days, rows, training=False)
+    uri, splits, schema = _sample_splits(spec, spec.input.uri, days, rows, training=False)
     label, row_filter = spec.roles.label, spec.input.filter
-    parts = list(_encode(spec, uri, row_filter, label, encoder, splits))
+    parts = list(_encode(spec, uri, row_filter, label, encoder, splits, schema))
     whole = join(parts) if parts else None
     known = None if whole is None or whole.label is None else whole.label.isfinite()
     if whole is None or known is None or not known.any():
@@ -159,7 +160,7 @@ def _sample_splits(
 ) -> tuple[str, list[Split], pa.Schema]:
     """The URI, small splits with about `rows` rows from all of the days, and the schema."""
     taken = input_rows.take_snapshots(spec, uri, days)
-    check.check(spec, taken[0].schema, training=training).refuse()
+    schema = check.agree_on_schema(spec, taken, training=training)
     size = max(1, rows // _PIECES)
     pieces = [s for day in taken for s in cut_splits(day, size, SPLIT_BYTES)]
     chosen, held = [], 0
@@ -168,7 +169,7 @@ def _sample_splits(
             break
         chosen.append(int(place))
         held += pieces[place].rows
-    return taken[0].uri, [pieces[place] for place in sorted(chosen)], taken[0].schema
+    return taken[0].uri, [pieces[place] for place in sorted(chosen)], schema
 
 
 def _encode(
@@ -178,16 +179,17 @@ def _encode(
     label: str | None,
     encoder: Encoder,
     splits: Sequence[Split],
+    types: pa.Schema,
 ) -> Iterator[Batch]:
     """Encode the good rows of the splits; labels, if asked for, are NaN where they are null."""
     roles = replace(spec.roles, label=label, kind=None)
-    intake = Intake(uri, encoder, roles, row_filter, (label,) if label else ())
+    intake = Intake(uri, encoder, roles, row_filter, (label,) if label else (), types=types)
     for split in splits:
         for admitted in intake.admit(split):
             encoded = encoder(admitted.extracted)
             if label:
-                values = admitted.rows.column(label).cast(pa.float32()).fill_null(np.nan)
-                encoded = encoded._replace(label=torch.from_numpy(np.array(values)))
+                labels = decode_labels(admitted.rows.column(label)).values
+                encoded = encoded._replace(label=torch.from_numpy(labels))
             yield encoded
 
 

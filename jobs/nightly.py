@@ -7,8 +7,8 @@ from typing import Any
 
 from cluster.lake.input.partitions import find_days, list_days
 from cluster.lake.input.snapshot import take_snapshot
-from cluster.lake.output.schemas import FLAGS, REGISTRY, flag_schema
-from cluster.lake.output.table import LakeTable
+from cluster.lake.output.schemas import FLAGS, REGISTRY
+from cluster.lake.output.table import is_day_committed
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.splits.engine import EngineName, open_engine
@@ -210,9 +210,6 @@ def is_committed(spec: Spec, day: str) -> bool:
     which it looks back, have changed; `score` does.
     """
     taken = take_snapshot(spec.source(), day)
-    missing = set(spec.roles.flagged) - set(taken.schema.names)
-    if not taken.files or missing:
+    if not taken.files:
         return False  # scoring it says what is wrong, and the other days are scored all the same
-    schema = flag_schema(taken.schema, spec.roles)
-    table = LakeTable(open_store(spec.output.uri).child(FLAGS), schema, FLAGS)
-    return table.is_committed(day, taken.day_digest)
+    return is_day_committed(open_store(spec.output.uri).child(FLAGS), day, taken.day_digest)

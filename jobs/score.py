@@ -1,12 +1,12 @@
 """Score a day: snapshot, splits, scores, books, gates, one commit, run card."""
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from cluster.lake.input.snapshot import find_drift
 from cluster.lake.output.journal import Journal
-from cluster.lake.output.schemas import REGISTRY, RUNS
-from cluster.lake.output.table import LakeTable
+from cluster.lake.output.schemas import FLAGS, REGISTRY, RUNS, adopt_types
+from cluster.lake.output.table import LakeTable, read_schema
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
@@ -96,12 +96,9 @@ def open_run(spec: Spec, day: str, output: Store) -> Run:
         files = "; ".join(f"{file.key}: {file.message}" for file in taken.rejected)
         raise Refusal(f"no file of {day} in {spec.input.uri} can be read: {files or 'it has none'}")
     spec = spec.without_answers(taken.schema.names)
-    check.check(spec, taken.schema).refuse()
-    encoder = champion.bundle.encoder
-    encoder.check_schema(taken.schema)
-    needed = (*encoder.required, *spec.roles.flagged)
-    if drifts := find_drift(taken, needed):
-        raise Refusal("\n".join(map(str, drifts)))
+    schema = check.agree_on_schema(spec, [taken], encoder=champion.bundle.encoder)
+    known = read_schema(output.child(FLAGS))
+    taken = replace(taken, schema=adopt_types(schema, spec.roles, known))
     entry, bundle, threshold = champion.entry, champion.bundle, champion.threshold
     return Run(spec, day, entry, bundle, threshold, taken, output)
 

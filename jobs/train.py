@@ -63,7 +63,7 @@ def train(
     signer = load_signer(spec, request.sign_with) if request.promote else None
     registry = Registry(open_own_output(spec).child(REGISTRY))
     plan = plan_training(spec, request.days)
-    check.check(spec, plan.snapshots[0].schema, training=True).refuse()
+    check.agree_on_schema(spec, plan.snapshots, training=True)
     given = None if request.start is None else load_start(spec, registry, request.start)
     if given:
         say(f"starting from bundle {given.id}: its encoder is kept")

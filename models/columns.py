@@ -7,6 +7,8 @@ have both: a source address can be an entity and a feature.
 from dataclasses import dataclass
 from typing import Literal
 
+TimeUnit = Literal["s", "ms", "us", "ns"]
+
 
 @dataclass(frozen=True)
 class Numeric:
@@ -58,6 +60,7 @@ class Timestamp:
     """A point in time: the hour of day and the weekday become points on a circle, in UTC."""
 
     name: str
+    unit: TimeUnit | None = None  # of numbers since 1970; None for times and text
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ class Roles:
     sensitive: frozenset[str] = frozenset()  # their values never appear in any output
     keyed: frozenset[str] = frozenset()  # sensitive columns that flags carry as keyed digests
     pictured: tuple[str, ...] = ()  # signals that a flag may show as a picture
+    time_unit: TimeUnit | None = None  # where the time is a number since 1970
 
     @property
     def flagged(self) -> tuple[str, ...]:

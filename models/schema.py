@@ -29,11 +29,11 @@ from models.suggestion import join_names, suggest
 # The Arrow types that each kind of column can have.
 USABLE: dict[type[FeatureColumn], str] = {
     Numeric: "a number (integer, float, decimal or boolean)",
-    Categorical: "text, an integer or a boolean",
-    Boolean: "a boolean, or integers 0 and 1",
+    Categorical: "text, a whole number or a boolean",
+    Boolean: "a boolean, or the numbers 0 and 1",
     IPAddress: "text",
-    Port: "an integer",
-    Timestamp: "a timestamp or a date32",
+    Port: "a whole number",
+    Timestamp: "a timestamp, a date32, text in ISO 8601, or a number with a unit (s, ms, us or ns)",
     Vector: "a list of numbers",
     Sequence: "a list of text, integers, booleans, numbers, or of equally long lists of numbers",
     Image: "binary (the bytes of a PNG, JPEG or WebP file)",
@@ -46,12 +46,23 @@ KINDS = {kind.__name__: kind for kind in USABLE}
 UNEVEN = "steps of equally long lists"
 
 
+_TYPES = {
+    "text": pa.string(),
+    "integer": pa.int64(),
+    "boolean": pa.bool_(),
+    "bytes": pa.binary(),
+    "date": pa.date32(),
+    "timestamp without a zone": pa.timestamp("us"),
+    "timestamp with a zone": pa.timestamp("us", "UTC"),
+}
+
+
 @dataclass(frozen=True)
 class Source:
     """One input column: its use, and its type and nulls in training."""
 
     column: FeatureColumn
-    signature: str  # must not change: "number", "text", "timestamp[us] without a zone", …
+    signature: str  # must not change: "number", "text", "timestamp without a zone", …
     type: str  # the Arrow type, for messages
     feature: bool = True  # False if it is read only because a feature refers to it
     nullable: bool = False  # nulls occurred in training
@@ -96,30 +107,34 @@ def find_signature(column: FeatureColumn, data_type: pa.DataType) -> str | None:
     >>> find_signature(Numeric("bytes"), pa.int32())
     'number'
     >>> find_signature(Timestamp("ts"), pa.timestamp("us"))
-    'timestamp[us] without a zone'
+    'timestamp without a zone'
     """
     t = pa.types
     value = data_type.value_type if t.is_dictionary(data_type) else data_type
     text = t.is_string(value) or t.is_large_string(value) or t.is_string_view(value)
     whole = t.is_integer(value)
-    number = whole or t.is_floating(value) or t.is_decimal128(value) or t.is_decimal256(value)
+    number = whole or t.is_floating(value) or t.is_decimal(value)
+    # Whole numbers in other types: pandas writes integers with nulls as floats, and the integers of
+    # Oracle and Snowflake are decimals.
+    countable = number and not (t.is_decimal(value) and value.scale)
     match column:
         case Numeric():
             return "number" if number or t.is_boolean(value) else None
         case Boolean():
-            return "boolean" if whole or t.is_boolean(value) else None
+            return "boolean" if countable or t.is_boolean(value) else None
         case IPAddress():
             return "text" if text else None
-        case Port():  # pandas writes integers with nulls as floats
-            return "integer" if whole or t.is_floating(value) else None
+        case Port():
+            return "integer" if countable else None
         case Categorical():
-            named = {"text": text, "integer": whole, "boolean": t.is_boolean(value)}
+            named = {"text": text, "integer": countable, "boolean": t.is_boolean(value)}
             return next((name for name, fits in named.items() if fits), None)
         case Timestamp():
             if t.is_timestamp(value):
-                zone = "without a zone" if value.tz is None else "with a zone"
-                return f"timestamp[{value.unit}] {zone}"
-            return "date" if t.is_date32(value) else None
+                return f"timestamp {'without' if value.tz is None else 'with'} a zone"
+            if number:
+                return f"{column.unit} since 1970" if column.unit else None
+            return "text" if text else "date" if t.is_date32(value) else None
         case Text():
             return "text" if text else None
         case Image() | Audio():
@@ -142,8 +157,10 @@ def _find_sequence_signature(kind: pa.DataType) -> str | None:
         return f"steps of {step.list_size} numbers" if number and step.list_size else None
     if _is_list(step):  # Spark writes such lists
         return UNEVEN if _is_number(step.value_type) else None
+    if pa.types.is_floating(step) or pa.types.is_decimal(step):
+        return "steps of 1 numbers"
     events = find_signature(Categorical(""), step)
-    return f"events of {events}" if events else "steps of 1 numbers" if _is_number(step) else None
+    return f"events of {events}" if events else None
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -225,7 +242,7 @@ def check_types(sources: tuple[Source, ...], schema: pa.Schema) -> None:
     """Raise SchemaMismatch unless `schema` has each source with the type of training.
 
     Columns may be reordered or added. A type may have another width or encoding: int32 for int64,
-    large_string for string, dictionary-encoded or not.
+    large_string for string, dictionary-encoded or not. It may be null, where every value is.
     """
     refuse(check_names((source.column.name for source in sources), schema))
     messages = []
@@ -233,13 +250,40 @@ def check_types(sources: tuple[Source, ...], schema: pa.Schema) -> None:
         name = source.column.name
         data_type = schema.field(name).type
         found = find_signature(source.column, data_type)
-        if found != source.signature:
+        if found != source.signature and not pa.types.is_null(data_type):
             messages.append(
                 f"column '{name}': expected {source.signature} ({source.type} in training), "
                 f"found {found or 'an unusable type'} ({data_type}); "
                 "cast it in the input, or train again on the new type"
             )
     refuse(messages)
+
+
+def fill_untyped(batch: pa.RecordBatch, sources: Iterable[Source]) -> pa.RecordBatch:
+    """The batch with columns of type null, which have no values, in a type of training."""
+    for source in sources:
+        place = batch.schema.get_field_index(source.column.name)
+        if place >= 0 and pa.types.is_null(batch.schema.field(place).type):
+            nulls = pa.nulls(batch.num_rows, _find_type(source.signature))
+            batch = batch.set_column(place, source.column.name, nulls)
+    return batch
+
+
+def _find_type(signature: str) -> pa.DataType:
+    """One of the types that have this signature."""
+    kind, _, inner = signature.partition(" of ")
+    match kind:
+        case "events":
+            return pa.list_(_find_type(inner))
+        case "list":
+            return pa.list_(pa.binary() if inner == "bytes" else pa.float64())
+        case "steps":
+            count = inner.removesuffix(" numbers")
+            if count == "1":
+                return pa.list_(pa.float64())
+            size = int(count) if count.isdigit() else -1
+            return pa.list_(pa.list_(pa.float64(), size))
+    return _TYPES.get(signature, pa.float64())
 
 
 def check_names(wanted: Iterable[str], schema: pa.Schema) -> list[str]:

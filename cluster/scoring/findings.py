@@ -14,10 +14,11 @@ from cluster.splits.admission import Admission, AdmittedRows, Quarantined
 from cluster.splits.counts import Counts
 from cluster.splits.key_sample import KeySample
 from models.columns import Roles
+from models.decoding.times import decode_times
 from models.encoding.raw_batch import RawBatch
 from models.scores.histogram import ScoreHistogram
 
-_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_PER_HOUR = 3_600_000_000  # microseconds
 _MOST_HOURS = 100_000  # of a table that counts each hour
 _EXAMPLES = 5  # row numbers that a rule of the quarantine names
 
@@ -29,6 +30,7 @@ class SplitFindings:
         self._numbers: list[np.ndarray] = []
         self._scores: list[np.ndarray] = []
         self.extracted: list[RawBatch] = []  # of the flagged rows
+        self.all_numbers: list[np.ndarray] = []  # row numbers of `all_scores`
         self.all_scores: list[np.ndarray] = []
         self.score_tables: list[pa.Table] = []  # of the table of all scores, where it is asked for
         self.labelled: list[pa.Table] = []  # scores beside labels, where there are labels
@@ -36,6 +38,7 @@ class SplitFindings:
 
     def add(self, admitted: AdmittedRows, scores: np.ndarray, flagged: np.ndarray) -> None:
         """Add scores, float32 [rows], and the places of those above the threshold."""
+        self.all_numbers.append(admitted.numbers)
         self.all_scores.append(scores)
         if len(flagged):
             self._numbers.append(admitted.numbers[flagged])
@@ -51,6 +54,21 @@ class SplitFindings:
     def scores(self) -> np.ndarray:
         """Scores of the flagged rows, float32."""
         return np.concatenate(self._scores)
+
+    def drop(self, numbers: np.ndarray) -> None:
+        """Take these rows out again."""
+        kept = [~np.isin(held, numbers) for held in self.all_numbers]
+        self.all_scores = [each[k] for each, k in zip(self.all_scores, kept, strict=True)]
+        self.all_numbers = [each[k] for each, k in zip(self.all_numbers, kept, strict=True)]
+        for tables in (self.score_tables, self.labelled):
+            tables[:] = [each.filter(k) for each, k in zip(tables, kept, strict=False)]
+        kept = [~np.isin(held, numbers) for held in self._numbers]
+        self._numbers = [each[k] for each, k in zip(self._numbers, kept, strict=True)]
+        self._scores = [each[k] for each, k in zip(self._scores, kept, strict=True)]
+        self.extracted = [
+            each.take(torch.from_numpy(np.flatnonzero(k)))
+            for each, k in zip(self.extracted, kept, strict=True)
+        ]
 
 
 class ReadSplit(NamedTuple):
@@ -113,12 +131,13 @@ def _count_by_hour(
     """Admitted and flagged rows by the hour of their own time, for hours that have a row."""
     if not roles.time or admission.ahead is None:
         return
-    times = admission.ahead.column(roles.time)
-    if not pa.types.is_timestamp(times.type):
-        return
-    flagged, used = np.searchsorted(admission.numbers, findings.numbers), admission.used
-    per_hour = 3600 * _PER_SECOND[times.type.unit]
-    instants = times.cast(pa.int64()).fill_null(0).to_numpy() // per_hour
+    column = admission.ahead.column(roles.time).combine_chunks()
+    times = decode_times(column, roles.time_unit).instants
+    known = np.asarray(times.is_valid())
+    flags = np.zeros(len(known), bool)
+    flags[np.searchsorted(admission.numbers, findings.numbers)] = True
+    flagged, used = flags[known], admission.used[known]
+    instants = times.drop_null().cast(pa.int64()).to_numpy() // _PER_HOUR
     first = int(instants.min()) if len(instants) else 0
     if len(instants) and int(instants.max()) - first < _MOST_HOURS:
         rows = np.bincount((instants - first)[used])

@@ -13,6 +13,7 @@ from cluster.splits.admission import AdmittedRows, Intake
 from cluster.splits.engine import DaySplit, Engine, OnSplit
 from cluster.splits.worker import TableWorker
 from models.columns import Roles
+from models.decoding.labels import decode_labels
 from models.detectors.detector import Detector
 
 
@@ -66,7 +67,8 @@ def label_scores(
     """Scores beside the label (int8, null without one) and the kind of anomaly."""
     columns = {name: pa.array(values, pa.float32()) for name, values in scores.items()}
     if roles.label:
-        columns["label"] = admitted.rows.column(roles.label).cast(pa.int8())
+        labels = decode_labels(admitted.rows.column(roles.label)).values
+        columns["label"] = pa.array(labels, from_pandas=True).cast(pa.int8())
     if roles.kind:
         columns["kind"] = admitted.rows.column(roles.kind).cast(pa.string())
     return pa.table(columns)

@@ -58,7 +58,7 @@ class ScoringJob:
     run_id: str
     input_uri: str
     output_uri: str
-    schema: pa.Schema  # of the input
+    schema: pa.Schema  # of the input, in the types that its columns are read in
     roles: Roles
     filter: str | None
     bundle: str
@@ -107,6 +107,7 @@ class Scorer(SplitWorker[Task, Receipt]):
             time,
             tuple(roles.flagged),
             self.disguise.hash_key,
+            job.schema,
         )
 
     def answer(self, day: str, task: Task) -> Receipt:
@@ -201,7 +202,12 @@ class Scorer(SplitWorker[Task, Receipt]):
     def _read_flagged(self, read: ReadSplit) -> pa.Table:
         """The columns that flags carry, of the flagged rows; sensitive values are disguised."""
         names, numbers = self.job.roles.flagged, read.findings.numbers
-        return self.disguise.hide(read.admission.read_columns(names, numbers))
+        table = read.admission.read_columns(names, numbers)
+        late = read.admission.set_aside(table, numbers)
+        if len(late):
+            read.findings.drop(late)
+            table = table.filter(pa.array(~np.isin(numbers, late)))
+        return self.disguise.hide(table)
 
     def _score(self, parts: Sequence[tuple[AdmittedRows, SplitFindings]], stages: Stages) -> None:
         """Score all parts at once, and add the results of each to its findings."""
@@ -263,8 +269,13 @@ class Scorer(SplitWorker[Task, Receipt]):
             )
         schema = flag_schema(job.schema, job.roles)
         with stages("write"):
-            carried = pa.concat_tables([_conform(found, schema, job.roles) for _, found in parts])
-            ids = [name for file, found in parts for name in self._anomaly_ids(file, found)]
+            conformed = [_conform(found, schema, job.roles) for _, found in parts]
+            carried = pa.concat_tables(conformed)
+            ids = [
+                name
+                for (file, found), rows in zip(parts, conformed, strict=True)
+                for name in self._anomaly_ids(file, found.numbers, rows)
+            ]
             columns = [
                 *carried.columns,
                 pa.array(scores, pa.float32()),
@@ -279,13 +290,14 @@ class Scorer(SplitWorker[Task, Receipt]):
                 columns.append(pa.array(explained.pictures, PICTURE))
             return [pa.table(columns, schema=schema)]
 
-    def _anomaly_ids(self, file: str, found: SplitFindings) -> list[str]:
-        """A row and a bundle always give the same anomaly id: by the row's id, or by its place."""
+    def _anomaly_ids(self, file: str, numbers: np.ndarray, rows: pa.Table) -> list[str]:
+        """A row and a bundle always give the same anomaly id: by the row's id, in the types of the
+        table of flags, or by its place."""
         keys: Iterable[tuple[Any, ...]]
         if self.job.roles.id:
-            keys = zip(*(found.rows[n].to_pylist() for n in self.job.roles.id), strict=True)
+            keys = zip(*(rows[n].to_pylist() for n in self.job.roles.id), strict=True)
         else:
-            keys = zip([file] * len(found.numbers), found.numbers.tolist(), strict=True)
+            keys = zip([file] * len(numbers), numbers.tolist(), strict=True)
         return [
             hashlib.sha256(repr((self.job.bundle, *key)).encode()).hexdigest()[:20] for key in keys
         ]

@@ -17,6 +17,7 @@ import torch
 from cluster.lake.input.reading import OpenSplit, Rows, open_split
 from cluster.lake.input.splits import Split
 from cluster.lake.storage.opening import open_store
+from cluster.splits.column_rules import find_broken
 from cluster.splits.counts import Counts
 from cluster.splits.key_sample import KeySample, hash_keys, keep_smallest
 from cluster.splits.stages import Stages
@@ -67,6 +68,7 @@ class Intake:
     ahead: tuple[str, ...] = ()  # columns that are read of the whole split before its features
     afterwards: tuple[str, ...] = ()  # columns that `Admission.read_columns` may be asked for
     hash_key: str | None = field(default=None, repr=False)  # where ids are secret
+    types: pa.Schema | None = None  # in which columns are read; None: in those of each file
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -90,7 +92,8 @@ class Intake:
     @contextmanager
     def open(self, split: Split, stages: Stages) -> Iterator["Admission"]:
         """Open the split's file, and read and check its ids."""
-        with open_split(open_store(self.input_uri), split, self.filter) as source:
+        store = open_store(self.input_uri)
+        with open_split(store, split, self.filter, self.types) as source:
             yield Admission(self, source, stages)
 
 
@@ -123,7 +126,7 @@ class Admission:
             self.numbers, self.ahead = self._whole(ahead)
         with stages("filter"):
             self._hashes = self._hash_ids()
-            self._unfit = self._find_unfit_ids()
+            self._unfit = self._find_unfit()
         self.used = np.ones(len(self.numbers), bool)
 
     def admit(self) -> Iterator[AdmittedRows]:
@@ -137,7 +140,7 @@ class Admission:
                 extracted = intake.encoder.extract(batch)
             with stages("filter"):
                 admitted = AdmittedRows(batch, numbers, extracted)
-                if bad := self._find_bad(numbers, extracted):
+                if bad := self._find_bad(admitted):
                     admitted = self._without(admitted, bad)
                 good += len(admitted.numbers)
             if len(admitted.numbers):
@@ -157,6 +160,21 @@ class Admission:
             taken = self.source.select_rows(missing, numbers, self.intake.batch_rows)
             arrays |= dict(zip(missing, taken.columns, strict=True))
         return pa.table([arrays[name] for name in columns], names=list(columns))
+
+    def set_aside(self, table: pa.Table, numbers: np.ndarray) -> np.ndarray:
+        """Quarantine the rows of `read_columns` that break a rule after they were scored: flags
+        read more columns. Their numbers."""
+        broken = self._find_broken(table, numbers)
+        late = sorted(set(broken) & set(numbers.tolist()))
+        for number in late:
+            self.quarantined.append(Quarantined(number, *broken[number]))
+        if len(self.numbers):
+            self.used[np.searchsorted(self.numbers, late)] = False
+        counts = self.counts
+        self.counts = replace(
+            counts, scored=counts.scored - len(late), quarantined=counts.quarantined + len(late)
+        )
+        return np.array(late, np.int64)
 
     def _batches(self) -> Iterator[Rows]:
         intake = self.intake
@@ -185,34 +203,60 @@ class Admission:
         columns = [self.ahead.column(name) for name in self.intake.roles.id]
         return hash_keys([column.combine_chunks() for column in columns], self.intake.hash_key)
 
-    def _find_unfit_ids(self) -> dict[int, tuple[str, str]]:
-        """Row numbers with a null id, or an id that came before in the split. Two different ids
-        share a 64-bit hash with probability below 1e-7 in a split of a million rows."""
-        if self._hashes is None or self.ahead is None:
+    def _find_unfit(self) -> dict[int, tuple[str, str]]:
+        """Row numbers that break a rule in the columns that were read ahead, with the first such
+        rule. Two different ids share a 64-bit hash with probability below 1e-7 in a split of a
+        million rows."""
+        if self.ahead is None:
             return {}
-        unfit: dict[int, tuple[str, str]] = {}
+        unfit = self._find_broken(self.ahead, self.numbers)
+        if self._hashes is None:
+            return unfit
         for name in self.intake.roles.id:
             column = self.ahead.column(name)
             if column.null_count:
                 nulls = pc.is_null(column).to_numpy(zero_copy_only=False)
-                unfit.update({int(n): (name, "null_key") for n in self.numbers[nulls]})
+                for number in self.numbers[nulls]:
+                    unfit.setdefault(int(number), (name, "null_key"))
         name = "+".join(self.intake.roles.id)
         for row in _find_repeated(self._hashes):
             unfit.setdefault(int(self.numbers[row]), (name, "duplicate_id"))
         return unfit
 
-    def _find_bad(self, numbers: np.ndarray, extracted: RawBatch) -> dict[int, tuple[str, str]]:
+    def _find_broken(
+        self, table: pa.Table | pa.RecordBatch, numbers: np.ndarray
+    ) -> dict[int, tuple[str, str]]:
+        """Row numbers that break a rule of a column which is no feature, with the first rule."""
+        roles = self.intake.roles
+        broken: dict[int, tuple[str, str]] = {}
+        answers = filter(None, (roles.label, roles.kind))
+        for name in dict.fromkeys((*roles.flagged, *answers)):
+            if name not in table.schema.names:
+                continue
+            column = table.column(name)
+            whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+            for mask, rule in find_broken(name, whole, roles):
+                for number in numbers[mask].tolist():
+                    broken.setdefault(number, (name, rule))
+            for number in self.source.changed.get(name, ()):
+                broken.setdefault(number, (name, "inexact"))
+        return broken
+
+    def _find_bad(self, admitted: AdmittedRows) -> dict[int, tuple[str, str]]:
         """Rows of the batch that cannot be used, each with the first rule that it breaks."""
-        if not self._unfit and not extracted.problems:
+        unfit, problems = self._unfit, admitted.extracted.problems
+        if not self.whole:  # columns that were not read ahead
+            unfit = {**self._find_broken(admitted.rows, admitted.numbers), **unfit}
+        if not unfit and not problems:
             return {}
         bad: dict[int, tuple[str, str]] = {}
         repeated: dict[int, tuple[str, str]] = {}
-        if self._unfit:
-            for row, number in enumerate(numbers.tolist()):
-                if number in self._unfit:
-                    reason = self._unfit[number]
+        if unfit:
+            for row, number in enumerate(admitted.numbers.tolist()):
+                if number in unfit:
+                    reason = unfit[number]
                     (repeated if reason[1] == "duplicate_id" else bad)[row] = reason
-        for problem in extracted.problems:
+        for problem in problems:
             bad.setdefault(problem.row, (problem.column, problem.rule))
         return {**repeated, **bad}
 

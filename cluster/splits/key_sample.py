@@ -24,17 +24,36 @@ def hash_keys(columns: list[pa.Array], secret: str | None = None) -> np.ndarray:
     characters they are SipHash of the keys as text, so that no key can be found by trying.
     """
     if secret is not None:
-        texts = [c if pa.types.is_binary(c.type) else c.cast(pa.string()) for c in columns]
-        frame = pd.DataFrame({str(i): text.to_pandas() for i, text in enumerate(texts)})
+        frame = pd.DataFrame({str(i): _to_text(c).to_pandas() for i, c in enumerate(columns)})
         keyed = pd.util.hash_pandas_object(frame, index=False, hash_key=secret, categorize=False)
         return keyed.to_numpy(np.uint64)
     if len(columns) == 1 and pa.types.is_integer(columns[0].type):
         # pandas' own mixing of integers, without a frame around it; nulls are no keys anyway.
         whole = columns[0].fill_null(0).cast(pa.int64(), safe=False)
         return pd.util.hash_array(whole.to_numpy(zero_copy_only=False), categorize=False)
-    frame = pd.DataFrame({str(i): column.to_pandas() for i, column in enumerate(columns)})
+    frame = pd.DataFrame({str(i): _to_hashable(c).to_pandas() for i, c in enumerate(columns)})
     # categorize=False: keys hardly repeat, and finding that out costs a hash table.
     return pd.util.hash_pandas_object(frame, index=False, categorize=False).to_numpy(np.uint64)
+
+
+def _to_hashable(column: pa.Array) -> pa.Array:
+    """Texts as bytes, which need not be UTF-8, and decimals as texts."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type):
+        return column.cast(pa.binary())
+    return column.cast(pa.string()) if pa.types.is_decimal(column.type) else column
+
+
+def _to_text(column: pa.Array) -> pa.Array:
+    """The values as text; bytes as they are."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _to_text(column.dictionary_decode())
+    if pa.types.is_string(kind):
+        return column.cast(pa.binary())  # which need not be UTF-8
+    binary = pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return column if binary else column.cast(pa.string())
 
 
 def keep_smallest(key_hashes: np.ndarray) -> np.ndarray:

@@ -4,9 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
-
 from cluster.lake.input.splits import Split
 from cluster.runtime.resources import ActorPlan
 from cluster.splits import chunks
@@ -14,6 +11,7 @@ from cluster.splits.admission import Intake
 from cluster.splits.engine import DaySplit, Engine, OnSplit
 from cluster.splits.key_sample import KeySample, hash_keys
 from cluster.splits.worker import SplitWorker
+from models.decoding.labels import decode_labels
 from models.detectors.detector import Detector
 from models.scores.sketch import ScoreSketch
 from models.scores.threshold import Calibration
@@ -79,8 +77,7 @@ class _Calibrator(SplitWorker[Split, _CalibrationPart]):
         for admitted in self.intake.admit(split):
             labels = None
             if roles.label:
-                column = admitted.rows.column(roles.label).cast(pa.float32())
-                labels = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
+                labels = decode_labels(admitted.rows.column(roles.label)).values
             if roles.entity:
                 entities.update(hash_keys([admitted.rows.column(roles.entity[0])]))
             found = chunks.score_rows(self.encoder, self.detectors, admitted.extracted, self.device)

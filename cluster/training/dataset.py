@@ -14,6 +14,7 @@ from cluster.splits.engine import DaySplit, Engine, Tables
 from cluster.splits.worker import TableWorker
 from cluster.training.row_tables import from_table, to_table
 from models.batch import Batch, join
+from models.decoding.labels import decode_labels
 from models.encoding.encoder import Encoder
 
 # Largest encoded sample: 80,000 colour images of 32 x 32, or 200,000 rows of a usual table.
@@ -40,8 +41,7 @@ class _Extract(TableWorker):
 def _table(admitted: AdmittedRows, label: str | None, all_labelled: bool) -> pa.Table:
     labels = np.full(admitted.rows.num_rows, np.nan, np.float32)
     if label is not None:
-        column = admitted.rows.column(label).cast(pa.float32())
-        labels = column.fill_null(np.nan).to_numpy(zero_copy_only=False)
+        labels = decode_labels(admitted.rows.column(label)).values
     if not all_labelled:
         return to_table(admitted.extracted, labels)
     known = np.isfinite(labels)

@@ -60,7 +60,7 @@ class _FitWorker(SplitWorker[Split, _FitPart]):
         required = tuple(source.column.name for source in fit.sources)
         store = open_store(self.rows.input_uri)
         for batch, _ in read_rows(
-            store, split, required, CHUNKS * fit.chunk_rows, filter_text=self.rows.filter
+            store, split, required, CHUNKS * fit.chunk_rows, self.rows.filter, self.rows.schema
         ):
             fit.update(batch)
         return _FitPart(split.id, split.rows, fit)

@@ -183,7 +183,7 @@ def flags(
         return
     frame = job.query(sql, table, day) if sql else job.read(table, day)
     if as_json:
-        print_json(frame.to_json(orient="records", date_format="iso"))
+        print_json(job.to_json(frame))
         return
     job.show(frame, limit, out, None if sql else watch.roles)
 

@@ -27,10 +27,11 @@ from jobs.report.document import (
 )
 from jobs.report.pages import encode_bytes, render_card, render_index
 from jobs.report.profile import Profile
-from jobs.report.top_flags import FlagSummary, format_time
+from jobs.report.top_flags import FlagSummary
 from jobs.scoring.books import RunBooks
 from jobs.scoring.result import Ending
 from jobs.scoring.run import Run
+from jobs.terminal.exact_values import format_time
 from models.bundle import Bundle
 from models.scores.drift import measure_drift
 from models.scores.quality import evaluate_table
@@ -88,8 +89,8 @@ def assemble(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> Car
             "day": run.day,
             "run_id": run.run_id,
             "status": "refused" if ending.version is None else "committed",
-            "started": format_time(ending.started),
-            "finished": format_time(ending.finished),
+            "started": format_time(ending.started.replace(microsecond=0)),
+            "finished": format_time(ending.finished.replace(microsecond=0)),
             "seconds": ending.seconds,
             "rows_per_second": books.counts.rows / max(ending.seconds, 1e-9),
             "command": " ".join(["python", "-m", "jobs", *sys.argv[1:]]),

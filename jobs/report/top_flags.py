@@ -1,12 +1,13 @@
 """The flags that a run card shows: the most severe, and the entities with most flags."""
 
-from datetime import UTC, datetime
+import json
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.report.document import EntityFlags, Picture, TopFlag
+from jobs.terminal.exact_values import list_uuids, restore_uuid, show_exactly, show_moment
 from models.columns import Roles
 
 _TOP_FLAGS, _TOP_ENTITIES = 20, 10
@@ -19,10 +20,12 @@ class FlagSummary:
     def __init__(self, roles: Roles) -> None:
         self.roles = roles
         self._top: pa.Table | None = None
+        self._uuids: tuple[str, ...] = ()
         self._entities: dict[str, pa.Table] = {}
 
     def add(self, flags: pa.Table) -> None:
         """Add the flags of one shard."""
+        self._uuids = list_uuids(flags.schema)
         every = flags if self._top is None else pa.concat_tables([self._top, flags])
         order = pc.sort_indices(every, sort_keys=[("score", "descending")])
         self._top = every.take(order[:_TOP_FLAGS])
@@ -48,7 +51,7 @@ class FlagSummary:
         roles = self.roles
         found: list[TopFlag] = []
         for row in self._top.to_pylist() if self._top is not None else ():
-            shown = {n: _simplify(row[n]) for n in roles.flagged}
+            shown = {n: self._show(n, row[n]) for n in roles.flagged}
             found.append(
                 {
                     "severity": row["severity"],
@@ -69,7 +72,7 @@ class FlagSummary:
         found: list[EntityFlags] = [
             {
                 "column": name,
-                "value": _simplify(row["value"]),
+                "value": self._show(name, row["value"]),
                 "flags": row["flags"],
                 "max_severity": row["severity"],
             }
@@ -77,6 +80,11 @@ class FlagSummary:
             for row in table.sort_by(order)[:_TOP_ENTITIES].to_pylist()
         ]
         return sorted(found, key=lambda e: (-e["flags"], -e["max_severity"]))[:_TOP_ENTITIES]
+
+    def _show(self, name: str, value: Any) -> Any:
+        if name == self.roles.time:
+            return show_moment(value, self.roles.time_unit)
+        return _simplify(restore_uuid(value) if name in self._uuids else value)
 
 
 def _embed(picture: Any) -> Picture | None:
@@ -86,15 +94,5 @@ def _embed(picture: Any) -> Picture | None:
 
 
 def _simplify(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return format_time(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    return value if isinstance(value, int | float | str | bool | None) else str(value)
-
-
-def format_time(moment: datetime) -> str:
-    """ISO 8601 in UTC, to the second. A moment without a zone is taken as UTC."""
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).isoformat(timespec="seconds")
+    shown = show_exactly(value)
+    return json.dumps(shown) if isinstance(shown, list | dict) else shown

@@ -21,6 +21,7 @@ from models.columns import (
     Sequence,
     Text,
     Timestamp,
+    TimeUnit,
     Vector,
     Video,
 )
@@ -51,7 +52,8 @@ Role = TypeAliasType(
 )
 ROLES: dict[Role, str] = {
     "id": "Names the row in flags. Several id columns name it together.",
-    "time": "When the row happened. One column at most.",
+    "time": "When the row happened: a timestamp, a date, text in ISO 8601, or a number since 1970 "
+    "with its unit. One column at most.",
     "entity": "Who acted: a customer, a host, a terminal.",
     "numeric": "Feature: a number.",
     "categorical": "Feature: one of a set of values.",
@@ -76,6 +78,8 @@ ANSWERS = ("label", "kind")  # hidden from detectors
 ONCE = ("time", "label", "kind")  # roles of one column at most
 
 OPTIONS: dict[str, tuple[str, ...]] = {
+    "time": ("unit",),
+    "timestamp": ("unit",),
     "numeric": ("scale", "log1p", "clip", "range"),
     "categorical": ("encoding", "max_values"),
     "ip": ("same_network_as", "prefix"),
@@ -141,6 +145,9 @@ class Column(Frozen):
     """Hides the values in messages, reasons and pages. Flags carry a mask (the last four digits of
     a card number, nothing of other values) or a keyed digest, which is equal for equal values. The
     key is in the file that the environment variable ANOMARAY_HMAC_KEY_FILE names."""
+    unit: TimeUnit | None = None
+    """Unit of a time that is a number since 1970: s, ms, us or ns; null for a timestamp, a date or
+    text in ISO 8601."""
     scale: Literal["standard", "robust", "quantile"] = "standard"
     """How values are scaled: by mean and deviation, by median and quartiles, or by rank."""
     log1p: bool = False
@@ -231,7 +238,7 @@ class Column(Frozen):
             case "port":
                 return Port(name, self.top)
             case "timestamp":
-                return Timestamp(name)
+                return Timestamp(name, self.unit)
             case "vector":
                 return Vector(name)
             case "sequence":
@@ -319,4 +326,5 @@ def collect_roles(columns: dict[str, Column]) -> Roles:
         sensitive=sensitive,
         keyed=frozenset(name for name in sensitive if columns[name].sensitive == "hmac"),
         pictured=tuple(name for name in signals if name not in sensitive),
+        time_unit=columns[time].unit if (time := one("time")) else None,
     )

@@ -107,6 +107,8 @@ def build_derivation(
         also=training_filter,
         history=tuple(entry.history for entry in histories),
         window=window.window(_numeric_columns(inputs)) if window else None,
+        time_unit=roles.time_unit,
+        exact=tuple(dict.fromkeys((*roles.flagged, *filter(None, (roles.label, roles.kind))))),
     )
 
 

@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
+
+import pyarrow as pa
 
 from cluster.lake.days import is_ahead
+from cluster.lake.input.file_types import find_common_schema
 from cluster.lake.input.partitions import list_days
 from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, Split, cut_splits
@@ -28,6 +32,11 @@ class TrainingPlan:
     learned: tuple[tuple[str, Split], ...]  # (day, split)
     held_back: tuple[tuple[str, Split], ...]
     held_back_days: float  # the held-back rows, as a number of days
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The types in which the rows of all days are read."""
+        return find_common_schema([file for taken in self.snapshots for file in taken.files])
 
     @property
     def days(self) -> tuple[str, ...]:

@@ -98,9 +98,7 @@ class TrainingRun:
     def fit_encoder(self) -> tuple[Encoder, int]:
         """The encoder and the number of training rows. With a `start` its encoder is kept, since
         the weights belong to its scales and codes."""
-        rows = RowSelection(
-            self.plan.uri, self.spec.features, self.plan.snapshots[0].schema, self._filter
-        )
+        rows = RowSelection(self.plan.uri, self.spec.features, self.plan.schema, self._filter)
         with step("fit the encoder", self.plan.rows) as progress:
             fitted, count = fit_encoder(
                 self.engine, rows, self.plan.learned, self.readers, progress.advance
@@ -115,7 +113,7 @@ class TrainingRun:
         roles = self.spec.roles
         carried = (*roles.entity, *filter(None, [roles.label if labels else None]))
         roles = roles if labels else dataclasses.replace(roles, label=None, kind=None)
-        return Intake(self.plan.uri, encoder, roles, row_filter, carried)
+        return Intake(self.plan.uri, encoder, roles, row_filter, carried, types=self.plan.schema)
 
     def read_rows(
         self, encoder: Encoder, rows: int, labels: Literal["none", "some", "all"]

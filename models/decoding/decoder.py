@@ -31,9 +31,9 @@ from models.decoding.scalars import (
     decode_number,
     decode_port,
     decode_text,
-    decode_timestamp,
 )
 from models.decoding.texts import decode_texts
+from models.decoding.times import decode_timestamp
 from models.schema import Source
 
 
@@ -55,6 +55,8 @@ class Decoder:
         array = self._batch.column(column.name)
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
+        if pa.types.is_decimal(array.type):
+            array = array.cast(pa.float64(), safe=False)
         match column:
             case Numeric():
                 return decode_number(array, column)
@@ -63,7 +65,7 @@ class Decoder:
             case Port():
                 return decode_port(array)
             case Timestamp():
-                return decode_timestamp(array)
+                return decode_timestamp(array, column.unit)
             case Vector():
                 return decode_vector(array)
             case Sequence():

@@ -15,8 +15,6 @@ Values = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
-EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday, counted from Monday = 0
 PORTS = 65_536
 _ALWAYS = 256  # a dictionary up to this size is always decoded whole
 PORT_CLASSES = (  # RFC 6335, section 6
@@ -62,7 +60,7 @@ def find_nulls(array: pa.Array) -> Bools | None:
     return np.asarray(array.is_null()) if array.null_count else None
 
 
-def _apply_rules(values: Values, null: Bools | None, rules: dict[str, Bools]) -> Cells:
+def apply_rules(values: Values, null: Bools | None, rules: dict[str, Bools]) -> Cells:
     """Cells of one input. A row that breaks a rule holds 0; its first broken rule counts."""
     if null is not None:
         rules = {rule: rows & ~null for rule, rows in rules.items()}
@@ -105,7 +103,7 @@ def decode_number(array: pa.Array, column: Numeric) -> Cells:
         "overflow": np.abs(values) > FLOAT32_MAX,
         "out_of_range": (values < low) | (values > high),
     }
-    return _apply_rules(values, null, rules)
+    return apply_rules(values, null, rules)
 
 
 def _lie_within(values: Values, low: float, high: float) -> bool:
@@ -117,12 +115,12 @@ def _lie_within(values: Values, low: float, high: float) -> bool:
 
 
 def decode_boolean(array: pa.Array) -> Cells:
-    """Decode to 0 and 1. Rule: unparsable (another integer)."""
+    """Decode to 0 and 1. Rule: unparsable (another number)."""
     null = find_nulls(array)
     if pa.types.is_boolean(array.type):
         return Cells((np.asarray(array.fill_null(False)),), null, ())
     values = array.fill_null(0).to_numpy(zero_copy_only=False)
-    return _apply_rules(values, null, {"unparsable": (values != 0) & (values != 1)})
+    return apply_rules(values, null, {"unparsable": (values != 0) & (values != 1)})
 
 
 def decode_port(array: pa.Array) -> Cells:
@@ -137,37 +135,27 @@ def decode_port(array: pa.Array) -> Cells:
         rules["not_finite"] = ~np.isfinite(values)
         rules["unparsable"] = values != np.floor(values)
     rules["out_of_range"] = (values < 0) | (values >= PORTS)
-    settled = _apply_rules(values, null, rules)
+    settled = apply_rules(values, null, rules)
     ports = settled.inputs[0].astype(np.uint16)
     flags = [(ports >= low) & (ports <= high) for _, low, high in PORT_CLASSES]
     encoded = pa.array(ports, mask=null).dictionary_encode()
     return Cells(tuple(flags), null, settled.problems, _read_dictionary(encoded))
 
 
-def decode_timestamp(array: pa.Array) -> Cells:
-    """Decode to sine and cosine of the hour of day (not for dates) and of the weekday, in UTC.
-
-    Arrow stores a timestamp with a zone in UTC, so no conversion is needed.
-    """
-    null = find_nulls(array)
-    if pa.types.is_date32(array.type):
-        days = np.asarray(array.cast(pa.int32()).fill_null(0)).astype(np.int64)
-        return Cells(_encode_weekday(days), null, ())
-    instants = np.asarray(array.cast(pa.int64()).fill_null(0))
-    per_day = PER_DAY[array.type.unit]
-    days = instants // per_day  # rounds down, also before 1970
-    angle = (instants - days * per_day) * (2 * np.pi / per_day)
-    return Cells((np.sin(angle), np.cos(angle), *_encode_weekday(days)), null, ())
-
-
-def _encode_weekday(days: npt.NDArray[np.int64]) -> tuple[Values, Values]:
-    angles = np.arange(7) * (2 * np.pi / 7)  # Monday is at angle 0
-    weekday = (days + EPOCH_WEEKDAY) % 7
-    return np.sin(angles)[weekday], np.cos(angles)[weekday]
-
-
 def decode_category(array: pa.Array) -> Cells:
-    """Decode to text. Integers and booleans are cast by Arrow: "443", "true"."""
+    """Decode to text. Integers and booleans are cast by Arrow: "443", "true".
+
+    Floats are taken as integers. Rule: unparsable, for a fraction or one beyond 2^53.
+    """
+    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    if pa.types.is_floating(kind):
+        null = find_nulls(array)
+        floats = array.cast(pa.float64()).fill_null(0).to_numpy(zero_copy_only=False)
+        with np.errstate(invalid="ignore"):
+            wrong = ~((floats == np.floor(floats)) & (np.abs(floats) <= 2**53))
+        cells = apply_rules(floats, null, {"unparsable": wrong})
+        whole = pa.array(cells.inputs[0].astype(np.int64), mask=null)
+        return Cells((), null, cells.problems, decode_text(whole)[0])
     text, null, problems = decode_text(array)
     return Cells((), null, problems, text)
 

@@ -23,7 +23,7 @@ from models.encoding.raw_batch import RawBatch, Unseen
 from models.encoding.scaling import NumberRange, Scaling, VocabularyUse
 from models.encoding.signals import LearnedInputs, ShapedCells, SignalScaling, shape_cells
 from models.refusal import Refusal
-from models.schema import Source, check_types
+from models.schema import Source, check_types, fill_untyped
 
 OTHER_CODE, NULL_CODE = 0, 1
 
@@ -99,6 +99,7 @@ class Encoder(nn.Module):
         if self._checked is None or not batch.schema.equals(self._checked):
             self.check_schema(batch.schema)
             self._checked = batch.schema
+        batch = fill_untyped(batch, self.sources)
         filling = _Filling(self, batch.num_rows)
         problems: list[Problem] = []
         decoder = Decoder(batch)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from models.batch import count_chunk_rows
-from models.columns import FeatureColumn, Numeric, SignalColumn, Timestamp
+from models.columns import Categorical, FeatureColumn, Numeric, SignalColumn, Timestamp
 from models.decoding.decoder import Decoder
 from models.decoding.scalars import Bools
 from models.encoding.column_statistics import Statistics, choose_vocabulary_size
@@ -25,7 +25,7 @@ from models.encoding.scaling import (
 )
 from models.encoding.signals import LearnedInputs, SignalScaling, bound_bytes, learn_inputs
 from models.refusal import Refusal
-from models.schema import Source, check_types, find_sources
+from models.schema import Source, check_types, find_sources, refuse
 
 FORMAT = 3  # of `EncoderFit.to_bytes`
 KNOTS = 121  # a knot every 0.05 normal scores
@@ -136,6 +136,7 @@ class EncoderFit:
                 f"({self.rows_left_out:,} rows had one); check the training days, the filter and "
                 "the declared ranges"
             )
+        self._refuse_unknown_columns()
         sources = [
             replace(source, nullable=statistics.nulls > 0)
             for source, statistics in zip(self.sources, self._statistics, strict=True)
@@ -176,6 +177,18 @@ class EncoderFit:
         scaling = Scaling.from_scales(scales, nulls)
         return Encoder(tuple(sources), vocabularies, ranges, scaling, learned, signals, uses)
 
+    def _refuse_unknown_columns(self) -> None:
+        """Refuse features without a single value. For a category null is a value of its own."""
+        refuse(
+            [
+                f"column '{source.column.name}': expected values in the training rows, found null "
+                f"in all {self.rows:,} of them; train on days that have values, give the column "
+                "the role keep, or remove it from the spec"
+                for source, statistics in zip(self.sources, self._statistics, strict=True)
+                if statistics.nulls == self.rows and not isinstance(source.column, Categorical)
+            ]
+        )
+
 
 def _list_fixed_scales(source: Source) -> list[Scale]:
     """The scales that need no fit: flags stay 0 and 1, sines and cosines get unit variance."""
@@ -186,10 +199,8 @@ def _list_fixed_scales(source: Source) -> list[Scale]:
 
 
 def scale_number(column: Numeric, statistics: Statistics) -> tuple[Scale, NumberRange]:
-    """The scale and range of a numeric column. A column that is always null keeps the defaults."""
+    """The scale and range of a numeric column."""
     moments = statistics.moments
-    if not moments.count:
-        return Scale(log1p=column.log1p, clip=column.clip), NumberRange()
     centre, width = moments.mean, moments.deviation
     knots: tuple[tuple[float, float], ...] = ()
     if column.scale == "robust":

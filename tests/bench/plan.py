@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.lake.input.input_file import InputFile, RowGroup
+from cluster.lake.input.input_file import FileColumn, InputFile, RowGroup
 from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, cut_splits
 from cluster.lake.output.journal import Journal, record_key
@@ -44,7 +44,7 @@ DAY, RUN = "2026-01-05", "f8e9391d9246e053"
 STEPS = ("plan", "hand_out", "records", "sum_up", "resume", "commit")
 SIZES = (10_000, 100_000, 1_000_000)  # splits
 SCHEMA = pa.schema([("score", pa.float32())])  # of the flags: files are named, not written
-COLUMNS = tuple((f"column_{number}", "double") for number in range(20))
+COLUMNS = tuple(FileColumn(f"column_{number}", pa.float64()) for number in range(20))
 FLAGS = 250  # of a split: 1 in 4,000 rows
 # Answers that are made up before the clock runs; making one takes longer than adding it up.
 KINDS = 500

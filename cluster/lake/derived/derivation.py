@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cluster.lake.derived.history import DAY, DerivedColumn, History, list_columns
 from cluster.lake.derived.windows import SHORT, WINDOW, Window
+from models.columns import TimeUnit
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class Derivation:
     also: str | None = None  # a second filter, whose columns are carried over where a day has them
     history: tuple[History, ...] = ()
     window: Window | None = None
+    time_unit: TimeUnit | None = None  # where the time is a number since 1970
+    exact: tuple[str, ...] = ()  # columns whose values may not be rounded
 
     @property
     def derived(self) -> tuple[DerivedColumn, ...]:
@@ -34,6 +37,13 @@ class Derivation:
         window = (self.window.entity, *self.window.channels) if self.window else ()
         history = (name for h in self.history for name in (h.entity, h.of, h.distinct) if name)
         return tuple(dict.fromkeys((self.time, *history, *window)))
+
+    @property
+    def numbers(self) -> frozenset[str]:
+        """Columns that only numbers are made of."""
+        channels = self.window.channels if self.window else ()
+        others = {name for h in self.history for name in (h.entity, h.distinct)}
+        return frozenset({h.of for h in self.history if h.of} | set(channels)) - others
 
     @property
     def history_days(self) -> int:

@@ -12,15 +12,17 @@ import pyarrow as pa
 from cluster.lake.days import TEXT, day_order
 from cluster.lake.derived.derivation import Derivation
 from cluster.lake.input.arrow_types import decode_dictionaries
+from cluster.lake.input.file_types import find_common_schema, find_drift
 from cluster.lake.input.filters import RowFilter, parse_filter
-from cluster.lake.input.input_file import RejectedFile
+from cluster.lake.input.input_file import InputFile, RejectedFile
 from cluster.lake.input.partitions import Source, list_days
-from cluster.lake.input.reading import read_rows
-from cluster.lake.input.snapshot import Snapshot, find_drift, take_snapshot
+from cluster.lake.input.reading import open_split, read_rows
+from cluster.lake.input.snapshot import Snapshot, take_snapshot
 from cluster.lake.input.splits import Split, cut_splits
 from cluster.lake.input.unreadable import UnreadableFile
 from cluster.lake.storage.opening import open_store
 from models import canonical_json
+from models.decoding.times import decode_times
 from models.refusal import Refusal
 
 # Part of the digest. Any change of the bytes of a derived file raises it.
@@ -42,6 +44,7 @@ class DerivationInput:
         self._days = list_days(source)
         self._snapshots: dict[str, Snapshot] = {}
         self._digests: dict[str, str] = {}
+        self._types: dict[str, pa.Schema] = {}
 
     def snapshot(self, day: str) -> Snapshot:
         """The snapshot of the day's input, taken once."""
@@ -96,53 +99,84 @@ class DerivationInput:
                 rejected = (*snapshot.rejected, RejectedFile(error.key, error.rule, str(error)))
                 self._snapshots[one] = replace(snapshot, files=files, rejected=rejected)
                 self._digests.clear()
+                self._types.clear()
                 return
         raise error
 
     def check_types(self, day: str) -> None:
-        """Raise `Refusal` unless a column has one type in all files of the day and of earlier days.
+        """Raise `Refusal` unless a column has a common type in all files of the day, and of earlier
+        days where they need it.
 
         Only columns that are read count.
         """
         snapshot = self.snapshot(day)
-        drifts = find_drift(snapshot, self._columns(snapshot))
-        needed = self.derivation.needed
-        for earlier in map(self.snapshot, self.earlier_days(day)):
-            one = replace(earlier, files=(snapshot.files[0], *earlier.files))
-            drifts += find_drift(one, needed) if earlier.files else ()
+        drifts = find_drift(snapshot.files, self._columns(snapshot))
+        drifts += find_drift(self._all_files(day), self.derivation.needed)
         if drifts:
-            lines = "\n".join(map(str, drifts[:_MOST_DRIFTS]))
+            lines = "\n".join(map(str, dict.fromkeys(drifts[:_MOST_DRIFTS])))
             raise Refusal(
                 f"{lines}\nhistories and windows need one type for a column on all days: "
                 "write the files with one"
             )
 
+    def types(self, day: str) -> pa.Schema:
+        """The types in which the rows of the day, and of the days that it looks back on, are
+        read."""
+        if day not in self._types:
+            self._types[day] = find_common_schema(self._all_files(day))
+        return self._types[day]
+
+    def _all_files(self, day: str) -> list[InputFile]:
+        return [f for d in (*self.earlier_days(day), day) for f in self.snapshot(d).files]
+
     def read_batches(
-        self, day: str, names: Sequence[str], advance: Advance
+        self, day: str, names: Sequence[str], types: pa.Schema, advance: Advance
     ) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
-        """The day's rows in order, each batch with a mask of the rows that pass the filter."""
+        """The day's rows in order, in these types and with the time as a timestamp, each batch
+        with a mask of the rows that pass the filter."""
         snapshot = self.snapshot(day)
         row_filter = self._parse_filter(snapshot)
         filtered = row_filter.columns if row_filter else ()
         there = [n for n in dict.fromkeys((*names, *filtered)) if n in snapshot.schema.names]
         store = open_store(snapshot.uri)
         for split in cut_splits(snapshot, PIECE_ROWS, PIECE_BYTES):
-            for batch, numbers in read_rows(store, split, there, _BATCH_ROWS):
+            for batch, numbers in read_rows(store, split, there, _BATCH_ROWS, types=types):
                 mask = row_filter.mask(batch) if row_filter else np.ones(len(numbers), bool)
-                yield decode_dictionaries(batch), pa.array(mask)
+                yield self._decode(decode_dictionaries(batch)), pa.array(mask)
                 advance(batch.num_rows)
 
     def read_carried(self, day: str, split: Split) -> pa.Table:
         """The columns that derived rows carry over, of the rows of a split of the day."""
         snapshot = self.snapshot(day)
         names = self._columns(snapshot)
+        schema = pa.schema([snapshot.schema.field(name) for name in names])
         if not split.rows:
-            schema = pa.schema([snapshot.schema.field(name) for name in names])
-            return pa.Table.from_batches(
-                [decode_dictionaries(pa.RecordBatch.from_pylist([], schema))]
-            )
-        rows = read_rows(open_store(snapshot.uri), split, names, _BATCH_ROWS)
-        return pa.Table.from_batches([decode_dictionaries(batch) for batch, _ in rows])
+            return schema.empty_table()
+        with open_split(open_store(snapshot.uri), split, types=schema) as source:
+            source.prefetch(names)
+            rows = source.read_rows(names, _BATCH_ROWS)
+            table = pa.Table.from_batches([decode_dictionaries(batch) for batch, _ in rows])
+            for name in set(source.changed) & set(self.derivation.exact):
+                first = min(source.changed[name])
+                raise Refusal(
+                    f"{split.key}: column {name!r} of row {first:,} does not fit the type "
+                    f"{schema.field(name).type} that the files of {day} have in common: write "
+                    "them with one type"
+                )
+        return table.cast(schema)  # keeps the metadata
+
+    def _decode(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The time as a timestamp; decimals as floats, or as texts where they name something."""
+        columns = []
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if name == self.derivation.time:
+                column = decode_times(column, self.derivation.time_unit).instants
+            elif pa.types.is_decimal(column.type) and name in self.derivation.numbers:
+                column = column.cast(pa.float64(), safe=False)
+            elif pa.types.is_decimal(column.type):
+                column = column.cast(pa.string())
+            columns.append(column)
+        return pa.record_batch(columns, batch.schema.names)
 
     def _columns(self, snapshot: Snapshot) -> tuple[str, ...]:
         """The columns that derived rows carry over, and the ones needed for deriving."""

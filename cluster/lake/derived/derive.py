@@ -71,6 +71,7 @@ class Deriver:
         self.store = open_store(target)
         self._resources = ExitStack()
         self._table: HistoryTable | None = None
+        self._types = pa.schema([])  # of the rows in the table
 
     def __enter__(self) -> "Deriver":
         return self
@@ -148,13 +149,17 @@ class Deriver:
         self.store.create(self._key(day, _MARKER), DerivedDay(day, tuple(keys)).to_bytes())
 
     def _read_histories(self, day: str, advance: Advance) -> Iterator[pa.RecordBatch]:
-        if self._table is None:
+        types = self.input.types(day)
+        if self._table is None or types != self._types:
+            self._resources.close()
+            self._types = types
             derivation = self.derivation
             table = HistoryTable(derivation.history, derivation.time, derivation.label)
             self._table = self._resources.enter_context(table)
         days = (*self.input.days_before(day, self.derivation.history_days), day)
         for one in self._table.keep_only(days):
-            self._table.add(one, self.input.read_batches(one, self._table.columns, advance))
+            rows = self.input.read_batches(one, self._table.columns, types, advance)
+            self._table.add(one, rows)
         return self._table.derive(day, days)
 
     def _read_windows(self, day: str, advance: Advance) -> Windows:
@@ -162,8 +167,9 @@ class Deriver:
         assert window is not None
         names = (time, window.entity, *window.channels)
         past = self.input.days_before(day, self.derivation.window_days)
-        earlier = (batch for d in past for batch in self.input.read_batches(d, names, advance))
-        return Windows(window, time, earlier, self.input.read_batches(day, names, advance))
+        types = self.input.types(day)
+        earlier = (b for d in past for b in self.input.read_batches(d, names, types, advance))
+        return Windows(window, time, earlier, self.input.read_batches(day, names, types, advance))
 
     def _cut_pieces(self, source: Snapshot) -> Iterator[Split]:
         """Each file in pieces that can be built in memory; a file without rows in one."""

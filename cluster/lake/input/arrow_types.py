@@ -1,8 +1,9 @@
 """Plain Arrow types: one type for each of the several ways to store the same values."""
 
-from functools import cache
-
 import pyarrow as pa
+
+from cluster.lake.types.casting import CastColumn, cast_exactly
+from cluster.lake.types.unify import canonical
 
 
 def storage_type(kind: pa.DataType) -> pa.DataType:
@@ -37,59 +38,27 @@ def to_storage_array(column: pa.Array) -> pa.Array:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The type in which a column is read.
-
-    Large and view strings become string, large and view binary binary, decimals float64, extension
-    types their storage types. Dictionaries stay, with plain values. Other types stay.
-    """
-    kind = storage_type(kind)
-    if pa.types.is_dictionary(kind):
-        return pa.dictionary(kind.index_type, plain_type(kind.value_type), kind.ordered)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
-        return pa.binary()
-    if pa.types.is_decimal(kind):
-        return pa.float64()
-    return kind
+    """The type of a column whatever its encoding: extension types become their storage types,
+    dictionaries their values, large and view types the plain ones."""
+    return canonical(storage_type(kind))
 
 
-def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema in which a file of this schema is read.
-
-    Of the metadata, only the names of a series' channels are kept.
-    """
-    return pa.schema(
-        [pa.field(f.name, plain_type(f.type), f.nullable, _channel_names(f)) for f in schema]
-    )
+def is_uuid(kind: pa.DataType) -> bool:
+    return isinstance(kind, pa.UuidType)
 
 
-def _channel_names(field: pa.Field) -> dict[bytes, bytes] | None:
-    names = (field.metadata or {}).get(b"channels")
-    return {b"channels": names} if names else None
-
-
-def to_plain_array(column: pa.Array) -> pa.Array:
-    """The column in its plain type. Decimals are rounded to the nearest float64."""
+def to_type(column: pa.Array, kind: pa.DataType) -> CastColumn:
+    """The column in type `kind`, one that `unify` has made of its own. Dictionaries of that type
+    stay."""
     column = to_storage_array(column)
-    wanted = plain_type(column.type)
-    if wanted == column.type:
-        return column
-    if pa.types.is_dictionary(wanted):
-        values = to_plain_array(column.dictionary)
-        return pa.DictionaryArray.from_arrays(column.indices, values, ordered=wanted.ordered)
-    return column.cast(wanted, safe=not pa.types.is_decimal(column.type))
-
-
-def type_name(kind: pa.DataType) -> str:
-    """The plain type as text, the same for all ways to store the same values."""
-    return _type_name(storage_type(kind))  # first, because an extension type may fail to hash
-
-
-@cache  # a day of 2,000 files of 22 columns has 44,000 of them, and a handful of types
-def _type_name(kind: pa.DataType) -> str:
-    inner = plain_type(kind)
-    return str(inner.value_type if pa.types.is_dictionary(inner) else inner)
+    if not pa.types.is_dictionary(column.type):
+        return cast_exactly(column, kind)
+    if canonical(column.type) != kind:
+        return cast_exactly(column.dictionary_decode(), kind)
+    values = column.dictionary.cast(kind)
+    return CastColumn(
+        pa.DictionaryArray.from_arrays(column.indices, values, ordered=column.type.ordered), None
+    )
 
 
 def decode_dictionaries(batch: pa.RecordBatch) -> pa.RecordBatch:

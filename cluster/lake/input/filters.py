@@ -43,9 +43,8 @@ class RowFilter:
 
     def check(self, schema: pa.Schema) -> None:
         """Raise `Refusal` where a column's type does not fit its comparison."""
-        empty = pa.schema(
-            [_without_dictionary(schema.field(name)) for name in self.columns]
-        ).empty_table()
+        fields = [pa.field(name, plain_type(schema.field(name).type)) for name in self.columns]
+        empty = pa.schema(fields).empty_table()
         try:
             kind = self._evaluate(empty).type
             if not pa.types.is_boolean(kind):
@@ -65,6 +64,8 @@ class RowFilter:
         return known
 
     def _evaluate(self, table: pa.Table) -> pa.Array:
+        columns = [_widen_decimals(column) for column in table.columns]
+        table = pa.table(columns, names=table.column_names)
         steps = [
             acero.Declaration("table_source", acero.TableSourceNodeOptions(table)),
             acero.Declaration("project", acero.ProjectNodeOptions([self.expression], ["keep"])),
@@ -185,9 +186,10 @@ def _join(parts: list[pc.Expression], both: bool) -> pc.Expression:
     return parts[0]
 
 
-def _without_dictionary(field: pa.Field) -> pa.Field:
-    kind = plain_type(field.type)
-    return pa.field(field.name, kind.value_type if pa.types.is_dictionary(kind) else kind)
+def _widen_decimals(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Decimals with room for the integers of a filter, which Arrow compares as 19 digits."""
+    kind = column.type
+    return column.cast(pa.decimal256(76, kind.scale)) if pa.types.is_decimal(kind) else column
 
 
 def _decode(column: pa.Array) -> pa.Array:

@@ -1,14 +1,15 @@
 """The footer of a Parquet file, read without its data."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cluster.lake.input import limits
-from cluster.lake.input.arrow_types import type_name
-from cluster.lake.input.input_file import InputFile, RejectedFile, RowGroup
+from cluster.lake.input.arrow_types import is_uuid, plain_type
+from cluster.lake.input.input_file import FileColumn, InputFile, RejectedFile, RowGroup
 from cluster.lake.input.unreadable import UnreadableFile, footer_errors
 from cluster.lake.storage.store import ChangedSinceSnapshot, Missing, Object, Store
 
@@ -20,7 +21,6 @@ _ATTEMPTS = 3
 @dataclass(frozen=True, slots=True)
 class Footer:
     file: InputFile
-    schema: pa.Schema  # as the file declares it
     fingerprint: str  # SHA-256 of the footer's bytes
     folders: tuple[tuple[str, str | None], ...] = ()  # columns of its folders, with their values
 
@@ -74,9 +74,43 @@ def _read_version(store: Store, found: Object, folders: Mapping[str, str | None]
                 version=found.version,
                 rows=rows,
                 row_groups=tuple(RowGroup(g.num_rows, g.total_byte_size) for g in groups),
-                columns=tuple((field.name, type_name(field.type)) for field in schema),
+                columns=_read_columns(schema, groups),
             ),
-            schema=schema,
             fingerprint=hashlib.sha256(file.read()).hexdigest(),
             folders=tuple(added.items()),
         )
+
+
+def _read_columns(
+    schema: pa.Schema, groups: Sequence[pq.RowGroupMetaData]
+) -> tuple[FileColumn, ...]:
+    far = _find_far_integers(schema, groups)
+    return tuple(
+        FileColumn(
+            field.name,
+            plain_type(field.type),
+            is_uuid(field.type),
+            (field.metadata or {}).get(b"channels"),
+            field.name in far,
+        )
+        for field in schema
+    )
+
+
+def _find_far_integers(schema: pa.Schema, groups: Sequence[pq.RowGroupMetaData]) -> set[str]:
+    """Integer columns with values beyond 2^53, as far as the statistics say."""
+    wide = {field.name for field in schema if field.type in (pa.int64(), pa.uint64())}
+    far: set[str] = set()
+    if not wide or not groups:
+        return far
+    paths = [groups[0].column(place).path_in_schema for place in range(groups[0].num_columns)]
+    for place, name in enumerate(paths):
+        for group in groups if name in wide else ():
+            chunk = group.column(place)
+            statistics = chunk.statistics if chunk.is_stats_set else None
+            if statistics is None or not statistics.has_min_max:
+                continue
+            if max(-statistics.min, statistics.max) > 2**53:
+                far.add(name)
+                break
+    return far

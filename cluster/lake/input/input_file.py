@@ -2,12 +2,25 @@
 
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 
 # With slots, to save memory: a driver holds a million files.
 @dataclass(frozen=True, slots=True)
 class RowGroup:
     rows: int
     bytes: int  # uncompressed
+
+
+@dataclass(frozen=True, slots=True)
+class FileColumn:
+    """A column as a file declares it."""
+
+    name: str
+    type: pa.DataType  # plain (see `arrow_types`)
+    uuid: bool = False  # 16 bytes that are a UUID
+    channels: bytes | None = None  # names of a series' channels, as JSON
+    far: bool = False  # integers beyond 2^53 by its statistics: a float64 would round them
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +32,7 @@ class InputFile:
     version: str  # see `store.Object`
     rows: int
     row_groups: tuple[RowGroup, ...]
-    columns: tuple[tuple[str, str], ...]  # name and type of each column
+    columns: tuple[FileColumn, ...]
 
 
 @dataclass(frozen=True)

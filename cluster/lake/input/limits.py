@@ -45,7 +45,13 @@ def open_parquet(file: Any, **options: Any) -> pq.ParquetFile:
     _check_footer(file)
     file.seek(0)
     try:
-        return pq.ParquetFile(file, thrift_container_size_limit=_LIST, **options)
+        # INT96 has nanoseconds, but microseconds reach the year 9999, a usual open end.
+        return pq.ParquetFile(
+            file,
+            thrift_container_size_limit=_LIST,
+            coerce_int96_timestamp_unit="us",
+            **options,
+        )
     except (Refusal, pa.ArrowException):  # a Refusal is the store's: the object has changed
         raise
     except OSError as error:

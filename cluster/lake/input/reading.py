@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from cluster.lake.input import limits
-from cluster.lake.input.arrow_types import plain_schema, to_plain_array
+from cluster.lake.input.arrow_types import plain_type, to_type
 from cluster.lake.input.column_chunks import ColumnChunks
 from cluster.lake.input.filters import parse_filter
 from cluster.lake.input.folder_columns import ParquetInFolders
@@ -29,7 +29,7 @@ _PIECE = 8 * 1024**2
 class Rows(NamedTuple):
     """Some rows of a split."""
 
-    batch: pa.RecordBatch  # columns in the order asked for, in plain types (see `arrow_types`)
+    batch: pa.RecordBatch  # columns in the order asked for, in the types of the input
     numbers: np.ndarray  # int64 [rows]: their row numbers in the file
 
 
@@ -40,8 +40,18 @@ class OpenSplit:
     is missing or there twice. An error of the store itself is no `Refusal`.
     """
 
-    def __init__(self, split: Split, file: ReadOnlyFile, filter_text: str | None) -> None:
-        self.split, self._file = split, file
+    def __init__(
+        self,
+        split: Split,
+        file: ReadOnlyFile,
+        filter_text: str | None,
+        types: pa.Schema | None = None,
+    ) -> None:
+        """`types` has the types to read columns in (see `file_types`); a column that it lacks is
+        read in its own plain type."""
+        self.split, self._file, self._types = split, file, types
+        # Row numbers whose value has changed in its new type, by column.
+        self.changed: dict[str, set[int]] = {}
         self._parquet = _open_parquet(split.key, file)
         # pyarrow makes the schema anew at each access: half a millisecond for each small file.
         self._schema = schema = self._parquet.schema_arrow
@@ -50,7 +60,7 @@ class OpenSplit:
         self._filter = parse_filter(filter_text, schema.names) if filter_text else None
         if self._filter:
             _require_columns(split.key, schema, self._filter.columns)
-            self._filter.check(schema)
+            self._filter.check(self._target(self._filter.columns))
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         self._edges = np.cumsum([0, *sizes])  # row number at which each row group begins
         if not split.row_groups or (
@@ -79,13 +89,14 @@ class OpenSplit:
         missing = int(stop - first)
         with content_errors(split.key):
             parquet = self._open_for(self._groups, names, dictionaries)
-            schema = _plain_schema(parquet, names)
+            schema = self._target(names)
             for numbers, batch in self._read_batches(parquet, self._groups, names, batch_rows):
                 first, stop = np.searchsorted(numbers, span)
                 missing -= int(stop - first)
                 if stop > first:
-                    part = _to_plain_batch(batch.slice(int(first), int(stop - first)), schema)
-                    rows = self._apply_filter(Rows(part, numbers[first:stop]))
+                    part = batch.slice(int(first), int(stop - first))
+                    here = numbers[first:stop]
+                    rows = self._apply_filter(Rows(self._convert(part, here, schema), here))
                     yield Rows(rows.batch.select(list(columns)), rows.numbers)
                 if not missing:
                     break
@@ -107,15 +118,18 @@ class OpenSplit:
             texts = [name for name in names if pa.types.is_string(self._schema.field(name).type)]
             self._prefetch(groups, names)
             parquet = self._open_for(groups, names, texts)
-            schema = _plain_schema(parquet, names)
+            schema = self._target(names)
             first = 0
             for here, batch in self._read_batches(parquet, groups, names, batch_rows):
                 stop = int(np.searchsorted(numbers, here[-1], side="right"))
                 if stop > first:
                     rows = np.searchsorted(here, numbers[first:stop])
-                    parts.append(_to_plain_batch(batch.take(pa.array(rows)), schema))
+                    taken = batch.take(pa.array(rows))
+                    parts.append(self._convert(taken, numbers[first:stop], schema))
                 first = stop
-        return pa.Table.from_batches(parts, schema=schema).select(list(columns))
+        if not parts:
+            return schema.empty_table().select(list(columns))
+        return pa.Table.from_batches(parts).select(list(columns))
 
     def _filter_groups(self) -> tuple[int, ...]:
         """The split's row groups whose statistics do not exclude the filter."""
@@ -123,19 +137,47 @@ class OpenSplit:
         if row_filter is None:
             return groups
         kinds = [self._schema.field(name).type for name in row_filter.columns]
+        if kinds != self._target(row_filter.columns).types:
+            return groups  # the filter is true or false of values in another type
         # The statistics of floats leave out NaN, for which `not (x < 5)` is true: never skip.
         if any(pa.types.is_floating(kind) or pa.types.is_nested(kind) for kind in kinds):
             return groups
-        if any(isinstance(kind, pa.BaseExtensionType) for kind in kinds):
+        if any(pa.types.is_decimal(kind) for kind in kinds):  # see `filters`
             return groups
         if not self._parquet.folders.keys().isdisjoint(row_filter.columns):
             return groups  # there are no statistics of folders
         self._file.seek(0)
-        fragment = ds.ParquetFileFormat().make_fragment(self._file, row_groups=list(groups))
+        options = ds.ParquetReadOptions(coerce_int96_timestamp_unit="us")
+        fragment = ds.ParquetFileFormat(options).make_fragment(self._file, row_groups=list(groups))
         subset = fragment.subset(filter=row_filter.expression, schema=self._schema)
         # pyarrow returns them in the order of a Python set: (6, 7, 8) comes back as 8, 6, 7.
         left = {group.id for group in subset.row_groups}
         return tuple(index for index in groups if index in left)
+
+    def _target(self, names: Sequence[str]) -> pa.Schema:
+        """The types in which these columns are read."""
+        known = self._types if self._types is not None else pa.schema([])
+        return pa.schema(
+            [
+                known.field(name)
+                if name in known.names
+                else pa.field(name, plain_type(self._schema.field(name).type))
+                for name in names
+            ]
+        )
+
+    def _convert(
+        self, batch: pa.RecordBatch, numbers: np.ndarray, target: pa.Schema
+    ) -> pa.RecordBatch:
+        """The batch in the types of `target`; its texts may be dictionaries."""
+        arrays = []
+        for field in target:
+            values, changed = to_type(batch.column(field.name), field.type)
+            arrays.append(values)
+            if changed is not None:
+                self.changed.setdefault(field.name, set()).update(numbers[changed].tolist())
+        fields = [f.with_type(a.type) for f, a in zip(target, arrays, strict=True)]
+        return pa.record_batch(arrays, schema=pa.schema(fields))
 
     def _with_filter_columns(self, columns: Sequence[str]) -> tuple[str, ...]:
         extra = self._filter.columns if self._filter else ()
@@ -200,7 +242,9 @@ class OpenSplit:
 
 
 @contextmanager
-def open_split(store: Store, split: Split, filter_text: str | None = None) -> Iterator[OpenSplit]:
+def open_split(
+    store: Store, split: Split, filter_text: str | None = None, types: pa.Schema | None = None
+) -> Iterator[OpenSplit]:
     """Open the split's file. Raises as the methods of `OpenSplit` do.
 
     Row groups whose statistics exclude the filter are not fetched.
@@ -212,7 +256,7 @@ def open_split(store: Store, split: Split, filter_text: str | None = None) -> It
         raise UnreadableFile(split.key, "vanished", message) from None
     with file:
         with content_errors(split.key):
-            source = OpenSplit(split, file, filter_text)
+            source = OpenSplit(split, file, filter_text, types)
         yield source
 
 
@@ -222,9 +266,10 @@ def read_rows(
     columns: Sequence[str],
     batch_rows: int,
     filter_text: str | None = None,
+    types: pa.Schema | None = None,
 ) -> Iterator[Rows]:
     """The split's rows that pass the filter, in order. Raises as the methods of `OpenSplit` do."""
-    with open_split(store, split, filter_text) as source:
+    with open_split(store, split, filter_text, types) as source:
         source.prefetch(columns)
         yield from source.read_rows(columns, batch_rows)
 
@@ -243,13 +288,3 @@ def _require_columns(key: str, schema: pa.Schema, names: Sequence[str]) -> None:
         if count == 0:
             hint = suggest(name, schema.names)
             raise SchemaMismatch(f"{key}: there is no column {name!r}{hint}")
-
-
-def _plain_schema(parquet: ParquetInFolders, names: Sequence[str]) -> pa.Schema:
-    schema = parquet.schema_arrow  # made anew at each access
-    return plain_schema(pa.schema([schema.field(name) for name in names]))
-
-
-def _to_plain_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    arrays = [to_plain_array(batch.column(name)) for name in schema.names]
-    return pa.record_batch(arrays, schema=schema)

@@ -1,4 +1,4 @@
-"""The frozen list of a day's files, and how they differ from each other.
+"""The frozen list of a day's files.
 
 A snapshot is plain data that can be printed and compared. It depends neither on Ray nor on the
 order in which footers arrive.
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from cluster.lake.input.arrow_types import plain_schema
+from cluster.lake.input.file_types import find_common_schema
 from cluster.lake.input.footer import Footer, read_footer
 from cluster.lake.input.input_file import InputFile, RejectedFile
 from cluster.lake.input.layout import list_columns
@@ -40,7 +40,7 @@ class Snapshot:
     day: str
     files: tuple[InputFile, ...]
     rejected: tuple[RejectedFile, ...]
-    schema: pa.Schema  # of the first good file, as `read_rows` gives it; empty without files
+    schema: pa.Schema  # common to the files (see `file_types`); empty without files
     stray: tuple[StrayFolder, ...] = ()  # beside the day, of no day
     # Only of derived rows: the digest of the day's own files, and of everything that the rows were
     # derived from (see `derive`).
@@ -87,20 +87,6 @@ class Snapshot:
         return self.input_digest or self.digest
 
 
-@dataclass(frozen=True)
-class Drift:
-    """A column whose type in one file differs from the snapshot's schema."""
-
-    key: str
-    column: str
-    expected: str
-    found: str | None  # None: the file has no such column
-
-    def __str__(self) -> str:
-        found = f"found {self.found}" if self.found else "the file has no such column"
-        return f"{self.key}: column {self.column!r}: expected {self.expected}, {found}"
-
-
 def take_snapshot(source: Source, day: str) -> Snapshot:
     """Freeze the files of a day, each with its footer read. Raises as `list_files` does.
 
@@ -119,22 +105,21 @@ def take_snapshot(source: Source, day: str) -> Snapshot:
             bad.append(footer)
             continue
         shared = columns.setdefault(footer.file.columns, footer.file.columns)
-        # Of the schemas only the first is needed.
-        schema = footer.schema if not good else good[0].schema
-        good.append(replace(footer, file=replace(footer.file, columns=shared), schema=schema))
+        good.append(replace(footer, file=replace(footer.file, columns=shared)))
     doubles = _find_doubles(store, good)
+    files = tuple(footer.file for footer in good if footer.file.key not in doubles)
     return Snapshot(
         uri=store.uri if source.layout is None else source.uri,
         day=day,
-        files=tuple(footer.file for footer in good if footer.file.key not in doubles),
+        files=files,
         rejected=tuple(sorted((*bad, *doubles.values()), key=lambda file: file.key)),
-        schema=_schema_of(good),  # the first file doubles none
+        schema=find_common_schema(files),
         stray=there.stray,
     )
 
 
 def inspect_files(uri: str, keys: Sequence[str]) -> tuple[tuple[InputFile, ...], pa.Schema]:
-    """The files with these keys as they are now, and the schema of the first.
+    """The files with these keys as they are now, and their common schema.
 
     Raises `Refusal` for a file that cannot be used.
     """
@@ -144,25 +129,8 @@ def inspect_files(uri: str, keys: Sequence[str]) -> tuple[tuple[InputFile, ...],
         if isinstance(footer, RejectedFile):
             raise Refusal(footer.message)
         good.append(footer)
-    return tuple(footer.file for footer in good), _schema_of(good)
-
-
-def find_drift(snapshot: Snapshot, needed: Sequence[str]) -> tuple[Drift, ...]:
-    """Where a file lacks a needed column, or has it in another type than the first file with it.
-
-    Ways to store the same values (dictionaries, large strings, decimals) are not drift.
-    """
-    expected: dict[str, str] = {}
-    layouts = dict.fromkeys(file.columns for file in snapshot.files)  # in their order; few
-    for name, kind in (column for layout in layouts for column in layout):
-        expected.setdefault(name, kind)
-    wanted = [name for name in dict.fromkeys(needed) if name in expected]
-    odd = {layout: [n for n in wanted if dict(layout).get(n) != expected[n]] for layout in layouts}
-    return tuple(
-        Drift(file.key, name, expected[name], dict(file.columns).get(name))
-        for file in snapshot.files
-        for name in odd[file.columns]
-    )
+    files = tuple(footer.file for footer in good)
+    return files, find_common_schema(files)
 
 
 def _map(
@@ -172,10 +140,6 @@ def _map(
     with ThreadPoolExecutor(_FOOTER_THREADS) as threads:
         for start in range(0, len(items), _FOOTERS_AHEAD):
             yield from threads.map(read, items[start : start + _FOOTERS_AHEAD])
-
-
-def _schema_of(footers: Sequence[Footer]) -> pa.Schema:
-    return plain_schema(footers[0].schema) if footers else pa.schema([])
 
 
 def _find_doubles(store: Store, footers: Sequence[Footer]) -> dict[str, RejectedFile]:

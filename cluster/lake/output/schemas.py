@@ -5,15 +5,20 @@ A schema follows from the input's types and the roles of its columns, and never 
 
 import pyarrow as pa
 
+from cluster.lake.types.casting import cast_exactly
+from cluster.lake.types.unify import canonical, unify
 from models.columns import Roles
 from models.explaining.reasons import REASONS
-from models.refusal import Refusal
+from models.refusal import Refusal, SchemaMismatch
 
 # Folders of an output.
 FLAGS, SCORES, QUARANTINE, RUNS, REGISTRY = "flags", "scores", "quarantine", "_runs", "registry"
 
 # The signal that contributed most, with the place marked; null for flags without a signal.
 PICTURE = pa.struct([pa.field("feature", pa.string()), pa.field("png", pa.binary())])
+
+# Metadata of a binary column whose values are UUIDs, which Delta has no type for.
+UUID = {"type": "uuid"}
 
 _FLAG = [
     pa.field("score", pa.float32()),
@@ -61,33 +66,90 @@ def _join_carried(schema: pa.Schema, roles: Roles, fixed: list[pa.Field]) -> pa.
                 f"column {name!r} of the input has the name of a column that Anomaray writes: "
                 "rename it in the input, or drop its id, time, entity or keep role"
             )
-    carried = [pa.field(name, _carried_type(schema, roles, name)) for name in roles.flagged]
+    carried = [_carry(schema.field(name), name in roles.sensitive) for name in roles.flagged]
     return pa.schema([*carried, *fixed])
 
 
-def _carried_type(schema: pa.Schema, roles: Roles, name: str) -> pa.DataType:
+def _carry(field: pa.Field, sensitive: bool) -> pa.Field:
     """Sensitive values are carried as text: a mask or a digest."""
-    return pa.string() if name in roles.sensitive else lake_type(schema.field(name).type)
+    if sensitive:
+        return pa.field(field.name, pa.string())
+    try:
+        kind = lake_type(field.type)
+    except SchemaMismatch as error:
+        raise SchemaMismatch(f"column {field.name!r}: {error}") from None
+    uuid = (field.metadata or {}).get(b"type") == b"uuid"
+    return pa.field(field.name, kind, metadata=UUID if uuid else None)
 
 
 def lake_type(kind: pa.DataType) -> pa.DataType:
-    """The type of a column in Delta, which has fewer types than Arrow."""
-    if pa.types.is_dictionary(kind):
+    """The type in Delta, which has fewer types than Arrow, that holds every value of this one.
+
+    Only a time below a microsecond has no place in it. Raises `SchemaMismatch` for a type without
+    a place.
+    """
+    t = pa.types
+    if t.is_null(kind) or t.is_duration(kind) or t.is_interval(kind):
+        advice = "an integer" if not t.is_null(kind) else "a type with values"
+        raise SchemaMismatch(
+            f"expected a type that Delta can hold, found {kind}; write it as {advice} in the "
+            "input, or take its id, time, entity or keep role away"
+        )
+    if t.is_map(kind):
+        return pa.map_(lake_type(kind.key_type), lake_type(kind.item_type))
+    if t.is_struct(kind):
+        return pa.struct([(field.name, lake_type(field.type)) for field in kind])
+    if t.is_nested(kind):
+        return pa.list_(lake_type(kind.value_type))
+    return _find_plain_lake_type(kind)
+
+
+def _find_plain_lake_type(kind: pa.DataType) -> pa.DataType:
+    t = pa.types
+    if t.is_dictionary(kind):
         return lake_type(kind.value_type)
-    if pa.types.is_timestamp(kind):
+    if t.is_timestamp(kind):
         return pa.timestamp("us", tz="UTC")
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    if t.is_date(kind):
+        return pa.date32()
+    if t.is_large_string(kind) or t.is_string_view(kind) or t.is_time(kind):
         return pa.string()
-    if pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+    if t.is_large_binary(kind) or t.is_binary_view(kind) or t.is_fixed_size_binary(kind):
         return pa.binary()
-    if pa.types.is_unsigned_integer(kind):
+    if t.is_unsigned_integer(kind):
         # Delta has no unsigned types: the next wider signed one holds every value.
         return {8: pa.int16(), 16: pa.int32(), 32: pa.int64()}.get(
             kind.bit_width, pa.decimal128(20, 0)
         )
-    if pa.types.is_float16(kind):
-        return pa.float32()
-    return kind
+    if t.is_decimal(kind):  # 38 digits at most
+        return pa.decimal128(kind.precision, kind.scale) if kind.precision <= 38 else pa.string()
+    return pa.float32() if t.is_float16(kind) else kind
+
+
+def adopt_types(schema: pa.Schema, roles: Roles, table: pa.Schema | None) -> pa.Schema:
+    """The input's schema, with the types of a table that has rows already for what it carries.
+
+    A type of the same family is adopted, and rows whose value does not fit are set aside; another
+    type stays, and the table refuses it.
+    """
+    if table is None:
+        return schema
+    for name in roles.flagged:
+        place = schema.get_field_index(name)
+        if place < 0 or name in roles.sensitive or name not in table.names:
+            continue
+        field, known = schema.field(place), canonical(table.field(name).type)
+        if _is_carried_as(field.type, known) or unify([field.type, known]) is None:
+            continue
+        schema = schema.set(place, field.with_type(known))
+    return schema
+
+
+def _is_carried_as(kind: pa.DataType, known: pa.DataType) -> bool:
+    try:
+        return bool(canonical(lake_type(kind)) == known)
+    except SchemaMismatch:
+        return False
 
 
 def conform_columns(
@@ -98,9 +160,5 @@ def conform_columns(
 
 
 def _cast(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_timestamp(column.type) and column.type.tz is None:
-        column = column.cast(pa.timestamp(column.type.unit, tz="UTC"))
-    # safe=False only drops nanoseconds: Delta keeps microseconds.
-    return column.cast(kind, safe=not pa.types.is_timestamp(kind))
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return cast_exactly(whole, kind).values

@@ -230,6 +230,17 @@ def read_commit_counter(store: Store, day: str) -> int:
     return _counter(open_table(store), day)
 
 
+def is_day_committed(store: Store, day: str, snapshot_digest: str) -> bool:
+    """`LakeTable.is_committed` of the table in this folder, whatever its schema is."""
+    return _is_last(open_table(store), day, f"snapshot={snapshot_digest}")
+
+
+def read_schema(store: Store) -> pa.Schema | None:
+    """The schema of the table in this folder; None where there is none."""
+    table = open_table(store)
+    return None if table is None else pa.schema(table.schema().to_arrow())
+
+
 def read_commits(store: Store) -> tuple[LoggedCommit, ...]:
     """`LakeTable.read_commits` of the table in this folder, whatever its schema is."""
     return _commits(open_table(store))

