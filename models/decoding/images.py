@@ -68,8 +68,8 @@ def to_grey(pixels: Pixels) -> Pixels:
 
 def is_coloured(pixels: Pixels) -> Bools:
     """Which rows of [rows, 3, ...] have a pixel that is not grey."""
-    coloured = (pixels[:, :1] != pixels[:, 1:]).reshape(len(pixels), -1)
-    return np.asarray(coloured.any(1))
+    coloured = pixels[:, :1] != pixels[:, 1:]
+    return np.asarray(coloured.any(axis=tuple(range(1, coloured.ndim))))
 
 
 def read_image(data: bytes, size: int, channels: int) -> Pixels:

@@ -99,8 +99,15 @@ def test_any_parts_and_any_merges_give_the_same_encoder(
     parts = merged([fit_of(piece) for piece in pieces], data)
     assert (parts.rows, parts.rows_left_out) == (whole.rows, whole.rows_left_out)
     assert whole.rows + whole.rows_left_out == len(lines)
-    if whole.rows and all(any(line[name] is not None for line in lines) for name in "abcdef"):
-        assert_close(parts.finish(), whole.finish())
+    if not whole.rows:
+        return
+    try:
+        encoder = whole.finish()
+    except SchemaMismatch:  # a column without values
+        with pytest.raises(SchemaMismatch):
+            parts.finish()
+    else:
+        assert_close(parts.finish(), encoder)
 
 
 def test_the_statistics_of_a_stream_equal_those_of_all_rows() -> None:
