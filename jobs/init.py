@@ -10,16 +10,19 @@ import pyarrow as pa
 
 from cluster.lake.input import limits
 from cluster.lake.input.arrow_types import to_storage_array
+from cluster.lake.input.file_types import find_drift
 from cluster.lake.input.folder_columns import add_columns
 from cluster.lake.input.layout import list_columns
 from cluster.lake.input.partitions import Source, list_days, propose_partition
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.storage.opening import open_store
+from cluster.lake.types.casting import cast_exactly
 from jobs.inference.detector import choose_detector
 from jobs.inference.roles import Inferred, infer
 from jobs.spec.columns import FEATURES
 from jobs.spec.reference import schema_line
 from models.refusal import Refusal
+from models.schema import check_names, refuse
 
 MOST_ROWS = 50_000  # a sample: 20,000 rows already distinguish a port from a counter
 MOST_FILES = 4
@@ -157,6 +160,9 @@ def _read_sample(source: Source, day: str) -> pa.Table:
         raise Refusal(
             f"expected a readable Parquet file in {day} of {source.uri!r}: {reasons or 'none'}"
         )
+    refuse(check_names(dict.fromkeys(taken.schema.names), taken.schema))
+    drifts = find_drift(taken.files, taken.schema.names)
+    refuse([str(drift) for drift in drifts if drift.found is not None])
     store = open_store(taken.uri)
     files = taken.files[:MOST_FILES]
     batches = []
@@ -166,9 +172,9 @@ def _read_sample(source: Source, day: str) -> pa.Table:
         batch_rows = limits.batch_rows(SAMPLE_BATCH, file.rows, size)
         with limits.open_parquet(store.open_parquet(file.key, file.version)) as parquet:
             for batch in parquet.iter_batches(batch_rows):
-                arrays = [to_storage_array(column) for column in batch.slice(0, left).columns]
-                named = pa.record_batch(arrays, batch.schema.names)
-                batches.append(add_columns(named, list_columns(file.key, source.layout)))
+                folders = list_columns(file.key, source.layout)
+                named = add_columns(batch.slice(0, left), folders)
+                batches.append(_conform(named, taken.schema))
                 left -= len(batches[-1])
                 if left <= 0:
                     break
@@ -176,6 +182,16 @@ def _read_sample(source: Source, day: str) -> pa.Table:
         raise Refusal(
             f"expected rows in {day} of {source.uri!r}, found {len(files)} files without any"
         )
-    return pa.concat_tables(
-        [pa.Table.from_batches([batch]) for batch in batches], promote_options="permissive"
-    )
+    return pa.Table.from_batches(batches)
+
+
+def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The rows of one file in the types that all files have in common."""
+    there = set(batch.schema.names)
+    columns = [
+        cast_exactly(to_storage_array(batch.column(field.name)), field.type).values
+        if field.name in there
+        else pa.nulls(batch.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.record_batch(columns, schema=schema)
