@@ -17,7 +17,7 @@ import torch
 from cluster.lake.input.reading import OpenSplit, Rows, open_split
 from cluster.lake.input.splits import Split
 from cluster.lake.storage.opening import open_store
-from cluster.splits.column_rules import find_broken
+from cluster.splits.column_rules import find_broken, may_change
 from cluster.splits.counts import Counts
 from cluster.splits.key_sample import KeySample, hash_keys, keep_smallest
 from cluster.splits.stages import Stages
@@ -234,10 +234,12 @@ class Admission:
             if name not in table.schema.names:
                 continue
             column = table.column(name)
-            whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-            for mask, rule in find_broken(name, whole, roles):
-                for number in numbers[mask].tolist():
-                    broken.setdefault(number, (name, rule))
+            # The encoder has the rules of features.
+            if name not in self.intake.encoder.required or may_change(column.type):
+                whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+                for mask, rule in find_broken(name, whole, roles):
+                    for number in numbers[mask].tolist():
+                        broken.setdefault(number, (name, rule))
             for number in self.source.changed.get(name, ()):
                 broken.setdefault(number, (name, "inexact"))
         return broken

@@ -32,7 +32,7 @@ def find_broken(name: str, column: pa.Array, roles: Roles) -> Iterator[tuple[Boo
         labels = decode_labels(column)
         if labels.broken is not None:
             yield labels.broken, "unknown_label"
-    if name in roles.flagged and name not in roles.sensitive and _may_change(column.type):
+    if name in roles.flagged and name not in roles.sensitive and may_change(column.type):
         changed = cast_exactly(column, lake_type(column.type)).changed
         if changed is not None:
             yield changed, "inexact"
@@ -56,8 +56,8 @@ def _is_valid(column: pa.Array) -> bool:
     return True
 
 
-def _may_change(kind: pa.DataType) -> bool:
+def may_change(kind: pa.DataType) -> bool:
     """Whether the output's type may not hold each value: of all types, only other times."""
     if pa.types.is_nested(kind):
-        return any(_may_change(kind.field(i).type) for i in range(kind.num_fields))
+        return any(may_change(kind.field(i).type) for i in range(kind.num_fields))
     return bool(pa.types.is_timestamp(kind) and kind.unit != "us")

@@ -27,11 +27,7 @@ def show_exactly(value: Any) -> Any:
         case float():
             return value if isfinite(value) else None
         case Decimal():
-            return (
-                int(value)
-                if value == value.to_integral_value() and not _scale(value)
-                else str(value)
-            )
+            return str(value) if value.as_tuple().exponent else int(value)
         case bytes():
             return value.hex()
         case dict():
@@ -45,11 +41,6 @@ def show_exactly(value: Any) -> Any:
     if isinstance(value, datetime):
         return format_time(value)
     return value.isoformat() if isinstance(value, date | time) else str(value)
-
-
-def _scale(value: Decimal) -> int:
-    exponent = value.as_tuple().exponent
-    return max(0, -exponent) if isinstance(exponent, int) else 0
 
 
 def format_time(moment: datetime) -> str:

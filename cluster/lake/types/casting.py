@@ -68,8 +68,8 @@ def _cast_halves(column: pa.Array, kind: pa.DataType) -> CastColumn:
         values = pa.concat_arrays([half.values for half in halves])
         return CastColumn(values, _none_if_false(np.concatenate(changed)))
     if pa.types.is_floating(column.type) and pa.types.is_decimal(kind):  # Arrow rounds
-        changed_array = pc.not_equal(values.cast(column.type), column)
-        return CastColumn(values, _none_if_false(_to_mask(changed_array)))
+        before, after = column.cast(pa.float64()), values.cast(pa.float64())
+        return CastColumn(values, _none_if_false(_to_mask(pc.not_equal(before, after))))
     return CastColumn(values, None)
 
 
@@ -77,8 +77,8 @@ def _find_rounded(column: pa.Array, values: pa.Array) -> np.ndarray:
     """bool [rows]: numbers of more digits than a float of the type of `values` has."""
     width = values.type.bit_width
     if pa.types.is_floating(column.type):
-        same = pc.equal(values.cast(column.type), column)
-        return _to_mask(pc.and_not(pc.invert(same), pc.is_nan(column)))
+        before, after = column.cast(pa.float64()), values.cast(pa.float64())
+        return _to_mask(pc.and_not(pc.not_equal(before, after), pc.is_nan(before)))
     if pa.types.is_decimal(column.type):
         digits = _EXACT_DIGITS[width]
         most = Decimal((0, (9,) * digits, -column.type.scale))

@@ -54,7 +54,8 @@ def test_neither_order_nor_grouping_of_types_matters(a: Any, b: Any, c: Any) -> 
 
 
 NUMBERS = st.one_of(
-    st.sampled_from([pa.bool_(), *INTEGERS, *UNSIGNED, pa.float32(), pa.float64()]), DECIMALS
+    st.sampled_from([pa.bool_(), *INTEGERS, *UNSIGNED, pa.float16(), pa.float32(), pa.float64()]),
+    DECIMALS,
 )
 
 
