@@ -1,6 +1,7 @@
 """The manifests of every overlay: what they are made of, and what a pod of ours may be."""
 
 import shutil
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,56 @@ def test_no_policy_reaches_the_metadata_service(overlay: str) -> None:
             for block in (peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer):
                 whole = block["cidr"] == "0.0.0.0/0"
                 assert not whole or "169.254.0.0/16" in block["except"]
+
+
+def selects(selector: Manifest, labels: dict[str, str]) -> bool:
+    expressions = selector.get("matchExpressions", ())
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        (labels.get(one["key"]) in one["values"]) == (one["operator"] == "In")
+        for one in expressions
+    )
+
+
+def holds(block: Manifest, address: str) -> bool:
+    excepted = any(ip_address(address) in ip_network(one) for one in block.get("except", ()))
+    return ip_address(address) in ip_network(block["cidr"]) and not excepted
+
+
+def may_reach(overlay: str, labels: dict[str, str], address: str, port: int) -> bool:
+    """Whether a policy that selects a pod with these labels lets it reach an address."""
+    return any(
+        holds(peer["ipBlock"], address)
+        for policy in of_kind(overlay, "NetworkPolicy").values()
+        if selects(policy["spec"]["podSelector"], labels)
+        for rule in policy["spec"].get("egress", ())
+        if port in [one["port"] for one in rule.get("ports", ())]
+        for peer in rule["to"]
+        if "ipBlock" in peer
+    )
+
+
+@pytest.mark.parametrize("address", ["172.20.0.1", "10.20.3.4"], ids=["before DNAT", "after DNAT"])
+def test_who_asks_kubernetes_reaches_it_at_both_of_its_addresses(
+    overlay: str, address: str
+) -> None:
+    for role in ("trainer", "scorer"):
+        head = {"ray.io/node-type": "head", "anomaray.io/role": role}
+        worker = {"ray.io/node-type": "worker", "anomaray.io/role": role}
+        assert may_reach(overlay, head, address, 443)
+        assert not may_reach(overlay, worker, address, 443)
+    launchers = [pod for pod in pods(overlay) if pod.labels.get("anomaray.io/role") == "launcher"]
+    for pod in launchers:
+        assert may_reach(overlay, pod.labels, address, 443)
+
+
+@pytest.mark.parametrize("pod", EVERY_POD)
+def test_what_spills_goes_to_the_large_volume(pod: Pod) -> None:
+    for container in pod.containers():
+        if container["name"] in ("ray-head", "ray-worker"):
+            assert {"name": "TMPDIR", "value": "/tmp/ray"} in container["env"]
+            mounted = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
+            sizes = {v["name"]: v.get("emptyDir", {}).get("sizeLimit") for v in pod.spec["volumes"]}
+            assert int(sizes[mounted["/tmp/ray"]].removesuffix("Gi")) >= 20
 
 
 def test_heads_are_on_demand_and_gpu_workers_on_spot() -> None:
