@@ -4,6 +4,7 @@ Each verb imports torch and Ray itself, so that `--help` answers at once.
 """
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from jobs.terminal.console import configure_logs, err, keep_stdout, warn
 from models.masking import describe, render_trace
 from models.refusal import Refusal
 
-_TRACE = "ANOMARAY_TRACE"
+_TRACE, _UMASK = "ANOMARAY_TRACE", "ANOMARAY_UMASK"
 
 
 @contextmanager
@@ -68,6 +69,14 @@ def _describe(error: OSError) -> str:
     return f"{type(raised).__name__}: {': '.join(line.strip(' ↳') for line in lines if line)}"
 
 
+def _find_umask() -> int:
+    """What outputs on a local disk withhold from others: all, or the octal ANOMARAY_UMASK."""
+    given = os.environ.get(_UMASK, "077")
+    if not re.fullmatch("0?[0-7]{1,3}", given):
+        raise Refusal(f"{_UMASK}: expected an octal number such as 027, found {given!r}")
+    return int(given, 8)
+
+
 def main(results: Callable[[TextIO], TextIO] | None = None) -> None:
     """Run the verb of the command line. `results` wraps the stream that the results go to."""
     configure_logs()
@@ -75,6 +84,7 @@ def main(results: Callable[[TextIO], TextIO] | None = None) -> None:
         keep_stdout(results)
     try:
         with report_errors():
+            os.umask(os.umask(0o077) | _find_umask())
             app()
     except SystemExit as end:  # typer ends every command with one
         engine = sys.modules.get("cluster.splits.engine")

@@ -79,6 +79,40 @@ def test_a_refusal_is_one_message_and_status_2(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("asked", "mode"),
+    [({}, 0o600), ({"ANOMARAY_UMASK": "027"}, 0o640), ({"ANOMARAY_UMASK": "x"}, 0)],
+)
+def test_what_a_verb_writes_on_a_local_disk_is_for_its_owner(
+    tmp_path: Path, asked: dict[str, str], mode: int
+) -> None:
+    program = """
+import sys
+from jobs import __main__
+from jobs.cli.app import app
+from cluster.lake.storage.opening import open_store
+
+@app.command()
+def write(folder: str) -> None:
+    open_store(folder).put("flags/a", b"")
+
+__main__.main()
+"""
+    command = [sys.executable, "-c", program, "write", str(tmp_path / "out")]
+    environment = {**os.environ, **asked}
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, umask=0o022
+    )
+    if not mode:
+        assert ended.returncode == 2
+        assert "ANOMARAY_UMASK: expected an octal number such as 027, found 'x'" in ended.stderr
+        return
+    assert ended.returncode == 0, ended.stderr
+    written = tmp_path / "out" / "flags" / "a"
+    assert written.stat().st_mode & 0o777 == mode
+    assert written.parent.stat().st_mode & 0o007 == 0
+
+
 @pytest.mark.parametrize("shown", ["", "1"])
 def test_a_fault_of_ours_is_one_line_and_its_trace_holds_no_value(
     tmp_path: Path, shown: str
