@@ -75,17 +75,14 @@ def describe_nodes(found: Sequence[Node]) -> str:
 def find_this_node(ask_gpus: bool = True) -> Node:
     """The CPUs, GPUs and free memory that this process may use, as its control group and
     ANOMARAY_MEMORY_MB limit them. Raises Refusal if the variable is no number."""
-    gpus, gpu_memory = _find_gpus() if ask_gpus else (0, 0)
-    return Node(_count_cpus(), gpus, _read_free_memory(), gpu_memory)
+    return Node(_count_cpus(), count_gpus() if ask_gpus else 0, _read_free_memory())
 
 
-def _find_gpus() -> tuple[int, int]:
-    """The number of GPUs, and the free bytes of the first."""
+def count_gpus() -> int:
+    """The GPUs that torch finds. Their memory is not asked for: that takes some of it."""
     import torch
 
-    if not torch.cuda.is_available():
-        return 0, 0
-    return torch.cuda.device_count(), int(torch.cuda.mem_get_info()[0])
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _count_cpus() -> float:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from cluster.lake.input.splits import Split
-from cluster.runtime.nodes import find_this_node
+from cluster.runtime.nodes import count_gpus
 from cluster.runtime.resources import ActorPlan, Demand, WorkerPlan
 from cluster.splits.worker import Answer, SplitWorker, TableWorker, Work
 from models.refusal import Refusal
@@ -130,7 +130,7 @@ class EngineChoice:
 def choose_engine(
     address: str | None = None, asked: EngineName | None = None, workers: int = 1
 ) -> EngineChoice:
-    """The engine of a command; Raises Refusal for `local` with a cluster's address or several
+    """The engine of a command. Raises Refusal for `local` with a cluster's address or several
     workers.
 
     >>> choose_engine(asked="ray")
@@ -154,8 +154,7 @@ def choose_engine(
     for applies, why in reasons:
         if applies:
             return EngineChoice("ray", why)
-    gpus = find_this_node().gpus
-    if gpus > 1:
+    if (gpus := count_gpus()) > 1:
         return EngineChoice("ray", f"{gpus} GPUs")
     return EngineChoice("local", "no cluster is named")
 
