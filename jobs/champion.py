@@ -69,7 +69,7 @@ def load_signer(spec: Spec, key_file: Path | None) -> Signer | None:
         if required:
             raise Refusal(
                 f"{spec.where('bundle', 'signed')}: champions must be signed and no key was "
-                "given: pass --sign-with KEYFILE (made by `python -m jobs keys`)"
+                "given: pass --sign-with KEYFILE (made by the verb `keys`)"
             )
         return None
     signer = Signer(spec.name, load_key(key_file))
@@ -88,6 +88,6 @@ def _load_threshold(entry: Entry, registry: Registry) -> Threshold:
     if threshold.id != entry.threshold or entry.threshold_sha256 not in ("", digest):
         raise Refusal(
             f"threshold {entry.threshold} of champion {entry.number} has changed since its "
-            "promotion: promote a bundle again (`python -m jobs promote`)"
+            "promotion: promote a bundle again with the verb `promote`"
         )
     return threshold

@@ -67,8 +67,7 @@ def _open(uri: str) -> DeltaTable:
     table = open_table(open_table_store(uri))
     if table is None:
         raise Refusal(
-            f"{uri}: expected a table of flags, found none; "
-            "`python -m jobs score SPEC --day DAY` writes the first"
+            f"{uri}: expected a table of flags, found none; `score SPEC --day DAY` writes the first"
         )
     return table
 

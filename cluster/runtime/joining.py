@@ -23,7 +23,7 @@ from models.refusal import Refusal
 # Seconds for a head to accept a connection; a head in another region needs 0.3 s.
 _CONNECTED_S = 5.0
 
-_SUBMIT = "python -m jobs submit VERB … --address http://HEAD:8265"
+_SUBMIT = "submit VERB … --address http://HEAD:8265"
 
 
 def join(address: str, variables: Mapping[str, str]) -> str:

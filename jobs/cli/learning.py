@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jobs.cli.options import (
+    PROGRAM,
     Address,
     Day,
     Engine,
@@ -49,7 +50,7 @@ def init(
     if output.exists() and not force:
         raise Refusal(f"{output} exists: name another file with --output, or pass --force")
     output.write_text(job.init(uri, output))
-    err.print(f"wrote {output}; read it, then run: python -m jobs check {output}")
+    err.print(f"wrote {output}; read it, then run: {PROGRAM} check {output}")
 
 
 @command(verbs, "check specs/flows.yaml")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from functools import update_wrapper
 from inspect import Parameter, Signature, getdoc, signature
@@ -13,6 +14,8 @@ import typer
 from jobs.terminal.console import out
 from models.refusal import Refusal
 
+# The name of the installed command, or how a checkout is run.
+PROGRAM = "anomaray" if Path(sys.argv[0]).name == "anomaray" else "python -m jobs"
 LOOPBACK = "127.0.0.1"
 METRICS = "Metrics"  # the panel of their options in the help
 STATUSES = {
@@ -88,7 +91,7 @@ def command(
 
     `statuses` adds to, or replaces, the statuses that all verbs have.
     """
-    lines = [f"[bold]Example:[/] python -m jobs {example}" for example in examples]
+    lines = [f"[bold]Example:[/] {PROGRAM} {example}" for example in examples]
     known = sorted((STATUSES | dict(statuses or {})).items())
     lines.append(f"[bold]Exit status:[/] {'; '.join(f'{code} {text}' for code, text in known)}.")
 

@@ -74,7 +74,7 @@ def _follow(jobs: JobClient, name: str, address: str, first: str) -> int:
         except KeyboardInterrupt:
             say(f"{name}: {jobs.cancel(name).status}")
         else:
-            say(f"follow it: python -m jobs submit --attach {name} --address {address}")
+            say(f"follow it: submit --attach {name} --address {address}")
         return _INTERRUPTED
     _say_end(ended)
     return ended.exit_status

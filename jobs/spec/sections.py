@@ -286,7 +286,7 @@ def _check_key(text: str) -> str:
     try:
         parse_public_key(text)
     except ValueError as error:
-        raise value_error("ed25519:… as `python -m jobs keys` prints it") from error
+        raise value_error("ed25519:… as the verb `keys` prints it") from error
     return text
 
 

@@ -111,7 +111,7 @@ def test_a_day_without_flags_is_an_empty_frame_with_all_columns(local: Store) ->
 
 
 def test_no_table_is_refused_with_what_to_do(store: Store) -> None:
-    with pytest.raises(Refusal, match=r"found none; `python -m jobs score SPEC --day DAY`"):
+    with pytest.raises(Refusal, match=r"found none; `score SPEC --day DAY`"):
         read(store.child("nothing").uri)
 
 

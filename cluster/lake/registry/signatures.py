@@ -91,7 +91,7 @@ def load_key(path: Path) -> SigningKey:
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise Refusal(
             f"signing key {path}: others may use it (mode {stat.S_IMODE(mode):04o}); expected "
-            "0600; if the key was ever shared, make a new one with `python -m jobs keys`"
+            "0600; if the key was ever shared, make a new one with the verb `keys`"
         )
     try:
         key = load_pem_private_key(data, None)
@@ -105,9 +105,7 @@ def load_key(path: Path) -> SigningKey:
 def parse_public_key(text: str) -> Ed25519PublicKey:
     """Parse `SigningKey.public`. Raises ValueError for any other text."""
     if not text.startswith(_SCHEME):
-        raise ValueError(
-            "expected ed25519: and a key in base64, as `python -m jobs keys` prints it"
-        )
+        raise ValueError("expected ed25519: and a key in base64, as the verb `keys` prints it")
     try:
         raw = base64.b64decode(text[len(_SCHEME) :], validate=True)
         return Ed25519PublicKey.from_public_bytes(raw)

@@ -1,0 +1,16 @@
+"""The installed command `anomaray`: runs the checkout that the wheel carries as its data.
+
+The folders keep their import names, which are too general for site-packages: only the processes of
+this command see them, at the front of their path.
+"""
+
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Run a verb."""
+    sys.path.insert(0, str(Path(__file__).with_name("checkout")))
+    from jobs.__main__ import main as run
+
+    run()

@@ -1,0 +1,59 @@
+"""The installed command: it finds its own folders, and nobody else finds them."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.infra.rendering import ROOT
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> str:
+    kept = {
+        name: of for name, of in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")
+    }
+    ended = subprocess.run(
+        [*map(str, command)], cwd=cwd, env=kept, capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with the wheel, the packages of this one, and others named as ours."""
+    folder = tmp_path_factory.mktemp("installed")
+    checkout = folder / "checkout"
+    run("git", "clone", "--quiet", ROOT, checkout)  # a build leaves files
+    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+    options = ("--no-deps", "--no-build-isolation")
+    run(*pip, "wheel", *options, "--wheel-dir", folder, checkout)
+    venv.create(folder / "venv", with_pip=False)
+    (wheel,) = folder.glob("anomaray-*.whl")
+    run(*pip, "--python", folder / "venv/bin/python", "install", "--no-deps", wheel)
+    (site,) = (folder / "venv/lib").glob("python*/site-packages")
+    (site / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    for name in ("models", "cluster", "jobs"):
+        (site / f"{name}.py").write_text("raise ImportError('the package of somebody else')\n")
+    return folder / "venv" / "bin"
+
+
+def test_the_installed_command_runs_outside_of_a_checkout(
+    environment: Path, tmp_path: Path
+) -> None:
+    anomaray = environment / "anomaray"
+    assert run(anomaray, "--version", cwd=tmp_path).startswith("anomaray 0.")
+    assert "anomaray score" in run(anomaray, "score", "--help", cwd=tmp_path)
+    assert "_ANOMARAY_COMPLETE" in run(anomaray, "--show-completion", "bash", cwd=tmp_path)
+    run(anomaray, "generate", "lake", "--days", "4", "--scale", "0.01", cwd=tmp_path)
+    run(anomaray, "init", "lake/flows", "--output", "flows.yaml", cwd=tmp_path)
+    run(anomaray, "check", "flows.yaml", cwd=tmp_path)
+
+
+def test_nothing_of_it_is_seen_by_other_programs(environment: Path, tmp_path: Path) -> None:
+    program = "import sys, anomaray; print([n for n in ('jobs', 'models') if n in sys.modules])"
+    assert run(environment / "python", "-c", program, cwd=tmp_path) == "[]\n"
