@@ -21,6 +21,7 @@ from typing import NoReturn
 import ray
 
 from cluster.runtime.joining import join
+from cluster.runtime.private_folder import make_private_folder
 from cluster.runtime.shipping import ROOT
 
 _EMBEDDED = "embedded Ray"
@@ -119,6 +120,8 @@ def _embed(cpus: int | None) -> str:
     ray.init(
         address=_LOCAL,
         num_cpus=cpus,
+        # Ray makes its folder and its sessions writable by every user of the machine.
+        _temp_dir=str(make_private_folder() / "ray"),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
