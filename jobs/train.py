@@ -71,6 +71,7 @@ def train(
         f"training {spec.detector.name} of watch {spec.name} on {format_days(plan.days)}: "
         f"{plan.rows:,} rows to train on, "
         f"{sum(s.rows for _, s in plan.held_back):,} held back"
+        f"{', before the filter' if spec.input.filter or spec.training.filter else ''}"
     )
     workers = request.workers or spec.training.workers
     with open_engine(request.address, request.engine, workers) as engine:
@@ -95,7 +96,7 @@ def train(
         threshold=threshold.id,
         baselines=baselines,
         days=plan.days,
-        rows=plan.rows,
+        rows=champion.metadata["training"]["rows"],
         epochs=len(history),
         best_epoch=champion.metadata["best_epoch"] or 0,
         validation_loss=champion.metadata["metrics"].get("validation_loss"),

@@ -125,7 +125,8 @@ class _ActorPool(Pool):
         return len(list_actors(POOL_ACTOR))
 
     def warnings(self) -> list[str]:
-        if self.most == self.planned or time.monotonic() - self._began < _WARN_AFTER_S:
+        # None was ever counted where all were done before they could be.
+        if self.most in (0, self.planned) or time.monotonic() - self._began < _WARN_AFTER_S:
             return []
         return [
             f"{self.most} of {self.planned} planned actors ran: other jobs use the cluster, or its "

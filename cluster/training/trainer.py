@@ -12,6 +12,7 @@ import ray.train
 import ray.train.torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util import placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.runtime import watchdog
@@ -146,6 +147,11 @@ class Board:
         return self.refused
 
 
+def _is_room_missing() -> bool:
+    """Whether a placement group waits for resources. One that has them starts its workers."""
+    return any(group["state"] == "PENDING" for group in placement_group_table().values())
+
+
 class _listening:  # noqa: N801 - used as a context manager, like a function
     """Calls `on_epoch` in the driver for each epoch that the workers finish. Logs a warning if the
     cluster has no room for any worker, for which Ray Train waits silently and without limit."""
@@ -163,7 +169,7 @@ class _listening:  # noqa: N801 - used as a context manager, like a function
     def _next(self) -> EpochResult | None:
         answer, warned = self.board.next.remote(), False
         while not ray.wait([answer], timeout=_UNSTARTED_S)[0]:
-            if not warned and not list_actors(TRAINING_WORKER):
+            if not warned and not list_actors(TRAINING_WORKER) and _is_room_missing():
                 self._warn()
                 warned = True
         epoch: EpochResult | None = ray.get(answer)

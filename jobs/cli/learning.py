@@ -138,9 +138,12 @@ def train(
         print_document(asdict(made))
         return
     loss = "" if made.validation_loss is None else f", held-back loss {made.validation_loss:.4g}"
+    learned = ""  # a detector that learns from a sample has no epochs
+    if made.epochs:
+        learned = f": best epoch {made.best_epoch} of {made.epochs}{loss}"
+        learned += f", {made.rows_per_second:,.0f} rows/s"
     out.print(
-        f"bundle {made.bundle} from {made.rows:,} rows in {made.seconds:.0f} s: best epoch "
-        f"{made.best_epoch} of {made.epochs}{loss}, {made.rows_per_second:,.0f} rows/s; "
+        f"bundle {made.bundle} from {made.rows:,} rows in {made.seconds:.0f} s{learned}; "
         + ("champion" if made.promoted else f"not promoted (promote {watch.path} {made.bundle})"),
         highlight=False,
     )

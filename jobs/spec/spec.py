@@ -211,11 +211,11 @@ def load(path: Path | str) -> Spec:
     """Read and check a spec file. Raises `SpecRefused` with every problem and its line."""
     path = Path(path)
     if not path.exists():
-        files = sorted(str(file) for file in path.parent.glob("*.y*ml"))
-        more = f" (the folder has {join_names(files)})" if files else ""
-        raise SpecRefused(
-            [f"{path}: expected a spec, found no such file{suggest(str(path), files)}{more}"]
-        )
+        found = sorted(path.parent.glob("*.y*ml"))
+        more = f" (the folder has {join_names(map(str, found))})" if found else ""
+        # Folder and ending are the same for all, so the names alone must be alike.
+        near = suggest(str(path), [str(f) for f in found if suggest(path.stem, [f.stem])])
+        raise SpecRefused([f"{path}: expected a spec, found no such file{near}{more}"])
     document, source = yaml_source.read(path)
     try:
         spec = Spec.model_validate(document)

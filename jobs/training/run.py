@@ -70,6 +70,7 @@ class TrainingRun:
         if start:
             self.detector = Candidate(start.bundle.detector_name, start.bundle.options)
         self.choice: Choice | None = None
+        self.rows = 0  # that the encoder was fitted on
         self.readers, self.scorers = engine.plan_readers(), engine.plan_actors()
         self.workers = engine.plan_workers(workers, spec.training.min_workers)
         self.storage = open_store(spec.output.uri).child(TRAININGS)
@@ -77,6 +78,7 @@ class TrainingRun:
     def run(self) -> dict[str, Bundle]:
         """The bundle under "" and those of the baselines under their names."""
         encoder, rows = self.fit_encoder()
+        self.rows = rows
         if self.detector.name == AUTO:
             self.choice = self._choose(encoder, rows)
             self.detector = self.choice.winner
@@ -292,7 +294,7 @@ class TrainingRun:
                     "days": list(self.plan.days),
                     "snapshots": [s.digest for s in self.plan.snapshots],
                     "filter": self._filter,
-                    "rows": self.plan.rows,
+                    "rows": self.rows,  # that passed the filters, without those held back
                     "workers": self.workers.workers,
                 },
                 "history": [dataclasses.asdict(epoch) for epoch in history],

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -33,32 +34,37 @@ WEIGHTS = (1.0, 3.0, 10.0, 30.0, 100.0)
 _HELD_BACK = 0.2
 
 
-class Rows(tuple[Encoder, Batch, Batch, Batch]):
-    """The encoder; the rows to learn from, those held back, and those to judge, all labelled."""
+class Rows(NamedTuple):
+    """A labelled set, cut."""
+
+    encoder: Encoder
+    learned: Batch
+    held_back: Batch
+    judged: Batch
 
 
-def cut_table(name: str, seed: int) -> Rows:
+def cut_table(data: Path, name: str, seed: int) -> Rows:
     """One ADBench set."""
-    table = pq.read_table(DATA / "adbench" / f"{name}.parquet")
+    table = pq.read_table(data / "adbench" / f"{name}.parquet")
     generator = np.random.default_rng(seed)
     train, test = halves(table["label"].to_numpy(), generator)
     encoder, rows, tested = encoded(table, generator.permutation(train), test)
     held = int(len(rows.numeric) * _HELD_BACK)
-    return Rows((encoder, rows.take(slice(held, None)), rows.take(slice(held)), tested))
+    return Rows(encoder, rows.take(slice(held, None)), rows.take(slice(held)), tested)
 
 
-def cut_month(month: str) -> Rows:
+def cut_month(data: Path, month: str) -> Rows:
     """Two weeks of one month of card transactions, with histories; all customers are judged."""
     days = [f"2018-{month}-{day:02}" for day in range(1, 22)]
     with TemporaryDirectory() as folder:
-        spec = fraud.placed(DATA, Path(folder))
+        spec = fraud.placed(data, Path(folder))
         parts = [fraud.derived(spec, part) for part in (days[:6], days[6:7], days[14:])]
     fit = EncoderFit(spec.features, parts[0].schema)
     for batch in parts[0].to_batches():
         fit.update(batch)
     encoder = fit.finish()
     learned, held_back, judged = (fraud.encoded(encoder, part, labels=True) for part in parts)
-    return Rows((encoder, learned, held_back, judged))
+    return Rows(encoder, learned, held_back, judged)
 
 
 def measure(rows: Rows, weight: float, seed: int) -> tuple[float, float]:
@@ -77,15 +83,16 @@ def draw_sets(given: argparse.Namespace) -> Iterator[tuple[str, list[Rows]]]:
     """Each set with its rows, one cut a seed."""
     if given.data == "fraud":
         for month in given.months:
-            yield f"fraud 2018-{month}", [cut_month(month)] * given.seeds
+            yield f"fraud 2018-{month}", [cut_month(given.folder, month)] * given.seeds
     else:
         for name in given.sets:
-            yield name, [cut_table(name, seed) for seed in range(given.seeds)]
+            yield name, [cut_table(given.folder, name, seed) for seed in range(given.seeds)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", choices=["adbench", "fraud"])
+    parser.add_argument("--folder", type=Path, default=DATA, help="where the sets are")
     parser.add_argument("--sets", nargs="*", default=[*CHOSEN_ON, *CONFIRMED_ON])
     parser.add_argument("--months", nargs="*", default=["06", "05", "04"])
     parser.add_argument("--weights", nargs="*", type=float, default=WEIGHTS)

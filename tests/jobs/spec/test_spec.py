@@ -335,6 +335,7 @@ def test_bytes_that_are_not_utf8_are_refused_with_their_line(write: Callable[[st
 def test_a_missing_file_is_named_with_the_nearest_one(write: Callable[[str], Path]) -> None:
     write(GOOD)
     assert "no such file; did you mean 'flows.yaml'?" in refusal(Path("flow.yaml"))
+    assert "no such file (the folder has flows.yaml)" in refusal(Path("zeek_conn.yaml"))
 
 
 def test_options_may_be_shared_through_a_yaml_alias(write: Callable[[str], Path]) -> None:
