@@ -23,7 +23,9 @@ class ClassifierConfig:
     widths: tuple[int, ...] = (256, 128)  # units of the hidden layers
     dropout: float = 0.1  # share of hidden units dropped in training, 0 to 1
     imbalance: Literal["positive_weight", "focal"] = "positive_weight"  # how rare labels count
-    max_weight: float = 100.0  # largest weight of an anomaly, relative to a normal row
+    # Largest weight of an anomaly, relative to a normal row; 1 is plain cross-entropy. A larger one
+    # costs average precision (docs/decisions/class-weight.md).
+    max_weight: float = 1.0
     gamma: float = 2.0  # focal only: how fast the loss of easy rows decreases
     steps: int = 32  # nodes of the integral behind the contributions
 
@@ -36,12 +38,12 @@ class ClassifierConfig:
 
 
 class Classifier(IntegratedGradientsDetector):
-    """A network trained on labels by cross-entropy, in which rare anomalies weigh more.
+    """A network trained on labels by cross-entropy, in which rare anomalies may weigh more.
 
     Call `prepare` before training. With `imbalance: positive_weight` an anomaly weighs as many
-    normal rows as there are for each anomaly, at most `max_weight`, and the weights average 1 over
-    the training rows. With `focal` the cross-entropy is multiplied by (1 - p_true)^gamma, and the
-    output starts at the prior (Lin et al., ICCV 2017, sections 3.2 and 4.1).
+    normal rows as there are for each anomaly, at most `max_weight` (1 unless set), and the weights
+    average 1 over the training rows. With `focal` the cross-entropy is multiplied by (1 -
+    p_true)^gamma, and the output starts at the prior (Lin et al., ICCV 2017, sections 3.2 and 4.1).
     """
 
     Config = ClassifierConfig
@@ -54,6 +56,7 @@ class Classifier(IntegratedGradientsDetector):
             "widths": WIDTHS,
             "dropout": OneOf((0.0, 0.1, 0.3, 0.5)),
             "imbalance": OneOf(("positive_weight", "focal")),
+            "max_weight": OneOf((1.0, 10.0, 100.0)),
         }
 
     def __init__(self, layout: Layout, config: ClassifierConfig) -> None:

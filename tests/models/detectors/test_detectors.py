@@ -170,7 +170,7 @@ def test_denoising_and_dropout_are_for_training_only() -> None:
 
 
 def test_positive_weight_gives_both_classes_the_same_say() -> None:
-    detector = CATALOG.build("classifier", NUMBERS, {"dropout": 0})
+    detector = CATALOG.build("classifier", NUMBERS, {"dropout": 0, "max_weight": 100})
     assert isinstance(detector, Classifier)
     detector.prepare(positive=10, rows=1000)
     normal, anomaly = detector.class_weight.tolist()
@@ -183,6 +183,13 @@ def test_an_anomaly_weighs_at_most_max_weight() -> None:
     assert isinstance(detector, Classifier)
     detector.prepare(positive=1, rows=1_000_000)
     assert float(detector.class_weight[1] / detector.class_weight[0]) == pytest.approx(5)
+
+
+def test_without_a_max_weight_every_row_weighs_the_same() -> None:
+    detector = CATALOG.build("classifier", NUMBERS, {})
+    assert isinstance(detector, Classifier)
+    detector.prepare(positive=10, rows=1000)
+    assert detector.class_weight.tolist() == [1.0, 1.0]
 
 
 def test_focal_loss_starts_at_the_prior_and_fades_for_easy_rows() -> None:
