@@ -41,8 +41,8 @@ from models.encoding.encoder import Encoder
 from models.encoding.fit import EncoderFit
 from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
+from tests.public_sets import DATA, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 LEARNED = [f"2018-06-{day:02}" for day in range(1, 8)]
 JUDGED = [f"2018-06-{day:02}" for day in range(15, 22)]
 SUPERVISED = ("classifier",)
@@ -212,7 +212,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     choices = ("supervised", "unsupervised", "earlier_labels", "derive")
     parser.add_argument("what", nargs="*", default=list(choices), choices=[*choices, []])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=DATA)
     given = parser.parse_args()
     data = given.data.absolute()
     for what in given.what:

@@ -24,8 +24,8 @@ from cluster.splits.engine import open_engine
 from jobs.evaluate import evaluate
 from jobs.spec.spec import DayRange, load
 from jobs.train import train
+from tests.public_sets import DATA, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 # Days to evaluate on: those that were not learned from.
 TESTED = {
     "nsl_kdd": "all",
@@ -85,7 +85,7 @@ def run(name: str, data: Path, folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=list(TESTED), metavar="NAME")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=DATA)
     given = parser.parse_args()
     with TemporaryDirectory() as folder, open_engine():
         for name in given.names:

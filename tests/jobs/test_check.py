@@ -9,9 +9,8 @@ import pytest
 from jobs.check import check, run
 from jobs.spec.spec import Spec, load
 from models.refusal import Refusal
+from tests.public_sets import DATA, ROOT
 
-ROOT = Path(__file__).parents[3]
-DATA = ROOT.parent / "shared" / "data"
 REAL = ("nsl_kdd", "cicids2017_flows", "ctu50_zeek_flows", "fraud_handbook")
 
 SPEC = """\

@@ -17,9 +17,8 @@ from jobs.inference.roles import Inferred, infer
 from jobs.spec.spec import load
 from models.refusal import Refusal
 from models.selection.documented import DOCUMENTED
+from tests.public_sets import DATA
 
-ROOT = Path(__file__).parents[3]
-DATA = ROOT.parent / "shared" / "data"
 ROWS = 400
 
 

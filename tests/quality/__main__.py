@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from tests.public_sets import DATA
 from tests.quality import report, results
 from tests.quality.measure import Result, measure
-from tests.quality.protocol import DATA, Protocol
+from tests.quality.protocol import Protocol
 from tests.quality.registry import PROTOCOLS
 
 app = typer.Typer(

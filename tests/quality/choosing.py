@@ -29,7 +29,8 @@ from models.selection.auto import AutoConfig, Candidate, choose, list_candidates
 from models.selection.synthetic_anomalies import KINDS
 from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
-from tests.quality.few_labels import CHOSEN_ON, CONFIRMED_ON, DATA, encoded, halves
+from tests.public_sets import DATA
+from tests.quality.few_labels import CHOSEN_ON, CONFIRMED_ON, encoded, halves
 
 
 class Rows(NamedTuple):

@@ -28,7 +28,8 @@ from models.encoding.fit import EncoderFit
 from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
 from tests.bench import fraud
-from tests.quality.few_labels import CHOSEN_ON, CONFIRMED_ON, DATA, encoded, halves
+from tests.public_sets import DATA
+from tests.quality.few_labels import CHOSEN_ON, CONFIRMED_ON, encoded, halves
 
 WEIGHTS = (1.0, 3.0, 10.0, 30.0, 100.0)
 _HELD_BACK = 0.2

@@ -25,7 +25,7 @@ from models.encoding.encoder import Encoder
 from models.encoding.fit import EncoderFit
 from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
-from tests.quality.few_labels import DATA
+from tests.public_sets import DATA
 
 SETS = ("nsl_kdd", "annthyroid", "cardio", "magic_gamma", "mammography", "pendigits", "shuttle")
 SPEC = Path(__file__).parents[2] / "specs" / "nsl_kdd.yaml"

@@ -10,10 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from models.columns import FeatureColumn
-
-ROOT = Path(__file__).resolve().parents[3]
-DATA = ROOT.parent / "shared" / "data"
-
+from tests.public_sets import DATA
 
 # Detectors that are measured on such columns unless others are asked for: those that suit them, the
 # quickest first. No label reaches any of them.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tests.quality.protocol import DATA
+from tests.public_sets import DATA
 
 # What the paper itself counts as deep learning; DTE-NP is a mean of nearest neighbours' distances.
 DEEP = frozenset(

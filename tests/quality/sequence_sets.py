@@ -5,7 +5,6 @@ Each follows the protocol of its row in `shared/data/README.md`. No label reache
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from models.batch import Batch, Layout, SignalInput
-
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+from tests.public_sets import DATA
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 
 from jobs.spec.spec import load
 from models.columns import FeatureColumn, Numeric
+from tests.public_sets import ROOT
 from tests.quality.protocol import (
     ON_TABLES,
-    ROOT,
     Protocol,
     Trial,
     first_half_of_normal,

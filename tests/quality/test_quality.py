@@ -19,10 +19,11 @@ from typer.testing import CliRunner
 from models.columns import Numeric
 from models.detectors.catalog import CATALOG
 from models.training.options import TrainingOptions
+from tests.public_sets import DATA
 from tests.quality import published, report, results, summary
 from tests.quality.__main__ import app
 from tests.quality.measure import Result, measure
-from tests.quality.protocol import DATA, Trial, first_half_of_normal, random_half_of_normal
+from tests.quality.protocol import Trial, first_half_of_normal, random_half_of_normal
 from tests.quality.registry import PROTOCOLS
 from tests.quality.tables import adbench, drawn
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.quality.sequence_sets import DATA, SERIES_SETS, scaled, windows
+from tests.public_sets import DATA
+from tests.quality.sequence_sets import SERIES_SETS, scaled, windows
 
 FOUND = DATA.is_dir()
 
