@@ -16,14 +16,24 @@ from jobs.terminal.console import configure_logs, err, keep_stdout, warn
 from models.masking import describe, render_trace
 from models.refusal import Refusal
 
+# What the same command will meet again: nothing that a store recovers from.
+_LASTING = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
 _TRACE, _UMASK = "ANOMARAY_TRACE", "ANOMARAY_UMASK"
 
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Ends a refusal with one message and status 2, and a failing store with one message and 75
-    (EX_TEMPFAIL of sysexits.h). Any other error is a bug: one message, a file with its trace, and
-    status 1."""
+    """Ends each error with one message and a status.
+
+    2 for a refusal, and for a path that is not there or not allowed; 75 (EX_TEMPFAIL of sysexits.h)
+    for a failing store; 1 for any other error, which is a bug: its trace goes to a file.
+    """
     try:
         yield
     except Refusal as error:
@@ -32,6 +42,9 @@ def report_errors() -> Iterator[None]:
     except OSError as error:
         if os.environ.get(_TRACE):
             raise
+        if isinstance(getattr(error, "cause", None) or error, _LASTING):
+            warn("refused", f"{_describe(error)}: check the path and who may use it", "bold red")
+            sys.exit(2)
         trace = f"{_TRACE}=1 shows the trace"
         warn("failed", f"{_describe(error)}. Run the same command to resume ({trace}).", "bold red")
         sys.exit(75)

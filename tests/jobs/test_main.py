@@ -1,5 +1,6 @@
 """The command line as a program: what it says, and the status that it ends with."""
 
+import errno
 import json
 import os
 import shlex
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer.core
 
+from jobs.__main__ import report_errors
 from jobs.cli.app import app
 from tests.conftest import S3Server
 
@@ -151,6 +153,28 @@ __main__.main()
     assert "before that:" in trace
     assert "ArrowInvalid" in trace
     assert "4000123412345678" not in trace.replace('"4000123412345678"', "") + first
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ConnectionError("no answer"), 75),
+        (TimeoutError("no answer"), 75),
+        (OSError(errno.ESTALE, "Stale file handle"), 75),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "lake/x"), 2),
+        (PermissionError(errno.EACCES, "Permission denied", "lake/x"), 2),
+        (ValueError("a fault"), 1),
+    ],
+)
+def test_only_what_may_recover_asks_for_another_try(
+    error: Exception, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended, report_errors():
+        raise error
+    assert ended.value.code == status
+    told = capsys.readouterr().err
+    assert ("to resume" in told) == (status == 75)
+    assert "Traceback" not in told
 
 
 def test_a_program_that_reads_json_does_not_read_what_ray_prints_of_its_nodes() -> None:
