@@ -161,7 +161,9 @@ def _check_data(spec: Spec, uri: str, key: tuple[str, str], *, training: bool) -
         input_rows.preview_derivation(spec, uri, days[-1])
     except Refusal as refusal:
         return Report(errors=(f"{place}: {refusal}",))
-    checked = f"{uri}, day {days[-1]} of {len(days)}: {len(taken.files)} files, {taken.rows:,} rows"
+    version = "" if taken.version is None else f", version {taken.version}"
+    files = f"{len(taken.files)} files, {taken.rows:,} rows"
+    checked = f"{uri}{version}, day {days[-1]} of {len(days)}: {files}"
     rejected = tuple(f"{where}: {file.key}: {file.message}" for file in taken.rejected)
     finer = _warn_of_finer_days(spec, source, taken)
     report = Report(warnings=(*stray, *rejected, *finer), inputs=(checked,))
@@ -180,7 +182,7 @@ def _warn_of_finer_days(spec: Spec, source: Source, taken: Snapshot) -> Iterator
     """Warns where the folders below a day name dates: then the spec takes something else for it."""
     if source.layout is None or taken.files == () or to_date(taken.day) is not None:
         return
-    better = propose([taken.files[0].key.split("/")[:-1]])
+    better = propose([taken.files[0].path.split("/")[:-1]])
     if better is not None and parse_layout(better) != source.layout:
         where = spec.where("input", "partition")
         yield (

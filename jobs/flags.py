@@ -23,7 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.lake.days import day_order
-from cluster.lake.output.table import open_dataset, open_table
+from cluster.lake.output.table import open_dataset
+from cluster.lake.storage.delta import open_table
 from cluster.lake.storage.opening import open_store, open_table_store
 from cluster.lake.storage.store import Missing, Store
 from jobs.spec.columns import FLAG_COLUMNS

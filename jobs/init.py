@@ -172,7 +172,7 @@ def _read_sample(source: Source, day: str) -> pa.Table:
         batch_rows = limits.batch_rows(SAMPLE_BATCH, file.rows, size)
         with limits.open_parquet(store.open_parquet(file.key, file.version)) as parquet:
             for batch in parquet.iter_batches(batch_rows):
-                folders = list_columns(file.key, source.layout)
+                folders = list_columns(file.path, source.layout)
                 named = add_columns(batch.slice(0, left), folders)
                 batches.append(_conform(named, taken.schema))
                 left -= len(batches[-1])

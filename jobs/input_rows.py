@@ -33,7 +33,8 @@ def take_snapshots(spec: Spec, uri: str, days: Sequence[str]) -> tuple[Snapshot,
     """
     with _open_deriver(spec, uri) as deriver:
         if deriver is None:
-            return tuple(take_snapshot(spec.source(uri), day) for day in days)
+            source = spec.source(uri)  # one version of a table for all days
+            return tuple(take_snapshot(source, day) for day in days)
         missing = sorted((d for d in days if not deriver.is_derived(d)), key=day_order)
         if missing:
             open_own_output(spec)

@@ -61,6 +61,7 @@ class Plan:
             "day": taken.day,
             "uri": taken.uri,
             "snapshot": taken.digest,
+            "version": taken.version,
             "files": len(taken.files),
             "rejected": [
                 {"key": file.key, "rule": file.rule, "message": file.message}

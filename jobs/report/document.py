@@ -29,6 +29,7 @@ class Run(TypedDict):
     rows_per_second: float
     command: str
     table_version: int | None  # None when refused
+    input_version: int | None  # of the Delta table that was read; None for plain files
 
 
 class Books(CountsDocument):

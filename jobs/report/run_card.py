@@ -95,6 +95,7 @@ def assemble(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> Car
             "rows_per_second": books.counts.rows / max(ending.seconds, 1e-9),
             "command": " ".join(["python", "-m", "jobs", *sys.argv[1:]]),
             "table_version": ending.version,
+            "input_version": run.snapshot.version,
         },
         "books": {
             **books.counts.to_document(),

@@ -40,6 +40,8 @@ def commit_day(run: Run, books: RunBooks, commits: Mapping[str, int]) -> int:
     """
     facts = {"bundle": run.bundle.id, "threshold": run.threshold.id, "rows": str(books.counts.rows)}
     facts["champion"] = str(run.champion.number)
+    if run.snapshot.version is not None:
+        facts["input_version"] = str(run.snapshot.version)
     if run.key_id:
         facts["hmac_key"] = run.key_id
     quarantine = [*books.shards(QUARANTINE), *_write_rejected(run)]

@@ -43,6 +43,7 @@ class RunResult:
     threshold: str
     failed_gates: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    input_version: int | None = None  # of the Delta table that was read
 
     @classmethod
     def of(cls, run: Run, books: RunBooks, ending: Ending, card: str) -> Self:
@@ -63,6 +64,7 @@ class RunResult:
             threshold=run.threshold.id,
             failed_gates=tuple(f"{g.name}: {g.message}" for g in ending.gates if not g.passed),
             warnings=(*books.warnings(), *ending.pool.warnings()),
+            input_version=run.snapshot.version,
         )
 
     @classmethod
@@ -82,6 +84,7 @@ class RunResult:
             card=None,
             bundle=run.bundle.id,
             threshold=run.threshold.id,
+            input_version=run.snapshot.version,
         )
 
     def to_document(self) -> dict[str, Any]:

@@ -121,13 +121,16 @@ class Input(Frozen):
     """Where the rows are."""
 
     uri: URI
-    """A Parquet file, or a folder of them: a path, file://… or s3://bucket/prefix. A relative path
-    starts at the current folder."""
+    """A Parquet file, a folder of them, or a Delta table: a path, file://… or s3://bucket/prefix. A
+    relative path starts at the current folder. A Delta table is read at its newest version, as its
+    log says; one with deletion vectors or column mapping, an Iceberg and a Hudi table are refused.
+    """
     partition: Partition | None = None
     """How folders name days: a key of folders `key=value` (`day`), keys that form a date (`[year,
     month, day]`, with or without an hour), or a pattern (`%Y/%m/%d`, `dt=%Y%m%d/hour=%H`). Other
-    keys are columns of text. With hours, a day is complete when its hour 23 is there. Null for one
-    day named `all`, which is scored again when its files change."""
+    keys are columns of text. Of a Delta table they are columns that it is partitioned by. With
+    hours, a day is complete when its hour 23 is there. Null for one day named `all`, which is
+    scored again when its files change."""
     values: Literal["date", "integer", "text"] | None = None
     """What the values of a single key are; null for dates if there are any, else integers, else
     texts. Other values are set aside."""

@@ -293,6 +293,7 @@ class TrainingRun:
                     "uri": self.spec.training_uri,
                     "days": list(self.plan.days),
                     "snapshots": [s.digest for s in self.plan.snapshots],
+                    "versions": [s.version for s in self.plan.snapshots],
                     "filter": self._filter,
                     "rows": self.rows,  # that passed the filters, without those held back
                     "workers": self.workers.workers,

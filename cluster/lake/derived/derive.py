@@ -104,6 +104,7 @@ class Deriver:
             rejected=source.rejected,
             stray=source.stray,
             schema=schema,
+            version=source.version,
             input_digest=source.digest,
             derivation=self.input.digest(day),
         )

@@ -15,8 +15,8 @@ class ParquetInFolders:
     Values of folders are texts, whatever they look like: files of one day agree on that.
     """
 
-    def __init__(self, parquet: pq.ParquetFile, key: str) -> None:
-        self._parquet, self._key = parquet, key
+    def __init__(self, parquet: pq.ParquetFile, path: str) -> None:
+        self._parquet, self._path = parquet, path
 
     @property
     def metadata(self) -> pq.FileMetaData:
@@ -31,7 +31,7 @@ class ParquetInFolders:
     def folders(self) -> dict[str, str | None]:
         """The columns of the folders, with their one value."""
         own = set(self._parquet.schema_arrow.names)
-        found = list_columns(self._key, None)
+        found = list_columns(self._path, None)
         return {name: value for name, value in found.items() if name not in own}
 
     def iter_batches(

@@ -33,6 +33,13 @@ class InputFile:
     rows: int
     row_groups: tuple[RowGroup, ...]
     columns: tuple[FileColumn, ...]
+    # "region=eu/day=2026-11-20/": the values that a table's log has, whatever the key's folders are
+    logged: str | None = None
+
+    @property
+    def path(self) -> str:
+        """The path whose folders name columns and the day."""
+        return self.key if self.logged is None else self.logged
 
 
 @dataclass(frozen=True)

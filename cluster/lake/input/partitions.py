@@ -1,11 +1,13 @@
 """The days of an input and their files, found by walking the folders that its layout names."""
 
 import bisect
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
+from urllib.parse import unquote
 
 from cluster.lake.days import ALL, Kind, day_order, to_date
 from cluster.lake.input.input_file import RejectedFile
@@ -19,8 +21,9 @@ from cluster.lake.input.layout import (
     propose,
     read_value,
 )
+from cluster.lake.input.tables import TableVersion, read_table, refuse_table_folder, refuse_tables
 from cluster.lake.storage.opening import open_store
-from cluster.lake.storage.store import Listing, Object, Store, find_fault, print_name
+from cluster.lake.storage.store import Listing, Missing, Object, Store, find_fault, print_name
 from models.refusal import Refusal
 
 # Folders without a day, one in the other: more are never on the way to one.
@@ -36,7 +39,11 @@ BAD_NAME = "bad_name"  # the rule of files that are set aside by their name
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows are, and how its folders name days. The seam for other kinds of input."""
+    """Where rows are, and how its folders name days. The seam for other kinds of input.
+
+    A source looks for a table once, and stays with the version that it finds: take a new one to see
+    later versions.
+    """
 
     uri: str
     partition: str | tuple[str, ...] | None = None  # see `layout`; None: one day named `all`
@@ -45,6 +52,11 @@ class Source:
     @cached_property
     def layout(self) -> Layout | None:
         return None if self.partition is None else parse_layout(self.partition, self.values)
+
+    @cached_property
+    def table(self) -> TableVersion | None:
+        """The Delta table at the URI; None for files. Raises as `read_table` does."""
+        return read_table(*open_input(self.uri))
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,8 @@ class DayFiles:
     files: tuple[Object, ...]
     rejected: tuple[RejectedFile, ...]
     stray: tuple[StrayFolder, ...]  # seen on the way to the day
+    # By key, of a table: the partition values in its log (see `tables.LoggedFile`).
+    logged: Mapping[str, str] = field(default_factory=dict)
 
 
 def list_days(source: Source) -> tuple[str, ...]:
@@ -99,8 +113,11 @@ def list_days(source: Source) -> tuple[str, ...]:
 def find_days(source: Source) -> Days:
     """The days of an input, with all that is of no day."""
     store, root = open_input(source.uri)
+    if source.table is not None:
+        return _find_logged_days(source, source.table)
     if source.layout is None:
         found = store.survey(root)
+        refuse_tables((one.key for one in found.objects), store)
         names = (*(one.key for one in found.objects), *(one.name for one in found.bad))
         return Days({ALL: (root,)} if any(not _is_marker(name) for name in names) else {})
     return _Walk(store, root, source.layout).find(lambda above: True)
@@ -113,8 +130,11 @@ def list_files(source: Source, day: str) -> DayFiles:
     day that is not there.
     """
     store, root = open_input(source.uri)
+    if source.table is not None:
+        return _list_logged_files(store, source, source.table, day)
     folders, stray = _find_folders(store, root, source, day)
     found = [store.survey(folder) for folder in folders]
+    refuse_tables((file.key for one in found for file in one.objects), store)
     files = (file for one in found for file in one.objects if not _is_marker(file.key))
     bad = (name for one in found for name in one.bad if not _is_marker(name.name))
     return DayFiles(
@@ -130,6 +150,8 @@ def list_files(source: Source, day: str) -> DayFiles:
 def propose_partition(uri: str) -> str | list[str] | None:
     """The `input.partition` that the folders of an input suggest, from a few of them."""
     store, root = open_input(uri)
+    if (table := read_table(store, root)) is not None:
+        return propose(folders.split("/")[:-1] for folders in {f.folders for f in table.files})
     level: list[tuple[str, ...]] = [()]
     paths: list[tuple[str, ...]] = []
     for _ in range(_DEPTH):
@@ -184,6 +206,8 @@ class _Walk:
                         continue
                     self._take_strays(path, found)
                     for name in found.folders:
+                        if path:
+                            refuse_table_folder(self.store, self._key(path), name)
                         if _is_marker(name):
                             continue
                         folders = (*path, name)
@@ -212,22 +236,10 @@ class _Walk:
             return str(error)
 
     def _settle(self) -> Days:
-        kind = self.layout.settle(named.value for _, named in self.named)
-        folders: dict[str, list[str]] = {}
-        hours: dict[str, set[int]] = {}
-        for key, named in self.named:
-            day = read_value(named, kind)
-            if isinstance(day, Stray):
-                self._set_aside(tuple(key.split("/")), day)
-                continue
-            folders.setdefault(day.value, []).append(key)
-            if day.hour is not None:
-                hours.setdefault(day.value, set()).add(day.hour)
-        return Days(
-            {day: tuple(folders[day]) for day in sorted(folders, key=day_order)},
-            {day: frozenset(found) for day, found in hours.items()},
-            tuple(sorted(self.stray, key=lambda one: one.name)),
-        )
+        days, others = _settle(self.layout, self.named)
+        for key, why in others:
+            self._set_aside(tuple(key.split("/")), why)
+        return replace(days, stray=tuple(sorted(self.stray, key=lambda one: one.name)))
 
     def _take_strays(self, path: tuple[str, ...], found: Listing) -> None:
         """Files and bad names directly in a folder above the days."""
@@ -251,6 +263,85 @@ class _Walk:
 
     def _print(self, path: tuple[str, ...]) -> str:
         return print_name(self._key(path)) or self.store.uri
+
+
+def _settle(
+    layout: Layout, folders: Sequence[tuple[str, Named]]
+) -> tuple[Days, list[tuple[str, Stray]]]:
+    """The days of folders that name one, and the folders whose value is of another kind."""
+    kind = layout.settle(named.value for _, named in folders)
+    of_day: dict[str, list[str]] = {}
+    hours: dict[str, set[int]] = {}
+    others = []
+    for key, named in folders:
+        day = read_value(named, kind)
+        if isinstance(day, Stray):
+            others.append((key, day))
+            continue
+        of_day.setdefault(day.value, []).append(key)
+        if day.hour is not None:
+            hours.setdefault(day.value, set()).add(day.hour)
+    days = Days(
+        {day: tuple(of_day[day]) for day in sorted(of_day, key=day_order)},
+        {day: frozenset(found) for day, found in hours.items()},
+    )
+    return days, others
+
+
+def _find_logged_days(source: Source, table: TableVersion) -> Days:
+    """The days of a table, by the partition values in its log."""
+    if source.layout is None:
+        every = tuple(dict.fromkeys(file.folders for file in table.files))
+        return Days({ALL: every} if every else {})
+    keys = [part.key for part in source.layout.parts]
+    if not set(keys) <= set(table.columns):
+        raise Refusal(
+            f"input.partition names {source.layout.text}, but the Delta table {source.uri} is "
+            f"partitioned by {', '.join(table.columns) or 'no column'}: expected columns that it "
+            "is partitioned by, or null for one day named all"
+        )
+    counts = Counter(file.folders for file in table.files)
+    named: list[tuple[str, Named]] = []
+    stray: list[tuple[str, Stray]] = []
+    for folders in sorted(counts):
+        found = dict.fromkeys(folders.split("/")[:-1])
+        by_key = {unquote(folder.partition("=")[0]): folder for folder in found}
+        answer = source.layout.place([by_key[key] for key in keys if key is not None])
+        if isinstance(answer, Named):
+            named.append((folders, answer))
+        elif isinstance(answer, Stray):
+            stray.append((folders, answer))
+    days, others = _settle(source.layout, named)
+    aside = [
+        StrayFolder(print_name(folders), why.reason, counts[folders])
+        for folders, why in sorted((*stray, *others), key=lambda one: one[0])
+    ]
+    return replace(days, stray=tuple(aside))
+
+
+def _list_logged_files(store: Store, source: Source, table: TableVersion, day: str) -> DayFiles:
+    days = _find_logged_days(source, table)
+    if day not in days.folders:
+        raise Refusal(_describe_missing(source, day, days))
+    own = set(days.folders[day])
+    logged = {file.key: file.folders for file in table.files if file.folders in own}
+    files: list[Object] = []
+    gone: list[RejectedFile] = []
+    with ThreadPoolExecutor(_LISTINGS) as threads:
+        for found in threads.map(lambda key: _stat(store, key), sorted(logged)):
+            if isinstance(found, Object):
+                files.append(found)
+            else:
+                gone.append(found)
+    return DayFiles(tuple(files), tuple(gone), days.stray, logged)
+
+
+def _stat(store: Store, key: str) -> Object | RejectedFile:
+    try:
+        return store.stat(key)
+    except Missing:
+        message = f"{key} is in the table's log, but not in its folder: it was removed or never put"
+        return RejectedFile(key, "vanished", message)
 
 
 def _find_folders(
@@ -281,15 +372,22 @@ def _way_to(when: date) -> Callable[[Above], bool]:
 
 
 def _describe_missing(source: Source, day: str, days: Days) -> str:
-    assert source.layout is not None
+    if source.layout is None:
+        return f"{source.uri} has no partitions, or no rows: its only day is {ALL!r}, not {day!r}"
     stray = "; ".join(map(str, days.stray[:3]))
     more = f" (set aside: {stray})" if stray else ""
     if not days.folders:
-        return f"{source.uri} has no folder {source.layout.text}: expected one for day {day}{more}"
+        return f"{source.uri} has no {_name_parts(source)}: expected one for day {day}{more}"
     place = bisect.bisect(list(map(day_order, days.names)), day_order(day))
     nearest = ", ".join(days.names[max(0, place - 3) : place + 3])
     count = len(days.folders)
     return f"day {day} is not in {source.uri}: it has {count} days, the nearest are {nearest}{more}"
+
+
+def _name_parts(source: Source) -> str:
+    assert source.layout is not None
+    kind = "folder" if source.table is None else "files of"
+    return f"{kind} {source.layout.text}"
 
 
 def _is_marker(key: str) -> bool:

@@ -52,7 +52,7 @@ class OpenSplit:
         self.split, self._file, self._types = split, file, types
         # Row numbers whose value has changed in its new type, by column.
         self.changed: dict[str, set[int]] = {}
-        self._parquet = _open_parquet(split.key, file)
+        self._parquet = _open_parquet(split.path, file)
         # pyarrow makes the schema anew at each access: half a millisecond for each small file.
         self._schema = schema = self._parquet.schema_arrow
         metadata = self._parquet.metadata
@@ -200,7 +200,7 @@ class OpenSplit:
         if not wanted and not large:
             return self._parquet
         return _open_parquet(
-            self.split.key,
+            self.split.path,
             self._file,
             metadata=self._parquet.metadata,
             read_dictionary=wanted,
@@ -274,10 +274,10 @@ def read_rows(
         yield from source.read_rows(columns, batch_rows)
 
 
-def _open_parquet(key: str, file: ReadOnlyFile, **options: Any) -> ParquetInFolders:
+def _open_parquet(path: str, file: ReadOnlyFile, **options: Any) -> ParquetInFolders:
     # pre_buffer would copy what `prefetch` has fetched already.
     options |= {"page_checksum_verification": True, "pre_buffer": False}
-    return ParquetInFolders(limits.open_parquet(file, **options), key)
+    return ParquetInFolders(limits.open_parquet(file, **options), path)
 
 
 def _require_columns(key: str, schema: pa.Schema, names: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from cluster.lake.input.input_file import InputFile, RejectedFile
 from cluster.lake.input.layout import list_columns
 from cluster.lake.input.partitions import BAD_NAME, Source, StrayFolder, list_files, open_input
 from cluster.lake.storage.opening import open_store
-from cluster.lake.storage.store import ChangedSinceSnapshot, Missing, Store
+from cluster.lake.storage.store import ChangedSinceSnapshot, Missing, Object, Store
 from models import canonical_json
 from models.refusal import Refusal
 
@@ -42,6 +42,7 @@ class Snapshot:
     rejected: tuple[RejectedFile, ...]
     schema: pa.Schema  # common to the files (see `file_types`); empty without files
     stray: tuple[StrayFolder, ...] = ()  # beside the day, of no day
+    version: int | None = None  # of the Delta table that the files are of; None for plain files
     # Only of derived rows: the digest of the day's own files, and of everything that the rows were
     # derived from (see `derive`).
     input_digest: str = ""
@@ -65,6 +66,9 @@ class Snapshot:
     def digest(self) -> str:
         """SHA-256 of the list of files: the same files give the same digest at any URI.
 
+        A table's version is not in it, but what the version says of this day: its files. So a
+        commit of another day leaves this one, and what is derived of it, as done.
+
         For derived rows it is the digest of everything that they were derived from.
         """
         if self.derivation:
@@ -76,7 +80,8 @@ class Snapshot:
 
         add(self.day, len(self.files))
         for file in self.files:
-            add(file.key, file.size, file.version, file.rows)
+            logged = () if file.logged is None else (file.logged,)
+            add(file.key, file.size, file.version, file.rows, *logged)
         for bad in self.rejected:
             add(bad.key, bad.rule)
         return digest.hexdigest()
@@ -98,15 +103,23 @@ def take_snapshot(source: Source, day: str) -> Snapshot:
     there = list_files(source, day)
     bad = list(there.rejected)
     columns: dict[Any, Any] = {}  # equal columns are one object: a driver holds a million files
-    for footer in _map(
-        lambda file: read_footer(store, file, list_columns(file.key, source.layout)), there.files
-    ):
+
+    def read(file: Object) -> Footer | RejectedFile:
+        path = there.logged.get(file.key, file.key)
+        return read_footer(store, file, list_columns(path, source.layout))
+
+    for footer in _map(read, there.files):
         if isinstance(footer, RejectedFile):
             bad.append(footer)
             continue
         shared = columns.setdefault(footer.file.columns, footer.file.columns)
-        good.append(replace(footer, file=replace(footer.file, columns=shared)))
-    doubles = _find_doubles(store, good)
+        logged = there.logged.get(footer.file.key)
+        if logged is not None and list_columns(logged, None) == list_columns(footer.file.key, None):
+            logged = None
+        file = replace(footer.file, columns=shared, logged=logged)
+        good.append(replace(footer, file=file))
+    # Two files of a table with the same bytes are rows that were put twice: the log has both.
+    doubles = {} if source.table else _find_doubles(store, good)
     files = tuple(footer.file for footer in good if footer.file.key not in doubles)
     return Snapshot(
         uri=store.uri if source.layout is None else source.uri,
@@ -115,6 +128,7 @@ def take_snapshot(source: Source, day: str) -> Snapshot:
         rejected=tuple(sorted((*bad, *doubles.values()), key=lambda file: file.key)),
         schema=find_common_schema(files),
         stray=there.stray,
+        version=source.table.version if source.table else None,
     )
 
 

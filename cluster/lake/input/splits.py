@@ -38,6 +38,12 @@ class Split:
     offset: int  # rows of the first row group that come before the split
     rows: int
     bytes: int  # uncompressed; of a part of a row group its share by rows
+    logged: str | None = None  # of its file
+
+    @property
+    def path(self) -> str:
+        """As of its file."""
+        return self.key if self.logged is None else self.logged
 
     def to_document(self) -> dict[str, Any]:
         # By hand: `asdict` copies each value, and took ten times as long.
@@ -50,6 +56,7 @@ class Split:
             "offset": self.offset,
             "rows": self.rows,
             "bytes": self.bytes,
+            **({} if self.logged is None else {"logged": self.logged}),
         }
 
     @classmethod
@@ -125,7 +132,7 @@ def _task_id(splits: Sequence[Split]) -> str:
 
 
 def _cut_file(file: InputFile, max_rows: int, max_bytes: int) -> Iterator[Split]:
-    start = Split("", file.key, file.version, (), 0, 0, 0, 0)
+    start = Split("", file.key, file.version, (), 0, 0, 0, 0, file.logged)
     split = start
     row = 0
     for index, group in enumerate(file.row_groups):

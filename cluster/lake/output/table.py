@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 from tenacity import RetryCallState, retry, stop_after_attempt, wait_random_exponential
 
 from cluster.lake.days import day_order
 from cluster.lake.output.shard import Shard, shard_key
+from cluster.lake.storage.delta import open_table
 from cluster.lake.storage.store import Store
 from models.refusal import Refusal, SchemaMismatch
 
@@ -244,18 +245,6 @@ def read_schema(store: Store) -> pa.Schema | None:
 def read_commits(store: Store) -> tuple[LoggedCommit, ...]:
     """`LakeTable.read_commits` of the table in this folder, whatever its schema is."""
     return _commits(open_table(store))
-
-
-def open_table(store: Store) -> DeltaTable | None:
-    """The table in this folder; None if there is none.
-
-    Raises `Refusal` where a link stands in its log, whose files deltalake opens by itself.
-    """
-    store.refuse_links("_delta_log")
-    try:
-        return DeltaTable(store.delta_uri, storage_options=store.delta_options)
-    except TableNotFoundError:
-        return None
 
 
 def open_dataset(table: DeltaTable, store: Store) -> ds.Dataset:

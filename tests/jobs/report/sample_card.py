@@ -70,6 +70,7 @@ def sample_card() -> Card:
             "rows_per_second": rows / 133.66,
             "command": "python -m jobs score specs/demo_flows.yaml --day 2026-11-22",
             "table_version": 41,
+            "input_version": 7,
         },
         "books": {
             "rows": rows,
