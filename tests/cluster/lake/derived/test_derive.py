@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 
 from cluster.lake.derived.derivation import Derivation
 from cluster.lake.derived.derivation_input import DerivationInput
@@ -138,6 +139,23 @@ def test_days_that_are_integers_are_looked_back_on_as_dates_are(lake: Store) -> 
     with Deriver(DERIVATION, source, lake.child("out").uri) as made:
         made.derive("11")
         found = read(made.take_snapshot("11"))
+    assert repr(found.to_pydict()) == repr(expected.to_pydict())
+
+
+def test_a_table_is_looked_back_on_as_its_files_are(lake: Store, tmp_path: Path) -> None:
+    """Rows that were deleted from an earlier day are in no history and in no window."""
+    expected = read(derived(lake, DAYS[3]))
+    folder = tmp_path / "table"
+    for number, day in enumerate(DAYS):
+        rows = table(drawn(number))
+        rows = rows.append_column("day", pa.array([day] * rows.num_rows))
+        write_deltalake(folder, pa.concat_tables([rows] * 2), partition_by=["day"], mode="append")
+        write_deltalake(folder, rows, mode="overwrite", predicate=f"day = '{day}'")
+    with Deriver(DERIVATION, Source(str(folder), "day"), str(tmp_path / "out")) as made:
+        made.derive(DAYS[3])
+        taken = made.take_snapshot(DAYS[3])
+    assert taken.version == 2 * len(DAYS) - 1
+    found = read(taken)
     assert repr(found.to_pydict()) == repr(expected.to_pydict())
 
 
