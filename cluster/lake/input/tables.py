@@ -17,7 +17,7 @@ from deltalake.exceptions import DeltaError
 
 from cluster.lake.days import NULL
 from cluster.lake.storage.delta import open_table
-from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.opening import find_place, open_store
 from cluster.lake.storage.store import Store, find_fault, print_name
 from models.refusal import Refusal
 
@@ -128,8 +128,8 @@ def _find_kind(store: Store, root: str) -> str | None:
 
 
 def _find_above(store: Store, root: str) -> Iterator[tuple[str, str]]:
-    """Tables in the folders above the input, with their kinds."""
-    uri = f"{store.uri}/{root}" if root else store.uri
+    """Tables in the folders above the input, with their kinds, also where a link leads to it."""
+    uri = find_place(f"{store.uri}/{root}" if root else store.uri)
     while uri.strip("/") and not re.fullmatch("s3://[^/]*", uri):
         uri, _, _ = uri.rpartition("/")
         above = open_store(uri or "/")

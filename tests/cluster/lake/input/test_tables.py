@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,16 @@ def test_partition_columns_form_a_date_in_any_order(tmp_path: Path) -> None:
     assert read(take_snapshot(source, "2026-11-10"), "n") == [(10,), (11,)]
 
 
+@pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("us", "UTC"), pa.timestamp("us")])
+def test_a_partition_column_of_dates_or_times_names_days(tmp_path: Path, kind: pa.DataType) -> None:
+    store = open_store(str(tmp_path))
+    days = pa.array([datetime(2026, 11, 20)]).cast(kind)
+    write(store, numbered(1).append_column("day", days), ["day"])
+    source = Source(store.uri, "day")
+    assert list_days(source) == (DAY,)
+    assert read(take_snapshot(source, DAY), "n") == [(0,)]
+
+
 def test_rows_without_a_day_are_named(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     for day in (DAY, None, "rest"):
@@ -267,6 +278,13 @@ def test_a_part_of_a_table_is_refused(store: Store) -> None:
     for inside in (f"t/day={DAY}", "t/_delta_log"):
         with pytest.raises(Refusal, match=r"lies in the Delta table .*/t: expected the whole"):
             take_snapshot(Source(f"{store.uri}/{inside}"), "all")
+
+
+def test_a_link_to_a_part_of_a_table_is_refused(tmp_path: Path) -> None:
+    write(open_store(str(tmp_path / "t")), rows_of(0, 3, day=DAY), ["day"])
+    (tmp_path / "link").symlink_to(tmp_path / "t" / f"day={DAY}")
+    with pytest.raises(Refusal, match="lies in the Delta table"):
+        take_snapshot(Source(str(tmp_path / "link")), "all")
 
 
 def test_a_table_among_files_is_refused(store: Store) -> None:
