@@ -24,7 +24,7 @@ from jobs.alerting import alerts
 from jobs.output import open_output
 from jobs.spec.detector import check_detector
 from jobs.spec.spec import Spec, load
-from models.columns import Timestamp
+from models.columns import Text, Timestamp
 from models.refusal import Refusal, SchemaMismatch
 from models.schema import USABLE, check_names, find_signature
 from models.suggestion import join_names
@@ -228,8 +228,12 @@ def _find_wanted(spec: Spec, name: str, found: pa.DataType) -> str | None:
         return USABLE[type(feature)]
     if name == roles.time and find_signature(time, found) is None:
         return USABLE[Timestamp]
-    if name == roles.label and not is_number(found):
-        return "0 or 1 as a number, or a boolean"
+    if name == roles.label:
+        texts = any(isinstance(value, str) for value in roles.normal)
+        if texts and find_signature(Text(name), found) is None:
+            return "text, since its normal values are texts"
+        if not texts and not is_number(found):
+            return "0 or 1 as a number, a boolean, or text with `normal: [...]`"
     if name in (*roles.id, *roles.entity, roles.kind) and pa.types.is_nested(found):
         return "a plain value such as text or a number"
     return None

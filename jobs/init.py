@@ -1,6 +1,7 @@
 """Writes a first spec from a sample of the data: every column with a role and the reason."""
 
 import json
+import keyword
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +9,16 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from cluster.lake.days import to_date
 from cluster.lake.input import limits
 from cluster.lake.input.arrow_types import to_storage_array
 from cluster.lake.input.file_types import find_drift
 from cluster.lake.input.folder_columns import add_columns
+from cluster.lake.input.input_file import InputFile
 from cluster.lake.input.layout import list_columns
 from cluster.lake.input.partitions import Source, list_days, propose_partition
-from cluster.lake.input.snapshot import take_snapshot
+from cluster.lake.input.snapshot import Snapshot, take_snapshot
+from cluster.lake.input.unreadable import UnreadableFile, content_errors
 from cluster.lake.storage.opening import open_store
 from cluster.lake.types.casting import cast_exactly
 from jobs.inference.detector import choose_detector
@@ -28,6 +32,7 @@ MOST_ROWS = 50_000  # a sample: 20,000 rows already distinguish a port from a co
 MOST_FILES = 4
 SAMPLE_BATCH = 8_192
 
+TRAIN, TEST = "train", "test"
 WHOLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 YAML_WORDS = {"true", "false", "null"}
 
@@ -40,6 +45,16 @@ class Sample:
     days: tuple[str, ...]
     rows: int
     columns: tuple[Inferred, ...]
+    training: str | None = None  # where the training rows are, if apart
+
+    @property
+    def day(self) -> str:
+        """The day that was read: the one of training by its name, else the newest."""
+        return TRAIN if TRAIN in self.days else self.days[-1]
+
+    @property
+    def place(self) -> str:
+        return "the newest" if self.day == self.days[-1] else "one"
 
 
 def init(uri: str, output: Path) -> str:
@@ -52,12 +67,15 @@ def init(uri: str, output: Path) -> str:
 
 def look(uri: str) -> Sample:
     """Read a sample of the newest day. Raises `Refusal` if there is no Parquet file."""
-    source = _find_source(uri)
+    apart = _find_train_and_test(uri)
+    source = _find_source(apart[1] if apart else uri)
     days = list_days(source)
     if not days:
         raise Refusal(f"expected Parquet files in {uri!r}, found none; check the address")
-    table = _read_sample(source, days[-1])
-    return Sample(source, days, table.num_rows, tuple(infer(table)))
+    table = _read_sample(source, TRAIN if TRAIN in days else days[-1])
+    dated = sum(to_date(day) is not None for day in days)
+    columns = tuple(infer(table, training_days=dated - 1))
+    return Sample(source, days, table.num_rows, columns, apart[0] if apart else None)
 
 
 def render(sample: Sample, output: Path) -> str:
@@ -70,12 +88,11 @@ def render(sample: Sample, output: Path) -> str:
     roles = {role for column in columns for role in column.roles}
     steps = any("sequence" in c.roles and c.why.startswith("lists: steps") for c in columns)
     detector, why = choose_detector(roles, of_numbers=steps)
-    label = next((column.name for column in columns if "label" in column.roles), None)
     out = "out" if uri.strip("/") not in ("", ".") and not uri.startswith("out") else "../out"
     lines = [
         schema_line(output),
         f"# Written by `python -m jobs init` from {sample.rows:,} rows of",
-        f"# {_printed(sample.days[-1])}, the newest of {len(sample.days)} day(s). The roles are",
+        f"# {_printed(sample.day)}, {sample.place} of {len(sample.days)} day(s). The roles are",
         "# guesses: read them, then run `python -m jobs check` on this file.",
         "# docs/spec.md explains every key.",
         f"name: {name}",
@@ -85,17 +102,45 @@ def render(sample: Sample, output: Path) -> str:
         "columns:",
         *_columns(columns),
         f"detector: {{name: {detector}}}  # {why}",
-        "training:",
-        "  days: null  # all but the newest",
-    ]
-    if label:
-        normal = json.dumps(f"{label} == 0")
-        lines.append(f"  # filter: {normal}  # learn from normal rows only")
-    lines += [
+        *_training(sample),
         "threshold: {policy: quantile, contamination: 0.001}  # 1 flag in 1,000 rows",
         f"output: {{uri: {_inline(f'{out}/{name}')}}}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _training(sample: Sample) -> list[str]:
+    """Which rows to learn from: never silently the ones that are scored."""
+    label = next((column for column in sample.columns if "label" in column.roles), None)
+    normal = f"filter: {json.dumps(_keep_normal(label), ensure_ascii=False)}" if label else ""
+    lines = ["training:"]
+    if sample.training:
+        lines.append(f"  uri: {_inline(sample.training)}  # by its name; input.uri has the test")
+    elif sample.day == TRAIN:
+        lines.append(f"  days: {TRAIN}  # by its name")
+    elif len(sample.days) > 1:
+        lines.append("  days: null  # all but the newest")
+    elif label:
+        return [*lines, f"  {normal}  # learn from normal rows only: there is one day"]
+    else:
+        lines += [
+            "  days: null  # there is one day: it is learned from and scored, anomalies included.",
+            "  # uri: path/to/earlier/rows  # better: rows of another time, or without anomalies",
+        ]
+    if label:
+        lines.append(f"  # {normal}  # learn from normal rows only")
+    return lines
+
+
+def _keep_normal(label: Inferred) -> str:
+    """The filter for the normal rows."""
+    parts = label.name.split(".")
+    plain = all(part.isidentifier() and not keyword.iskeyword(part) for part in parts)
+    name = label.name if plain else f"column({label.name!r})"
+    normal = label.options.get("normal")
+    if normal:
+        return f"{name} == {normal[0]!r}" if len(normal) == 1 else f"{name} in {tuple(normal)!r}"
+    return f"{name} == False" if label.boolean else f"{name} == 0"
 
 
 def _columns(columns: Sequence[Inferred]) -> list[str]:
@@ -134,6 +179,22 @@ def _spec_name(text: str) -> str:
     return name if name[:1].isalpha() else f"watch_{name}"
 
 
+def _find_train_and_test(uri: str) -> tuple[str, str] | None:
+    """The places of training and test rows, where two files or folders have these names."""
+    if uri.endswith(".parquet"):
+        return None
+    found = open_store(uri).survey("", deep=False)
+    names = [*found.folders, *(one.key for one in found.objects if one.key.endswith(".parquet"))]
+    visible = [name for name in names if not name.startswith((".", "_"))]
+    if len(visible) != 2:
+        return None
+    train, test = sorted(visible, key=lambda name: TRAIN not in name.lower())
+    stems = [name.lower().removesuffix(".parquet") for name in (train, test)]
+    if not stems[0].startswith(TRAIN) or not stems[1].startswith(TEST):
+        return None
+    return f"{uri.rstrip('/')}/{train}", f"{uri.rstrip('/')}/{test}"
+
+
 def _find_source(uri: str) -> Source:
     """The data with the layout that its folders suggest."""
     if uri.endswith(".parquet"):  # one file, or a folder of that name
@@ -162,27 +223,45 @@ def _read_sample(source: Source, day: str) -> pa.Table:
         )
     refuse(check_names(dict.fromkeys(taken.schema.names), taken.schema))
     drifts = find_drift(taken.files, taken.schema.names)
-    refuse([str(drift) for drift in drifts if drift.found is not None])
-    store = open_store(taken.uri)
-    files = taken.files[:MOST_FILES]
-    batches = []
-    for file in files:
-        left = MOST_ROWS // len(files)
-        size = sum(group.bytes for group in file.row_groups)
-        batch_rows = limits.batch_rows(SAMPLE_BATCH, file.rows, size)
-        with limits.open_parquet(store.open_parquet(file.key, file.version)) as parquet:
-            for batch in parquet.iter_batches(batch_rows):
-                folders = list_columns(file.path, source.layout)
-                named = add_columns(batch.slice(0, left), folders)
-                batches.append(_conform(named, taken.schema))
-                left -= len(batches[-1])
-                if left <= 0:
-                    break
+    repair = "store one type in all files, or take the column out of them"
+    refuse([f"{drift}; {repair}" for drift in drifts if drift.found is not None])
+    batches: list[pa.RecordBatch] = []
+    damaged: list[str] = []
+    read = 0
+    for file in taken.files:
+        if read == MOST_FILES:
+            break
+        try:
+            batches += _read_file(source, taken, file)
+            read += 1
+        except UnreadableFile as error:  # a night sets it aside
+            damaged.append(" ".join(str(error).split()))
     if not batches:
-        raise Refusal(
-            f"expected rows in {day} of {source.uri!r}, found {len(files)} files without any"
-        )
+        damaged += [file.message for file in taken.rejected]
+        found = "; ".join(damaged[:5]) or f"{len(taken.files)} files without any"
+        raise Refusal(f"expected rows in {day} of {source.uri!r}, found: {found}")
     return pa.Table.from_batches(batches)
+
+
+def _read_file(source: Source, taken: Snapshot, file: InputFile) -> list[pa.RecordBatch]:
+    """The first rows of a file. Raises `UnreadableFile` for damaged content."""
+    store = open_store(taken.uri)
+    left = MOST_ROWS // min(MOST_FILES, len(taken.files))
+    size = sum(group.bytes for group in file.row_groups)
+    batch_rows = limits.batch_rows(SAMPLE_BATCH, file.rows, size)
+    batches = []
+    with (
+        content_errors(file.key),
+        limits.open_parquet(store.open_parquet(file.key, file.version)) as parquet,
+    ):
+        for batch in parquet.iter_batches(batch_rows):
+            folders = list_columns(file.path, source.layout)
+            named = add_columns(batch.slice(0, left), folders)
+            batches.append(_conform(named, taken.schema))
+            left -= len(batches[-1])
+            if left <= 0:
+                break
+    return batches
 
 
 def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

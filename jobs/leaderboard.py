@@ -188,7 +188,7 @@ def _encode(
         for admitted in intake.admit(split):
             encoded = encoder(admitted.extracted)
             if label:
-                labels = decode_labels(admitted.rows.column(label)).values
+                labels = decode_labels(admitted.rows.column(label), roles.normal).values
                 encoded = encoded._replace(label=torch.from_numpy(labels))
             yield encoded
 

@@ -129,6 +129,7 @@ class Roles:
     time: str | None = None
     entity: tuple[str, ...] = ()  # who did it: customer, host, terminal
     label: str | None = None  # 0 is normal, 1 is an anomaly; never a feature
+    normal: tuple[str | int, ...] = ()  # values of the label that are normal; (): 0
     kind: str | None = None  # the kind of an anomaly, for evaluation only
     keep: tuple[str, ...] = ()  # copied into the flags
     sensitive: frozenset[str] = frozenset()  # their values never appear in any output

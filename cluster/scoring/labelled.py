@@ -67,7 +67,7 @@ def label_scores(
     """Scores beside the label (int8, null without one) and the kind of anomaly."""
     columns = {name: pa.array(values, pa.float32()) for name, values in scores.items()}
     if roles.label:
-        labels = decode_labels(admitted.rows.column(roles.label)).values
+        labels = decode_labels(admitted.rows.column(roles.label), roles.normal).values
         columns["label"] = pa.array(labels, from_pandas=True).cast(pa.int8())
     if roles.kind:
         columns["kind"] = admitted.rows.column(roles.kind).cast(pa.string())

@@ -29,7 +29,7 @@ def find_broken(name: str, column: pa.Array, roles: Roles) -> Iterator[tuple[Boo
         if times.broken is not None and times.rule != "invalid_utf8":
             yield times.broken, times.rule
     if name == roles.label:
-        labels = decode_labels(column)
+        labels = decode_labels(column, roles.normal)
         if labels.broken is not None:
             yield labels.broken, "unknown_label"
     if name in roles.flagged and name not in roles.sensitive and may_change(column.type):

@@ -77,7 +77,8 @@ class _Calibrator(SplitWorker[Split, _CalibrationPart]):
         for admitted in self.intake.admit(split):
             labels = None
             if roles.label:
-                labels = decode_labels(admitted.rows.column(roles.label)).values
+                column = admitted.rows.column(roles.label)
+                labels = decode_labels(column, roles.normal).values
             if roles.entity:
                 entities.update(hash_keys([admitted.rows.column(roles.entity[0])]))
             found = chunks.score_rows(self.encoder, self.detectors, admitted.extracted, self.device)

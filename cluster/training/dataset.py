@@ -14,6 +14,7 @@ from cluster.splits.engine import DaySplit, Engine, Tables
 from cluster.splits.worker import TableWorker
 from cluster.training.row_tables import from_table, to_table
 from models.batch import Batch, join
+from models.columns import Roles
 from models.decoding.labels import decode_labels
 from models.encoding.encoder import Encoder
 
@@ -30,7 +31,7 @@ class _Extract(TableWorker):
 
     def read(self, day: str, split: Split) -> pa.Table:
         parts = [
-            _table(admitted, self.intake.roles.label, self.all_labelled)
+            _table(admitted, self.intake.roles, self.all_labelled)
             for admitted in self.intake.admit(split)
         ]
         if parts:
@@ -38,10 +39,10 @@ class _Extract(TableWorker):
         return to_table(self.intake.encoder.make_empty(), np.empty(0, np.float32))
 
 
-def _table(admitted: AdmittedRows, label: str | None, all_labelled: bool) -> pa.Table:
+def _table(admitted: AdmittedRows, roles: Roles, all_labelled: bool) -> pa.Table:
     labels = np.full(admitted.rows.num_rows, np.nan, np.float32)
-    if label is not None:
-        labels = decode_labels(admitted.rows.column(label)).values
+    if roles.label is not None:
+        labels = decode_labels(admitted.rows.column(roles.label), roles.normal).values
     if not all_labelled:
         return to_table(admitted.extracted, labels)
     known = np.isfinite(labels)

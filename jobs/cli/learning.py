@@ -49,7 +49,13 @@ def init(
 
     if output.exists() and not force:
         raise Refusal(f"{output} exists: name another file with --output, or pass --force")
-    output.write_text(job.init(uri, output))
+    text = job.init(uri, output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or "it cannot be written"
+        raise Refusal(f"--output {output}: {reason}; name a file that can be written") from error
     err.print(f"wrote {output}; read it, then run: {PROGRAM} check {output}")
 
 

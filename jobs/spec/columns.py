@@ -58,7 +58,7 @@ ROLES: dict[Role, str] = {
     "numeric": "Feature: a number.",
     "categorical": "Feature: one of a set of values.",
     "boolean": "Feature: true or false.",
-    "ip": "Feature: an IPv4 or IPv6 address.",
+    "ip": "Feature: an IPv4 or IPv6 address; `-` is none.",
     "port": "Feature: a TCP or UDP port.",
     "timestamp": "Feature: the hour of the day and the day of the week, in UTC.",
     "vector": "Feature: numbers, the same count in each row, such as an embedding.",
@@ -67,7 +67,8 @@ ROLES: dict[Role, str] = {
     "audio": "Feature: a WAV or FLAC file, turned into a spectrogram.",
     "text": "Feature: UTF-8 text, as its bytes in order and as hashed words and 3-grams.",
     "video": "Feature: a list of PNG, JPEG or WebP files in the order of time.",
-    "label": "The answer for evaluation: 0 normal, 1 anomaly. Never a feature. One column at most.",
+    "label": "The answer for evaluation: 0 normal, 1 anomaly, or any values with those that are "
+    "normal. Never a feature. One column at most.",
     "kind": "The type of an anomaly, for evaluation. Never a feature. One column at most.",
     "keep": "Copied into the flags.",
 }
@@ -80,6 +81,7 @@ ONCE = ("time", "label", "kind")  # roles of one column at most
 OPTIONS: dict[str, tuple[str, ...]] = {
     "time": ("unit",),
     "timestamp": ("unit",),
+    "label": ("normal",),
     "numeric": ("scale", "log1p", "clip", "range"),
     "categorical": ("encoding", "max_values"),
     "ip": ("same_network_as", "prefix"),
@@ -148,6 +150,9 @@ class Column(Frozen):
     unit: TimeUnit | None = None
     """Unit of a time that is a number since 1970: s, ms, us or ns; null for a timestamp, a date or
     text in ISO 8601."""
+    normal: Annotated[tuple[str | int, ...], BeforeValidator(as_tuple)] = ()
+    """The values of a label that are normal, as [BENIGN]; all others are anomalies. Empty for
+    a label of 0 and 1."""
     scale: Literal["standard", "robust", "quantile"] = "standard"
     """How values are scaled: by mean and deviation, by median and quartiles, or by rank."""
     log1p: bool = False
@@ -219,6 +224,8 @@ class Column(Frozen):
                 text = f"{option} belongs to the role {' or '.join(owners)}"
                 text = f"{text}, found {join_names(self.role)}"
                 yield (option,), f"{text}; remove it or change the role"
+        if len({type(value) for value in self.normal}) > 1:
+            yield ("normal",), f"expected texts or whole numbers, found both: {list(self.normal)}"
         low, high = self.range
         if low is not None and high is not None and low >= high:
             yield ("range",), f"expected [low, high] with low < high, found {[low, high]}"
@@ -320,7 +327,8 @@ def collect_roles(columns: dict[str, Column]) -> Roles:
         id=having("id"),
         time=one("time"),
         entity=having("entity"),
-        label=one("label"),
+        label=(label := one("label")),
+        normal=columns[label].normal if label else (),
         kind=one("kind"),
         keep=having("keep"),
         sensitive=sensitive,

@@ -103,6 +103,7 @@ def build_derivation(
         columns=tuple(inputs),
         time=roles.time,
         label=roles.label,
+        normal=roles.normal,
         filter=row_filter,
         also=training_filter,
         history=tuple(entry.history for entry in histories),

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from models.columns import (
     Audio,
@@ -35,6 +36,9 @@ from models.decoding.scalars import (
 from models.decoding.texts import decode_texts
 from models.decoding.times import decode_timestamp
 from models.schema import Source
+
+# What Zeek and the flow logs of clouds write where there is no address.
+NO_ADDRESS = "-"
 
 
 class Decoder:
@@ -92,7 +96,10 @@ class Decoder:
             (indices, texts), null, problems = decode_text(self._batch.column(name))
             # One more entry stands for null and for invalid UTF-8: no address and no new problem.
             distinct = parse(pa.concat_arrays([texts.fill_null(""), pa.array([""], texts.type)]))
-            known = np.append(np.asarray(texts.is_valid()), False)
+            unset = np.append(np.asarray(pc.equal(texts, NO_ADDRESS).fill_null(False)), False)
+            known = np.append(np.asarray(texts.is_valid()), False) & ~unset
+            if unset.any():
+                null = unset[indices] if null is None else null | unset[indices]
             unparsable = ((distinct.version == 0) & known)[indices]
             if unparsable.any():
                 problems = (*problems, (unparsable, "unparsable"))

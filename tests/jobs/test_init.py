@@ -76,7 +76,7 @@ ROLES = {
 
 @pytest.fixture(scope="module")
 def guesses() -> dict[str, Inferred]:
-    return {guess.name: guess for guess in infer(pa.table(logs()))}
+    return {guess.name: guess for guess in infer(pa.table(logs()), training_days=7)}
 
 
 @pytest.mark.parametrize("name", ROLES)
@@ -93,7 +93,7 @@ def test_guesses_come_with_options_and_reasons(guesses: dict[str, Inferred]) -> 
     assert guesses["score_rate"].options == {}
     assert guesses["seen_at"].why == "timestamp[ms], without a time zone: read as UTC"
     assert guesses["sensor_version"].why == "constant in the sample"
-    assert guesses["empty"].why == "all values are null"
+    assert guesses["empty"].why == "all values are null, empty or not finite"
     assert guesses["attack_group"].why == "the name of an answer, which a detector must not see"
 
 
@@ -198,6 +198,54 @@ def test_init_reads_at_most_its_sample(tmp_path: Path, monkeypatch: pytest.Monke
         pq.write_table(pa.table({"x": np.arange(1000.0)}), tmp_path / f"part-{part}.parquet")
     text = init.init(str(tmp_path), Path("watch.yaml"))
     assert "from 100 rows of" in text
+
+
+def damage(path: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    for place in range(4, len(raw) - 800, 3):
+        raw[place] ^= 0x5A
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
+def test_files_with_damaged_pages_are_passed_over_or_named(
+    tmp_path: Path, compression: str
+) -> None:
+    for seed, name in enumerate(("a", "b")):
+        table = pa.table({"x": np.random.default_rng(seed).normal(size=3000)})
+        pq.write_table(table, tmp_path / f"{name}.parquet", compression=compression)
+    damage(tmp_path / "a.parquet")
+    assert "from 3,000 rows" in init.init(str(tmp_path), Path("watch.yaml"))
+    damage(tmp_path / "b.parquet")
+    with pytest.raises(Refusal, match=r"found: a\.parquet .*; b\.parquet"):
+        init.init(str(tmp_path), Path("watch.yaml"))
+
+
+def test_a_text_that_is_no_utf8_is_passed_over(tmp_path: Path) -> None:
+    raw = pa.array([b"caf\xe9"] + [b"curl", b"wget"] * 100, pa.binary())
+    texts = pa.StringArray.from_buffers(201, *raw.buffers()[1:])
+    table = pa.table({"agent": texts, "x": np.random.default_rng(0).normal(size=201)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    text = init.init(str(tmp_path), Path("watch.yaml"))
+    assert "agent: {role: categorical}  # 2 distinct in 201 rows" in text
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (pa.array(["a", "b", "c"] * 40), "expected int64, found string; store one type in all"),
+        (pa.array(range(120), pa.timestamp("ms", "UTC")), "store one type in all files"),
+    ],
+)
+def test_files_of_mixed_types_are_refused_with_what_to_do(
+    tmp_path: Path, other: pa.Array, message: str
+) -> None:
+    amount = np.random.default_rng(0).normal(size=120)
+    for name, column in (("a", pa.array(range(120))), ("b", other)):
+        table = pa.table({"x": column, "amount": amount})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    with pytest.raises(Refusal, match=message):
+        init.init(str(tmp_path), Path("watch.yaml"))
 
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12)

@@ -14,6 +14,7 @@ class Derivation:
     columns: tuple[str, ...]  # carried over, where a day has them
     time: str
     label: str | None = None
+    normal: tuple[str | int, ...] = ()  # see `Roles`
     filter: str | None = None  # rows that do not pass are carried over, but are in no history
     also: str | None = None  # a second filter, whose columns are carried over where a day has them
     history: tuple[History, ...] = ()

@@ -155,7 +155,9 @@ class Deriver:
             self._resources.close()
             self._types = types
             derivation = self.derivation
-            table = HistoryTable(derivation.history, derivation.time, derivation.label)
+            table = HistoryTable(
+                derivation.history, derivation.time, derivation.label, derivation.normal
+            )
             self._table = self._resources.enter_context(table)
         days = (*self.input.days_before(day, self.derivation.history_days), day)
         for one in self._table.keep_only(days):

@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from models.decoding.labels import decode_labels
 from models.refusal import Refusal
 
 _SECOND = 1_000_000  # times are in microseconds, as in Delta
@@ -121,12 +122,19 @@ def list_columns(histories: Sequence[History]) -> tuple[DerivedColumn, ...]:
 class HistoryTable:
     """The rows that histories look back on, in a temporary DuckDB database; a context manager."""
 
-    def __init__(self, histories: Sequence[History], time: str, label: str | None) -> None:
+    def __init__(
+        self,
+        histories: Sequence[History],
+        time: str,
+        label: str | None,
+        normal: Sequence[str | int] = (),
+    ) -> None:
         self.time = time
         self.derived = list_columns(histories)
         self.entities = tuple(dict.fromkeys(h.entity for h in histories))
         self.numbers = tuple(dict.fromkeys(h.of for h in histories if h.of))
         self.values = tuple(dict.fromkeys(h.distinct for h in histories if h.distinct))
+        self._normal = normal
         self._labels = label if any(h.labels for h in histories) else None
         self._days: set[str] = set()
         self._rows = 0
@@ -211,8 +219,8 @@ class HistoryTable:
             parts[f"d{i}"] = batch.column(name)
         if self._labels:
             there = self._labels in batch.schema.names
-            label = finite_numbers(self._labels, batch.column(self._labels)) if there else None
-            parts["y"] = pa.nulls(rows, pa.float64()) if label is None else label
+            label = batch.column(self._labels) if there else pa.nulls(rows)
+            parts["y"] = pa.array(decode_labels(label, self._normal).values, from_pandas=True)
         self._write(pa.table(parts))
 
     def _write(self, rows: pa.Table) -> None:

@@ -257,8 +257,8 @@ def propose(paths: Iterable[Sequence[str]]) -> str | list[str] | None:
     """The `input.partition` for files with these folders; None where no folder names a day.
 
     Keys that form a date come first, then a key of dates, then plain folders that name a date, then
-    a key that is called like a day. Hours are a part of the day where a last hour is seen: some
-    writers leave out the hours without rows.
+    a key that is called like a day, then one with the values train and test. Hours are a part of
+    the day where a last hour is seen: some writers leave out the hours without rows.
 
     >>> propose([["region=eu", "day=2026-11-20"], ["region=us", "day=2026-11-20"]])
     'day'
@@ -270,14 +270,15 @@ def propose(paths: Iterable[Sequence[str]]) -> str | list[str] | None:
         if (unit := _UNITS.get(key.casefold())) is not None:
             by_unit.setdefault(unit, key)
     dated = [key for key in keys if _holds_dates(key, paths)]
-    hours = {_unquoted(f) for path in paths for f in path if f.partition("=")[0] in keys}
-    hour = [by_unit["%H"]] if (by_unit.get("%H", ""), str(LAST_HOUR)) in hours else []
+    folders = {_unquoted(f) for path in paths for f in path if f.partition("=")[0] in keys}
+    hour = [by_unit["%H"]] if (by_unit.get("%H", ""), str(LAST_HOUR)) in folders else []
     candidates: list[str | list[str]] = []
     if {"%Y", "%m", "%d"} <= by_unit.keys():
         candidates.append([by_unit[unit] for unit in ("%Y", "%m", "%d")] + hour)
     candidates += [[key, *hour] if hour and hour != [key] else key for key in dated]
     candidates += _PATTERNS
     candidates += [key for key in keys if key.casefold() in ("day", "date", "dt", "ds")]
+    candidates += [key for key in keys if {(key, "train"), (key, "test")} <= folders]
     for one in candidates:
         layout = parse_layout(one)
         if any(isinstance(layout.place(path), Named) for path in paths):

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.columns import IPAddress
 from models.decoding.addresses import MULTICAST, PRIVATE, RESERVED, parse
+from tests.models.flows import batch_of, one_column
 
 dotted = st.lists(st.integers(0, 300).map(str), min_size=1, max_size=5).map(".".join)
 texts = st.one_of(
@@ -80,3 +82,11 @@ def test_two_addresses_share_a_network_by_their_prefix() -> None:
     assert left.share_network(right, 24).tolist() == [True, False, True, False, False, False]
     assert left.share_network(right, 16).tolist()[:2] == [True, True]
     assert np.all(left.share_network(left, 32) == (left.version != 0))
+
+
+def test_a_dash_is_no_address_like_null() -> None:
+    encoder = one_column(["10.0.0.1", "-", "8.8.8.8"], IPAddress("a"))
+    raw = encoder.extract(batch_of(pa.table({"a": ["-", None, "10.0.0.1", "--"]})))
+    assert [(p.row, p.rule) for p in raw.problems] == [(3, "unparsable")]
+    dash, null, address, _ = encoder(raw).numeric.tolist()
+    assert dash == null != address

@@ -1,0 +1,362 @@
+"""`init` on the tables that people have: the roles of a first spec, and that the spec fits."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import check, init
+from jobs.inference import names
+from jobs.inference.roles import infer
+from jobs.spec.spec import load
+
+ROWS = 300
+START = 1_767_225_600  # 2026-01-01 in seconds since 1970
+RNG = np.random.default_rng(5)
+
+Columns = dict[str, pa.Array | Sequence[object] | np.ndarray]
+
+
+def addresses(count: int = 40) -> list[str]:
+    return [f"10.0.{n // 8}.{n}" for n in RNG.integers(1, count, ROWS)]
+
+
+def some(*values: object) -> list[object]:
+    return [values[n] for n in RNG.integers(0, len(values), ROWS)]
+
+
+def amounts() -> np.ndarray:
+    return RNG.lognormal(3, 1, ROWS)
+
+
+def zeek() -> Columns:
+    return {
+        "ts": START + np.sort(RNG.uniform(0, 86_400, ROWS)),
+        "uid": [f"C{n:06}x" for n in range(ROWS)],
+        "id.orig_h": addresses(),
+        "id.orig_p": RNG.integers(1024, 65_535, ROWS),
+        "id.resp_h": addresses(),
+        "id.resp_p": some(53, 80, 443),
+        "proto": some("tcp", "udp"),
+        "service": some("dns", "http", "ssl", None),
+        "duration": amounts(),
+        "orig_bytes": RNG.integers(0, 10_000, ROWS),
+        "conn_state": some("SF", "S0", "REJ"),
+        "local_orig": some(True, False),
+        "missed_bytes": [0] * ROWS,
+        "tunnel_parents": pa.array([[]] * ROWS, pa.list_(pa.string())),
+    }
+
+
+def vpc_flow_logs() -> Columns:
+    start = START + np.sort(RNG.integers(0, 86_400, ROWS))
+    return {
+        "version": [2] * ROWS,
+        "account_id": ["123456789012"] * ROWS,
+        "interface_id": some("eni-1", "eni-2", "eni-3"),
+        "srcaddr": ["-", *addresses()[1:]],
+        "dstaddr": ["-", *addresses()[1:]],
+        "srcport": pa.array([None, *RNG.integers(0, 65_535, ROWS - 1)], pa.int32()),
+        "dstport": pa.array(some(22, 443, 3389), pa.float64()),
+        "protocol": some(6, 17),
+        "packets": RNG.integers(1, 500, ROWS),
+        "bytes": RNG.integers(40, 50_000, ROWS),
+        "start": start,
+        "end": start + 60,
+        "action": some("ACCEPT", "REJECT"),
+        "log_status": some("OK", "NODATA"),
+    }
+
+
+def cloudtrail() -> Columns:
+    return {
+        "eventVersion": ["1.08"] * ROWS,
+        "eventTime": [f"2026-01-01T{n // 60:02}:{n % 60:02}:00Z" for n in range(ROWS)],
+        "eventID": [f"{n:08x}-aa" for n in range(ROWS)],
+        "eventName": some("GetObject", "AssumeRole", "ListBuckets"),
+        "eventSource": some("s3.amazonaws.com", "sts.amazonaws.com"),
+        "awsRegion": some("eu-west-1", "us-east-1"),
+        "sourceIPAddress": addresses(),
+        "userAgent": some("aws-cli/2.1", "Boto3/1.2"),
+        "userName": some("ann", "bob", "ci"),
+        "errorCode": some("AccessDenied", None, None),
+        "readOnly": some(True, False),
+        "userIdentity": pa.array([{"type": "Root"}] * ROWS),
+        "requestParameters": pa.nulls(ROWS, pa.string()),
+    }
+
+
+def card_transactions() -> Columns:
+    return {
+        "Unnamed: 0": np.arange(ROWS),
+        "trans_date_trans_time": [f"2026-01-01 {n // 60:02}:{n % 60:02}:18" for n in range(ROWS)],
+        "cc_num": RNG.integers(4_000_000_000_000_000, 4_000_000_000_000_090, ROWS),
+        "merchant": some("fraud_Kirlin", "fraud_Rau", "fraud_Dooley"),
+        "category": some("gas", "grocery", "misc"),
+        "amt": amounts(),
+        "zip": RNG.integers(10_000, 99_999, ROWS),
+        "dob": some("1980-01-02", "1991-11-30"),
+        "trans_num": [f"{n * 7919:032x}" for n in range(ROWS)],
+        "unix_time": START + np.arange(ROWS) * 60,
+        "is_fraud": some(0, 0, 0, 1),
+    }
+
+
+def machine_metrics() -> Columns:
+    return {
+        "machine": ["web-1"] * (ROWS // 2) + ["web-2"] * (ROWS // 2),
+        "t": np.tile(np.arange(ROWS // 2), 2),
+        "cpu": RNG.uniform(0, 1, ROWS),
+        "memory": RNG.uniform(0, 1, ROWS),
+        "label": some(0, 0, 1),
+    }
+
+
+def public_table() -> Columns:
+    return {
+        "__index_level_0__": np.arange(ROWS),
+        "row": np.arange(ROWS),
+        " Destination Port": some(53, 80, 443),
+        "V1": RNG.normal(size=ROWS),
+        "V2": RNG.normal(size=ROWS),
+        "class_name": some("a", "b"),
+        "attack_type": some("none", "scan"),
+        " Label": some("BENIGN", "BENIGN", "DDoS"),
+    }
+
+
+def kdd() -> Columns:
+    return {
+        "duration": RNG.integers(0, 900, ROWS),
+        "service": some("http", "smtp"),
+        "src_bytes": RNG.integers(0, 9_000, ROWS),
+        "class": some("normal.", "normal.", "neptune."),
+    }
+
+
+def text_digits() -> Columns:
+    return {"x": RNG.normal(size=ROWS), "y": RNG.normal(size=ROWS), "label": some("0", "0", "1")}
+
+
+def credit_card() -> Columns:
+    return {
+        "Time": np.sort(RNG.integers(0, 172_800, ROWS)).astype(float),
+        "V1": RNG.normal(size=ROWS),
+        "Amount": amounts(),
+        "Class": some(0, 0, 0, 1),
+    }
+
+
+def one_host() -> Columns:
+    return {
+        "src_ip": ["10.0.0.7"] * ROWS,
+        "seen": pa.array(range(ROWS), pa.timestamp("s", "UTC")),
+        "sent": amounts(),
+    }
+
+
+EXPECTED: dict[str, tuple[Columns, dict[str, str]]] = {
+    "zeek": (
+        zeek(),
+        {
+            "ts": "time",
+            "uid": "id",
+            "id.orig_h": "entity ip",
+            "id.orig_p": "port",
+            "id.resp_h": "ip",
+            "id.resp_p": "port",
+            "proto": "categorical",
+            "service": "categorical",
+            "duration": "numeric",
+            "orig_bytes": "numeric",
+            "conn_state": "categorical",
+            "local_orig": "boolean",
+        },
+    ),
+    "vpc_flow_logs": (
+        vpc_flow_logs(),
+        {
+            "account_id": "keep",
+            "interface_id": "entity categorical",
+            "srcaddr": "entity ip",
+            "dstaddr": "ip",
+            "srcport": "port",
+            "dstport": "port",
+            "protocol": "categorical",
+            "packets": "numeric",
+            "bytes": "numeric",
+            "start": "time",
+            "action": "categorical",
+            "log_status": "categorical",
+        },
+    ),
+    "cloudtrail": (
+        cloudtrail(),
+        {
+            "eventTime": "time",
+            "eventID": "id",
+            "eventName": "categorical",
+            "eventSource": "categorical",
+            "awsRegion": "categorical",
+            "sourceIPAddress": "entity ip",
+            "userAgent": "categorical",
+            "userName": "entity categorical",
+            "errorCode": "categorical",
+            "readOnly": "boolean",
+        },
+    ),
+    "card_transactions": (
+        card_transactions(),
+        {
+            "trans_date_trans_time": "time",
+            "cc_num": "entity",
+            "merchant": "entity categorical",
+            "category": "categorical",
+            "amt": "numeric",
+            "is_fraud": "label",
+        },
+    ),
+    "machine_metrics": (
+        machine_metrics(),
+        {
+            "machine": "entity categorical",
+            "t": "time",
+            "cpu": "numeric",
+            "memory": "numeric",
+            "label": "label",
+        },
+    ),
+    "public_table": (
+        public_table(),
+        {
+            " Destination Port": "port",
+            "V1": "numeric",
+            "V2": "numeric",
+            "class_name": "kind",
+            " Label": "label",
+        },
+    ),
+    "kdd": (
+        kdd(),
+        {
+            "duration": "numeric",
+            "service": "categorical",
+            "src_bytes": "numeric",
+            "class": "label",
+        },
+    ),
+    "text_digits": (text_digits(), {"x": "numeric", "y": "numeric", "label": "label"}),
+    "credit_card": (
+        credit_card(),
+        {"Time": "time", "V1": "numeric", "Amount": "numeric", "Class": "label"},
+    ),
+    "one_host": (one_host(), {"src_ip": "keep", "seen": "time", "sent": "numeric"}),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_first_spec_of_a_table_has_the_right_roles_and_fits(tmp_path: Path, name: str) -> None:
+    columns, expected = EXPECTED[name]
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    path = tmp_path / "watch.yaml"
+    path.write_text(init.init(str(tmp_path / "rows.parquet"), path))
+    spec = load(path)
+    assert {name: " ".join(column.role) for name, column in spec.columns.items()} == expected
+    for commented in (True, False):  # also with the filter that stands in a comment
+        report = check.run(path)
+        assert report.ok, report.errors
+        if commented:
+            path.write_text(path.read_text().replace("  # filter:", "  filter:"))
+
+
+def write_days(folder: Path, columns: Columns, *days: str) -> str:
+    for day in days:
+        (folder / day).mkdir(parents=True)
+        pq.write_table(pa.table(columns), folder / day / "a.parquet")
+    return str(folder)
+
+
+def test_units_of_times_and_values_that_mean_normal_stand_in_the_spec() -> None:
+    units = {
+        unit: (START + np.arange(ROWS) * 97) * factor
+        for unit, factor in (("s", 1), ("ms", 1_000), ("us", 10**6), ("ns", 10**9))
+    }
+    for unit, values in units.items():
+        assert infer(pa.table({"event_time": values}))[0].options == {"unit": unit}
+    found = {one.name: one for one in infer(pa.table(public_table()))}
+    assert found[" Label"].options == {"normal": ["BENIGN"]}
+    assert "'DDoS'" in found[" Label"].why
+    assert infer(pa.table({"price": units["s"]}))[0].roles == ("numeric",)  # no name of a time
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        (public_table(), "filter: \"column(' Label') == 'BENIGN'\""),
+        (kdd(), "filter: \"column('class') == 'normal.'\""),
+        (machine_metrics(), 'filter: "label == 0"'),
+        ({"x": amounts(), "label": some(True, False)}, 'filter: "label == False"'),
+    ],
+)
+def test_one_day_with_a_label_learns_from_its_normal_rows(
+    tmp_path: Path, table: Columns, line: str
+) -> None:
+    pq.write_table(pa.table(table), tmp_path / "rows.parquet")
+    text = init.init(str(tmp_path / "rows.parquet"), Path("w.yaml"))
+    assert f"\n  {line}" in text
+
+
+def test_one_day_without_a_label_says_that_it_learns_from_its_anomalies(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": amounts()}), tmp_path / "rows.parquet")
+    text = init.init(str(tmp_path / "rows.parquet"), Path("w.yaml"))
+    assert "there is one day: it is learned from and scored, anomalies included" in text
+    assert "# uri: path/to/earlier/rows" in text
+
+
+def test_a_weekday_is_a_feature_where_training_sees_each_of_them(tmp_path: Path) -> None:
+    columns: Columns = {"at": pa.array(range(ROWS), pa.timestamp("s")), "x": amounts()}
+    table = pa.table(columns)
+    assert infer(table, training_days=1)[0].roles == ("time",)
+    assert "a new weekday" in infer(table, training_days=1)[0].why
+    assert infer(table, training_days=7)[0].roles == ("time", "timestamp")
+    days = pa.table({"at": pa.array(np.arange(ROWS) * 3600, pa.timestamp("s")), "x": amounts()})
+    assert infer(days)[0].roles == ("time", "timestamp")
+    uri = write_days(tmp_path, columns, *(f"day=2026-01-0{n}" for n in range(1, 9)))
+    assert "at: {role: [time, timestamp]}" in init.init(uri, Path("w.yaml")).replace("at:  ", "at:")
+
+
+def test_folders_named_train_and_test_train_on_train(tmp_path: Path) -> None:
+    keyed = write_days(tmp_path / "a", machine_metrics(), "split=train", "split=test")
+    text = init.init(keyed, Path("w.yaml"))
+    assert "partition: split" in text
+    assert "\n  days: train" in text
+    plain = write_days(tmp_path / "b", machine_metrics(), "train", "test")
+    text = init.init(plain, Path("w.yaml"))
+    assert f"\n  uri: {plain}/test\n" in text
+    assert f"\n  uri: {plain}/train  #" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("srcPort", {"src", "port"}),
+        ("dstaddr", {"dst", "addr"}),
+        ("id.orig_h", {"orig", "h"}),
+        ("sourceIPAddress", {"source", "ip", "address"}),
+    ],
+)
+def test_names_are_split_into_words(name: str, words: set[str]) -> None:
+    assert names.split_words(name) == words
+
+
+@pytest.mark.parametrize(
+    "name", ["__index_level_0__", "Unnamed: 0", "unnamed: 0.1", "index", "row", "rownum", "line_no"]
+)
+def test_counters_of_rows_are_left_out_by_name_or_values(name: str) -> None:
+    table = pa.table({name: RNG.permutation(ROWS), "x": np.arange(ROWS), "y": amounts()})
+    by_name, by_values, amount = infer(table)
+    assert by_name.why == by_values.why == "counts the rows, and says nothing of them"
+    assert (by_name.roles, by_values.roles, amount.roles) == ((), (), ("numeric",))
