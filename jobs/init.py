@@ -54,7 +54,7 @@ class Sample:
 
     @property
     def place(self) -> str:
-        return "the newest" if self.day == self.days[-1] else "one"
+        return "one" if self.day == TRAIN else "the newest"
 
 
 def init(uri: str, output: Path) -> str:
