@@ -3,6 +3,7 @@ out what needs them."""
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +27,10 @@ _MOTO = Path(__file__).with_name("moto_server.py")
 _KEY, _SECRET = "an-access-key", "a-secret-of-the-tests"
 
 
+# A shell starts what runs in its background with SIGINT ignored, and the commands that the tests
+# interrupt would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is slow, not wrong: no example has a deadline.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
