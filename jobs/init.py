@@ -101,12 +101,30 @@ def render(sample: Sample, output: Path) -> str:
         f"  partition: {_render_partition(sample.source)}",
         "columns:",
         *_columns(columns),
+        *_window(columns),
         f"detector: {{name: {detector}}}  # {why}",
         *_training(sample),
         "threshold: {policy: quantile, contamination: 0.001}  # 1 flag in 1,000 rows",
         f"output: {{uri: {_inline(f'{out}/{name}')}}}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _window(columns: Sequence[Inferred]) -> list[str]:
+    """A proposal for rows that look like series: a time, and numbers of a machine or of several."""
+    roles = {role for column in columns for role in column.roles}
+    entity = next((column.name for column in columns if "entity" in column.roles), None)
+    features = {role for c in columns if "entity" not in c.roles for role in c.roles}
+    if "time" not in roles or "id" in roles or "numeric" not in roles:
+        return []
+    if features & set(FEATURES) - {"numeric", "boolean", "timestamp"}:
+        return []
+    of = f"entity: {_inline(entity)}, " if entity else ""
+    whose = f" of its {_printed(entity)}" if entity else ""
+    return [
+        f"# window: {{{of}length: 16, horizon: 1d}}  # for detectors of series, such as pca:",
+        f"#   adds the last 16 rows{whose} to each row",
+    ]
 
 
 def _training(sample: Sample) -> list[str]:

@@ -71,8 +71,8 @@ class HistoryEntry(Frozen):
 class WindowSection(Frozen):
     """A series for each row: the numeric columns of the last rows of its entity."""
 
-    entity: str
-    """A column with the role entity."""
+    entity: str | None = None
+    """A column with the role entity; null where all rows are of one machine."""
     length: Annotated[int, Field(ge=2, le=10_000)]
     """Rows of the series, including the row itself."""
     horizon: Span = "1d"

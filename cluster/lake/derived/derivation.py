@@ -35,7 +35,7 @@ class Derivation:
     @property
     def needed(self) -> tuple[str, ...]:
         """Columns that every day must have, with one type."""
-        window = (self.window.entity, *self.window.channels) if self.window else ()
+        window = self.window.columns if self.window else ()
         history = (name for h in self.history for name in (h.entity, h.of, h.distinct) if name)
         return tuple(dict.fromkeys((self.time, *history, *window)))
 

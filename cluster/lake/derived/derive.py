@@ -168,7 +168,7 @@ class Deriver:
     def _read_windows(self, day: str, advance: Advance) -> Windows:
         window, time = self.derivation.window, self.derivation.time
         assert window is not None
-        names = (time, window.entity, *window.channels)
+        names = (time, *window.columns)
         past = self.input.days_before(day, self.derivation.window_days)
         types = self.input.types(day)
         earlier = (b for d in past for b in self.input.read_batches(d, names, types, advance))

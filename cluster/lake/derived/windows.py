@@ -22,10 +22,15 @@ SHORT = "window_is_short"
 class Window:
     """The last `length` rows of an entity, none older than `horizon`."""
 
-    entity: str  # the column that names it
+    entity: str | None  # the column that names it; None: all rows are of one
     length: int  # rows, the row itself included
     channels: tuple[str, ...]  # columns of numbers
     horizon: str = "1d"  # how far back a window may begin, for `history.parse_span`
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that it is made of, apart from the time."""
+        return (*((self.entity,) if self.entity else ()), *self.channels)
 
     @property
     def reach(self) -> int:
@@ -63,7 +68,8 @@ class Windows:
         for batches in (past, today):
             before = sum(map(len, times))
             for batch, counts in batches:
-                entity, at = batch.column(window.entity), to_microseconds(batch.column(time))
+                at = to_microseconds(batch.column(time))
+                entity = batch.column(window.entity) if window.entity else _name_one(batch)
                 whole = pc.and_(counts, pc.and_(pc.is_valid(entity), pc.is_valid(at)))
                 usable.append(whole.to_numpy(zero_copy_only=False))
                 entities.append(entity)
@@ -113,6 +119,10 @@ class Windows:
         self._time, self._usable = time[order], usable[order]
         width = len(self.window.channels)
         self._values = np.concatenate(values or [np.empty((0, width), np.float32)])[order]
+
+
+def _name_one(batch: pa.RecordBatch) -> pa.Array:
+    return pa.repeat(0, batch.num_rows)
 
 
 def _matrix(batch: pa.RecordBatch, channels: tuple[str, ...]) -> np.ndarray:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.lake.derived.derive import Deriver
 from jobs import check, init
 from jobs.inference import names
 from jobs.inference.roles import infer
@@ -270,6 +271,45 @@ def test_the_first_spec_of_a_table_has_the_right_roles_and_fits(tmp_path: Path, 
         assert report.ok, report.errors
         if commented:
             path.write_text(path.read_text().replace("  # filter:", "  filter:"))
+
+
+def test_a_series_gets_a_window_proposed_that_fits(tmp_path: Path) -> None:
+    several, one = machine_metrics(), machine_metrics()
+    del one["machine"]
+    for columns, entity in ((several, "entity: machine, "), (one, "")):
+        pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+        path = tmp_path / "watch.yaml"
+        text = init.init(str(tmp_path / "rows.parquet"), path)
+        assert f"# window: {{{entity}length: 16, horizon: 1d}}" in text
+        path.write_text(text.replace("# window:", "window:"))
+        assert load(path).window is not None
+        assert check.run(path).ok
+    path.write_text(init.init(write_days(tmp_path / "flows", zeek(), "day=2026-01-01"), path))
+    assert "# window" not in path.read_text()
+
+
+def test_windows_follow_an_integer_time_within_the_machine_of_a_folder(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for machine, level in (("a", 0.0), ("b", 100.0)):
+            folder = tmp_path / "lake" / f"split={split}" / f"machine={machine}"
+            folder.mkdir(parents=True)
+            rows = {"t": np.arange(50), "cpu": level + np.arange(50) / 8}
+            pq.write_table(pa.table(rows), folder / "a.parquet")
+    path = tmp_path / "watch.yaml"
+    text = init.init(str(tmp_path / "lake"), path)
+    path.write_text(text.replace("# window:", "window:").replace("length: 16", "length: 2"))
+    spec = load(path)
+    assert spec.derivation is not None
+    with Deriver(spec.derivation, spec.source(), str(tmp_path / "out")) as deriver:
+        for day in ("train", "test"):
+            deriver.derive(day)
+    files = list((tmp_path / "out").rglob("*.parquet"))
+    assert len(files) == 4
+    for written in files:
+        found = pq.ParquetFile(written).read()
+        steps = [[step[0] for step in steps] for steps in found.column("window").to_pylist()]
+        assert steps[1:] == [[cpu - 1 / 8, cpu] for cpu in found.column("cpu").to_pylist()[1:]]
+        assert found.column("window_is_short").to_pylist() == [True] + [False] * 49
 
 
 def write_days(folder: Path, columns: Columns, *days: str) -> str:

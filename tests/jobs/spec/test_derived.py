@@ -66,6 +66,12 @@ def test_a_history_and_a_window_are_derived_and_become_features(spec: Callable[.
     check_detector(made)
 
 
+def test_a_window_needs_no_entity(spec: Callable[..., Spec]) -> None:
+    derivation = spec("{entity: customer, length: 8", "{length: 8").derivation
+    assert derivation is not None
+    assert derivation.window == Window(None, 8, ("amount",), "2d")
+
+
 def test_a_window_alone_is_a_feature_without_its_channels(spec: Callable[..., Spec]) -> None:
     beside = spec()
     made = spec("horizon: 2d", "horizon: 2d, alone: true")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -113,6 +114,17 @@ def test_every_window_agrees_with_the_oracle(days: list[list[Row]]) -> None:
         assert short == is_short
 
 
+@settings(max_examples=20, deadline=None)
+@given(INPUT)
+def test_a_window_without_an_entity_is_that_of_rows_of_one(days: list[list[Row]]) -> None:
+    past, today = ([replace(r, entity="a") for r in rows] for rows in (days[0], days[1]))
+    one = Windows(WINDOW, "time", batches(past), batches(today)).build(0, len(today))
+    none = replace(WINDOW, entity=None)
+    unnamed = ((batch.drop_columns("entity"), mask) for batch, mask in batches(today))
+    found = Windows(none, "time", batches(past), unnamed).build(0, len(today))
+    assert str(found.to_pylist()) == str(one.to_pylist())  # NaN is no equal
+
+
 def test_one_enormous_amount_leaves_no_trace_once_it_is_past_the_horizon() -> None:
     rows = [
         Row(START, "a", 1e20),
@@ -138,6 +150,19 @@ def test_a_day_without_labels_adds_none() -> None:
         "entity_count_1d_after_12h": [2, 3],
         "entity_anomaly_rate_1d_after_12h": [0.5, 0.5],
     }
+
+
+def test_a_history_counts_labels_by_the_values_that_are_normal() -> None:
+    histories = (History("entity", ("1d",), delay="12h", labels=True),)
+    rows = [Row(START, "a"), Row(START + 1, "a"), Row(START + 2, "a"), Row(START + DAY, "a")]
+    labels = pa.array(["BENIGN", "DDoS", None, "BENIGN"])
+    with HistoryTable(histories, "time", "label", ("BENIGN",)) as table:
+        named = (
+            (b.drop_columns("label").append_column("label", labels), m) for b, m in batches(rows)
+        )
+        table.add(DAYS[0], named)
+        found = pa.Table.from_batches(list(table.derive(DAYS[0], DAYS[:1])))
+    assert found.column("entity_anomaly_rate_1d_after_12h").to_pylist() == [None, None, None, 0.5]
 
 
 def test_equal_names_are_equal_columns() -> None:
