@@ -109,3 +109,11 @@ def test_rows_with_a_broken_cell_are_quarantined_and_the_books_balance(
 
 def find_rules(admission: Admission) -> dict[int | None, tuple[str, str]]:
     return {row.row: (row.column, row.rule) for row in admission.quarantined}
+
+
+def test_a_label_with_normal_values_has_rules_of_its_own() -> None:
+    roles = Roles(label="label", normal=("BENIGN",))
+    found = find_broken("label", pa.array(["BENIGN", "", None, "DDoS"]), roles)
+    assert [(mask.tolist(), rule) for mask, rule in found] == [
+        ([False, True, False, False], "unknown_label")
+    ]
