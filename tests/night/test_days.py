@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.monitoring.live import LiveMetrics
+from jobs.monitoring.metric_names import Metric
 from jobs.nightly import Night, nightly
 from jobs.spec.spec import Spec, load
 
@@ -52,7 +54,7 @@ def skipped(night: Night) -> dict[str, Any]:
 
 
 def test_every_day_is_scored_in_order_or_named(spec: Spec) -> None:
-    first = nightly(spec)
+    first = nightly(spec, engine="local")
     assert scored(first) == [("10", "committed", 300)]
     assert skipped(first) == {"8": False, "9": False}
     assert first.ok
@@ -60,10 +62,13 @@ def test_every_day_is_scored_in_order_or_named(spec: Spec) -> None:
         write(day)
     write(11, "odd\\name.parquet")  # stops neither the night nor its day
     write(12, key="Day")
-    second = nightly(spec)
+    metrics = LiveMetrics(spec.name, "nightly")
+    second = nightly(spec, engine="local", metrics=metrics)
+    told = {sample.metric: sample.value for sample in metrics.collect()}
+    assert (told[Metric.DAYS_SKIPPED], told[Metric.DAYS_WAITING]) == (3, 1)
     assert scored(second) == [(day, "committed", 300) for day in ("7", "11", "12")]
     assert second.results[1].rejected_files == 1
     assert "odd\\name.parquet" in " ".join(second.results[1].warnings)
     assert skipped(second) == {"8": False, "9": False, "zone=z0/Day=12": True}
     assert not second.ok  # a day waits that no night will score
-    assert scored(nightly(spec)) == []
+    assert scored(nightly(spec, engine="local")) == []

@@ -11,7 +11,7 @@ from cluster.training.row_tables import to_table
 from models.encoding.encoder import Encoder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
     with session(cpus=4):
         yield
