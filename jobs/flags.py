@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from rich.console import Console
@@ -23,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.lake.days import day_order
-from cluster.lake.output.table import open_dataset
+from cluster.lake.output.table import read_rows
 from cluster.lake.storage.delta import open_table
 from cluster.lake.storage.opening import open_store, open_table_store
 from cluster.lake.storage.store import Missing, Store
@@ -50,7 +49,7 @@ def read(uri: str, day: str | None = None) -> pd.DataFrame:
     The frame has the columns of the table (docs/outputs.md), with times in UTC; it is empty for a
     day without flags. Raises `Refusal` if there is no table.
     """
-    table = _read_day(uri, day).to_table()
+    table = read_rows(_open(uri), open_table_store(uri), day).read_all()
     return _frame(table.sort_by([("severity", "descending"), ("score", "descending")]))
 
 
@@ -61,7 +60,9 @@ def query(sql: str, uri: str, day: str | None = None) -> pd.DataFrame:
     time and memory (`jobs/sql.py`). Raises `Refusal` with DuckDB's message for SQL that fails, and
     if there is no table.
     """
-    return _frame(run_sql(sql, _read_day(uri, day)))
+    table, store = _open(uri), open_table_store(uri)
+    schema = read_rows(table, store, day).schema
+    return _frame(run_sql(sql, schema, lambda: read_rows(table, store, day)))
 
 
 def _open(uri: str) -> DeltaTable:
@@ -71,11 +72,6 @@ def _open(uri: str) -> DeltaTable:
             f"{uri}: expected a table of flags, found none; `score SPEC --day DAY` writes the first"
         )
     return table
-
-
-def _read_day(uri: str, day: str | None) -> ds.Dataset:
-    data = open_dataset(_open(uri), open_table_store(uri))
-    return data if day is None else data.filter(ds.field("day") == day)
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
@@ -125,8 +121,7 @@ def export(uri: str, target: str) -> Export:
     the old ones are deleted. Raises `Refusal` for a target that holds anything else. One day at a
     time is in memory. Run one export to a target at a time: only two first exports are told apart.
     """
-    table, to = _open(uri), open_store(target)
-    data = open_dataset(table, open_table_store(uri))
+    table, store, to = _open(uri), open_table_store(uri), open_store(target)
     days = sorted((partition["day"] for partition in table.partitions()), key=day_order)
     keys = {day: f"day={quote(day, safe='')}/part-{table.version():010d}.parquet" for day in days}
     earlier = _read_earlier_export(to)
@@ -136,7 +131,7 @@ def export(uri: str, target: str) -> Export:
     _begin(to, started, first=not to.exists(_MARKER))
     written = []
     for day, key in keys.items():
-        rows = data.to_table(filter=ds.field("day") == day).drop_columns(["day"])
+        rows = read_rows(table, store, day).read_all().drop_columns(["day"])
         written.append(_put(to, key, rows))
     for file in earlier:
         if file.key not in keys.values():

@@ -7,15 +7,16 @@ out of reach. Memory, time and the size of the answer are bounded.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from threading import Timer
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from models.refusal import Refusal
+
+ReadRows = Callable[[], Iterable[pa.RecordBatch]]
 
 VIEW = "flags"
 SECONDS = 120.0  # DuckDB groups ten million rows in seconds, and nobody waits longer
@@ -33,13 +34,39 @@ _STATEFUL = re.compile(
 )
 
 
-def run(sql: str, data: ds.Dataset, seconds: float = SECONDS) -> pa.Table:
-    """The answer, with times in UTC. Raises `Refusal` for SQL that fails, or is not allowed."""
+class _View:
+    """The rows as an Arrow stream, read anew for each time that a statement names the view."""
+
+    def __init__(self, schema: pa.Schema, read: ReadRows) -> None:
+        self.schema, self.read = schema, read
+        self.failed: list[Exception] = []  # errors of the reading, of which DuckDB makes texts
+
+    def __arrow_c_schema__(self) -> Any:
+        return self.schema.__arrow_c_schema__()
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        reader = pa.RecordBatchReader.from_batches(self.schema, self._read())
+        return reader.__arrow_c_stream__(requested_schema)
+
+    def _read(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self.read()
+        except Exception as error:
+            self.failed.append(error)
+            raise
+
+
+def run(sql: str, schema: pa.Schema, read: ReadRows, seconds: float = SECONDS) -> pa.Table:
+    """The answer, with times in UTC; `read` gives the rows of the view, from the first, each time.
+
+    Raises `Refusal` for SQL that fails, or is not allowed, and what `read` raises.
+    """
+    view = _View(schema, read)
     with duckdb.connect(":memory:") as connection:
         connection.execute("LOAD icu; SET TimeZone = 'UTC'")
         connection.execute("SET python_enable_replacements = false")
         connection.execute(f"SET memory_limit = '{_MEMORY}'; SET temp_directory = ''")
-        connection.register(VIEW, data)
+        connection.register(VIEW, view)
         connection.execute("SET enable_external_access = false")
         timer = Timer(seconds, connection.interrupt)
         try:
@@ -52,8 +79,10 @@ def run(sql: str, data: ds.Dataset, seconds: float = SECONDS) -> pa.Table:
                 f"SQL: expected an answer within {seconds:g} s, found none; ask for one day with "
                 "--day, or for fewer rows"
             ) from None
-        except duckdb.Error as error:
-            columns = ", ".join(data.schema.names)
+        except (duckdb.Error, OSError) as error:
+            if view.failed:
+                raise view.failed[0] from None
+            columns = ", ".join(schema.names)
             raise Refusal(f"SQL: {error}\nThe view `{VIEW}` has the columns {columns}") from error
         finally:
             timer.cancel()

@@ -4,6 +4,7 @@ import io
 import json
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import duckdb
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
@@ -205,19 +205,48 @@ def test_sql_has_expressions_subqueries_and_functions_of_its_own(local: Store) -
 
 
 def test_sql_that_takes_too_long_or_too_much_is_stopped() -> None:
-    data = ds.dataset(pa.table({"a": [1, 2]}))
+    data = pa.table({"a": [1, 2]})
     started = time.monotonic()
     with pytest.raises(Refusal, match=r"SQL: expected an answer within 0\.2 s, found none"):
         run(
             "SELECT sum(hash(a.range + b.range)) FROM range(10000000) a, range(10000000) b",
-            data,
+            data.schema,
+            data.to_batches,
             0.2,
         )
     assert time.monotonic() - started < 20
     with pytest.raises(Refusal, match=r"SQL: Out of Memory"):
-        run("SELECT list(range) FROM range(1000000000)", data)
+        run("SELECT list(range) FROM range(1000000000)", data.schema, data.to_batches)
     with pytest.raises(Refusal, match="SQL: expected an answer of at most 268,435,456 bytes"):
-        run("SELECT * FROM range(100000000)", data)
+        run("SELECT * FROM range(100000000)", data.schema, data.to_batches)
+
+
+def test_a_statement_may_name_the_view_twice_and_leave_most_of_it_unread() -> None:
+    batch = pa.record_batch({"a": pa.array(range(1000))})
+    opened: list[int] = []
+
+    def read() -> Iterator[pa.RecordBatch]:
+        opened.append(len(opened))
+        for _ in range(200):
+            yield batch
+
+    both = "SELECT count(*) AS n FROM flags x JOIN flags y ON x.a = y.a AND x.a = 7"
+    assert run(both, batch.schema, read)["n"].to_pylist() == [200 * 200]
+    assert len(opened) == 2
+    for _ in range(20):
+        assert run("SELECT a FROM flags LIMIT 1", batch.schema, read).num_rows == 1
+
+
+def test_what_the_reading_raises_is_raised_as_it_is() -> None:
+    batch = pa.record_batch({"a": pa.array([1])})
+
+    def read() -> Iterator[pa.RecordBatch]:
+        yield batch
+        raise Refusal("a file behind a link")
+
+    for _ in range(20):
+        with pytest.raises(Refusal, match=r"^a file behind a link$"):
+            run("SELECT sum(a) FROM flags", batch.schema, read)
 
 
 def test_wrong_sql_is_refused_with_the_columns(local: Store) -> None:

@@ -189,8 +189,6 @@ def link_table(output: Path) -> None:
 LINKS = [link_shard, link_day, link_log, link_entry, link_table]
 
 
-# Slow until a hang is explained: it may, after tests/jobs/test_flags.py.
-@pytest.mark.slow
 @pytest.mark.parametrize("link", LINKS)
 def test_flags_are_not_read_through_a_link_out_of_their_table(
     link: Callable[[Path], None], output: Path, tmp_path: Path

@@ -9,16 +9,15 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import pyarrow as pa
-from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from cluster.lake.days import NULL
-from cluster.lake.storage.delta import open_table
+from cluster.lake.storage.delta import feature_error, open_table, read_key, refuse_features
 from cluster.lake.storage.opening import find_place, open_store
-from cluster.lake.storage.store import Store, find_fault, print_name
+from cluster.lake.storage.store import Store, print_name
 from models.refusal import Refusal
 
 # A file of each kind of table, from the table's folder on.
@@ -28,20 +27,6 @@ _KINDS = {
     "Hudi": re.compile(r"(?:(.+)/)?\.hoodie/.+"),
 }
 _FOLDERS = {"_delta_log": "Delta", "metadata": "Iceberg", ".hoodie": "Hudi"}
-# Features that change nothing in how the files of a version are read. deltalake leaves out deletion
-# vectors and mapped columns without a word, where one only asks it for the files.
-_READABLE = {
-    "timestampNtz",
-    "typeWidening",  # files of two widths have a common type, as any files
-    "typeWidening-preview",
-    "v2Checkpoint",
-    "vacuumProtocolCheck",
-}
-_UNDO = {
-    "deletionVectors": "rewrite the files without them: `REORG TABLE … APPLY (PURGE)`, then "
-    "`ALTER TABLE … DROP FEATURE deletionVectors`",
-    "columnMapping": "copy the table into one without it",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +132,10 @@ def _read_delta(store: Store, root: str) -> TableVersion:
         # Of deltalake's texts only the names of features are shown: others hold values of rows.
         found = re.search(r"[Ff]eature '?(\w+)|[Cc]olumn (mapping)", str(error))
         name = found and (found[1] or "columnMapping")
-        raise _refuse_feature(store, name) if name else _damaged(store) from None
+        raise feature_error(store, name) if name else _damaged(store) from None
     if table is None:
         raise _damaged(store)
-    _check_features(store, table)
+    refuse_features(store, table)
     columns = tuple(table.metadata().partition_columns)
     try:
         actions = pa.table(table.get_add_actions(flatten=True))
@@ -158,32 +143,12 @@ def _read_delta(store: Store, root: str) -> TableVersion:
         raise _damaged(store) from None
     texts = [actions[f"partition.{name}"].cast(pa.string()) for name in columns if len(actions)]
     folders = [_print_folders(columns, values) for values in zip(*texts, strict=True)]
-    paths = actions["path"].to_pylist()
+    paths, prefix = actions["path"].to_pylist(), f"{root}/" if root else ""
     files = zip(paths, folders or [""] * len(paths), strict=True)
     return TableVersion(
         table.version(),
         columns,
-        tuple(LoggedFile(_read_path(store, root, path), own) for path, own in files),
-    )
-
-
-def _check_features(store: Store, table: DeltaTable) -> None:
-    """Raise `Refusal` for a feature without which the rows of a file are not the table's."""
-    named = set(table.protocol().reader_features or ())
-    mode = table.metadata().configuration.get("delta.columnMapping.mode", "none")
-    if mode == "none":
-        named.discard("columnMapping")
-    else:
-        named.add("columnMapping")
-    for name in sorted(named - _READABLE):
-        raise _refuse_feature(store, name)
-
-
-def _refuse_feature(store: Store, name: str) -> Refusal:
-    undo = _UNDO.get(name, "copy the rows into a table without it")
-    return Refusal(
-        f"the Delta table {store.uri} uses the feature {name!r}, with which its files hold other "
-        f"rows or names than the table: expected a table without it; {undo}"
+        tuple(LoggedFile(prefix + read_key(store, path), own) for path, own in files),
     )
 
 
@@ -200,14 +165,3 @@ def _print_folders(columns: tuple[str, ...], values: tuple[pa.Scalar, ...]) -> s
         f"{quote(name, safe='')}={quote(NULL if text is None else text, safe='')}/"
         for name, text in texts
     )
-
-
-def _read_path(store: Store, root: str, path: str) -> str:
-    key = unquote(path)
-    if fault := find_fault(key):
-        raise Refusal(
-            f"the log of the Delta table {store.uri} names the file {print_name(path)!r} ({fault}):"
-            " expected files in the table's folder; a shallow clone has them elsewhere: copy the "
-            "rows into a table of its own"
-        )
-    return f"{root}/{key}" if root else key

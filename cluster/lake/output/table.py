@@ -9,12 +9,12 @@ version after the one that was read (`max_commit_retries=0`), so nothing can com
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
@@ -22,7 +22,7 @@ from tenacity import RetryCallState, retry, stop_after_attempt, wait_random_expo
 
 from cluster.lake.days import day_order
 from cluster.lake.output.shard import Shard, shard_key
-from cluster.lake.storage.delta import open_table
+from cluster.lake.storage.delta import open_table, read_key, refuse_features
 from cluster.lake.storage.store import Store
 from models.refusal import Refusal, SchemaMismatch
 
@@ -247,9 +247,34 @@ def read_commits(store: Store) -> tuple[LoggedCommit, ...]:
     return _commits(open_table(store))
 
 
-def open_dataset(table: DeltaTable, store: Store) -> ds.Dataset:
-    """The rows of the table, whose files the store opens: no link leads out of it."""
-    return table.to_pyarrow_dataset(filesystem=store.table_files())
+def read_rows(table: DeltaTable, store: Store, day: str | None = None) -> pa.RecordBatchReader:
+    """The rows of the table, or of one day, with `day` as the last column; to be read once.
+
+    The store opens each file when its turn comes, so no link leads out of it. It is read in the
+    thread that asks for its rows: a thread of Arrow that calls Python stands still for ever where
+    Python waits for it, as it does when a reading is given up. Raises `Refusal` for a table with
+    features that change what its files hold.
+    """
+    refuse_features(store, table)
+    schema = pa.schema(table.schema().to_arrow())
+    files = pa.table(table.get_add_actions(flatten=True))
+    days = files.column("partition.day").to_pylist() if files.num_rows else []
+    named = zip(files.column("path").to_pylist(), days, strict=True)
+    keys = [(read_key(store, path), own) for path, own in named if day in (None, own)]
+    return pa.RecordBatchReader.from_batches(schema, _read_files(store, keys, schema))
+
+
+def _read_files(
+    store: Store, keys: Iterable[tuple[str, str]], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    names = [name for name in schema.names if name != "day"]
+    for key, day in keys:
+        with store.open_parquet(key) as file, pq.ParquetFile(file) as parquet:
+            file.prefetch([(0, file.length)])  # one request for all columns of a shard
+            for batch in parquet.iter_batches(columns=names, use_threads=False):
+                days = pa.repeat(pa.scalar(day, schema.field("day").type), batch.num_rows)
+                whole = batch.select(names).append_column("day", days)
+                yield whole.select(schema.names).cast(schema)
 
 
 def _commits(table: DeltaTable | None) -> tuple[LoggedCommit, ...]:

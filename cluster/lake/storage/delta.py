@@ -1,9 +1,27 @@
-"""Opening the Delta table in the folder of a store."""
+"""Opening the Delta table in the folder of a store, and what its log says of its files."""
+
+from urllib.parse import unquote
 
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
-from cluster.lake.storage.store import Store
+from cluster.lake.storage.store import Store, find_fault, print_name
+from models.refusal import Refusal
+
+# Features that change nothing in how the files of a version are read. deltalake leaves out deletion
+# vectors and mapped columns without a word, where one only asks it for the files.
+_READABLE = {
+    "timestampNtz",
+    "typeWidening",  # files of two widths have a common type, as any files
+    "typeWidening-preview",
+    "v2Checkpoint",
+    "vacuumProtocolCheck",
+}
+_UNDO = {
+    "deletionVectors": "rewrite the files without them: `REORG TABLE … APPLY (PURGE)`, then "
+    "`ALTER TABLE … DROP FEATURE deletionVectors`",
+    "columnMapping": "copy the table into one without it",
+}
 
 
 def open_table(store: Store) -> DeltaTable | None:
@@ -16,3 +34,35 @@ def open_table(store: Store) -> DeltaTable | None:
         return DeltaTable(store.delta_uri, storage_options=store.delta_options)
     except TableNotFoundError:
         return None
+
+
+def refuse_features(store: Store, table: DeltaTable) -> None:
+    """Raise `Refusal` for a feature without which the rows of a file are not the table's."""
+    named = set(table.protocol().reader_features or ())
+    mode = table.metadata().configuration.get("delta.columnMapping.mode", "none")
+    if mode == "none":
+        named.discard("columnMapping")
+    else:
+        named.add("columnMapping")
+    for name in sorted(named - _READABLE):
+        raise feature_error(store, name)
+
+
+def feature_error(store: Store, name: str) -> Refusal:
+    undo = _UNDO.get(name, "copy the rows into a table without it")
+    return Refusal(
+        f"the Delta table {store.uri} uses the feature {name!r}, with which its files hold other "
+        f"rows or names than the table: expected a table without it; {undo}"
+    )
+
+
+def read_key(store: Store, path: str) -> str:
+    """The key of a file as the log has it. Raises `Refusal` for one outside of the table."""
+    key = unquote(path)
+    if fault := find_fault(key):
+        raise Refusal(
+            f"the log of the Delta table {store.uri} names the file {print_name(path)!r} ({fault}):"
+            " expected files in the table's folder; a shallow clone has them elsewhere: copy the "
+            "rows into a table of its own"
+        )
+    return key

@@ -12,7 +12,6 @@ from typing import Any
 import pyarrow.fs
 
 from cluster.lake.storage import beneath
-from cluster.lake.storage.arrow_files import StoreFiles
 from cluster.lake.storage.store import (
     MOST_BYTES,
     BadName,
@@ -124,9 +123,6 @@ class LocalStore(Store):
     @property
     def delta_options(self) -> dict[str, str]:
         return {}
-
-    def table_files(self) -> Any:
-        return pyarrow.fs.PyFileSystem(StoreFiles(self))
 
     def refuse_links(self, prefix: str = "") -> None:
         top = self._path(prefix) if prefix else self.root

@@ -141,11 +141,6 @@ class Store(ABC):
         """The URI of this folder for deltalake."""
         return self.uri
 
-    def table_files(self) -> Any:
-        """The file system of pyarrow to read a Delta table's files with; None for deltalake's own,
-        where there are no links that it could follow."""
-        return None
-
     @abstractmethod
     def refuse_links(self, prefix: str = "") -> None:
         """Raise `Refusal` for a link below the folder: deltalake would follow it."""
@@ -245,8 +240,8 @@ class ReadOnlyFile(io.RawIOBase):
         self.length = size
         self._place = 0
 
-    def _read_range(self, start: int, stop: int) -> bytes | memoryview:
-        raise NotImplementedError
+    @abstractmethod
+    def _read_range(self, start: int, stop: int) -> bytes | memoryview: ...
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Fetch the byte ranges [start, stop), which will be read. Does nothing on a local disk."""
