@@ -1,4 +1,4 @@
-"""The epochs of a training, on the engine that was chosen."""
+"""Who trains on each engine."""
 
 from collections.abc import Callable
 
@@ -9,25 +9,18 @@ from cluster.training.dataset import TrainingData
 from cluster.training.rank import WorkerInput
 from models.training.progress import EpochResult, Progress
 
+OnEpoch = Callable[[EpochResult], None]
+# Trains a detector; the result holds the weights of the best epoch. An interrupted training resumes
+# from its last checkpoint when it is called again with the same checkpoints on the same engine.
+Train = Callable[[WorkerInput, TrainingData, WorkerPlan, Checkpoints, OnEpoch], Progress]
 
-def train(
-    engine: Engine,
-    given: WorkerInput,
-    data: TrainingData,
-    plan: WorkerPlan,
-    checkpoints: Checkpoints,
-    on_epoch: Callable[[EpochResult], None],
-) -> Progress:
-    """Train a detector; the result holds the weights of the best epoch.
 
-    An interrupted training resumes from its last checkpoint when it is called again with the same
-    `checkpoints` on the same engine. Raises NonFiniteLoss, and ConnectionError if workers are lost
-    more than `max_failures` times.
-    """
+def find_trainer(engine: Engine) -> Train:
+    """The function that trains on the engine."""
     if engine.name == "ray":
-        from cluster.training import trainer
+        from cluster.training.trainer import train as train_by_workers
 
-        return trainer.train(given, data, plan, checkpoints, on_epoch)
-    from cluster.training import local_trainer
+        return train_by_workers
+    from cluster.training.local_trainer import train as train_here
 
-    return local_trainer.train(given, data, plan, checkpoints, on_epoch)
+    return train_here

@@ -11,11 +11,11 @@ import torch
 from cluster.lake.storage.opening import open_store
 from cluster.splits.admission import Intake
 from cluster.splits.engine import Engine
-from cluster.training import epochs
 from cluster.training.calibration import calibrate
 from cluster.training.checkpoint import Checkpoints
 from cluster.training.dataset import TrainingData, make_rows
 from cluster.training.encoder_fit import RowSelection, fit_encoder
+from cluster.training.epochs import find_trainer
 from cluster.training.rank import ClassBalance, WorkerInput
 from jobs.monitoring.live import LiveMetrics
 from jobs.spec.spec import Spec
@@ -159,8 +159,8 @@ class TrainingRun:
         given = self._worker_input(detector, data)
         checkpoints = Checkpoints(self.storage, self._name())
         with step("train", self.spec.training.epochs) as progress:
-            done = epochs.train(
-                self.engine,
+            train = find_trainer(self.engine)
+            done = train(
                 given,
                 data,
                 self.workers,

@@ -23,7 +23,7 @@ from cluster.splits.ray_engine import RayEngine, RayTables
 from cluster.training import trainer
 from cluster.training.checkpoint import Checkpoints
 from cluster.training.dataset import TrainingData
-from cluster.training.epochs import train
+from cluster.training.epochs import find_trainer
 from cluster.training.rank import WorkerInput
 from cluster.training.row_tables import from_table
 from cluster.training.trainer import COLLECTIVE
@@ -71,7 +71,8 @@ def run(
     )
     # The tests' Ray is told of more CPUs than there may be: two threads would wait for a core.
     plan = replace(engine.plan_workers(workers, 1), torch_threads=1)
-    return train(engine, given, data, plan, Checkpoints(open_store(str(folder)), "a-run"), on_epoch)
+    train = find_trainer(engine)
+    return train(given, data, plan, Checkpoints(open_store(str(folder)), "a-run"), on_epoch)
 
 
 @pytest.fixture(scope="module")
