@@ -63,7 +63,7 @@ class Run:
         return ScoringJob(
             run_id=self.run_id,
             input_uri=self.snapshot.uri,
-            output_uri=self.spec.output.uri,
+            output_uri=self.output.uri,
             schema=self.snapshot.schema,
             roles=self.spec.roles,
             filter=self.spec.input.filter,

@@ -11,6 +11,8 @@ import pytest
 from jobs.monitoring.live import LiveMetrics
 from jobs.monitoring.metric_names import Metric
 from jobs.nightly import Night, nightly
+from jobs.output import open_output
+from jobs.score import open_run
 from jobs.spec.spec import Spec, load
 
 SPEC = """\
@@ -72,3 +74,9 @@ def test_every_day_is_scored_in_order_or_named(spec: Spec) -> None:
     assert skipped(second) == {"8": False, "9": False, "zone=z0/Day=12": True}
     assert not second.ok  # a day waits that no night will score
     assert scored(nightly(spec, engine="local")) == []
+
+
+def test_workers_are_told_places_that_hold_in_any_folder(spec: Spec, tmp_path: Path) -> None:
+    nightly(spec, engine="local")
+    job = open_run(spec, "10", open_output(spec)).job
+    assert (job.input_uri, job.output_uri) == (str(tmp_path / "in"), str(tmp_path / "out"))

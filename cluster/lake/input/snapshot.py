@@ -36,7 +36,7 @@ _HASH_BYTES = 16 * 1024**2  # a request to S3 of this size takes no longer than 
 class Snapshot:
     """The frozen list of input files of one day."""
 
-    uri: str  # as `open_store` takes it
+    uri: str  # as `open_store` takes it in any folder: a worker runs in one of its own
     day: str
     files: tuple[InputFile, ...]
     rejected: tuple[RejectedFile, ...]
@@ -122,7 +122,7 @@ def take_snapshot(source: Source, day: str) -> Snapshot:
     doubles = {} if source.table else _find_doubles(store, good)
     files = tuple(footer.file for footer in good if footer.file.key not in doubles)
     return Snapshot(
-        uri=store.uri if source.layout is None else source.uri,
+        uri=store.uri,
         day=day,
         files=files,
         rejected=tuple(sorted((*bad, *doubles.values()), key=lambda file: file.key)),
