@@ -88,6 +88,6 @@ def _load_threshold(entry: Entry, registry: Registry) -> Threshold:
     if threshold.id != entry.threshold or entry.threshold_sha256 not in ("", digest):
         raise Refusal(
             f"threshold {entry.threshold} of champion {entry.number} has changed since its "
-            "promotion: promote a bundle again with the verb `promote`"
+            "promotion: restore it, or remove it and promote a bundle again"
         )
     return threshold

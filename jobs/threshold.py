@@ -14,7 +14,7 @@ def choose_threshold(
 ) -> Threshold:
     """Choose a threshold by the policy and store it in the registry."""
     threshold = Threshold.choose(policy, calibration, bundle)
-    registry.add_threshold(threshold.id, threshold.to_json())
+    registry.add_threshold(threshold.to_json())
     return threshold
 
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal, Self
 
@@ -201,7 +200,6 @@ class Threshold:
     value: float
     policy: dict[str, Any]  # as `describe` returns it
     bundle: str  # id of the bundle whose scores it divides
-    created: str  # UTC, ISO 8601
     calibration: str  # SHA-256 of the calibration that it was chosen on
 
     def __post_init__(self) -> None:
@@ -213,31 +211,27 @@ class Threshold:
 
     @classmethod
     def choose(cls, policy: Policy, calibration: Calibration, bundle: str) -> Self:
-        """Choose the threshold of a policy for the bundle with that id, and date it now."""
-        value = choose(policy, calibration)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(value, describe(policy), bundle, now, calibration.digest)
+        """Choose the threshold of a policy for the bundle with that id."""
+        return cls(choose(policy, calibration), describe(policy), bundle, calibration.digest)
 
     @property
     def id(self) -> str:
-        """16 hexadecimal digits that depend on all fields but `created`."""
-        content = asdict(self)
-        del content["created"]
-        return hashlib.sha256(_encode(content)).hexdigest()[:16]
+        """The first 16 hexadecimal digits of the SHA-256 of `to_json()`."""
+        return hashlib.sha256(self.to_json()).hexdigest()[:16]
 
     def flags(self, scores: ArrayLike) -> NDArray[np.bool_]:
         """Which scores, [rows], are flags: those strictly above the threshold, in float32."""
         return np.asarray(scores, dtype=np.float32) > np.float32(self.value)
 
     def to_json(self) -> bytes:
-        """The threshold as canonical JSON."""
+        """The threshold as canonical JSON, without a date: equal thresholds have equal bytes."""
         return _encode(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
         """The threshold that `to_json` wrote. Raises Refusal for any other bytes."""
         document = _parse(data, MAX_THRESHOLD_BYTES, "a threshold", set(cls.__annotations__))
-        text = ("bundle", "created", "calibration")
+        text = ("bundle", "calibration")
         if (
             type(document["value"]) is not float
             or not isinstance(document["policy"], dict)

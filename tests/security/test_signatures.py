@@ -86,11 +86,13 @@ def test_a_champion_signed_by_the_right_key_is_accepted(watch: Watch) -> None:
     spec = watch.spec().model_copy(update={"threshold": looser})
     assert threshold.change_threshold(spec, sign_with=watch.key_file)["promoted"]
     assert load_champion(spec, watch.registry).entry.number == 4
+    assert not threshold.change_threshold(spec, sign_with=watch.key_file)["promoted"]
+    assert load_champion(spec, watch.registry).entry.number == 4, "what is signed is as it was"
 
 
 def test_a_champion_without_a_signature_is_refused_where_one_is_demanded(watch: Watch) -> None:
     chosen = Threshold.choose(Quantile(0.1), watch.first.calibration, watch.first.id)
-    watch.registry.add_threshold(chosen.id, chosen.to_json())
+    watch.registry.add_threshold(chosen.to_json())
     watch.registry.promote(Promotion(watch.first.id, chosen.id))
     assert "champion 1 is not signed; the spec demands one that is" in watch.refusal()
     assert watch.open(signed="optional") == watch.first.id

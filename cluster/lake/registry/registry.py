@@ -1,7 +1,9 @@
 """The bundles and thresholds of a watch, and which of them is the champion.
 
 The champion is the highest of the numbered entries in `champions/`. An entry is written once and
-never changed, so a change of the champion is one create-once write, and its history is kept.
+never changed, so a change of the champion is one create-once write, and its history is kept. What
+it names, and may have signed, is never changed either: bundles and thresholds lie under the digest
+of their content.
 """
 
 import hashlib
@@ -153,7 +155,7 @@ class Registry:
         bundle = hashlib.sha256(files[_MANIFEST]).hexdigest()[:16]
         # The manifest comes last: a bundle is complete when it has one.
         for name in sorted(files, key=lambda n: n == _MANIFEST):
-            self.store.put(_bundle_key(bundle, name), files[name])
+            self._keep(_bundle_key(bundle, name), files[name])
         return bundle
 
     def read_bundle(self, bundle: str) -> dict[str, bytes]:
@@ -180,9 +182,11 @@ class Registry:
                 raise self._foreign("/".join(parts), "bundles/ID/FILE, as `train` writes them")
         return tuple(sorted(parts[1] for parts in keys if parts[2] == _MANIFEST))
 
-    def add_threshold(self, threshold: str, document: str | bytes) -> None:
-        data = document.encode() if isinstance(document, str) else document
-        self.store.put(_threshold_key(threshold), data)
+    def add_threshold(self, document: bytes) -> str:
+        """Store the JSON of a threshold. Returns its id."""
+        threshold = hashlib.sha256(document).hexdigest()[:16]
+        self._keep(_threshold_key(threshold), document)
+        return threshold
 
     def read_threshold(self, threshold: str) -> bytes:
         """The JSON of a threshold. Raises `Refusal` for one that is not there."""
@@ -264,6 +268,19 @@ class Registry:
             return replace(entry, note="rolled back")
 
         return self._append(restore, signer)
+
+    def _keep(self, key: str, data: bytes) -> None:
+        """Write an object once. `Refusal` where other bytes are there, which are left as they are.
+
+        The object may be there from an earlier run, or from one that was killed.
+        """
+        if self.store.create(key, data) or self.store.read(key, _MOST_BUNDLE_BYTES) == data:
+            return
+        raise Refusal(
+            f"{self.store.uri}/{key}: expected the {len(data):,} bytes that its name stands for, "
+            "found others; it was changed or damaged since it was written, and is left as it is: "
+            "restore it, or remove it and run again"
+        )
 
     def _append(self, decide: Callable[[tuple[Entry, ...]], Entry], signer: Signer | None) -> Entry:
         """Write the next entry, numbered, dated and signed. A lost race is run again."""
