@@ -16,6 +16,7 @@ from cluster.lake.input.input_file import InputFile
 from cluster.lake.input.layout import parse_layout, propose
 from cluster.lake.input.partitions import Source, find_days
 from cluster.lake.input.snapshot import Snapshot, take_snapshot
+from cluster.lake.input.struct_columns import is_field_of, is_struct
 from cluster.lake.output.schemas import flag_schema
 from cluster.lake.types.unify import is_number
 from cluster.scoring.disguise import Disguise
@@ -67,7 +68,7 @@ def check(spec: Spec, schema: pa.Schema, *, training: bool = False) -> Report:
     """Compare the spec with the schema of its input, or of its training data if `training`."""
     errors = [*_check_columns(spec, schema, training), *_check_filters(spec, schema, training)]
     if not errors:
-        errors.extend(_check_flags(spec, schema))
+        errors.extend((*_check_flags(spec, schema), *_check_hidden(spec, schema)))
     return Report(tuple(errors), tuple(_warn(spec, schema)))
 
 
@@ -263,10 +264,33 @@ def _check_flags(spec: Spec, schema: pa.Schema) -> list[str]:
     return []
 
 
+def _is_named(name: str, spec: Spec, schema: pa.Schema) -> bool:
+    """Whether the spec names the column, a struct that it is a field of, or, of a struct, a field.
+
+    Of a struct that the spec does not name at all, only the fields count."""
+    if name in spec.columns or any(is_field_of(name, named) for named in spec.columns):
+        return True
+    return any(is_struct(field.type) for field in schema if field.name == name)
+
+
+def _check_hidden(spec: Spec, schema: pa.Schema) -> list[str]:
+    """Structs that flags would carry whole, with a field that the spec hides."""
+    errors = []
+    for name in spec.roles.flagged:
+        shown = name in schema.names and name not in spec.roles.sensitive
+        if not shown or not is_struct(schema.field(name).type):
+            continue
+        for hidden in sorted(one for one in spec.roles.sensitive if is_field_of(one, name)):
+            text = f"column '{name}' would show its field '{hidden}', which is sensitive"
+            where = spec.where("columns", name)
+            errors.append(f"{where}: {text}; name the fields that flags may carry instead")
+    return errors
+
+
 def _warn(spec: Spec, schema: pa.Schema) -> list[str]:
     warnings = []
     counts = Counter(schema.names)
-    extra = [name for name in counts if name not in spec.columns]
+    extra = [name for name in counts if not _is_named(name, spec, schema)]
     if extra:
         text = (
             f"the input has {len(extra)} columns that the spec does not name: {join_names(extra)}"

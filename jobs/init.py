@@ -18,6 +18,7 @@ from cluster.lake.input.input_file import InputFile
 from cluster.lake.input.layout import list_columns
 from cluster.lake.input.partitions import Source, list_days, propose_partition
 from cluster.lake.input.snapshot import Snapshot, take_snapshot
+from cluster.lake.input.struct_columns import is_struct, list_struct_fields, take_struct_fields
 from cluster.lake.input.unreadable import UnreadableFile, content_errors
 from cluster.lake.storage.opening import open_store
 from cluster.lake.types.casting import cast_exactly
@@ -240,7 +241,9 @@ def _read_sample(source: Source, day: str) -> pa.Table:
             f"expected a readable Parquet file in {day} of {source.uri!r}: {reasons or 'none'}"
         )
     refuse(check_names(dict.fromkeys(taken.schema.names), taken.schema))
-    drifts = find_drift(taken.files, taken.schema.names)
+    # A struct is not proposed, but its fields are.
+    schema = pa.schema([field for field in taken.schema if not is_struct(field.type)])
+    drifts = find_drift(taken.files, schema.names)
     repair = "store one type in all files, or take the column out of them"
     refuse([f"{drift}; {repair}" for drift in drifts if drift.found is not None])
     batches: list[pa.RecordBatch] = []
@@ -250,7 +253,7 @@ def _read_sample(source: Source, day: str) -> pa.Table:
         if read == MOST_FILES:
             break
         try:
-            batches += _read_file(source, taken, file)
+            batches += _read_file(source, taken, file, schema)
             read += 1
         except UnreadableFile as error:  # a night sets it aside
             damaged.append(" ".join(str(error).split()))
@@ -261,8 +264,11 @@ def _read_sample(source: Source, day: str) -> pa.Table:
     return pa.Table.from_batches(batches)
 
 
-def _read_file(source: Source, taken: Snapshot, file: InputFile) -> list[pa.RecordBatch]:
-    """The first rows of a file. Raises `UnreadableFile` for damaged content."""
+def _read_file(
+    source: Source, taken: Snapshot, file: InputFile, schema: pa.Schema
+) -> list[pa.RecordBatch]:
+    """The first rows of a file, in the types of `schema`. Raises `UnreadableFile` for damaged
+    content."""
     store = open_store(taken.uri)
     left = MOST_ROWS // min(MOST_FILES, len(taken.files))
     size = sum(group.bytes for group in file.row_groups)
@@ -272,10 +278,11 @@ def _read_file(source: Source, taken: Snapshot, file: InputFile) -> list[pa.Reco
         content_errors(file.key),
         limits.open_parquet(store.open_parquet(file.key, file.version)) as parquet,
     ):
+        fields = list_struct_fields(parquet.schema_arrow)
         for batch in parquet.iter_batches(batch_rows):
             folders = list_columns(file.path, source.layout)
-            named = add_columns(batch.slice(0, left), folders)
-            batches.append(_conform(named, taken.schema))
+            named = add_columns(take_struct_fields(batch.slice(0, left), fields), folders)
+            batches.append(_conform(named, schema))
             left -= len(batches[-1])
             if left <= 0:
                 break

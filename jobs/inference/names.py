@@ -21,6 +21,9 @@ SIDE_WORDS = {"src", "source", "orig"}  # which side a text names; a number may 
 ACTOR_WORDS = {"ip", "addr", "address", "h", "host", "name", "node", "mac"}
 COUNT_WORDS = {"ct", "cnt", "count", "num", "number", "total", "sum", "mean", "avg"}
 CODE_WORDS = {"proto", "protocol", "code", "type", "category", "class", "status", "kind", "mode"}
+# What an id names when it does not name who acted: `event_id`, `template_id`, `rule_id`.
+KIND_WORDS = {"event", "template", "rule", "signature", "message", "msg", "log", "alert", "error"}
+KIND_WORDS |= {"type", "category", "action", "method", "product", "model", "version"}
 TIME_WORDS = {"t", "ts", "time", "timestamp", "datetime", "date", "epoch", "unix", "start", "end"}
 TIME_WORDS |= {"created", "updated", "at", "seen", "when"}
 ORDER_NAMES = {"t", "ts", "time", "timestamp", "time_s", "time_sec", "time_seconds", "step", "tick"}
@@ -70,16 +73,18 @@ def names_port(name: str) -> bool:
 
 
 def names_actor(name: str, text: bool) -> bool:
-    """Whether it names who acted. Amounts such as `src_bytes`, counters such as `ct_dst_src` and
-    systems such as `eventSource` have these words but name nobody."""
+    """Whether it names who acted. Amounts such as `src_bytes`, counters such as `ct_dst_src`,
+    systems such as `eventSource`, and what happened, such as `event_id` and `user.type`, have these
+    words but name nobody."""
     words = split_words(name)
-    if words & _AGENT:
+    last = set([part for part in re.split(r"[^a-z0-9]+", _spaced(name)) if part][-1:])
+    people = ENTITY_WORDS - SIDE_WORDS
+    if words & _AGENT or last & CODE_WORDS or (words & KIND_WORDS and not words & people):
         return False
     if not text:
-        last = [part for part in re.split(r"[^a-z0-9]+", _spaced(name)) if part][-1:]
-        ends = set(last) & (ID_WORDS | ENTITY_WORDS - SIDE_WORDS)
+        ends = last & (ID_WORDS | people)
         return names_account(name) or bool(ends and not words & COUNT_WORDS)
-    if words & (ENTITY_WORDS - SIDE_WORDS | ID_WORDS) or names_account(name):
+    if words & (people | ID_WORDS) or names_account(name):
         return True
     return bool(words & SIDE_WORDS) and words <= SIDE_WORDS | ACTOR_WORDS
 

@@ -56,7 +56,8 @@ class Spec(Frozen):
     """Name of the watch in messages, metrics and run cards: letters, digits, _ and -."""
     input: Input
     columns: Annotated[dict[str, Column], AfterValidator(check_columns)]
-    """The columns of the input by name. Other columns of the input are not read."""
+    """The columns of the input by name; a field of a struct by its path, such as `id.orig_h`. Other
+    columns of the input are not read."""
     history: Histories = ()
     """Features from the earlier rows of the same entity."""
     window: WindowSection | None = None

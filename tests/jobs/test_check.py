@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.lake.input.struct_columns import add_struct_fields
 from jobs.check import check, run
 from jobs.spec.spec import Spec, load
 from models.refusal import Refusal
@@ -127,6 +128,18 @@ def test_extra_columns_are_a_warning(spec: Spec) -> None:
     assert (
         "flows.yaml:3: the input has 2 columns that the spec does not name: note, user" in warning
     )
+
+
+def test_a_struct_whose_field_is_hidden_is_not_carried_whole(spec: Spec) -> None:
+    columns = "  user: {role: keep}\n  user.mail: {role: keep, sensitive: hmac}\n"
+    Path("flows.yaml").write_text(SPEC.replace("detector:", f"{columns}detector:"))
+    user = pa.struct([("mail", pa.string()), ("age", pa.int8())])
+    wanted = add_struct_fields(schema(user=user, host=pa.struct([("os", pa.string())])))
+    report = check(load("flows.yaml"), wanted)
+    (error,) = report.errors
+    assert error.startswith("flows.yaml:13: column 'user' would show its field 'user.mail'")
+    (warning,) = report.warnings
+    assert "1 columns that the spec does not name: host.os;" in warning
 
 
 def test_a_time_without_a_zone_is_a_warning(spec: Spec) -> None:

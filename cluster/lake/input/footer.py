@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from cluster.lake.input import limits
 from cluster.lake.input.arrow_types import is_uuid, plain_type
 from cluster.lake.input.input_file import FileColumn, InputFile, RejectedFile, RowGroup
+from cluster.lake.input.struct_columns import add_struct_fields
 from cluster.lake.input.unreadable import UnreadableFile, footer_errors
 from cluster.lake.storage.store import ChangedSinceSnapshot, Missing, Object, Store
 
@@ -56,6 +57,7 @@ def _read_version(store: Store, found: Object, folders: Mapping[str, str | None]
             parquet = limits.open_parquet(file)
             metadata, schema = parquet.metadata, parquet.schema_arrow
             limits.check(metadata, found.size)
+        schema = add_struct_fields(schema)
         own = set(schema.names)
         added = {name: value for name, value in folders.items() if name not in own}
         schema = pa.schema([*schema, *(pa.field(name, pa.string()) for name in added)])

@@ -144,8 +144,9 @@ class OpenSplit:
             return groups
         if any(pa.types.is_decimal(kind) for kind in kinds):  # see `filters`
             return groups
-        if not self._parquet.folders.keys().isdisjoint(row_filter.columns):
-            return groups  # there are no statistics of folders
+        made = self._parquet.folders.keys() | self._parquet.struct_fields.keys()
+        if not made.isdisjoint(row_filter.columns):
+            return groups  # Arrow finds no statistics of folders, and of fields by their path
         self._file.seek(0)
         options = ds.ParquetReadOptions(coerce_int96_timestamp_unit="us")
         fragment = ds.ParquetFileFormat(options).make_fragment(self._file, row_groups=list(groups))
@@ -195,7 +196,7 @@ class OpenSplit:
     ) -> ParquetInFolders:
         large = self._chunks.compressed_bytes(groups, names) > _PREFETCH
         filtered = self._filter.columns if self._filter else ()
-        apart = {*filtered, *self._parquet.folders}
+        apart = {*filtered, *self._parquet.folders, *self._parquet.struct_fields}
         wanted = [name for name in dictionaries if name not in apart]
         if not wanted and not large:
             return self._parquet

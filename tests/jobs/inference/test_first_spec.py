@@ -52,6 +52,14 @@ def zeek() -> Columns:
     }
 
 
+def zeek_json() -> Columns:
+    """As Zeek writes JSON: the addresses are a struct."""
+    flat = zeek()
+    ends = {name: pa.array(flat.pop(f"id.{name}")) for name in ("orig_h", "orig_p")}
+    ends |= {name: pa.array(flat.pop(f"id.{name}")) for name in ("resp_h", "resp_p")}
+    return {**flat, "id": pa.StructArray.from_arrays(list(ends.values()), list(ends))}
+
+
 def vpc_flow_logs() -> Columns:
     start = START + np.sort(RNG.integers(0, 86_400, ROWS))
     return {
@@ -82,10 +90,16 @@ def cloudtrail() -> Columns:
         "awsRegion": some("eu-west-1", "us-east-1"),
         "sourceIPAddress": addresses(),
         "userAgent": some("aws-cli/2.1", "Boto3/1.2"),
-        "userName": some("ann", "bob", "ci"),
+        "userIdentity": pa.array(
+            some(
+                {"type": "IAMUser", "userName": "ann", "sessionContext": None},
+                {"type": "AssumedRole", "userName": "ci", "sessionContext": {"mfa": True}},
+                {"type": "AssumedRole", "userName": "bob", "sessionContext": {"mfa": False}},
+                None,
+            )
+        ),
         "errorCode": some("AccessDenied", None, None),
         "readOnly": some(True, False),
-        "userIdentity": pa.array([{"type": "Root"}] * ROWS),
         "requestParameters": pa.nulls(ROWS, pa.string()),
     }
 
@@ -204,7 +218,9 @@ EXPECTED: dict[str, tuple[Columns, dict[str, str]]] = {
             "awsRegion": "categorical",
             "sourceIPAddress": "entity ip",
             "userAgent": "categorical",
-            "userName": "entity categorical",
+            "userIdentity.type": "categorical",
+            "userIdentity.userName": "entity categorical",
+            "userIdentity.sessionContext.mfa": "boolean",
             "errorCode": "categorical",
             "readOnly": "boolean",
         },
@@ -256,6 +272,9 @@ EXPECTED: dict[str, tuple[Columns, dict[str, str]]] = {
     ),
     "one_host": (one_host(), {"src_ip": "keep", "seen": "time", "sent": "numeric"}),
 }
+
+
+EXPECTED["zeek_json"] = (zeek_json(), EXPECTED["zeek"][1])
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -92,6 +92,82 @@ def test_names_with_dots_and_nested_columns_are_read(store: Store) -> None:
     assert rows(store, split, ("list", "struct")) == [(0, [1, 2], {"f": 1}), (1, [], {"f": 2})]
 
 
+CONN = pa.struct(
+    [
+        ("orig_h", pa.string()),
+        ("resp", pa.struct([("h", pa.string()), ("p", pa.int64())])),
+        ("seen", pa.list_(pa.int64())),
+    ]
+)
+CONNS = [
+    {"orig_h": "10.0.0.1", "resp": {"h": "10.0.0.9", "p": 53}, "seen": [1]},
+    None,
+    {"orig_h": None, "resp": None, "seen": None},
+    {"orig_h": "10.0.0.2", "resp": {"h": None, "p": 80}, "seen": []},
+]
+
+
+def test_fields_of_structs_are_columns_by_their_paths_and_null_below_a_null_struct(
+    store: Store,
+) -> None:
+    split = one_split(store, encoded(pa.table({"id": pa.array(CONNS, CONN), "n": range(4)}), 2))
+    found = rows(store, split, ("id.resp.p", "n", "id.orig_h"))
+    assert [port for _, port, _, _ in found] == [53, None, None, 80]
+    assert [(n, m, host) for n, _, m, host in found] == [
+        (0, 0, "10.0.0.1"),
+        (1, 1, None),
+        (2, 2, None),
+        (3, 3, "10.0.0.2"),
+    ]
+    assert [row for _, row in rows(store, split, ("id.seen",))] == [[1], None, None, []]
+    assert [row for _, row, _ in rows(store, split, ("id", "id.resp.h"))] == CONNS
+    assert rows(store, split, ("n",), "id.resp.p >= 80 or id.orig_h == '10.0.0.1'") == [
+        (0, 0),
+        (3, 3),
+    ]
+    with open_split(store, split) as source:
+        taken = source.select_rows(("id.orig_h", "id.resp"), np.array([0, 3]), 64)
+        batches = list(source.read_rows(("id.orig_h",), 64, ("id.orig_h",)))
+    assert taken["id.orig_h"].to_pylist() == ["10.0.0.1", "10.0.0.2"]
+    assert taken["id.resp"].to_pylist() == [CONNS[0]["resp"], CONNS[3]["resp"]]  # type: ignore[index]
+    assert [text for rows in batches for text in rows.batch.column(0).to_pylist()][3] == "10.0.0.2"
+
+
+@pytest.mark.parametrize("first", ["id", "id.orig_h"])
+def test_a_column_with_the_name_of_a_path_comes_before_the_field(store: Store, first: str) -> None:
+    table = pa.table({"id": pa.array(CONNS, CONN), "id.orig_h": ["a", "b", "c", "d"]})
+    table = table.select(sorted(table.column_names, reverse=first != "id"))
+    split = one_split(store, encoded(table))
+    assert [text for _, text in rows(store, split, ("id.orig_h",))] == ["a", "b", "c", "d"]
+    assert rows(store, split, ("id.orig_h",), "id.orig_h == 'd'") == [(3, "d")]
+    assert [row for _, row in rows(store, split, ("id",))] == CONNS
+
+
+def test_a_path_of_two_fields_is_refused_when_it_is_needed(store: Store) -> None:
+    a = pa.array([{"b.c": 1}], pa.struct([("b.c", pa.int64())]))
+    ab = pa.array([{"c": 2}], pa.struct([("c", pa.int64())]))
+    split = one_split(store, encoded(pa.table({"a": a, "a.b": ab, "n": [1]})))
+    assert rows(store, split) == [(0, 1)]
+    with pytest.raises(SchemaMismatch, match=r"expected one column 'a\.b\.c', found 2"):
+        rows(store, split, ("a.b.c",))
+
+
+def test_only_the_fields_of_a_struct_that_are_asked_for_are_fetched(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[tuple[int, int]] = []
+    fields = {
+        "small": pa.array(range(1000)),
+        "large": pa.array([f"{i:0>500}" for i in range(1000)]),
+    }
+    table = pa.table({"id": pa.StructArray.from_arrays(list(fields.values()), list(fields))})
+    split = one_split(store, encoded(table, compression="none"))
+    with open_split(store, split) as source:
+        monkeypatch.setattr(source._file, "prefetch", lambda ranges: fetched.extend(ranges))
+        source.prefetch(("id.small",))
+    assert 0 < sum(stop - start for start, stop in fetched) < 20_000
+
+
 def test_types_are_made_plain(store: Store) -> None:
     instant = datetime.datetime(2026, 11, 22, 1, 2, 3, 456789)
     table = pa.table(
