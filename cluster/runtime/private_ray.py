@@ -4,11 +4,14 @@
 read the new Ray's source, mend this file, then raise CHECKED_AGAINST.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 import ray._private.state
 import ray._private.worker
+from ray._private import ray_constants
 
 CHECKED_AGAINST = "2.60.0"
 
@@ -25,6 +28,22 @@ UPLOAD_LOGGERS = (
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
+
+
+@contextmanager
+def own_machine_only() -> Iterator[None]:
+    """A Ray that is started in the block listens on the loopback address alone.
+
+    Its metrics answer without a token. Ray takes that address on macOS and Windows, which have no
+    clusters. On Linux it puts the machine's own in its place, also where `ray.init` is given
+    `_node_ip_address="127.0.0.1"`.
+    """
+    clusters = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
 
 
 def list_actors(kind: str) -> list[str]:

@@ -3,7 +3,7 @@
 1. The Ray that this process already uses.
 2. The Ray at the given `address`: HOST:PORT, `auto` for the one of this machine, `local` for 4.
 3. The Ray at `RAY_ADDRESS`, which Ray sets in the processes of a submitted job.
-4. A Ray embedded in this process, which ends with it.
+4. A Ray embedded in this process, which ends with it and which no other machine reaches.
 
 Each of them asks for a token (`cluster/runtime/token.py`).
 """
@@ -22,6 +22,7 @@ import ray
 
 from cluster.runtime.joining import join
 from cluster.runtime.private_folder import make_private_folder
+from cluster.runtime.private_ray import own_machine_only
 from cluster.runtime.shipping import ROOT
 
 _EMBEDDED = "embedded Ray"
@@ -117,15 +118,16 @@ def _embed(cpus: int | None) -> str:
     # Workers import the checkout, whatever the current folder is.
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-    ray.init(
-        address=_LOCAL,
-        num_cpus=cpus,
-        # Ray makes its folder and its sessions writable by every user of the machine.
-        _temp_dir=str(make_private_folder() / "ray"),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    with own_machine_only():
+        ray.init(
+            address=_LOCAL,
+            num_cpus=cpus,
+            # Ray makes its folder and its sessions writable by every user of the machine.
+            _temp_dir=str(make_private_folder() / "ray"),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     return f"{_EMBEDDED}, {int(ray.cluster_resources().get('CPU', 0))} CPUs"
 
 

@@ -8,7 +8,7 @@ import ray
 import ray._private.state
 import ray.data.context
 import ray.train.constants
-from ray._private import ray_constants
+from ray._private import ray_constants, services
 from ray._private.accelerators import accelerator
 from ray._private.runtime_env import constants as environment_constants
 from ray._raylet import CoreWorker, GcsClient  # type: ignore[attr-defined]
@@ -44,6 +44,12 @@ def test_private_parts_without_a_signature_are_there() -> None:
     assert all(issubclass(error, Exception) for error in private_ray.lost_worker_errors())
     assert "self._server_ray_version = " in inspect.getsource(JobSubmissionClient.__mro__[1])
     assert set(private_ray.UPLOAD_LOGGERS) <= logging.root.manager.loggerDict.keys()
+
+
+def test_ray_asks_one_constant_whether_it_may_listen_beyond_its_machine() -> None:
+    asked = inspect.getsource(services.get_node_ip_address)
+    assert "if not ray_constants.ENABLE_RAY_CLUSTER:" in asked
+    assert "return get_node_ip_address()" in inspect.getsource(services.resolve_ip_for_localhost)
 
 
 def test_actors_are_named_as_we_look_for_them() -> None:
