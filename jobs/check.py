@@ -66,7 +66,8 @@ class Report:
 
 def check(spec: Spec, schema: pa.Schema, *, training: bool = False) -> Report:
     """Compare the spec with the schema of its input, or of its training data if `training`."""
-    errors = [*_check_columns(spec, schema, training), *_check_filters(spec, schema, training)]
+    errors = _check_columns(spec, schema, training)
+    errors += _check_filters(spec, schema, training, types=not errors)
     if not errors:
         errors.extend((*_check_flags(spec, schema), *_check_hidden(spec, schema)))
     return Report(tuple(errors), tuple(_warn(spec, schema)))
@@ -105,7 +106,7 @@ def _find_drift(
         return same and (name not in spec.columns or _find_wanted(spec, name, kind) is None)
 
     roles, needed = spec.roles, [*spec.columns, *sources]
-    for text in (spec.input.filter, spec.training.filter):
+    for text in (spec.input_filter, spec.training_filter):
         with suppress(Refusal):  # `check` says what is wrong with a filter
             needed += parse_filter(text, schema.names).columns if text else ()
     return find_drift(files, needed, fits, (*roles.flagged, *filter(None, [roles.kind])))
@@ -240,16 +241,19 @@ def _find_wanted(spec: Spec, name: str, found: pa.DataType) -> str | None:
     return None
 
 
-def _check_filters(spec: Spec, schema: pa.Schema, training: bool) -> list[str]:
-    filters = {("input", "filter"): spec.input.filter}
+def _check_filters(spec: Spec, schema: pa.Schema, training: bool, types: bool) -> list[str]:
+    """Filters that cannot be read or, if `types`, that do not fit the types of their columns."""
+    filters = {("input", "filter"): spec.input_filter}
     if training:
-        filters[("training", "filter")] = spec.training.filter
+        filters[("training", "filter")] = spec.training_filter
     errors = []
     for key, text in filters.items():
         if text is None:
             continue
         try:
-            parse_filter(text, schema.names)
+            row_filter = parse_filter(text, schema.names)
+            if types and not check_names(row_filter.columns, schema):
+                row_filter.check(schema)
         except Refusal as refusal:
             errors.append(f"{spec.where(*key)}: {'.'.join(key)}: {refusal}")
     return errors

@@ -89,7 +89,7 @@ def _score(
     carried = tuple(filter(None, [roles.label, roles.kind]))
     # Champion and baselines share the encoder, so the rows are read once.
     intake = Intake(
-        snapshots[0].uri, bundle.encoder, roles, spec.input.filter, carried, types=types
+        snapshots[0].uri, bundle.encoder, roles, spec.input_filter, carried, types=types
     )
     detectors = {bundle.detector_name: bundle.detector}
     detectors |= {name: each.detector for name, each in baselines.items()}

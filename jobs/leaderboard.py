@@ -144,7 +144,7 @@ def _read_labelled_sample(
 ) -> tuple[Batch, NDArray[np.int8]]:
     """A sample of the labelled rows, encoded, and their labels, [rows] of 0 and 1."""
     uri, splits, schema = _sample_splits(spec, spec.input.uri, days, rows, training=False)
-    label, row_filter = spec.roles.label, spec.input.filter
+    label, row_filter = spec.roles.label, spec.input_filter
     parts = list(_encode(spec, uri, row_filter, label, encoder, splits, schema))
     whole = join(parts) if parts else None
     known = None if whole is None or whole.label is None else whole.label.isfinite()

@@ -66,7 +66,7 @@ class Run:
             output_uri=self.output.uri,
             schema=self.snapshot.schema,
             roles=self.spec.roles,
-            filter=self.spec.input.filter,
+            filter=self.spec.input_filter,
             bundle=self.bundle.id,
             digest=self.bundle.digest,
             threshold=self.threshold.value,

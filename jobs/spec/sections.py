@@ -137,7 +137,8 @@ class Input(Frozen):
     filter: Filter | None = None
     """The rows to read, such as `label == 0 and proto in ("tcp", "udp")`. Allowed are comparisons,
     `in`, `is None`, `and`, `or`, `not` and `column('a name with spaces')`. A comparison with null
-    is not true."""
+    is not true. A time, by its type or its role, is compared with text in ISO 8601, in UTC where it
+    has no zone: `ts >= "2026-11-20"`. `time(column, "s")` makes a time of another column."""
 
 
 class DetectorChoice(Frozen):

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, PrivateAttr, ValidationError, model_validat
 
 from cluster.lake.derived.derivation import Derivation
 from cluster.lake.input import partitions
+from cluster.lake.input.filter_syntax import mark_times
 from cluster.lake.storage.opening import find_place, is_inside
 from jobs.spec import derived
 from jobs.spec import source as yaml_source
@@ -114,8 +115,18 @@ class Spec(Frozen):
     def derivation(self) -> Derivation | None:
         """The columns that are derived from other rows; None if there are none."""
         return derived.build_derivation(
-            self.columns, self.history, self.window, self.input.filter, self.training.filter
+            self.columns, self.history, self.window, self.input_filter, self.training_filter
         )
+
+    @property
+    def input_filter(self) -> str | None:
+        """`input.filter`, with its times marked."""
+        return self._mark_times(self.input.filter)
+
+    @property
+    def training_filter(self) -> str | None:
+        """`training.filter`, with its times marked."""
+        return self._mark_times(self.training.filter)
 
     @property
     def roles(self) -> Roles:
@@ -202,6 +213,12 @@ class Spec(Frozen):
     def where(self, *key: str | int) -> str:
         """`file:line` of a key, for messages."""
         return self._source.where(*key)
+
+    def _mark_times(self, text: str | None) -> str | None:
+        """The filter that compares columns of times with texts as times."""
+        times = {"time", "timestamp"}
+        units = {name: one.unit for name, one in self.columns.items() if times & set(one.role)}
+        return text and mark_times(text, units)
 
     def _columns(self) -> list[list[Any]]:
         """A list, because the order of the columns is the order of the features."""

@@ -6,7 +6,7 @@ from models.training.options import TrainingOptions
 
 def build_filter(spec: Spec) -> str | None:
     """A filter for rows that pass the filters of input and training; None if there is neither."""
-    filters = (spec.input.filter, spec.training.filter)
+    filters = (spec.input_filter, spec.training_filter)
     return " and ".join(f"({text})" for text in filters if text) or None
 
 

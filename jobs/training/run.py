@@ -257,7 +257,7 @@ class TrainingRun:
     ) -> dict[str, Calibration]:
         # A policy that weighs labels needs the anomalies that the training filter leaves out.
         weighs_labels = self.spec.threshold.policy in ("f_beta", "cost")
-        row_filter = self.spec.input.filter if weighs_labels else self._filter
+        row_filter = self.spec.input_filter if weighs_labels else self._filter
         intake = self._intake(encoder, row_filter, labels=weighs_labels)
         held_back = self.plan.held_back
         with step("calibrate", sum(s.rows for _, s in held_back)) as progress:

@@ -166,6 +166,24 @@ def test_a_filter_on_a_missing_column_is_refused_with_its_line(spec: Spec) -> No
     assert check(wrong, schema()).ok  # scoring does not read the training filter
 
 
+def test_a_filter_compares_a_time_as_its_role_says(spec: Spec) -> None:
+    text = SPEC.replace("bytes > 0", "ts >= '2026-01-01'").replace("timestamp]", "timestamp], UNIT")
+    for kind, unit in ((pa.int64(), "unit: s"), (pa.string(), ""), (pa.timestamp("us"), "")):
+        Path("flows.yaml").write_text(text.replace("UNIT", unit))
+        assert check(load("flows.yaml"), schema(ts=kind)).ok
+        Path("flows.yaml").write_text(text.replace("UNIT", unit).replace("2026-01-01", "soon"))
+        (error,) = check(load("flows.yaml"), schema(ts=kind)).errors
+        assert error.startswith("flows.yaml:2: input.filter: ")
+        assert "a time is compared with 'soon'; expected ISO 8601" in error
+
+
+def test_a_filter_that_does_not_fit_its_column_is_refused_with_its_line(spec: Spec) -> None:
+    Path("flows.yaml").write_text(SPEC.replace("bytes > 0", "proto > 0"))
+    (error,) = check(load("flows.yaml"), schema()).errors
+    assert error.startswith("flows.yaml:2: input.filter: ")
+    assert "(proto is string)" in error
+
+
 def test_run_checks_the_newest_day(spec: Spec) -> None:
     good = pa.table(ROW, schema=schema())
     write_day("2026-01-01", good.drop_columns("bytes"))

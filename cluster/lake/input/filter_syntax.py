@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Mapping
 
 from models.refusal import Refusal
 
@@ -37,6 +38,45 @@ def read_syntax(text: str) -> ast.expr:
         if isinstance(node, ast.Constant):
             _check_constant(node.value, text)
     return tree.body
+
+
+def mark_times(text: str, units: Mapping[str, str | None]) -> str:
+    """The filter with the columns of `units` that it compares with texts marked as times.
+
+    `units` has the units of the columns that hold times; None for timestamps, dates and texts.
+
+    >>> mark_times("start >= '2026-11-20' and bytes > 0", {"start": "s"})
+    "time(column('start'), 's') >= '2026-11-20' and bytes > 0"
+    """
+    tree = read_syntax(text)
+    found = False
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            marked = [_mark(one, units) for one in sides] if any(map(_is_text, sides)) else sides
+            found = found or marked != sides
+            node.left, node.comparators = marked[0], marked[1:]
+    return ast.unparse(tree) if found else text
+
+
+def _is_text(node: ast.expr) -> bool:
+    values = node.elts if isinstance(node, ast.List | ast.Tuple | ast.Set) else [node]
+    return any(isinstance(one, ast.Constant) and isinstance(one.value, str) for one in values)
+
+
+def _mark(node: ast.expr, units: Mapping[str, str | None]) -> ast.expr:
+    match node:
+        case ast.Name() | ast.Attribute():
+            name = ast.unparse(node)
+        case ast.Call(ast.Name("column"), [ast.Constant(str() as name)], []):
+            pass
+        case _:
+            return node
+    if name not in units:
+        return node
+    column = ast.Call(ast.Name("column"), [ast.Constant(name)], [])
+    unit = units[name]
+    return ast.Call(ast.Name("time"), [column, *([ast.Constant(unit)] if unit else [])], [])
 
 
 def show(text: str) -> str:

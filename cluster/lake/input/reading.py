@@ -147,10 +147,13 @@ class OpenSplit:
         made = self._parquet.folders.keys() | self._parquet.struct_fields.keys()
         if not made.isdisjoint(row_filter.columns):
             return groups  # Arrow finds no statistics of folders, and of fields by their path
+        expression = row_filter.express(self._schema)
+        if expression is None:
+            return groups
         self._file.seek(0)
         options = ds.ParquetReadOptions(coerce_int96_timestamp_unit="us")
         fragment = ds.ParquetFileFormat(options).make_fragment(self._file, row_groups=list(groups))
-        subset = fragment.subset(filter=row_filter.expression, schema=self._schema)
+        subset = fragment.subset(filter=expression, schema=self._schema)
         # pyarrow returns them in the order of a Python set: (6, 7, 8) comes back as 8, 6, 7.
         left = {group.id for group in subset.row_groups}
         return tuple(index for index in groups if index in left)
