@@ -24,6 +24,7 @@ from cluster.lake.storage.opening import open_store
 from cluster.lake.types.casting import cast_exactly
 from jobs.inference.detector import choose_detector
 from jobs.inference.roles import Inferred, infer
+from jobs.inference.time_split import TimeSplit, propose_split
 from jobs.spec.columns import FEATURES
 from jobs.spec.reference import schema_line
 from models.refusal import Refusal
@@ -47,6 +48,7 @@ class Sample:
     rows: int
     columns: tuple[Inferred, ...]
     training: str | None = None  # where the training rows are, if apart
+    split: TimeSplit | None = None  # of the one day, to learn from its earlier rows
 
     @property
     def day(self) -> str:
@@ -73,10 +75,16 @@ def look(uri: str) -> Sample:
     days = list_days(source)
     if not days:
         raise Refusal(f"expected Parquet files in {uri!r}, found none; check the address")
-    table = _read_sample(source, TRAIN if TRAIN in days else days[-1])
+    taken = take_snapshot(source, TRAIN if TRAIN in days else days[-1])
+    table = _read_sample(source, taken)
     dated = sum(to_date(day) is not None for day in days)
     columns = tuple(infer(table, training_days=dated - 1))
-    return Sample(source, days, table.num_rows, columns, apart[0] if apart else None)
+    time = next((one for one in columns if "time" in one.roles), None)
+    split = None
+    if time and not apart and len(days) == 1:
+        split = propose_split(taken, time.name, time.options.get("unit"), time.steps)
+    training = apart[0] if apart else None
+    return Sample(source, days, table.num_rows, columns, training, split)
 
 
 def render(sample: Sample, output: Path) -> str:
@@ -139,6 +147,8 @@ def _training(sample: Sample) -> list[str]:
         lines.append(f"  days: {TRAIN}  # by its name")
     elif len(sample.days) > 1:
         lines.append("  days: null  # all but the newest")
+    elif sample.split:
+        return [*lines, *_learn_earlier(sample.split, label)]
     elif label:
         return [*lines, f"  {normal}  # learn from normal rows only: there is one day"]
     else:
@@ -151,11 +161,27 @@ def _training(sample: Sample) -> list[str]:
     return lines
 
 
+def _learn_earlier(split: TimeSplit, label: Inferred | None) -> list[str]:
+    """The training filter for the earlier rows of one day, and for the normal ones of them."""
+    text = f"{_name_in_filter(split.column)} < {split.moment!r}"
+    if label:
+        text = f"{text} and {_keep_normal(label)}"
+    learned = f"the earlier {split.share:.0%} of its rows{', if normal,' if label else ''}"
+    return [
+        f"  # There is one day: {learned} are learned from. All rows are",
+        "  # scored, the later ones unseen. Or name other rows to learn from: uri: path/to/rows",
+        f"  filter: {json.dumps(text, ensure_ascii=False)}",
+    ]
+
+
+def _name_in_filter(name: str) -> str:
+    plain = all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split("."))
+    return name if plain else f"column({name!r})"
+
+
 def _keep_normal(label: Inferred) -> str:
     """The filter for the normal rows."""
-    parts = label.name.split(".")
-    plain = all(part.isidentifier() and not keyword.iskeyword(part) for part in parts)
-    name = label.name if plain else f"column({label.name!r})"
+    name = _name_in_filter(label.name)
     normal = label.options.get("normal")
     if normal:
         return f"{name} == {normal[0]!r}" if len(normal) == 1 else f"{name} in {tuple(normal)!r}"
@@ -232,9 +258,9 @@ def _render_partition(source: Source) -> str:
             return f"[{', '.join(map(_inline, keys))}]"
 
 
-def _read_sample(source: Source, day: str) -> pa.Table:
+def _read_sample(source: Source, taken: Snapshot) -> pa.Table:
     """At most `MOST_ROWS` rows, spread evenly over the first files of the day."""
-    taken = take_snapshot(source, day)
+    day = taken.day
     if not taken.files:
         reasons = "; ".join(f"{file.key}: {file.message}" for file in taken.rejected[:5])
         raise Refusal(

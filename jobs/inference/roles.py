@@ -43,6 +43,7 @@ class Inferred:
     why: str
     options: dict[str, Any] = field(default_factory=dict)
     boolean: bool = False  # whether the column holds true and false
+    steps: bool = False  # whether a time counts steps or seconds from a start, not since 1970
 
 
 @dataclass(frozen=True)
@@ -299,7 +300,7 @@ def _guess_time(facts: Facts, training_days: int) -> Inferred:
         options["unit"] = facts.unit or "s"
         if facts.unit is None:
             why = "counts steps or seconds from a start: gives the order of the rows"
-            return Inferred(facts.name, ("time",), why, options)
+            return Inferred(facts.name, ("time",), why, options, steps=True)
     if _sees_weekdays(facts, training_days):
         return Inferred(facts.name, ("time", "timestamp"), why, options)
     few = "no feature: fewer than 7 days to learn from, and a new weekday would be flagged whole"

@@ -9,10 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.lake.derived.derive import Deriver
+from cluster.lake.input.reading import read_rows
+from cluster.lake.input.snapshot import take_snapshot
+from cluster.lake.input.splits import cut_splits
+from cluster.lake.storage.opening import open_store
 from jobs import check, init
 from jobs.inference import names
 from jobs.inference.roles import infer
 from jobs.spec.spec import load
+from jobs.training.options import build_filter
 
 ROWS = 300
 START = 1_767_225_600  # 2026-01-01 in seconds since 1970
@@ -356,7 +361,7 @@ def test_units_of_times_and_values_that_mean_normal_stand_in_the_spec() -> None:
     [
         (public_table(), "filter: \"column(' Label') == 'BENIGN'\""),
         (kdd(), "filter: \"column('class') == 'normal.'\""),
-        (machine_metrics(), 'filter: "label == 0"'),
+        (text_digits(), "filter: \"label == '0'\""),
         ({"x": amounts(), "label": some(True, False)}, 'filter: "label == False"'),
     ],
 )
@@ -366,6 +371,46 @@ def test_one_day_with_a_label_learns_from_its_normal_rows(
     pq.write_table(pa.table(table), tmp_path / "rows.parquet")
     text = init.init(str(tmp_path / "rows.parquet"), Path("w.yaml"))
     assert f"\n  {line}" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("zeek", None),  # times are drawn
+        ("vpc_flow_logs", None),
+        ("cloudtrail", "eventTime < '2026-01-01T04:00:00Z'"),
+        ("card_transactions", "trans_date_trans_time < '2026-01-01T04:00:00Z' and is_fraud == 0"),
+        ("machine_metrics", "t < 120 and label == 0"),
+        ("credit_card", None),
+    ],
+)
+def test_one_day_learns_from_its_earlier_rows_and_sees_none_of_the_later(
+    tmp_path: Path, name: str, given: str | None
+) -> None:
+    table = pa.table(EXPECTED[name][0])
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=40)
+    path = tmp_path / "watch.yaml"
+    path.write_text(init.init(str(tmp_path / "rows.parquet"), path))
+    spec = load(path)
+    assert "There is one day: the earlier" in path.read_text()
+    assert given in (None, spec.training.filter)
+    time = spec.roles.time
+    assert time is not None
+    (split,) = cut_splits(take_snapshot(spec.source(), "all"), 10**6, 10**9)
+    rows = read_rows(open_store(str(tmp_path)), split, (time,), ROWS, build_filter(spec))
+    learned = [value for one in rows for value in one.batch.column(time).to_pylist()]
+    in_order = sorted(table[time].to_pylist())
+    earlier = sum(value <= max(learned) for value in in_order)
+    assert 0.7 <= earlier / ROWS <= 0.85
+    if spec.roles.label is None:
+        assert len(learned) == earlier
+
+
+def test_a_day_of_one_moment_is_not_divided(tmp_path: Path) -> None:
+    columns = {"ts": pa.array([0] * ROWS, pa.timestamp("us")), "x": amounts()}
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    text = init.init(str(tmp_path / "rows.parquet"), Path("w.yaml"))
+    assert "there is one day: it is learned from and scored, anomalies included" in text
 
 
 def test_one_day_without_a_label_says_that_it_learns_from_its_anomalies(tmp_path: Path) -> None:
