@@ -1,7 +1,9 @@
 """Counts of what became of rows: the same from the admission of a split to the run card."""
 
 from dataclasses import dataclass, fields
-from typing import TypedDict, cast
+from typing import cast
+
+from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 
 class CountsDocument(TypedDict):

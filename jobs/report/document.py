@@ -4,16 +4,22 @@
 Parts that do not apply to a run are None or empty. Sensitive values are disguised already.
 """
 
-from typing import Any, Literal, NotRequired
+import base64
+from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from cluster.splits.counts import CountsDocument
 from models import canonical_json
 from models.refusal import Refusal
 
+T = TypeVar("T")
 REPORTS = "reports"  # the folder of all cards, in a watch's output
+
+
+def _decode_bytes(value: Any) -> Any:
+    return base64.b64decode(value, validate=True) if isinstance(value, str) else value
 
 
 class Run(TypedDict):
@@ -113,10 +119,11 @@ class Picture(TypedDict):
     """The signal that added most to the score, and where in it: two panels."""
 
     feature: str
-    png: bytes  # no text, so that nothing shortens it; base64 in JSON
+    # No text, so that nothing shortens it; base64 in JSON.
+    png: Annotated[bytes, BeforeValidator(_decode_bytes)]
 
 
-class TopFlag(TypedDict):
+class FlagFacts(TypedDict):
     """One flag, with its columns by role."""
 
     severity: float
@@ -125,8 +132,19 @@ class TopFlag(TypedDict):
     id: dict[str, Any]
     entities: dict[str, Any]
     kept: dict[str, Any]
+
+
+class TopFlag(FlagFacts):
+    """One of the most severe flags."""
+
     reasons: list[Reason]
     picture: NotRequired[Picture | None]
+
+
+class FlagLine(FlagFacts):
+    """A flag in the table of all."""
+
+    reason: Reason | None  # that added most to the score
 
 
 class QuarantineEntry(TypedDict):
@@ -239,6 +257,7 @@ class Card(TypedDict):
     flags_over_time: FlagsOverTime | None
     entities: list[EntityFlags]  # most flags first, ten at most
     top_flags: list[TopFlag]  # most severe first, twenty at most
+    flags: list[FlagLine]  # most severe first, a few thousand at most
     quarantine: list[QuarantineEntry]
     training: Training | None
     quality: QualityFacts | None
@@ -266,16 +285,25 @@ class DayEntry(TypedDict):
     score_drift: float | None
 
 
-_DAY_ENTRY = TypeAdapter(DayEntry)
+_CARD, _DAY_ENTRY = TypeAdapter(Card), TypeAdapter(DayEntry)
+
+
+def parse_card(data: bytes, where: str) -> Card:
+    """The card in the JSON of a run. Raises `Refusal`, which names `where`, for anything else."""
+    return _parse(_CARD, "run card", data, where)
 
 
 def parse_day_entry(data: bytes, where: str) -> DayEntry:
     """The entry in the JSON of a run. Raises `Refusal`, which names `where`, for anything else."""
+    return _parse(_DAY_ENTRY, "entry", data, where)
+
+
+def _parse(kind: TypeAdapter[T], name: str, data: bytes, where: str) -> T:
     document = canonical_json.decode(data, where)
     try:
-        return _DAY_ENTRY.validate_python(document, strict=True)
+        return kind.validate_python(document, strict=True)
     except ValidationError as error:
         wrong = ", ".join(".".join(map(str, one["loc"])) for one in error.errors()[:5])
         raise Refusal(
-            f"{where}: expected the entry of a day, found other values of {wrong}; remove the file"
+            f"{where}: expected the {name} of a day, found other values of {wrong}; remove the file"
         ) from None

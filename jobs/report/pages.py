@@ -7,25 +7,24 @@ Content-Security-Policy runs only our scripts, named by their hashes, and fetche
 
 import base64
 import hashlib
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from cluster.lake.days import day_order
-from jobs.report.charts import choose_hue, draw_charts
+from jobs.report import charts, formats
 from jobs.report.document import (
     Books,
     Card,
     DayEntry,
     Estimate,
+    FlagLine,
     ProfileFacts,
     QualityDocument,
 )
@@ -34,21 +33,32 @@ from jobs.terminal.printable import printable, printable_document
 
 # Our own messages, such as a gate's list of columns, may be longer than a log field.
 _MESSAGE_LIMIT = 4_000
+# Bytes of the table of flags: what leaves a card without pictures below a megabyte.
+_ROOM = 750_000
+_ROLES: tuple[Literal["entities", "id", "kept"], ...] = ("entities", "id", "kept")
 # Bars of the index page: on a phone, a quarter of a year has at least a pixel for each day.
 _BARS = 92
 
 
-def render_card(card: Card) -> str:
-    """The run card as one HTML page without outside requests."""
-    card = printable_document(card, _MESSAGE_LIMIT)
-    figures = draw_charts(card)
-    scripts = [_load_plotly(), _load_chart_script()] if figures else []
+def render_card(card: Card, before: DayEntry | None = None, after: DayEntry | None = None) -> str:
+    """The run card as one HTML page without outside requests, with links to the cards of the days
+    before and after and to the index above its folder."""
+    flags: list[FlagLine] = printable_document(card["flags"])
+    card = printable_document({**card, "flags": flags[:1]}, _MESSAGE_LIMIT)
+    columns = _list_columns(flags)
+    lines = list(_fit_lines(flags, columns))
+    scripts = [_load_search()] if lines else []
     return (
         _load_templates()
         .get_template("run_card.html")
         .render(
             card=card,
-            figures=figures,
+            before=_link_day(before),
+            after=_link_day(after),
+            charts=charts.draw_charts(card),
+            box=charts.BOX,
+            columns=columns,
+            lines=lines,
             missing=count_unaccounted(card["books"]),
             scripts=scripts,
             policy=_write_policy(scripts),
@@ -83,6 +93,20 @@ def count_unaccounted(books: Books) -> int:
     return books["rows"] - books["filtered"] - books["scored"] - books["quarantined"]
 
 
+class _Column(NamedTuple):
+    """A column of the table of flags."""
+
+    role: Literal["entities", "id", "kept"]
+    name: str
+
+
+class _DayLink(NamedTuple):
+    """A day beside the one of a card."""
+
+    day: str
+    link: str
+
+
 class _MeasureLine(NamedTuple):
     """A measure, with its value for the detector and for each baseline."""
 
@@ -112,13 +136,41 @@ class _ProfilePart(NamedTuple):
     rows: int  # 0 where stages do not handle rows
 
 
+def _link_day(entry: DayEntry | None) -> _DayLink | None:
+    """The day with the link to its card from the folder of another."""
+    if entry is None:
+        return None
+    return _DayLink(printable(entry["day"]), "." + _keep_below(entry["link"]))
+
+
+def _list_columns(flags: Sequence[FlagLine]) -> list[_Column]:
+    """Each carried column once, whatever roles it has."""
+    found: dict[str, _Column] = {}
+    for role in _ROLES if flags else ():
+        for name in flags[0][role]:
+            found.setdefault(name, _Column(role, name))
+    return list(found.values())
+
+
+def _fit_lines(flags: Sequence[FlagLine], columns: Sequence[_Column]) -> Iterator[Markup]:
+    """Rows of the table of flags, as many as there is room for."""
+    draw = _load_templates().get_template("flag_line.html").module.draw  # type: ignore[attr-defined]
+    room = _ROOM
+    for flag in flags:
+        line = draw(flag, columns)
+        room -= len(line.encode())
+        if room < 0:
+            return
+        yield line
+
+
 def _compare_measures(card: Card) -> list[_MeasureLine]:
     """Compare the quality of the detector and the baselines; nothing without labels."""
     quality = card["quality"]
     if not quality:
         return []
     columns = [quality["detector"], *quality["baselines"].values()]
-    chance = f"chance is {_format_number(_share_of_anomalies(columns[0]))}"
+    chance = f"chance is {formats.format_number(_share_of_anomalies(columns[0]))}"
     lines: list[tuple[str, str, list[Estimate | None]]] = [
         ("AUROC", "1 is perfect, 0.5 is chance", [one["auroc"] for one in columns]),
         ("AUPRC", chance, [one["auprc"] for one in columns]),
@@ -162,7 +214,7 @@ def _list_profile_parts(profile: ProfileFacts | None) -> list[_ProfilePart]:
 
 
 def _describe_stage(stage: str, seconds: float, rows: int) -> _StageLine:
-    colour, opacity = choose_hue(stage)
+    colour, opacity = charts.choose_hue(stage)
     rate = rows / seconds if rows and seconds and stage != IDLE else None
     return _StageLine(stage, colour, opacity, seconds, rate)
 
@@ -191,21 +243,10 @@ def _keep_below(link: str) -> str:
 
 
 @cache
-def _load_plotly() -> Markup:
-    return _prepare_script(get_plotlyjs())
-
-
-@cache
-def _load_chart_script() -> Markup:
-    return _prepare_script((_TEMPLATES / "charts.js").read_text(encoding="utf-8"))
-
-
-def _prepare_script(source: str) -> Markup:
-    """The source as a browser sees it, so that both compute the same hash."""
-    source = source.replace("\r\n", "\n").replace("\r", "\n")
-    if "</script" in source.lower():
-        raise AssertionError("a script that closes its own element cannot be inlined")
-    return Markup(source)  # noqa: S704 - plotly's and our own code, no input in it # nosec B704
+def _load_search() -> Markup:
+    """The script that searches the table of flags; it has no input in it."""
+    source = (_TEMPLATES / "search.js").read_text(encoding="utf-8")
+    return Markup(source)  # noqa: S704 - our own code # nosec B704
 
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -221,91 +262,15 @@ def _load_templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     filters: dict[str, Callable[..., str]] = {
-        "base64": encode_bytes,
-        "rows": _format_count,
-        "number": _format_number,
-        "share": _format_share,
-        "size": _format_size,
-        "duration": _format_duration,
-        "when": _format_time,
-        "field": _format_field,
-        "width": _format_width,
+        "base64": formats.encode_bytes,
+        "rows": formats.format_count,
+        "number": formats.format_number,
+        "share": formats.format_share,
+        "size": formats.format_size,
+        "duration": formats.format_duration,
+        "when": formats.format_time,
+        "field": formats.format_field,
+        "width": formats.format_width,
     }
     pages.filters.update(filters)
     return pages
-
-
-def encode_bytes(content: bytes) -> str:
-    """Base64, the form of bytes in JSON and in the address of an image."""
-    return base64.b64encode(content).decode()
-
-
-# Formats of values. None is a dash everywhere.
-
-
-def _format_count(count: float | None) -> str:
-    return "–" if count is None else f"{count:,.0f}"
-
-
-def _format_number(value: float | None) -> str:
-    if value is None:
-        return "–"
-    if value and not 1e-3 <= abs(value) < 1e6:
-        return f"{value:.3g}"
-    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-
-
-def _format_share(part: float, whole: float) -> str:
-    """Two significant digits of a percentage: 0.0047%, 12%."""
-    if not whole:
-        return "–"
-    percent = 100 * part / whole
-    return f"{percent:.2g}%" if percent < 10 else f"{percent:.0f}%"
-
-
-def _format_size(size: float | None) -> str:
-    if size is None:
-        return "–"
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:,.3g} TB"
-
-
-def _format_duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _format_time(time: str | None) -> str:
-    """Date and time in UTC, from ISO 8601; any other text stays as it is."""
-    if time is None:
-        return "–"
-    try:
-        moment = datetime.fromisoformat(time)
-    except ValueError:
-        return _format_field(time)
-    moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _format_field(value: Any) -> str:
-    """A value from a log, of any type, on one line."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return _format_number(value)
-    return printable(str(value))
-
-
-def _format_width(value: float, whole: float = 100.0) -> str:
-    """A CSS percentage from 0 to 100."""
-    return f"{min(max(100 * abs(value) / whole, 0.0), 100.0) if whole else 0.0:.1f}%"

@@ -1,16 +1,14 @@
 """Assemble the run card of a day from the books, the bundle and the committed flags."""
 
-import json
 import sys
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 
 from cluster.lake.output.schemas import FLAGS, RUNS
 from cluster.lake.output.shard import day_folder, read_shard
-from cluster.lake.storage.store import Store
 from cluster.scoring.receipt import LABELLED, QuarantineRule
 from jobs.report.document import (
     REPORTS,
@@ -23,10 +21,9 @@ from jobs.report.document import (
     QualityFacts,
     QuarantineEntry,
     Training,
-    parse_day_entry,
 )
-from jobs.report.pages import encode_bytes, render_card, render_index
 from jobs.report.profile import Profile
+from jobs.report.publishing import PAGE, publish
 from jobs.report.top_flags import FlagSummary
 from jobs.scoring.books import RunBooks
 from jobs.scoring.result import Ending
@@ -43,10 +40,6 @@ def write(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> str:
     """Write the page and its JSON under `reports/day=D/`, and the index of all days; returns the
     URI of the page. It comes after the commit, so a run card that fails loses nothing."""
     card = assemble(run, books, ending, profile)
-    reports = run.output.child(REPORTS)
-    folder = day_folder(run.day)
-    reports.put(f"{folder}/run_card.html", render_card(card).encode())
-    reports.put(f"{folder}/run_card.json", _encode(card))
     counts = books.counts
     entry: DayEntry = {
         "watch": run.spec.name,
@@ -55,7 +48,7 @@ def write(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> str:
         "rows": counts.rows,
         "flagged": counts.flagged,
         "quarantined": counts.quarantined,
-        "link": f"{folder}/run_card.html",
+        "link": f"{day_folder(run.day)}/{PAGE}",
         "run_id": run.run_id,
         "when": card["run"]["finished"],
         "scored": counts.scored,
@@ -63,20 +56,7 @@ def write(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> str:
         "threshold": run.threshold.value,
         "score_drift": measure_drift(run.bundle.calibration.scores, books.scores),
     }
-    reports.put(f"{folder}/entry.json", _encode(entry))
-    write_index(reports)
-    return f"{reports.uri}/{folder}/run_card.html"
-
-
-def write_index(reports: Store) -> str:
-    """The page of all days, from the entry that each run left."""
-    entries = [
-        parse_day_entry(reports.read(found.key), f"{reports.uri}/{found.key}")
-        for found in reports.list("")
-        if found.key.endswith("/entry.json")
-    ]
-    reports.put("index.html", render_index(entries).encode())
-    return f"{reports.uri}/index.html"
+    return publish(run.output.child(REPORTS), card, entry)
 
 
 def assemble(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> Card:
@@ -115,6 +95,7 @@ def assemble(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> Car
         "flags_over_time": _count_over_time(books),
         "entities": flagged.list_entities(),
         "top_flags": flagged.list_top(),
+        "flags": flagged.list_lines(),
         "quarantine": [_describe_rule(rule) for rule in books.quarantine()],
         "training": _describe_training(run.bundle),
         "quality": _measure_quality(run, books),
@@ -216,8 +197,3 @@ def _measure_quality(run: Run, books: RunBooks) -> QualityFacts | None:
     if quality is None:
         return None
     return {"detector": cast(QualityDocument, quality.to_document()), "baselines": {}}
-
-
-def _encode(document: Any) -> bytes:
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False, default=encode_bytes)
-    return text.encode()

@@ -1,4 +1,4 @@
-"""The flags that a run card shows: the most severe, and the entities with most flags."""
+"""The flags that a run card shows: the most severe, a line for each, and the entities with most."""
 
 import json
 from typing import Any
@@ -6,11 +6,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.report.document import EntityFlags, Picture, TopFlag
+from jobs.report.document import EntityFlags, FlagFacts, FlagLine, Picture, TopFlag
 from jobs.terminal.exact_values import list_uuids, restore_uuid, show_exactly, show_moment
 from models.columns import Roles
 
 _TOP_FLAGS, _TOP_ENTITIES = 20, 10
+# Lines that fit into a page of a megabyte, and that a person may look through.
+MOST_LINES = 3_000
 
 
 class FlagSummary:
@@ -20,15 +22,16 @@ class FlagSummary:
     def __init__(self, roles: Roles) -> None:
         self.roles = roles
         self._top: pa.Table | None = None
+        self._listed: pa.Table | None = None
         self._uuids: tuple[str, ...] = ()
         self._entities: dict[str, pa.Table] = {}
 
     def add(self, flags: pa.Table) -> None:
         """Add the flags of one shard."""
         self._uuids = list_uuids(flags.schema)
-        every = flags if self._top is None else pa.concat_tables([self._top, flags])
-        order = pc.sort_indices(every, sort_keys=[("score", "descending")])
-        self._top = every.take(order[:_TOP_FLAGS])
+        self._top = _keep_highest(self._top, flags, _TOP_FLAGS)
+        plain = flags.select([name for name in flags.column_names if name != "picture"])
+        self._listed = _keep_highest(self._listed, plain, MOST_LINES)
         for name in self.roles.entity:
             # Two cards may share their last four digits, so masks cannot be counted.
             if name not in self.roles.sensitive or name in self.roles.keyed:
@@ -48,23 +51,35 @@ class FlagSummary:
 
     def list_top(self) -> list[TopFlag]:
         """The most severe flags. Sensitive values are disguised in the shards already."""
+        rows = self._top.to_pylist() if self._top is not None else []
+        return [
+            {
+                **self._describe(row),
+                "reasons": row["reasons"] or [],
+                "picture": _embed(row.get("picture")),
+            }
+            for row in rows
+        ]
+
+    def list_lines(self) -> list[FlagLine]:
+        """The `MOST_LINES` most severe flags, each with its first reason alone."""
+        rows = self._listed.to_pylist() if self._listed is not None else []
+        return [
+            {**self._describe(row), "reason": next(iter(row["reasons"] or ()), None)}
+            for row in rows
+        ]
+
+    def _describe(self, row: dict[str, Any]) -> FlagFacts:
         roles = self.roles
-        found: list[TopFlag] = []
-        for row in self._top.to_pylist() if self._top is not None else ():
-            shown = {n: self._show(n, row[n]) for n in roles.flagged}
-            found.append(
-                {
-                    "severity": row["severity"],
-                    "score": row["score"],
-                    "time": shown[roles.time] if roles.time else None,
-                    "id": {n: shown[n] for n in roles.id},
-                    "entities": {n: shown[n] for n in roles.entity},
-                    "kept": {n: shown[n] for n in roles.keep},
-                    "reasons": row["reasons"] or [],
-                    "picture": _embed(row.get("picture")),
-                }
-            )
-        return found
+        shown = {n: self._show(n, row[n]) for n in roles.flagged}
+        return {
+            "severity": row["severity"],
+            "score": row["score"],
+            "time": shown[roles.time] if roles.time else None,
+            "id": {n: shown[n] for n in roles.id},
+            "entities": {n: shown[n] for n in roles.entity},
+            "kept": {n: shown[n] for n in roles.keep},
+        }
 
     def list_entities(self) -> list[EntityFlags]:
         """The entities with most flags, without masked columns (see `add`)."""
@@ -85,6 +100,12 @@ class FlagSummary:
         if name == self.roles.time:
             return show_moment(value, self.roles.time_unit)
         return _simplify(restore_uuid(value) if name in self._uuids else value)
+
+
+def _keep_highest(known: pa.Table | None, flags: pa.Table, most: int) -> pa.Table:
+    every = flags if known is None else pa.concat_tables([known, flags])
+    order = pc.sort_indices(every, sort_keys=[("score", "descending")])
+    return every.take(order[:most])
 
 
 def _embed(picture: Any) -> Picture | None:

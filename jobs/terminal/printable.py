@@ -31,16 +31,20 @@ def printable(text: str, limit: int = LIMIT) -> str:
     >>> printable("total\x1b[2K\u202e")
     'total\\x1b[2K\\u202e'
     """
+    shown = text[:limit]
+    end = "…" if len(text) > limit else ""
+    if shown.isascii() and shown.isprintable():  # most texts
+        return shown + end
     pieces: list[str] = []
     marks = 0
-    for character in text[:limit]:
+    for character in shown:
         category = unicodedata.category(character)
         marks = marks + 1 if category in _MARKS else 0
         if category in _UNDRAWN or marks > _MARKS_IN_A_ROW:
             pieces.append(_escape(character))
         else:
             pieces.append(" " if category == "Zs" else character)
-    return "".join(pieces) + ("…" if len(text) > limit else "")
+    return "".join(pieces) + end
 
 
 def _escape(character: str) -> str:

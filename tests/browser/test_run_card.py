@@ -1,5 +1,6 @@
 """The pages in a real browser: charts draw, nothing leaves, nothing hostile runs, all fits."""
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -60,7 +61,7 @@ class Visit:
 
     def wait_for_charts(self) -> None:
         for chart in _CHARTS:
-            self.page.wait_for_selector(f"#{chart} .main-svg")
+            self.page.wait_for_selector(f"#{chart} > svg")
 
     def overflow(self) -> int:
         """Pixels that the page is wider than its window."""
@@ -71,8 +72,40 @@ class Visit:
 def test_the_charts_draw_under_a_policy_that_lets_nothing_out(browser: Any, tmp_path: Path) -> None:
     visit = Visit(browser, tmp_path, render_card(sample_card()))
     visit.wait_for_charts()
-    assert visit.page.locator("#over-time .point").count() > 20  # bars
+    assert visit.page.locator("#over-time rect").count() > 20  # bars
     assert visit.quiet(), visit.complaints
+
+
+def test_labels_of_charts_can_be_read_on_a_phone(browser: Any, tmp_path: Path) -> None:
+    size = {"width": 390, "height": 844}
+    visit = Visit(browser, tmp_path, render_card(sample_card()), viewport=size)
+    boxes = """name => [...document.querySelectorAll(name)].map(t => t.getBoundingClientRect())
+        .filter(b => b.width).map(b => [b.left, b.right, b.height])"""
+    for chart in _CHARTS:
+        labels = visit.page.evaluate(boxes, f"#{chart} text")
+        assert all(left >= 0 and right <= 390 and high > 9 for left, right, high in labels)
+        across = sorted(visit.page.evaluate(boxes, f"#{chart} .x:not(.unit)"))
+        assert all(one[1] + 4 < other[0] for one, other in itertools.pairwise(across))
+
+
+def test_a_flag_is_found_by_its_words_and_all_are_there_without_scripts(
+    browser: Any, tmp_path: Path
+) -> None:
+    card = sample_card()
+    uid = card["flags"][17]["id"]["uid"]
+    visit = Visit(browser, tmp_path, render_card(card))
+    rows = visit.page.locator("#every tbody tr:visible")
+    assert rows.count() == len(card["flags"])
+    visit.page.locator("#find").fill(f"10.12  {uid.upper()}")
+    same = [flag for flag in card["flags"] if flag["id"]["uid"] == uid]
+    sync_api.expect(rows).to_have_count(len(same))
+    assert visit.page.locator("#found").inner_text() == f"{len(same)} found"
+    visit.page.locator("#find").fill("")
+    sync_api.expect(rows).to_have_count(len(card["flags"]))
+    assert visit.quiet(), visit.complaints
+    plain = Visit(browser, tmp_path, render_card(card), java_script_enabled=False)
+    assert plain.page.locator("#every tbody tr").count() == len(card["flags"])
+    assert plain.page.locator("#find").is_hidden()
 
 
 @pytest.fixture
@@ -123,7 +156,7 @@ def test_hostile_log_fields_do_nothing_and_keep_the_page_in_shape(
     assert visit.quiet(), visit.complaints
     assert visit.overflow() <= 0
     for word in ("script", "img:not([src^='data:image/png;base64,'])", "svg", "a"):
-        assert visit.page.locator(f"article {word}").count() == 0
+        assert visit.page.locator(f"article {word}, #every {word}").count() == 0
 
 
 @pytest.mark.parametrize("page", ["card", "index"])
@@ -140,12 +173,12 @@ def test_the_dark_is_dark_for_the_charts_too(browser: Any, tmp_path: Path) -> No
     visit = Visit(browser, tmp_path, render_card(sample_card()), color_scheme="dark")
     visit.wait_for_charts()
     background = "getComputedStyle(document.body).backgroundColor"
-    ticks = "getComputedStyle(document.querySelector('#scores .xtick text')).fill"
+    ticks = "getComputedStyle(document.querySelector('#scores text.x')).fill"
     assert max(channels(visit.page.evaluate(background))) < 40
     dark = visit.page.evaluate(ticks)
     assert min(channels(dark)) > 120
-    visit.page.emulate_media(color_scheme="light")  # redrawn without a reload, once it is told
-    ticked = visit.page.locator("#scores .xtick text").first
+    visit.page.emulate_media(color_scheme="light")  # without a reload
+    ticked = visit.page.locator("#scores text.x").first
     sync_api.expect(ticked).not_to_have_css("fill", dark)
     assert min(channels(visit.page.evaluate(background))) > 240
     assert max(channels(visit.page.evaluate(ticks))) < 120
@@ -161,14 +194,13 @@ def test_a_dark_page_prints_in_black_on_white_with_charts_that_fit(
 ) -> None:
     visit = Visit(browser, tmp_path, render_card(sample_card()), color_scheme="dark")
     visit.wait_for_charts()
-    visit.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     visit.page.emulate_media(media="print", color_scheme="dark")
     visit.page.set_viewport_size({"width": 680, "height": 960})  # A4 less its margins
     assert visit.overflow() <= 0
     background = "getComputedStyle(document.body).backgroundColor"
     assert channels(visit.page.evaluate(background)) == [255, 255, 255]
     for chart in _CHARTS:
-        svg = visit.page.locator(f"#{chart} .main-svg").first.bounding_box()
+        svg = visit.page.locator(f"#{chart} > svg").bounding_box()
         place = visit.page.locator(f"#{chart}").bounding_box()
         assert svg["width"] <= 680
         assert svg["height"] <= place["height"] + 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.report.document import Card, DayEntry, Picture, ProfileFacts, TopFlag
+from jobs.report.document import Card, DayEntry, FlagLine, Picture, ProfileFacts, TopFlag
 from jobs.report.profile import ACTOR_STAGES, Profile
 from models.batch import SignalInput
 from models.explaining.pictures import draw
@@ -57,6 +57,7 @@ def sample_card() -> Card:
     flags = rng.poisson(0.6, 48) + np.where(np.arange(48) == 6, 57, 0)
     flags += np.where((np.arange(48) > 27) & (np.arange(48) < 36), 8, 0)
     scored = int(counts.sum())
+    top = [_flag(rng, start, i) for i in range(20)]
     rows = scored + 37 + 2_048
     return {
         "run": {
@@ -145,7 +146,8 @@ def sample_card() -> Card:
             }
             for i, (host, n) in enumerate(zip(HOSTS, (58, 33, 21, 4, 2, 1), strict=True))
         ],
-        "top_flags": [_flag(rng, start, i) for i in range(20)],
+        "top_flags": top,
+        "flags": [_list_flag(top[i % 20], 0.98**i) for i in range(int(flags.sum()))],
         "quarantine": [
             {
                 "column": "duration",
@@ -203,6 +205,18 @@ def _flag(rng: np.random.Generator, start: datetime, i: int) -> TopFlag:
             for f, c, o, e in reasons
         ],
         "picture": None if i % 3 else _picture(rng),
+    }
+
+
+def _list_flag(flag: TopFlag, share: float) -> FlagLine:
+    return {
+        "severity": flag["severity"] * share,
+        "score": flag["score"] * share,
+        "time": flag["time"],
+        "id": flag["id"],
+        "entities": flag["entities"],
+        "kept": flag["kept"],
+        "reason": flag["reasons"][0],
     }
 
 

@@ -1,0 +1,71 @@
+"""Put a run card among the cards of its watch, each linked to the days beside it and to the index.
+
+Every page is made from what lies in the folder, so pages can be written again at any time.
+"""
+
+import json
+from typing import Any
+
+import structlog
+
+from cluster.lake.days import day_order
+from cluster.lake.output.shard import day_folder
+from cluster.lake.storage.store import Object, Store
+from jobs.report.document import Card, DayEntry, parse_card, parse_day_entry
+from jobs.report.formats import encode_bytes
+from jobs.report.pages import render_card, render_index
+from models.refusal import Refusal
+
+PAGE, INDEX = "run_card.html", "index.html"
+_DOCUMENT, _ENTRY = "run_card.json", "entry.json"
+
+
+def publish(reports: Store, card: Card, entry: DayEntry) -> str:
+    """Write the card and its entry, the index, and the pages of the days beside it; returns the
+    URI of the page."""
+    folder = day_folder(entry["day"])
+    reports.put(f"{folder}/{_DOCUMENT}", _encode(card))
+    reports.put(f"{folder}/{PAGE}", render_card(card).encode())
+    reports.put(f"{folder}/{_ENTRY}", _encode(entry))
+    _link(reports, entry["day"])
+    return f"{reports.uri}/{folder}/{PAGE}"
+
+
+def _link(reports: Store, day: str) -> None:
+    """Write the index and the pages around this day from the entries that are there.
+
+    Another run may put its entry after this one looked, and its pages before this one writes. So
+    the entries are listed again, until none came while the pages were written.
+    """
+    seen: list[Object] = []
+    while (found := _list_entries(reports)) != seen:
+        seen = found
+        entries = [parse_day_entry(reports.read(o.key), f"{reports.uri}/{o.key}") for o in found]
+        entries.sort(key=lambda entry: day_order(entry["day"]))
+        days = [entry["day"] for entry in entries]
+        place = days.index(day)
+        for i in range(max(place - 1, 0), min(place + 2, len(days))):
+            before = entries[i - 1] if i else None
+            after = entries[i + 1] if i + 1 < len(days) else None
+            _write_page(reports, days[i], before, after)
+        reports.put(INDEX, render_index(entries).encode())
+
+
+def _write_page(reports: Store, day: str, before: DayEntry | None, after: DayEntry | None) -> None:
+    """Draw the page of a day from its document. One that cannot be read keeps its page."""
+    key = f"{day_folder(day)}/{_DOCUMENT}"
+    try:
+        card = parse_card(reports.read(key), f"{reports.uri}/{key}")
+    except Refusal as refusal:
+        structlog.get_logger().warning("card_not_linked", day=day, reason=str(refusal))
+        return
+    reports.put(f"{day_folder(day)}/{PAGE}", render_card(card, before, after).encode())
+
+
+def _list_entries(reports: Store) -> list[Object]:
+    return [found for found in reports.list() if found.key.endswith(f"/{_ENTRY}")]
+
+
+def _encode(document: Any) -> bytes:
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False, default=encode_bytes)
+    return text.encode()

@@ -1,0 +1,88 @@
+"""Cards of a watch hang together, whichever runs write at once."""
+
+import re
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from cluster.lake.storage.local import LocalStore
+from jobs.report.publishing import publish
+from tests.jobs.report.sample_card import sample_card, sample_days
+
+DAYS = tuple(f"2026-11-{day:02d}" for day in range(8, 13))
+
+
+def write(reports: LocalStore, day: str, flagged: int = 1) -> None:
+    card: Any = sample_card()
+    card["run"]["day"] = day
+    card["books"]["flagged"] = flagged
+    card["flags"] = card["flags"][:1]
+    card["top_flags"] = card["top_flags"][:1]  # with its picture
+    entry = sample_days(1)[0] | {"day": day, "link": f"day={day}/run_card.html", "flagged": flagged}
+    publish(reports, card, entry)
+
+
+def links(folder: Path, day: str) -> list[str]:
+    page = (folder / f"day={day}" / "run_card.html").read_text()
+    (nav,) = re.findall(r"<nav.*?</nav>", page, re.S)
+    return [
+        Path(link).parent.name.removeprefix("day=") for link in re.findall(r'href="([^"]+)"', nav)
+    ][1:]
+
+
+def hang_together(folder: Path, days: tuple[str, ...] = DAYS) -> bool:
+    page = (folder / "index.html").read_text()
+    listed = re.findall(r'<th class="day"><a href="\./day=([^/]+)/', page)
+    beside = [[*days[max(0, i - 1) : i], *days[i + 1 : i + 2]] for i in range(len(days))]
+    return listed == [*reversed(days)] and [links(folder, day) for day in days] == beside
+
+
+def test_cards_link_to_the_days_beside_them_in_any_order_of_writing(tmp_path: Path) -> None:
+    reports = LocalStore(tmp_path)
+    for day in (DAYS[3], DAYS[0], DAYS[4], DAYS[1], DAYS[2]):
+        write(reports, day)
+    assert hang_together(tmp_path)
+    assert "data:image/png;base64," in (tmp_path / f"day={DAYS[0]}/run_card.html").read_text()
+
+
+class Interrupted(LocalStore):
+    """A store where another run publishes a day just before this one writes a page."""
+
+    def put(self, key: str, data: bytes) -> None:
+        if key.endswith("index.html") and self.other:
+            other, self.other = self.other, None
+            write(LocalStore(Path(self.uri)), other, flagged=77)
+        super().put(key, data)
+
+    other: str | None = None
+
+
+def test_a_run_that_ends_while_another_writes_its_pages_is_not_lost(tmp_path: Path) -> None:
+    for day in DAYS[:1]:
+        write(LocalStore(tmp_path), day)
+    late = Interrupted(tmp_path)
+    late.other = DAYS[2]
+    write(late, DAYS[1])
+    assert hang_together(tmp_path, DAYS[:3])
+    late.other = DAYS[0]  # the neighbour is scored again, with other flags
+    write(late, DAYS[1])
+    assert hang_together(tmp_path, DAYS[:3])
+    assert "77 flags in" in (tmp_path / f"day={DAYS[0]}/run_card.html").read_text()
+
+
+def test_runs_that_end_at_once_lose_no_day(tmp_path: Path) -> None:
+    runs = [Thread(target=write, args=(LocalStore(tmp_path), day)) for day in DAYS]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert hang_together(tmp_path)
+
+
+def test_a_neighbour_that_cannot_be_read_keeps_its_page_and_stops_nobody(tmp_path: Path) -> None:
+    reports = LocalStore(tmp_path)
+    write(reports, DAYS[0])
+    (tmp_path / f"day={DAYS[0]}/run_card.json").write_text('{"run": 1}')
+    write(reports, DAYS[1])
+    assert links(tmp_path, DAYS[0]) == []
+    assert links(tmp_path, DAYS[1]) == [DAYS[0]]
