@@ -67,5 +67,6 @@ def _list_entries(reports: Store) -> list[Object]:
 
 
 def _encode(document: Any) -> bytes:
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False, default=encode_bytes)
-    return text.encode()
+    """JSON in ASCII: what a terminal would obey or not draw is an escape."""
+    text = json.dumps(document, indent=1, allow_nan=False, default=encode_bytes)
+    return text.replace("\x7f", "\\u007f").encode()
