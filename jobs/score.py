@@ -67,6 +67,7 @@ def score(
         seconds = time.monotonic() - began
         books = work.books
         books.check()
+        work.require_settled()
         verdicts = gates.judge(
             spec.gates,
             run.snapshot,
@@ -75,6 +76,8 @@ def score(
             lambda: name_leader(run, books),
         )
         passed = all(gate.passed for gate in verdicts)
+        if passed:
+            work.record_refused()
         with clock("commit"):
             version = commit_day(run, books, commits) if passed else None
         ending = Ending(verdicts, version, clock.started, datetime.now(UTC), seconds, pool)

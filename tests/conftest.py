@@ -31,6 +31,8 @@ _KEY, _SECRET = "an-access-key", "a-secret-of-the-tests"
 # interrupt would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Files that are damaged stay so: nobody has to wait for them.
+os.environ.setdefault("ANOMARAY_LOOK_AGAIN_SECONDS", "0.2")
 # A busy machine is slow, not wrong: no example has a deadline.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")

@@ -6,13 +6,12 @@ their tasks run again as after any loss.
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from models.refusal import Refusal
+from models.seconds import read_seconds
 
 VARIABLE = "ANOMARAY_STALL_SECONDS"
 # A task takes seconds; the slowest answer of a store, with all retries, takes minutes.
@@ -26,14 +25,7 @@ _log = logging.getLogger(__name__)
 def read_patience(variable: str = VARIABLE, default: float = _DEFAULT_S) -> float:
     """The seconds in an environment variable. By default those after which actors without an
     answer are ended."""
-    text = os.environ.get(variable, str(default))
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise Refusal(f"{variable} is {text!r}: set it to a number of seconds above 0, or unset it")
-    return seconds
+    return read_seconds(variable, default)
 
 
 def end_when_silent(answers: Iterator[T], end: Callable[[], int], seconds: float) -> Iterator[T]:

@@ -109,11 +109,11 @@ class TaskFindings:
             self.hours[hour] = HourCounts(known.rows + counts.rows, known.flagged + counts.flagged)
         self.splits.append((file, findings))
 
-    def refuse(self, split: Split, rule: str, message: str) -> None:
-        """Quarantine all rows of a split that could not be read."""
+    def refuse(self, split: Split, rule: str, message: str, settled: bool = True) -> None:
+        """Quarantine all rows of a split that could not be read. Not `settled`: it may pass."""
         self.counts += Counts(splits=1, rows=split.rows, quarantined=split.rows)
         self.quarantined.append((split.key, Quarantined(None, "", rule, message)))
-        self.rules.append(QuarantineRule(split.key, None, rule, split.rows))
+        self.rules.append(QuarantineRule(split.key, None, rule, split.rows, settled=settled))
 
     def _add_scores(self, parts: list[np.ndarray]) -> int:
         """Returns the number of scores that are NaN or infinite."""

@@ -28,6 +28,7 @@ class QuarantineRule:
     rule: str
     rows: int
     examples: tuple[int, ...] = ()  # row numbers in the file
+    settled: bool = True  # False for a split that can perhaps be read later
 
     def to_document(self) -> dict[str, Any]:
         return {
@@ -36,6 +37,7 @@ class QuarantineRule:
             "rule": self.rule,
             "rows": self.rows,
             "examples": self.examples,
+            "settled": self.settled,
         }
 
     @classmethod
@@ -56,6 +58,11 @@ class Receipt:
     quarantine: tuple[QuarantineRule, ...]
     shards: Mapping[str, Shard]  # by table, and `LABELLED`; without the tables that got no row
     stages: Mapping[str, float]  # seconds of the worker's thread by stage
+
+    @property
+    def refused(self) -> bool:
+        """Whether a split of it could not be read."""
+        return any(rule.column is None for rule in self.quarantine)
 
     def to_document(self) -> dict[str, Any]:
         return {

@@ -2,14 +2,16 @@
 
 import hashlib
 import threading
+import uuid
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from cluster.lake.input.looks import Looks, UnsettledInput
 from cluster.lake.input.splits import Split, Task
 from cluster.lake.input.unreadable import UnreadableFile
 from cluster.lake.output.journal import Journal
@@ -29,8 +31,8 @@ from cluster.lake.output.shard import Shard, shard_key, write_shard
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.retries import thread_retries
-from cluster.lake.storage.store import ChangedSinceSnapshot
 from cluster.runtime.resources import ActorPlan
+from cluster.scoring.apart import Room, TaskTrial, run_in_process
 from cluster.scoring.disguise import Disguise
 from cluster.scoring.findings import ReadSplit, SplitFindings, TaskFindings
 from cluster.scoring.labelled import label_scores
@@ -44,8 +46,8 @@ from models.bundle import open_bundle
 from models.columns import Roles
 from models.encoding.raw_batch import join
 
-# Attempts before a split is quarantined. A night may well lose two nodes under the same task; a
-# fourth loss points to a split of it.
+# Attempts at a task in a process that it shares with others. A night may well lose two nodes under
+# the same task; after a fourth loss a split of it is suspected, and the task is tried apart.
 ATTEMPTS = 4
 # Flags of a task that get a picture, the most severe first: each takes about 1 ms and 2 kB.
 PICTURES = 100
@@ -67,6 +69,7 @@ class ScoringJob:
     top_reasons: int
     all_scores: bool
     key_id: str  # of the key for sensitive columns; each node has the key in its environment
+    driver: str = field(default_factory=lambda: uuid.uuid4().hex)  # names the command
 
 
 class Scorer(SplitWorker[Task, Receipt]):
@@ -76,6 +79,7 @@ class Scorer(SplitWorker[Task, Receipt]):
 
     def __init__(self, plan: ActorPlan, job: ScoringJob) -> None:
         super().__init__(plan)
+        self.plan, self.room, self.looks = plan, Room(), Looks()
         output = open_store(job.output_uri)
         bundle = open_bundle(Registry(output.child(REGISTRY)).read_bundle(job.bundle), job.digest)
         self.job, self.output = job, output
@@ -111,22 +115,48 @@ class Scorer(SplitWorker[Task, Receipt]):
         )
 
     def answer(self, day: str, task: Task) -> Receipt:
+        with self.room.shared():
+            attempt = self.journal.begin_attempt(task.id, self.job.driver)
+            if attempt <= ATTEMPTS:
+                return self.score_task(day, task, attempt)
+        with self.room.alone():
+            return self._try_apart(day, task, attempt)
+
+    def _try_apart(self, day: str, task: Task, attempt: int) -> Receipt:
+        def run(number: int, places: Collection[int], record: bool) -> Receipt:
+            arguments = (type(self), self.plan, self.job, day, task, number, places, record)
+            return run_in_process(_score_in_process, *arguments)
+
+        return TaskTrial(self.journal, self.job.driver, task, ATTEMPTS, run).answer(attempt)
+
+    def score_task(
+        self,
+        day: str,
+        task: Task,
+        attempt: int,
+        places: Collection[int] | None = None,
+        record: bool = True,
+    ) -> Receipt:
+        """Score a task, write its shards and record its receipt, in one attempt.
+
+        A receipt with a split that was refused is not recorded.
+
+        With `places`, a split at another place of the task is left out, as one that stops its
+        process; each split is marked before it is begun, and scored by itself. Without `record`,
+        these splits alone are scored, and nothing is recorded.
+        """
         resent_before = thread_retries().value
-        limit = ATTEMPTS + (len(task.splits) if len(task.splits) > 1 else 0)
-        attempt = self.journal.begin_attempt(task.id, limit)
-        stoppers = self._stoppers(task, attempt)
-        attempt = attempt or limit + 1
         stages, findings = Stages(), TaskFindings()
         for place, split in enumerate(task.splits):
-            if place in stoppers:
-                message = f"the split stopped its actor {attempt - 1} times"
-                findings.refuse(split, "stops_the_scorer", message)
-                continue
-            if attempt > ATTEMPTS:
+            if places is None:
+                self._read(split, findings, stages)
+            elif place in places:
                 self.journal.begin_step(task.id, attempt, place)
-            self._read(split, findings, stages)
-            if attempt > ATTEMPTS:  # what stops the actor must stop it at its own place
+                self._read(split, findings, stages)
                 self._score_waiting(findings, stages)
+            elif record:
+                message = "each time that the split was scored alone, its process died"
+                findings.refuse(split, "stops_the_scorer", message)
         self._score_waiting(findings, stages)
         shards = self._write_shards(day, f"{self.job.run_id}-{task.id}-{attempt}", findings, stages)
         resent = thread_retries().value - resent_before
@@ -141,20 +171,10 @@ class Scorer(SplitWorker[Task, Receipt]):
             shards=shards,
             stages=stages.to_document(),
         )
+        if receipt.refused or not record:  # a rerun looks again at what was refused
+            return receipt
         # An earlier attempt may have left a record meanwhile: then that one counts.
         return Receipt.from_document(self.journal.record(task.id, receipt.to_document()))
-
-    def _stoppers(self, task: Task, attempt: int | None) -> Collection[int]:
-        """Places of the splits that stop their actor.
-
-        When a task of several was begun `ATTEMPTS` times, each further attempt marks its way: the
-        split that it does not come back from is left out of the next.
-        """
-        if attempt is None:
-            return range(len(task.splits))
-        earlier = range(ATTEMPTS + 1, attempt)
-        steps = (self.journal.last_step(task.id, one) for one in earlier)
-        return {step for step in steps if step is not None}
 
     def _read(self, split: Split, findings: TaskFindings, stages: Stages) -> None:
         """Read a split, and score it unless it is small: a small one waits for its neighbours.
@@ -165,19 +185,15 @@ class Scorer(SplitWorker[Task, Receipt]):
         if not small:
             self._score_waiting(findings, stages)
         try:
-            with self.intake.open(split, stages) as admission:
-                read = ReadSplit(split, admission, [], SplitFindings())
-                with self.turn:
-                    for admitted in admission.admit():
-                        if small:
-                            read.admitted.append(admitted)
-                        else:
-                            self._score([(admitted, read.findings)], stages)
-                if len(read.findings.numbers):
-                    with stages("read"):
-                        read.findings.rows = self._read_flagged(read)
-        except (UnreadableFile, ChangedSinceSnapshot) as error:
-            findings.refuse(split, getattr(error, "rule", "changed"), str(error))
+            read = self.looks.read(split.key, lambda: self._read_once(split, small, stages))
+        except UnreadableFile as error:
+            findings.refuse(split, error.rule, str(error))
+            return
+        except UnsettledInput as error:
+            # What the disk cannot read for the second driver is damaged as far as anyone can tell.
+            doubted = self.journal.doubt(split.id, error.rule, self.job.driver)
+            settled = doubted and error.rule == "unreadable"
+            findings.refuse(split, error.rule, str(error), settled)
             return
         if not small:
             with stages("filter"):
@@ -186,6 +202,21 @@ class Scorer(SplitWorker[Task, Receipt]):
         findings.waiting.append(read)
         if sum(one.split.rows for one in findings.waiting) >= self.intake.batch_rows:
             self._score_waiting(findings, stages)
+
+    def _read_once(self, split: Split, small: bool, stages: Stages) -> ReadSplit:
+        """Read a split, and score it unless it is small."""
+        with self.intake.open(split, stages) as admission:
+            read = ReadSplit(split, admission, [], SplitFindings())
+            with self.turn:
+                for admitted in admission.admit():
+                    if small:
+                        read.admitted.append(admitted)
+                    else:
+                        self._score([(admitted, read.findings)], stages)
+            if len(read.findings.numbers):
+                with stages("read"):
+                    read.findings.rows = self._read_flagged(read)
+            return read
 
     def _score_waiting(self, findings: TaskFindings, stages: Stages) -> None:
         """Score the waiting splits together: alone, each would fill a part of a chunk. Scoring
@@ -326,6 +357,19 @@ class Scorer(SplitWorker[Task, Receipt]):
             "run_id": [self.job.run_id] * len(rows),
         }
         return [pa.table(columns, schema=QUARANTINE_SCHEMA)]
+
+
+def _score_in_process(
+    worker: type[Scorer],
+    plan: ActorPlan,
+    job: ScoringJob,
+    day: str,
+    task: Task,
+    attempt: int,
+    places: Collection[int],
+    record: bool,
+) -> Receipt:
+    return worker(plan, job).score_task(day, task, attempt, places, record)
 
 
 def _conform(found: SplitFindings, schema: pa.Schema, roles: Roles) -> pa.Table:

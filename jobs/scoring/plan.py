@@ -1,9 +1,10 @@
 """The tasks of a run as they were first written down, and which of them are done."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cluster.lake.input.looks import UnsettledInput
 from cluster.lake.input.snapshot import Snapshot
 from cluster.lake.input.splits import plan_tasks
 from cluster.lake.output.journal import Journal
@@ -31,6 +32,7 @@ class Work:
     books: RunBooks
     todo: Sequence[PlannedTask]  # longest first, so that no straggler ends the run
     compaction: Compaction
+    refused: list[Receipt] = field(default_factory=list)  # with splits that could not be read
 
     @property
     def rows(self) -> int:
@@ -43,9 +45,38 @@ class Work:
         return max((task.largest_split for task in self.todo), default=0)
 
     def add(self, receipt: Receipt) -> None:
-        """Add the receipt of a task to the books, and to the journal's segments."""
-        self.compaction.add(receipt)
+        """Add the receipt of a task to the books, and to the journal's segments if it stays."""
         self.books.add(receipt)
+        if receipt.refused:
+            self.refused.append(receipt)
+        else:
+            self.compaction.add(receipt)
+
+    def require_settled(self) -> None:
+        """Raise `UnsettledInput` where a split could not be read, and perhaps can be later."""
+        rules = [r for receipt in self.refused for r in receipt.quarantine if not r.settled]
+        if rules:
+            files = sorted({f"{rule.file} ({rule.rule})" for rule in rules})
+            named = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if files[5:] else "")
+            raise UnsettledInput(
+                rules[0].rule,
+                f"{len(files)} files of {self.books.snapshot.day} could not be read now: {named}; "
+                "nothing was committed, and all other files are scored",
+            )
+
+    def record_refused(self) -> None:
+        """Record what is about to be committed without the splits that could not be read.
+
+        Raises `UnsettledInput` where another driver of this run has recorded something else.
+        """
+        for receipt in self.refused:
+            recorded = self.compaction.journal.record(receipt.task, receipt.to_document())
+            if recorded["attempt"] != receipt.attempt:
+                raise UnsettledInput(
+                    "changed",
+                    f"another command scored task {receipt.task} of {self.books.snapshot.day} "
+                    "meanwhile: nothing was committed",
+                )
 
 
 def open_work(taken: Snapshot, facts: dict[str, str], journal: Journal) -> Work:

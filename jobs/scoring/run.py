@@ -59,7 +59,7 @@ class Run:
 
     @property
     def job(self) -> ScoringJob:
-        """The facts that its workers need."""
+        """The facts that its workers need; each time of another driver."""
         return ScoringJob(
             run_id=self.run_id,
             input_uri=self.snapshot.uri,

@@ -14,8 +14,9 @@ from tests.faults.proxy import Request, Rule, acting
 from tests.faults.stops import STALL_S, must_survive
 from tests.faults.trial import PER_TASK, Trial
 
-# As `cluster.scoring.scorer` says: so often is a split begun that never ends.
-ATTEMPTS = 4
+# As `cluster.scoring` says: so often is a split begun that never ends, first beside others.
+ATTEMPTS, PROOFS = 4, 2
+_KILLS = 6  # more than the attempts that a task has beside others
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -26,6 +27,17 @@ def driver_killed(trial: Trial) -> None:
     command = trial.start()
     if trial.reached(command, step, count):
         trial.kill(command)
+    trial.settle()
+
+
+@fault("driver-killed-again", "SIGKILL of six drivers, each when it has begun the same splits")
+def driver_killed_again(trial: Trial) -> None:
+    trial.moment(f"after an attempt, {_KILLS} times")
+    for _ in range(_KILLS):
+        begun = trial.count("attempt")
+        command = trial.start()
+        if trial.reached(command, "attempt", begun + 1):
+            trial.kill(command)
     trial.settle()
 
 
@@ -183,35 +195,32 @@ def memory_limit(trial: Trial) -> None:
     trial.settle()
 
 
-@fault(
-    "split-kills-actor",
-    "a split whose every attempt kills its actor",
-    s3=True,
-    slow=True,
-    on_ray=True,
-)
+@fault("split-kills-actor", "a split that kills every process that begins it", s3=True, slow=True)
 def split_kills_actor(trial: Trial) -> None:
     gates = {"flag_rate": [0, 0.5], "volume": None, "quarantine_rate": 1, "quarantined_files": 1}
     trial.lake.write_spec(gates=gates)
     file = trial.chance.choice(trial.lake.files()).name
-    # After the journal knows of the attempt, or before its output is written.
-    side, folder = trial.chance.choice([("after", "attempts"), ("before", "flags")])
-    trial.moment(f"{file}, {side} the write to {folder}/")
+    side = trial.chance.choice(["begun", "written"])
+    trial.moment(f"{file}, when it is {side}")
     trial.lake.leave_out(file)
-    commands: list[Command] = []
 
     def is_meant(request: Request) -> bool:
-        written = request.method == "PUT" and f"/{folder}/" in request.key
-        return written and _task_ids(trial)[file] in request.key
+        if request.method != "PUT" or not any(f"/{f}/" in request.key for f in _MARKS[side]):
+            return False
+        if "/attempts/" in request.key and int(request.key.rpartition("-")[2]) > ATTEMPTS:
+            return False  # it is not begun yet: it gets a process of its own
+        return _task_ids(trial)[file] in request.key
 
-    rule = Rule("strike", acting(side, lambda: _kill_all_actors(commands[0])), where=is_meant)
-    trial.rule(rule)
-    commands.append(trial.start())
-    trial.finish(commands[0])
+    kind = acting("after" if side == "begun" else "before", lambda: _kill_scorers(trial))
+    rule = trial.rule(Rule("strike", kind, where=is_meant))
+    trial.finish(trial.start())
     trial.struck(rule.struck > 0)
     trial.settle()
-    if rule.struck != ATTEMPTS:
-        trial.broken(f"the split was attempted {rule.struck} times, expected {ATTEMPTS}")
+    if rule.struck != ATTEMPTS + PROOFS:
+        trial.broken(f"it killed {rule.struck} processes, expected {ATTEMPTS + PROOFS}")
+
+
+_MARKS = {"begun": ("attempts", "steps"), "written": ("flags",)}
 
 
 def _task_ids(trial: Trial) -> dict[str, str]:
@@ -224,9 +233,15 @@ def _task_ids(trial: Trial) -> dict[str, str]:
     }
 
 
-def _kill_all_actors(command: Command) -> None:
-    for actor in command.actors():
-        send(actor.pid, signal.SIGKILL)
+def _kill_scorers(trial: Trial) -> None:
+    """The process that scores a suspect alone; else all actors; else the driver, which scores."""
+    command = trial.commands[-1]
+    alone = [p for p in command.processes() if "spawn_main" in p.title]
+    actors = command.actors()
+    for process in alone or actors:
+        send(process.pid, signal.SIGKILL)
+    if not alone and not actors:
+        send(command.pid, signal.SIGKILL)
 
 
 def _kill_actors(trial: Trial, command: Command) -> None:

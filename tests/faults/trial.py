@@ -27,6 +27,8 @@ from tests.faults.reader import Reader, difference
 ENGINES = ("local", "ray")
 # From the first command to the last; a run that needs longer hangs.
 LIMIT_S = 600.0
+# For a file that is away. Longer than a fault keeps one away, shorter than a trial's patience.
+LOOK_AGAIN_S = "20"
 # How often an operator gives the same command again before giving up.
 RESTARTS = 5
 # Seconds in which a driver that goes on after the others were done has to end.
@@ -151,6 +153,7 @@ class Trial:
         self.proxy: FaultProxy | None = None
         self.commands: list[Command] = []
         self.killed_at: Progress | None = None
+        self.in_flight = 0  # tasks that were begun and not done, at each kill
         self.tolerates_unreadable = False
         self.restarts = RESTARTS
         self._deadline = time.monotonic() + LIMIT_S
@@ -166,7 +169,7 @@ class Trial:
             engine = "ray" if self.on_ray and not settling else self.chance.choice(ENGINES)
             self.outcome.engines.append(engine)
             given = ("score", str(self.lake.spec), "--day", DAY, "--json", "--engine", engine)
-        whole = {**plain_environment(), **environment}
+        whole = {**plain_environment(), "ANOMARAY_LOOK_AGAIN_SECONDS": LOOK_AGAIN_S, **environment}
         if self.proxy:
             whole["AWS_ENDPOINT_URL"] = self.proxy.endpoint
         command = Command(given, whole, self.folder, f"command-{len(self.commands)}")
@@ -274,6 +277,7 @@ class Trial:
         """SIGKILL of a driver with everything that it started, and what was done by then."""
         command.kill()
         self.killed_at = self.progress()
+        self.in_flight += self.killed_at.in_flight
         self.struck()
 
     def committed_runs(self) -> list[str]:
@@ -300,7 +304,7 @@ class Trial:
         out.repeated = now.repeated
         if self.killed_at is not None:
             out.redone = now.redone_since(self.killed_at)
-            out.in_flight = self.killed_at.in_flight
+            out.in_flight = self.in_flight
         runs = self.committed_runs()
         out.commits = len(runs)
         if any(a == b for a, b in pairwise(runs)):

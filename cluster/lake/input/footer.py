@@ -10,13 +10,17 @@ import pyarrow.parquet as pq
 from cluster.lake.input import limits
 from cluster.lake.input.arrow_types import is_uuid, plain_type
 from cluster.lake.input.input_file import FileColumn, InputFile, RejectedFile, RowGroup
+from cluster.lake.input.looks import Looks, UnsettledInput
 from cluster.lake.input.struct_columns import add_struct_fields
 from cluster.lake.input.unreadable import UnreadableFile, footer_errors
-from cluster.lake.storage.store import ChangedSinceSnapshot, Missing, Object, Store
+from cluster.lake.storage.store import Object, Store
 
-# A file that is replaced while its footer is read is read again. A file that changes every time is
-# still being written.
-_ATTEMPTS = 3
+# By the rule of a file that stayed as it was for minutes.
+_TOLD = {
+    "vanished": "{key} was listed, but is not there any more",
+    "changed": "{key} changed each time it was read: it is still being written",
+    "unreadable": "{key} is on a disk or a mount that cannot read it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +31,29 @@ class Footer:
 
 
 def read_footer(
-    store: Store, found: Object, folders: Mapping[str, str | None] | None = None
+    store: Store,
+    found: Object,
+    folders: Mapping[str, str | None] | None = None,
+    looks: Looks | None = None,
 ) -> Footer | RejectedFile:
     """The footer of a listed object, or of the version that has replaced it since.
 
     `folders` are the columns that its folders name, with their values: columns of the file, too.
+    Raises `UnsettledInput` where the store fails.
     """
-    key = found.key
-    for attempt in range(_ATTEMPTS):
-        try:
-            return _read_version(store, store.stat(key) if attempt else found, folders or {})
-        except UnreadableFile as error:
-            return RejectedFile(key, error.rule, str(error))
-        except Missing:
-            return RejectedFile(key, "vanished", f"{key} was listed, but is not there any more")
-        except ChangedSinceSnapshot:
-            continue
-    message = f"{key} changed each time it was read: it is still being written"
-    return RejectedFile(key, "changed", message)
+    key, versions = found.key, iter((found,))
+
+    def read() -> Footer:
+        return _read_version(store, next(versions, None) or store.stat(key), folders or {})
+
+    try:
+        return (looks or Looks()).read(key, read)
+    except UnreadableFile as error:
+        return RejectedFile(key, error.rule, str(error))
+    except UnsettledInput as error:
+        if error.rule not in _TOLD:
+            raise
+        return RejectedFile(key, error.rule, _TOLD[error.rule].format(key=key))
 
 
 def _read_version(store: Store, found: Object, folders: Mapping[str, str | None]) -> Footer:

@@ -21,6 +21,7 @@ from cluster.lake.input.layout import (
     propose,
     read_value,
 )
+from cluster.lake.input.looks import Looks, UnsettledInput
 from cluster.lake.input.tables import TableVersion, read_table, refuse_table_folder, refuse_tables
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Listing, Missing, Object, Store, find_fault, print_name
@@ -327,8 +328,9 @@ def _list_logged_files(store: Store, source: Source, table: TableVersion, day: s
     logged = {file.key: file.folders for file in table.files if file.folders in own}
     files: list[Object] = []
     gone: list[RejectedFile] = []
+    looks = Looks()
     with ThreadPoolExecutor(_LISTINGS) as threads:
-        for found in threads.map(lambda key: _stat(store, key), sorted(logged)):
+        for found in threads.map(lambda key: _stat(store, key, looks), sorted(logged)):
             if isinstance(found, Object):
                 files.append(found)
             else:
@@ -336,10 +338,12 @@ def _list_logged_files(store: Store, source: Source, table: TableVersion, day: s
     return DayFiles(tuple(files), tuple(gone), days.stray, logged)
 
 
-def _stat(store: Store, key: str) -> Object | RejectedFile:
+def _stat(store: Store, key: str, looks: Looks) -> Object | RejectedFile:
     try:
-        return store.stat(key)
-    except Missing:
+        return looks.read(key, lambda: store.stat(key))
+    except UnsettledInput as error:
+        if error.rule != Missing.rule:
+            raise
         message = f"{key} is in the table's log, but not in its folder: it was removed or never put"
         return RejectedFile(key, "vanished", message)
 

@@ -17,6 +17,7 @@ from cluster.lake.input.file_types import find_common_schema
 from cluster.lake.input.footer import Footer, read_footer
 from cluster.lake.input.input_file import InputFile, RejectedFile
 from cluster.lake.input.layout import list_columns
+from cluster.lake.input.looks import Looks
 from cluster.lake.input.partitions import BAD_NAME, Source, StrayFolder, list_files, open_input
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import ChangedSinceSnapshot, Missing, Object, Store
@@ -104,9 +105,11 @@ def take_snapshot(source: Source, day: str) -> Snapshot:
     bad = list(there.rejected)
     columns: dict[Any, Any] = {}  # equal columns are one object: a driver holds a million files
 
+    looks = Looks()
+
     def read(file: Object) -> Footer | RejectedFile:
         path = there.logged.get(file.key, file.key)
-        return read_footer(store, file, list_columns(path, source.layout))
+        return read_footer(store, file, list_columns(path, source.layout), looks)
 
     for footer in _map(read, there.files):
         if isinstance(footer, RejectedFile):
@@ -138,8 +141,8 @@ def inspect_files(uri: str, keys: Sequence[str]) -> tuple[tuple[InputFile, ...],
     Raises `Refusal` for a file that cannot be used.
     """
     store = open_store(uri)
-    good = []
-    for footer in _map(lambda key: read_footer(store, store.stat(key)), keys):
+    good, looks = [], Looks()
+    for footer in _map(lambda key: read_footer(store, store.stat(key), looks=looks), keys):
         if isinstance(footer, RejectedFile):
             raise Refusal(footer.message)
         good.append(footer)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from cluster.lake.input.limits import Oversized
-from cluster.lake.storage.store import ReadOnlyFile
+from cluster.lake.storage.store import ReadOnlyFile, StoreFailed
 from models.masking import describe
 from models.refusal import Refusal
 
@@ -55,6 +55,8 @@ def footer_errors(key: str, file: ReadOnlyFile) -> Iterator[None]:
 
 def _is_about_content(error: BaseException) -> bool:
     """Arrow raises OSError for damaged content too; only errors of the system have a number."""
+    if isinstance(error, StoreFailed):
+        return False
     return not isinstance(error, OSError) or error.errno is None
 
 

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.lake.storage.store import Missing, Store
 from models import canonical_json
@@ -20,11 +20,20 @@ _KEYS_A_GET = 25
 _HEAD, _TAIL = '"tasks":[\n', "\n]}\n"  # around the lines of a plan
 
 
+class Attempt(NamedTuple):
+    """An attempt at a task."""
+
+    driver: str  # of the command whose worker made it
+    steps: tuple[int, ...]  # places of the splits that it began; none where it marked none
+    died: bool | None  # whether its process died before its parent; None where nobody has seen
+
+
 class Journal:
     """The folder `<store>/<run_id>/`.
 
-    It holds the plan, a marker for each attempt and for each of its steps, a record for each task
-    that is done, segments that sum up many records, and the result of the run.
+    It holds the plan, a marker for each attempt, and for its steps and its end where it is tried
+    apart, a record for each task that is done, segments that sum up many records, and the result of
+    the run.
     """
 
     def __init__(self, store: Store, run_id: str) -> None:
@@ -53,25 +62,41 @@ class Journal:
     def _tasks(self, text: str) -> list[str]:
         return _lines(text, f"{self.store.uri}/plan.json")
 
-    def begin_attempt(self, task_id: str, limit: int) -> int | None:
-        """The number of this attempt at the task, from 1; None after `limit` attempts.
+    def begin_attempt(self, task_id: str, driver: str) -> int:
+        """The number of this attempt at the task, from 1, by a worker of this driver.
 
         No two attempts have the same number, whatever process or machine they run in.
         """
-        document = canonical_json.encode({"task": task_id, "attempt_of": uuid.uuid4().hex})
-        for number in range(1, limit + 1):
-            if self.store.create(f"attempts/{task_id}-{number}", document):
-                return number
-        return None
+        document = {"task": task_id, "driver": driver, "attempt_of": uuid.uuid4().hex}
+        data = canonical_json.encode(document)
+        number = 1
+        while not self.store.create(f"attempts/{task_id}-{number}", data):
+            number += 1
+        return number
 
     def begin_step(self, task_id: str, attempt: int, place: int) -> None:
         """Mark that the attempt has begun the split at this place of its task."""
         self.store.put(f"steps/{task_id}-{attempt}/{place:06}", b"{}")
 
-    def last_step(self, task_id: str, attempt: int) -> int | None:
-        """The place of the last split that the attempt began; None where it marked none."""
+    def end_attempt(self, task_id: str, attempt: int, died: bool) -> None:
+        """Note how the process of an attempt ended, as its parent saw it."""
+        self._once(f"ends/{task_id}-{attempt}", {"died": died})
+
+    def read_attempt(self, task_id: str, attempt: int) -> Attempt:
+        """What is known of an attempt that was begun."""
+        begun = self._read(f"attempts/{task_id}-{attempt}") or {}
+        end = self._read(f"ends/{task_id}-{attempt}")
         steps = self.store.list(f"steps/{task_id}-{attempt}")
-        return int(steps[-1].key.rpartition("/")[2]) if steps else None
+        return Attempt(
+            driver=str(begun.get("driver", "")),
+            steps=tuple(int(step.key.rpartition("/")[2]) for step in steps),
+            died=None if end is None else bool(end["died"]),
+        )
+
+    def doubt(self, split_id: str, rule: str, driver: str) -> bool:
+        """Note that the split cannot be read now; whether another driver has noted the same."""
+        first = self._once(f"doubts/{split_id}", {"rule": rule, "driver": driver})
+        return bool(first["rule"] == rule and first["driver"] != driver)
 
     def record(self, task_id: str, receipt: dict[str, Any]) -> dict[str, Any]:
         """Record that the task is done, unless it is recorded. Returns the record that is there."""

@@ -21,6 +21,7 @@ from cluster.lake.storage import retries
 from cluster.lake.storage.store import (
     MOST_BYTES,
     Object,
+    StoreFailed,
     changed_error,
     check_key,
     missing_error,
@@ -46,6 +47,13 @@ _TRANSIENT = {
     "503",
     "504",
 }
+# The last: botocore compares each body with the checksum that the store has of it.
+_BROKEN_ON_THE_WAY = (
+    *S3_RETRYABLE_ERRORS,
+    boto.ConnectionError,
+    boto.HTTPClientError,
+    boto.FlexibleChecksumError,
+)
 _GONE = {"NoSuchKey", "404", "NotFound"}
 PRECONDITION = {"PreconditionFailed", "412"}
 
@@ -101,8 +109,9 @@ class S3Requests:
             raise Refusal(
                 f"{self.uri}: there is no bucket {self.bucket!r}; expected an existing bucket"
             ) from error
-        except boto.BotoCoreError as error:
-            raise OSError(f"{self.uri}: {error} (tried {_TRIES} times)") from error
+        except (boto.BotoCoreError, *S3_RETRYABLE_ERRORS) as error:
+            text = f"{self.uri}: {error or type(error).__name__} (tried {_TRIES} times)"
+            raise StoreFailed(text) from error
         return answer
 
     async def get(
@@ -185,7 +194,7 @@ def read_credentials() -> dict[str, str]:
 
 
 def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, (*S3_RETRYABLE_ERRORS, boto.ConnectionError, boto.HTTPClientError)):
+    if isinstance(error, _BROKEN_ON_THE_WAY):
         return True
     return error_code(error) in _TRANSIENT
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from cluster.lake.storage.witness import note_bytes
 from models.refusal import Refusal
 
 # Nothing that is read whole is larger: a shard has the rows of one split, and the plan of a million
@@ -34,6 +35,10 @@ class ChangedSinceSnapshot(Refusal):
     """The object has another version than the one asked for."""
 
     rule = "changed"
+
+
+class StoreFailed(OSError):
+    """The store gave no answer, or errors, as often as it was asked."""
 
 
 @dataclass(frozen=True, order=True)
@@ -275,4 +280,6 @@ class ReadOnlyFile(io.RawIOBase):
         if stop <= self._place:
             return b""
         start, self._place = self._place, stop
-        return self._read_range(start, stop)
+        data = self._read_range(start, stop)
+        note_bytes(start, data)
+        return data

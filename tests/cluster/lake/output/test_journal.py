@@ -27,21 +27,35 @@ def test_the_first_record_of_a_task_counts(store: Store) -> None:
 def test_another_run_shares_nothing(store: Store) -> None:
     one, other = Journal(store, "run-1"), Journal(store, "run-2")
     one.record("t1", {})
-    assert one.begin_attempt("t1", 3) == 1
+    assert one.begin_attempt("t1", "driver") == 1
     assert list(other.records(["t1"])) == []
-    assert other.begin_attempt("t1", 3) == 1
+    assert other.begin_attempt("t1", "driver") == 1
 
 
-def test_attempts_are_numbered_until_the_limit(store: Store) -> None:
+def test_an_attempt_is_known_by_its_driver_its_steps_and_its_end(store: Store) -> None:
     journal = Journal(store, "run")
-    assert [journal.begin_attempt("s", 3) for _ in range(5)] == [1, 2, 3, None, None]
-    assert journal.begin_attempt("s", 4) == 4
+    assert [journal.begin_attempt("s", driver) for driver in ("a", "a", "b")] == [1, 2, 3]
+    journal.begin_step("s", 2, 0)
+    journal.begin_step("s", 2, 4)
+    journal.end_attempt("s", 2, died=True)
+    journal.end_attempt("s", 3, died=False)
+    assert journal.read_attempt("s", 1) == ("a", (), None)
+    assert journal.read_attempt("s", 2) == ("a", (0, 4), True)
+    assert journal.read_attempt("s", 3) == ("b", (), False)
+
+
+def test_a_doubt_is_shared_by_drivers_that_saw_the_same(store: Store) -> None:
+    journal = Journal(store, "run")
+    assert not journal.doubt("s", "unreadable", "a")
+    assert not journal.doubt("s", "unreadable", "a")
+    assert not journal.doubt("s", "vanished", "b")
+    assert journal.doubt("s", "unreadable", "b")
 
 
 def test_no_two_racing_attempts_get_one_number(store: Store) -> None:
     with ThreadPoolExecutor(6) as threads:
-        got = list(threads.map(lambda _: Journal(store, "run").begin_attempt("s", 4), range(6)))
-    assert sorted(got, key=lambda n: n or 9) == [1, 2, 3, 4, None, None]
+        got = threads.map(lambda n: Journal(store, "run").begin_attempt("s", str(n)), range(6))
+        assert sorted(got) == [1, 2, 3, 4, 5, 6]
 
 
 def test_racing_workers_all_get_the_same_record(store: Store) -> None:
