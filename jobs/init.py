@@ -81,7 +81,7 @@ def look(uri: str) -> Sample:
     columns = tuple(infer(table, training_days=dated - 1))
     time = next((one for one in columns if "time" in one.roles), None)
     split = None
-    if time and not apart and len(days) == 1:
+    if time and not apart and len(days) == 1 and not any(one.learned for one in columns):
         split = propose_split(taken, time.name, time.options.get("unit"), time.steps)
     training = apart[0] if apart else None
     return Sample(source, days, table.num_rows, columns, training, split)
@@ -147,6 +147,11 @@ def _training(sample: Sample) -> list[str]:
         lines.append(f"  days: {TRAIN}  # by its name")
     elif len(sample.days) > 1:
         lines.append("  days: null  # all but the newest")
+    elif division := next((one for one in sample.columns if one.learned), None):
+        text = f"{_name_in_filter(division.name)} == {division.learned!r}"
+        if label:
+            text = f"{text} and {_keep_normal(label)}"
+        return [*lines, f"  filter: {json.dumps(text, ensure_ascii=False)}  # by its name"]
     elif sample.split:
         return [*lines, *_learn_earlier(sample.split, label)]
     elif label:

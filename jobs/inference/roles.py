@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.inference import names
+from jobs.inference.answers import PICTURED, TRAIN, Answer, find_answers, is_division
 from jobs.inference.signal_roles import infer_signal_role, is_prose
 from jobs.spec.columns import FLAG_COLUMNS
 from models.columns import TimeUnit
@@ -43,6 +44,7 @@ class Inferred:
     why: str
     options: dict[str, Any] = field(default_factory=dict)
     boolean: bool = False  # whether the column holds true and false
+    learned: str | None = None  # the value of the rows to learn from, where a set is divided
     steps: bool = False  # whether a time counts steps or seconds from a start, not since 1970
 
 
@@ -95,6 +97,11 @@ class Facts:
         return bool(pa.types.is_integer(self.type))
 
     @property
+    def named(self) -> bool:
+        """Whether the values may name something."""
+        return self.text or self.whole
+
+    @property
     def number(self) -> bool:
         t = pa.types
         return self.whole or bool(t.is_floating(self.type) or t.is_decimal(self.type))
@@ -126,6 +133,10 @@ def infer(table: pa.Table, training_days: int = 0) -> list[Inferred]:
         if counts[name] == 1 and name and name.isprintable()
     }
     label, time = _choose_label(facts.values()), _choose_time(facts.values())
+    told: dict[str, Answer] = {}
+    if label:
+        pictured = any(one.signal and one.signal[0] in PICTURED for one in facts.values())
+        told = find_answers(table, label.name, label.options.get("normal", ()), pictured)
     taken: set[str] = set()
     found = []
     for name in counts:
@@ -137,6 +148,12 @@ def infer(table: pa.Table, training_days: int = 0) -> list[Inferred]:
             column = Inferred(name, (), "the name has characters that cannot be printed")
         elif label and name == label.name:
             column = _note_nulls(facts[name], label)
+        elif name in told and not names.ANSWER.search(_plain(name)):
+            kind = told[name].kind and facts[name].named and "kind" not in taken
+            column = Inferred(name, ("kind",) if kind else (), told[name].why)
+        elif is_division(name, facts[name].values):
+            why = "divides the rows of a set; no night has it"
+            column = Inferred(name, (), why, learned=_find_train(facts[name].values))
         elif name == time:
             column = _note_nulls(facts[name], _guess_time(facts[name], training_days))
         else:
@@ -146,6 +163,10 @@ def infer(table: pa.Table, training_days: int = 0) -> list[Inferred]:
         taken.update(column.roles)
         found.append(column)
     return _link_networks(found)
+
+
+def _find_train(values: Iterable[str]) -> str | None:
+    return next((value for value in values if value.lower() == TRAIN), None)
 
 
 def _choose_label(columns: Iterable[Facts]) -> Inferred | None:
@@ -328,7 +349,7 @@ def _rules(facts: Facts, taken: set[str], training_days: int) -> Iterator[Inferr
     if facts.distinct == 0:
         yield guess(why="all values are null, empty or not finite")
     if names.ANSWER.search(_plain(facts.name)):
-        if "kind" not in taken and facts.distinct <= FEW and (facts.text or facts.whole):
+        if "kind" not in taken and facts.distinct <= FEW and facts.named:
             yield guess("kind", why="the name of a type of anomaly; for evaluation only")
         yield guess(why="the name of an answer, which a detector must not see")
     if facts.signal:
@@ -339,14 +360,13 @@ def _rules(facts: Facts, taken: set[str], training_days: int) -> Iterator[Inferr
         unit = {"unit": facts.unit} if facts.unit and roles else {}
         few = "" if roles else ": a second time, no feature"
         yield guess(*roles, why=_describe_time(facts) + few, **unit)
-    named = facts.text or facts.whole
     added = names.names_counter(facts.name) and not facts.words & names.ID_WORDS
-    if named and facts.unique and facts.words & names.ID_WORDS and "id" not in taken:
+    if facts.named and facts.unique and facts.words & names.ID_WORDS and "id" not in taken:
         yield guess("id", why=f"unique in {facts.rows:,} rows")
     added = added or (facts.number and names.names_counter(facts.name))
     if added or (facts.whole and facts.counter):
         yield guess(why="counts the rows, and says nothing of them")
-    actor = named and names.names_actor(facts.name, facts.text)
+    actor = facts.named and names.names_actor(facts.name, facts.text)
     if facts.distinct == 1 and not facts.nulls:
         if facts.addresses or actor:
             yield guess("keep", why="constant in the sample: copied into the flags, no feature")

@@ -443,6 +443,54 @@ def test_folders_named_train_and_test_train_on_train(tmp_path: Path) -> None:
     assert f"\n  uri: {plain}/train  #" in text
 
 
+def test_what_follows_from_the_answer_or_made_the_set_is_no_feature() -> None:
+    labels = np.arange(ROWS) % 3 == 0
+    table = {
+        "x": amounts(),
+        "difficulty": RNG.integers(0, 21, ROWS),
+        "in_test_21": some(0, 1),
+        "is_probation": some(True, False),
+        "train_id": [f"IC {n % 50}" for n in range(ROWS)],  # of a railway
+        "alert_category": ["fan" if label else None for label in labels],
+        "mostly_null": [None if n % 3 or n == 0 else "fan" for n in range(ROWS)],
+        "told": labels.astype(float),  # as honest columns of tables do
+        "label": labels.astype(int),
+    }
+    roles = {one.name: one.roles for one in infer(pa.table(table))}
+    assert [roles[name] for name in ("difficulty", "in_test_21", "is_probation")] == [()] * 3
+    assert roles["alert_category"] == ("kind",)
+    assert roles["train_id"] == ("entity", "categorical")
+    assert roles["mostly_null"] == ("categorical",)
+    assert roles["told"] == ("numeric",)
+    del table["label"]  # then nobody has judged the rows
+    roles = {one.name: one.roles for one in infer(pa.table(table))}
+    assert roles["difficulty"] == ("numeric",)
+    assert roles["alert_category"] == ("categorical",)
+
+
+def test_the_class_of_an_image_is_no_feature_where_the_label_is_made_from_it() -> None:
+    digits = RNG.permutation(np.arange(ROWS) % 10)
+    png = b"\x89PNG\r\n\x1a\n"
+    table = {"image": [png] * ROWS, "digit": digits, "take": some(0, 1, 2)}
+    for label in (digits > 0, RNG.integers(0, 2, ROWS)):
+        roles = {one.name: one.roles for one in infer(pa.table({**table, "label": label}))}
+        assert roles["digit"] == (("kind",) if label.dtype == bool else ("numeric",))
+        assert roles["take"] == ("numeric",)
+
+
+def test_a_column_that_divides_the_rows_says_which_to_learn_from(tmp_path: Path) -> None:
+    columns = {"x": amounts(), "split": some("train", "test"), "label": some(0, 1)}
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    path = tmp_path / "w.yaml"
+    path.write_text(init.init(str(tmp_path / "rows.parquet"), path))
+    spec = load(path)
+    assert list(spec.columns) == ["x", "label"]
+    assert spec.training.filter == "split == 'train' and label == 0"
+    assert check.run(path).ok
+    left = infer(pa.table({"x": amounts(), "split": some("left", "right")}))
+    assert [one.roles for one in left] == [("numeric",), ("categorical",)]
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
