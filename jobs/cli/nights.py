@@ -261,4 +261,4 @@ def _end_night(night: Any, as_json: bool) -> None:
     if as_json:
         print_document(night.to_document())
     if not night.ok:
-        raise typer.Exit(1)
+        raise typer.Exit(75 if night.may_pass else 1)
