@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo quick coverage test test-slow lock lint docs infra bench bench-more bench-growth bench-s3 bench-night bench-plan quality chaos nodes audit clean
+.PHONY: help demo quick coverage test test-slow lock lint docs infra bench bench-more bench-growth bench-s3 bench-night bench-plan quality formats chaos nodes audit clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -111,6 +111,9 @@ bench-plan: .venv/.done ## the driver of 10,000 to a million splits, requests to
 quality: .venv/.done ## the catalogue on public sets, five seeds, resumable; docs/quality.md (FOLDER, SEEDS)
 	$(BIN)/python -m tests.quality run --folder $(or $(FOLDER),demo/quality) --seeds $(or $(SEEDS),5)
 	$(BIN)/python -m tests.quality report --folder $(or $(FOLDER),demo/quality)
+
+formats: .venv/.done ## every Parquet file of a folder through init, check, train and score (FOLDER)
+	$(BIN)/python -m tests.formats $(FOLDER)
 
 chaos: .venv/.done ## 200 trials of faults, counted: lost, doubled, different rows (TRIALS, SEED)
 	$(BIN)/python -m tests.faults --trials $(or $(TRIALS),200) $(if $(SEED),--seed $(SEED))

@@ -14,8 +14,16 @@ from typing import TextIO
 from jobs.cli.app import app
 from jobs.terminal.console import configure_logs, err, keep_stdout, warn
 from models.masking import describe, render_trace
-from models.refusal import Refusal, may_pass
+from models.refusal import Refusal
 
+# What the same command will meet again: nothing that a store recovers from.
+_LASTING = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
 _TRACE, _UMASK = "ANOMARAY_TRACE", "ANOMARAY_UMASK"
 
 
@@ -34,7 +42,7 @@ def report_errors() -> Iterator[None]:
     except OSError as error:
         if os.environ.get(_TRACE):
             raise
-        if not may_pass(error):
+        if isinstance(getattr(error, "cause", None) or error, _LASTING):
             warn("refused", f"{_describe(error)}: check the path and who may use it", "bold red")
             sys.exit(2)
         trace = f"{_TRACE}=1 shows the trace"

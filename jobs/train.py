@@ -13,7 +13,7 @@ from jobs.monitoring.live import LiveMetrics
 from jobs.output import open_own_output
 from jobs.spec.detector import check_detector
 from jobs.spec.spec import DayRange, Spec
-from jobs.terminal.console import say
+from jobs.terminal.console import say, warn
 from jobs.threshold import choose_threshold
 from jobs.training.plan import format_days, plan_training
 from jobs.training.run import TrainingRun
@@ -63,6 +63,8 @@ def train(
     signer = load_signer(spec, request.sign_with) if request.promote else None
     registry = Registry(open_own_output(spec).child(REGISTRY))
     plan = plan_training(spec, request.days)
+    for file in (file for taken in plan.snapshots for file in taken.misnamed):
+        warn("set aside", file.message)
     check.agree_on_schema(spec, plan.snapshots, training=True)
     given = None if request.start is None else load_start(spec, registry, request.start)
     if given:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster.lake.types.python_values import to_python
 from models.columns import Roles
 from models.refusal import Refusal
 
@@ -133,7 +134,7 @@ def digest_values(column: pa.Array, secret: Secret) -> pa.Array:
     """`<id of the key>:<digest>` of each value; null stays null. Text [rows]."""
     text = _to_text(column)
     if text is None:
-        text = pa.array([None if v is None else repr(v).encode() for v in column.to_pylist()])
+        text = pa.array([None if v is None else repr(v).encode() for v in to_python(column)])
     values = text.dictionary_encode()
     digests = [
         f"{secret.id}:{secret.digest(b'value', _to_bytes(value))[:_DIGITS]}"

@@ -31,6 +31,7 @@ from cluster.lake.output.shard import Shard, shard_key, write_shard
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.retries import thread_retries
+from cluster.lake.types.python_values import to_python
 from cluster.runtime.resources import ActorPlan
 from cluster.scoring.apart import Room, TaskTrial, run_in_process
 from cluster.scoring.disguise import Disguise
@@ -326,7 +327,7 @@ class Scorer(SplitWorker[Task, Receipt]):
         table of flags, or by its place."""
         keys: Iterable[tuple[Any, ...]]
         if self.job.roles.id:
-            keys = zip(*(rows[n].to_pylist() for n in self.job.roles.id), strict=True)
+            keys = zip(*(to_python(rows[n]) for n in self.job.roles.id), strict=True)
         else:
             keys = zip([file] * len(numbers), numbers.tolist(), strict=True)
         return [

@@ -33,6 +33,7 @@ YEAR_2000, YEAR_2040 = 946_684_800, 2_208_988_800  # seconds since 1970
 WEEK = 7  # days that show each day of the week
 COUNTED = 0.9  # least share of rows that are one more than the row before, to be a row counter
 MOST_TIMES = 200  # texts to parse
+LONGEST_NAME = 500  # characters: quoted, a key of YAML has 1,024 at most
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Facts:
     covered: float = 0.0  # of texts: share of the rows with a value that has one of the FEW codes
     addresses: bool = False
     times: bool = False  # texts in ISO 8601
+    beyond: bool = False  # some are times outside of the years 1 to 9999
     codes: bool = False  # of numbers: all are whole
     counter: bool = False  # each row has one more than the row before
     values: tuple[Any, ...] = ()  # the distinct ones, of few
@@ -76,7 +78,7 @@ class Facts:
 
     @property
     def temporal(self) -> bool:
-        return bool(pa.types.is_timestamp(self.type) or pa.types.is_date32(self.type))
+        return bool(pa.types.is_timestamp(self.type) or pa.types.is_date(self.type))
 
     @property
     def unit(self) -> TimeUnit | None:
@@ -130,7 +132,7 @@ def infer(table: pa.Table, training_days: int = 0) -> list[Inferred]:
     facts = {
         name: _measure(name, table[name])
         for name in counts
-        if counts[name] == 1 and name and name.isprintable()
+        if counts[name] == 1 and name and name.isprintable() and len(name) <= LONGEST_NAME
     }
     label, time = _choose_label(facts.values()), _choose_time(facts.values())
     told: dict[str, Answer] = {}
@@ -145,7 +147,7 @@ def infer(table: pa.Table, training_days: int = 0) -> list[Inferred]:
                 name, (), f"{counts[name]} columns have this name: rename all but one"
             )
         elif name not in facts:
-            column = Inferred(name, (), "the name has characters that cannot be printed")
+            column = Inferred(name, (), _describe_name(name))
         elif label and name == label.name:
             column = _note_nulls(facts[name], label)
         elif name in told and not names.ANSWER.search(_plain(name)):
@@ -193,7 +195,7 @@ def _choose_time(columns: Iterable[Facts]) -> str | None:
     by its name."""
     columns = list(columns)
     for facts in columns:
-        if facts.distinct and (facts.temporal or facts.times or facts.unit):
+        if facts.distinct and (facts.temporal or facts.times or facts.unit) and not facts.beyond:
             return facts.name
     return next(
         (
@@ -207,6 +209,13 @@ def _choose_time(columns: Iterable[Facts]) -> str | None:
         ),
         None,
     )
+
+
+def _describe_name(name: str) -> str:
+    """Why a column of this name is left out."""
+    if len(name) > LONGEST_NAME:
+        return f"the name has {len(name):,} characters: {LONGEST_NAME} at most can be in a spec"
+    return "the name has characters that cannot be printed" if name else "the name is empty"
 
 
 def _plain(name: str) -> str:
@@ -231,12 +240,15 @@ def _measure(name: str, column: pa.ChunkedArray) -> Facts:
         facts = Facts(name, column.type, len(column), nulls, len(known))
         return replace(facts, signal=infer_signal_role(column))
     distinct = known.unique()
-    few = tuple(distinct.to_pylist()) if len(distinct) <= FEW else ()
-    facts = Facts(name, column.type, len(column), nulls, len(distinct), values=few)
-    if facts.temporal and len(known):
-        extremes = pc.min_max(decode_times(known.combine_chunks()).instants)
-        span = extremes["max"].cast(pa.int64()).as_py() - extremes["min"].cast(pa.int64()).as_py()
-        return replace(facts, days=span / 86_400e6)
+    facts = Facts(name, column.type, len(column), nulls, len(distinct))
+    if pa.types.is_temporal(column.type):  # Python has no value for some, such as the year 300,000
+        if not facts.temporal:
+            return facts
+        times = known.combine_chunks()
+        beyond = decode_times(times).broken is not None
+        return replace(facts, beyond=beyond, days=_measure_days(times))
+    if len(distinct) <= FEW:
+        facts = replace(facts, values=tuple(distinct.to_pylist()))
     if facts.number and len(known):
         values = known.cast(pa.float64(), safe=False)
         values = values.filter(pc.is_finite(values))
@@ -285,12 +297,14 @@ def _read_times(texts: pa.Array) -> float | None:
     """Days from the first to the last of texts in ISO 8601; None where one is no time."""
     if any(len(text) < 8 or "-" not in text[4:5] for text in texts.to_pylist()):
         return None  # years and numbers
-    times = decode_times(texts)
-    if times.broken is not None:
-        return None
-    moments = times.instants.cast(pa.int64())
-    days: float = (pc.max(moments).as_py() - pc.min(moments).as_py()) / 86_400e6
-    return days
+    return None if decode_times(texts).broken is not None else _measure_days(texts)
+
+
+def _measure_days(times: pa.Array) -> float:
+    """Days from the first to the last; 0 where there are no times."""
+    extremes = pc.min_max(decode_times(times).instants.cast(pa.int64()))
+    first, last = extremes["min"].as_py(), extremes["max"].as_py()
+    return 0.0 if first is None else (last - first) / 86_400e6
 
 
 def _is_address(text: str) -> bool:
@@ -354,6 +368,8 @@ def _rules(facts: Facts, taken: set[str], training_days: int) -> Iterator[Inferr
         yield guess(why="the name of an answer, which a detector must not see")
     if facts.signal:
         yield guess(facts.signal[0], why=facts.signal[1])
+    if facts.beyond:
+        yield guess(why=f"{_describe_time(facts)}, of which some are outside the years 1 to 9999")
     if facts.temporal or facts.times or facts.unit:
         seen = _sees_weekdays(facts, training_days) and not facts.times
         roles = ("timestamp",) if seen else ()

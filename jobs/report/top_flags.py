@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster.lake.types.python_values import list_rows
 from jobs.report.document import EntityFlags, FlagFacts, FlagLine, Picture, TopFlag
 from jobs.terminal.exact_values import list_uuids, restore_uuid, show_exactly, show_moment
 from models.columns import Roles
@@ -51,7 +52,7 @@ class FlagSummary:
 
     def list_top(self) -> list[TopFlag]:
         """The most severe flags. Sensitive values are disguised in the shards already."""
-        rows = self._top.to_pylist() if self._top is not None else []
+        rows = list_rows(self._top) if self._top is not None else []
         return [
             {
                 **self._describe(row),
@@ -63,7 +64,7 @@ class FlagSummary:
 
     def list_lines(self) -> list[FlagLine]:
         """The `MOST_LINES` most severe flags, each with its first reason alone."""
-        rows = self._listed.to_pylist() if self._listed is not None else []
+        rows = list_rows(self._listed) if self._listed is not None else []
         return [
             {**self._describe(row), "reason": next(iter(row["reasons"] or ()), None)}
             for row in rows
@@ -92,7 +93,7 @@ class FlagSummary:
                 "max_severity": row["severity"],
             }
             for name, table in self._entities.items()
-            for row in table.sort_by(order)[:_TOP_ENTITIES].to_pylist()
+            for row in list_rows(table.sort_by(order)[:_TOP_ENTITIES])
         ]
         return sorted(found, key=lambda e: (-e["flags"], -e["max_severity"]))[:_TOP_ENTITIES]
 

@@ -63,6 +63,8 @@ def plan_training(spec: Spec, days: DayRange | None = None) -> TrainingPlan:
     uri = snapshots[0].uri
     for taken in snapshots:
         for file in taken.rejected:
+            if file in taken.misnamed:
+                continue  # stops no verb
             raise Refusal(
                 f"{file.key} of training day {taken.day} cannot be used: {file.message}; "
                 "restore it, remove it, or choose other training days"

@@ -144,9 +144,10 @@ class TrainingRun:
                 train = train.keep()
             progress.advance()
         if held_back.count() == 0:
+            passes = f" or does not pass the filter {self._filter!r}" if self._filter else ""
             raise Refusal(
-                f"none of the held-back rows of {format_days(self.plan.days)} passes the training "
-                f"filter {self._filter!r}: choose more training days or a larger "
+                f"none of the held-back rows of {format_days(self.plan.days)} can be used: each "
+                f"breaks a rule of a column{passes}. Choose more training days or a larger "
                 "training.validation"
             )
         return dataclasses.replace(data, train=train, held_back=held_back)

@@ -37,7 +37,7 @@ class Times(NamedTuple):
 def decode_times(array: pa.Array, unit: str | None = None) -> Times:
     """Decode to microseconds in UTC, rounded down. A time without a zone is taken as UTC.
 
-    `unit` is that of numbers: s, ms, us or ns since 1970. Rules: out_of_range for a number outside
+    `unit` is that of numbers: s, ms, us or ns since 1970. Rules: out_of_range for what is outside
     of the years 1 to 9999, unparsable for text that is no ISO 8601, invalid_utf8.
 
     >>> decode_times(pa.array(["2026-01-31T12:00:00Z", "noon"])).broken
@@ -46,12 +46,10 @@ def decode_times(array: pa.Array, unit: str | None = None) -> Times:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     kind = array.type
+    if pa.types.is_date(kind):
+        return decode_times(array.cast(pa.timestamp("s")))
     if pa.types.is_timestamp(kind):
-        return Times(
-            array.cast(pa.timestamp("us", kind.tz), safe=False).cast(pa.timestamp("us")), None
-        )
-    if pa.types.is_date32(kind):
-        return Times(array.cast(pa.timestamp("s")).cast(pa.timestamp("us")), None)
+        return _decode_numbers(array.cast(pa.int64()), kind.unit)
     if pa.types.is_null(kind):
         return Times(pa.nulls(len(array), pa.timestamp("us")), None)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):

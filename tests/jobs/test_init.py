@@ -155,6 +155,23 @@ def test_duplicate_columns_and_columns_named_like_those_of_flags_are_left_out() 
     assert guesses["y"].roles == ("numeric",)
 
 
+def test_times_of_no_calendar_and_names_beyond_a_key_of_yaml_are_no_faults(tmp_path: Path) -> None:
+    days = pa.array([2**31 - 1, 0] * 30, pa.int32()).cast(pa.date32())
+    stamps = pa.array([2**53, 0] * 30).cast(pa.timestamp("ms"))
+    spans = pa.array([2**60, 0] * 30).cast(pa.duration("s"))
+    zoned = pa.array([0, 10**9] * 30).cast(pa.timestamp("us", "Mars/Olympus"))
+    table = pa.table({"until": days, "seen": stamps, "for": spans, "at": zoned})
+    guesses = infer(table.append_column("n" * 1000, pa.array(np.arange(60.0))))
+    assert [guess.roles for guess in guesses] == [(), (), (), ("time",), ()]
+    assert guesses[0].why == "date32[day], of which some are outside the years 1 to 9999"
+    assert "the name has 1,000 characters" in guesses[4].why
+    path = tmp_path / "spec.yaml"
+    longest = pa.table({'"' * 500: [1.5, 2.5, 3.5]})
+    sample = init.Sample(Source("data"), ("all",), 3, tuple(infer(longest)))
+    path.write_text(init.render(sample, path))
+    assert list(load(path).columns) == ['"' * 500]
+
+
 def write_logs(folder: Path) -> None:
     for day in ("2026-01-01", "2026-01-02"):
         (folder / f"day={day}").mkdir(parents=True)

@@ -22,6 +22,7 @@ from cluster.lake.input.unreadable import UnreadableFile
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from tests.cluster.lake.parquet_files import encoded, numbered
+from tests.formats.foreign import encrypted
 from tests.security import footers
 
 MB = 1024**2
@@ -87,6 +88,11 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str, str]] = {
         "unreadable",
         "damaged footer",
     ),
+    # pyarrow ends the process that asks for such a chunk.
+    "more_chunks": (lambda: footers.chunks(33_000), "unreadable", "33,000 column chunks"),
+    "fewer_chunks": (lambda: footers.chunks(1), "unreadable", "1 column chunks: expected 2"),
+    "encrypted_column": (lambda: encrypted(plaintext_footer=True), "unreadable", "encrypted"),
+    "encrypted_footer": (lambda: encrypted(plaintext_footer=False), "unreadable", "encrypted"),
     "footer_beyond_the_file": (lambda: with_footer_length(2**31), "unreadable", "damaged footer"),
 }
 

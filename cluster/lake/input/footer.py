@@ -65,7 +65,9 @@ def _read_version(store: Store, found: Object, folders: Mapping[str, str | None]
         with footer_errors(key, file):
             parquet = limits.open_parquet(file)
             metadata, schema = parquet.metadata, parquet.schema_arrow
-            limits.check(metadata, found.size)
+            file.seek(-8, 2)
+            length = int.from_bytes(file.read(4), "little")
+            limits.check(metadata, found.size, length)
         schema = add_struct_fields(schema)
         own = set(schema.names)
         added = {name: value for name, value in folders.items() if name not in own}
@@ -75,8 +77,6 @@ def _read_version(store: Store, found: Object, folders: Mapping[str, str | None]
         if rows != metadata.num_rows or any(group.num_rows < 0 for group in groups):
             message = f"{key}: the footer says {metadata.num_rows:,} rows, its row groups {rows:,}"
             raise UnreadableFile(key, "unreadable", message)
-        file.seek(-8, 2)
-        length = int.from_bytes(file.read(4), "little")
         file.seek(-8 - length, 2)
         return Footer(
             file=InputFile(

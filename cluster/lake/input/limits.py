@@ -1,4 +1,4 @@
-"""What a Parquet file may declare; a file that declares more is set aside before it is decoded.
+"""What a Parquet file may declare; a file that declares else is set aside before it is decoded.
 
 Only the footer is checked, which needs no further read. The format itself limits what a page may
 declare to 2 GiB.
@@ -16,6 +16,8 @@ from models.refusal import Refusal
 FOOTER_BYTES = 64 * 1024**2
 # Leaves of the schema. The widest public tables (genes, clicks) have some thousands.
 COLUMNS = 10_000
+# AES-GCM's nonce and tag: the signature behind a plain footer whose columns are encrypted.
+_SIGNATURE_BYTES = 28
 # Elements of any list in the footer: columns and their parents, row groups, chunks of a row group.
 # Reading stops at the list's declared length, before memory is allocated for it.
 _LIST = 4 * COLUMNS
@@ -34,6 +36,13 @@ class Oversized(Refusal):
     """A file declares more than is decoded."""
 
     rule = "oversized"
+
+
+class Undecodable(Refusal):
+    """A file declares what ends a process that asks pyarrow for it: an encrypted column, or a
+    column chunk without a column."""
+
+    rule = "unreadable"
 
 
 def open_parquet(file: Any, **options: Any) -> pq.ParquetFile:
@@ -69,13 +78,21 @@ def open_parquet(file: Any, **options: Any) -> pq.ParquetFile:
         raise pa.ArrowInvalid(f"its schema names a type that cannot be made ({kind})") from error
 
 
-def check(metadata: pq.FileMetaData, size: int) -> None:
-    """Raise `Oversized` where a file of `size` bytes declares more than is decoded."""
+def check(metadata: pq.FileMetaData, size: int, footer: int) -> None:
+    """Raise `Oversized` where a file of `size` bytes with a footer of `footer` bytes declares more
+    than is decoded, and `Undecodable` where no column chunk may be asked for."""
+    if footer - metadata.serialized_size == _SIGNATURE_BYTES:
+        raise Undecodable("some of its columns are encrypted: expected plain Parquet")
     if metadata.num_columns > COLUMNS:
         raise Oversized(f"it has {metadata.num_columns:,} columns: expected {COLUMNS:,} at most")
     declared = 0
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
+        if group.num_columns != metadata.num_columns:
+            raise Undecodable(
+                f"row group {index} has {group.num_columns:,} column chunks: expected "
+                f"{metadata.num_columns:,}, as many as the schema has columns"
+            )
         declared += group.total_byte_size
         if group.total_byte_size > ROW_BYTES * max(1, group.num_rows):
             raise Oversized(

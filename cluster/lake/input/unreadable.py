@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from cluster.lake.input.limits import Oversized
+from cluster.lake.input.limits import Oversized, Undecodable
 from cluster.lake.storage.store import ReadOnlyFile, StoreFailed
 from models.masking import describe
 from models.refusal import Refusal
@@ -34,6 +34,8 @@ def content_errors(key: str) -> Iterator[None]:
         yield
     except Oversized as error:
         raise _oversized(key, error) from None
+    except Undecodable as error:
+        raise UnreadableFile(key, error.rule, f"{key} cannot be read: {error}") from None
     except (pa.ArrowException, OSError) as error:
         if not _is_about_content(error):
             raise
@@ -47,6 +49,8 @@ def footer_errors(key: str, file: ReadOnlyFile) -> Iterator[None]:
         yield
     except Oversized as error:
         raise _oversized(key, error) from None
+    except Undecodable as error:
+        raise UnreadableFile(key, error.rule, f"{key} cannot be read: {error}") from None
     except (pa.ArrowException, OSError) as error:
         if not _is_about_content(error):
             raise

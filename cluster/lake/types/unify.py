@@ -33,7 +33,8 @@ def unify(types: Iterable[pa.DataType]) -> pa.DataType | None:
 
 
 def canonical(kind: pa.DataType) -> pa.DataType:
-    """One type for the several encodings of the same values: dictionaries, large and view types.
+    """One type for the several encodings of the same values: dictionaries, large and view types,
+    dates in milliseconds.
 
     >>> canonical(pa.list_(pa.dictionary(pa.int8(), pa.large_string())))
     ListType(list<item: string>)
@@ -47,6 +48,8 @@ def canonical(kind: pa.DataType) -> pa.DataType:
         return pa.binary()
     if t.is_decimal(kind):
         return _make_decimal(kind.precision, kind.scale)
+    if t.is_date64(kind):  # milliseconds that are whole days
+        return pa.date32()
     if t.is_map(kind):
         return pa.map_(canonical(kind.key_type), canonical(kind.item_type))
     if t.is_fixed_size_list(kind):
@@ -85,6 +88,8 @@ def _join(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     if t.is_time(one) and t.is_time(other):
         unit = max(one.unit, other.unit, key=_UNITS.index)
         return pa.time64(unit) if unit in ("us", "ns") else pa.time32(unit)
+    if t.is_duration(one) and t.is_duration(other):
+        return pa.duration(max(one.unit, other.unit, key=_UNITS.index))
     if _is_bytes(one) and _is_bytes(other):
         return pa.binary()
     return _join_nested(one, other)

@@ -62,6 +62,18 @@ def test_a_few_rows_are_refused(tmp_path: Path) -> None:
         planned(tmp_path, days=1, rows=5)
 
 
+def test_a_bad_name_stops_no_training_and_a_bad_file_does(tmp_path: Path) -> None:
+    planned(tmp_path, days=3)
+    day = tmp_path / "logs" / "day=2026-11-02"
+    (day / "a\\b.parquet").write_bytes((day / "part-0.parquet").read_bytes())
+    plan = plan_training(load(tmp_path / "logs.yaml"))
+    assert [file.rule for taken in plan.snapshots for file in taken.misnamed] == ["bad_name"]
+    assert plan.rows == 2 * ROWS
+    (day / "cut.parquet").write_bytes(b"PAR1")
+    with pytest.raises(Refusal, match=r"cut.parquet of training day 2026-11-02 cannot be used"):
+        plan_training(load(tmp_path / "logs.yaml"))
+
+
 def test_splits_grow_with_a_day_of_more_than_a_million_of_them() -> None:
     assert split_limits(10**9, 10**11) == (SPLIT_ROWS, SPLIT_BYTES)
     assert split_limits(10**6 * SPLIT_ROWS, 10**6 * SPLIT_BYTES) == (SPLIT_ROWS, SPLIT_BYTES)

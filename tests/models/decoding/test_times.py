@@ -52,6 +52,7 @@ def test_a_number_since_1970_is_its_moment_in_the_declared_unit(
         (pa.array([SECONDS * 1_000 + 250], pa.uint64()), "ms"),
         (pa.array([MOMENT], pa.timestamp("ms")), None),
         (pa.array([MOMENT], pa.timestamp("ns", "UTC")), None),
+        (pa.array([MOMENT], pa.timestamp("us", "Mars/Olympus")), None),
         (pa.array(["2026-01-31T12:30:15.250000999Z"]).dictionary_encode(), None),
         (pa.array(["2026-01-31 12:30:15.25"], pa.large_string()), None),
     ],
@@ -70,6 +71,13 @@ def test_what_is_no_time_is_named_and_the_rest_is_read() -> None:
     assert numbers.broken is not None
     assert numbers.broken.tolist() == [False, True, True, False]
     assert numbers.rule == "out_of_range"
+    for kind, far in (("s", 2**40), ("ms", -(2**53)), ("us", 2**62)):
+        stamps = decode_times(pa.array([far, 0, None]).cast(pa.timestamp(kind, "UTC")))
+        assert stamps.broken is not None
+        assert (stamps.broken.tolist(), stamps.rule) == ([True, False, False], "out_of_range")
+    dates = decode_times(pa.array([2**31 - 1, 0], pa.int32()).cast(pa.date32()))
+    assert dates.broken is not None
+    assert (dates.broken.tolist(), dates.rule) == ([True, False], "out_of_range")
     raw = pa.StringArray.from_buffers(2, *pa.array([b"2026-01-31", b"\xff"]).buffers()[1:])
     unreadable = decode_times(raw)
     assert unreadable.broken is not None

@@ -111,6 +111,8 @@ def test_every_number_survives_the_common_type_or_is_reported(column: pa.Array, 
         ([pa.int64(), pa.uint64()], pa.decimal128(20, 0)),
         ([pa.decimal128(38, 0), pa.int64()], pa.decimal128(38, 0)),
         ([pa.decimal128(10, 2), pa.int64()], pa.decimal128(21, 2)),
+        ([pa.date64(), pa.date32()], pa.date32()),
+        ([pa.duration("s"), pa.duration("us")], pa.duration("us")),
         ([pa.list_(pa.int32()), pa.large_list(pa.int64())], pa.list_(pa.int64())),
         ([pa.dictionary(pa.int32(), pa.string()), pa.large_string()], pa.string()),
         ([pa.timestamp("ms"), pa.timestamp("ns")], pa.timestamp("us")),
@@ -137,6 +139,9 @@ def test_what_a_type_cannot_hold_is_reported_and_the_rest_is_kept() -> None:
     ]
     far = cast_exactly(pa.array([open_end], pa.timestamp("ms")), pa.timestamp("us"))
     assert far.values.to_pylist() == [open_end]
+    spans = cast_exactly(pa.array([2**60, 1]).cast(pa.duration("s")), pa.duration("us"))
+    assert spans.changed is not None
+    assert spans.changed.tolist() == [True, False]
     whole = cast_exactly(pa.array([1.0, 1.5, float("nan"), None]), pa.int64())
     assert whole.values.to_pylist() == [1, None, None, None]
     assert whole.changed is not None

@@ -1,0 +1,1 @@
+"""Foreign Parquet files, each through the verbs of a watch: scored, set aside or refused."""
