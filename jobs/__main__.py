@@ -14,16 +14,8 @@ from typing import TextIO
 from jobs.cli.app import app
 from jobs.terminal.console import configure_logs, err, keep_stdout, warn
 from models.masking import describe, render_trace
-from models.refusal import Refusal
+from models.refusal import Refusal, may_pass
 
-# What the same command will meet again: nothing that a store recovers from.
-_LASTING = (
-    FileExistsError,
-    FileNotFoundError,
-    IsADirectoryError,
-    NotADirectoryError,
-    PermissionError,
-)
 _TRACE, _UMASK = "ANOMARAY_TRACE", "ANOMARAY_UMASK"
 
 
@@ -42,7 +34,7 @@ def report_errors() -> Iterator[None]:
     except OSError as error:
         if os.environ.get(_TRACE):
             raise
-        if isinstance(getattr(error, "cause", None) or error, _LASTING):
+        if not may_pass(error):
             warn("refused", f"{_describe(error)}: check the path and who may use it", "bold red")
             sys.exit(2)
         trace = f"{_TRACE}=1 shows the trace"

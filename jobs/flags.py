@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.lake.days import day_order
-from cluster.lake.output.table import read_rows
+from cluster.lake.output.table import list_days, read_rows, was_committed
 from cluster.lake.storage.delta import open_table
 from cluster.lake.storage.opening import open_store, open_table_store
 from cluster.lake.storage.store import Missing, Store
@@ -30,7 +30,7 @@ from cluster.lake.types.python_values import has_far_times, to_python
 from jobs.spec.columns import FLAG_COLUMNS
 from jobs.sql import run as run_sql
 from jobs.terminal.exact_values import list_uuids, restore_uuid, show_exactly, show_moment
-from jobs.terminal.printable import printable
+from jobs.terminal.printable import LIMIT, printable
 from models import canonical_json
 from models.columns import Roles, TimeUnit
 from models.refusal import Refusal
@@ -42,15 +42,17 @@ _PART = re.compile(r"day=[^/]+/part-\d{10}\.parquet")
 # (models/scores/severity.py).
 _HIGH, _HIGHEST = 75.0, 90.0
 _CELL = 60  # characters of a value in a terminal table
+_NAMED = 7  # days that a message names
 
 
 def read(uri: str, day: str | None = None) -> pd.DataFrame:
     """Read the flags of one day, or of all days, from the table at `uri`; the most severe first.
 
     The frame has the columns of the table (docs/outputs.md), with times in UTC; it is empty for a
-    day without flags. Raises `Refusal` if there is no table.
+    day that was scored and has no flags. Raises `Refusal` if there is no table, and for a day that
+    was not scored.
     """
-    table = read_rows(_open(uri), open_table_store(uri), day).read_all()
+    table = read_rows(_open(uri, day), open_table_store(uri), day).read_all()
     return _frame(table.sort_by([("severity", "descending"), ("score", "descending")]))
 
 
@@ -58,19 +60,27 @@ def query(sql: str, uri: str, day: str | None = None) -> pd.DataFrame:
     """Run one SQL statement over the view `flags` in DuckDB; times are in UTC.
 
     The statement sees the view alone: no file, network, extension or setting, and has bounds of
-    time and memory (`jobs/sql.py`). Raises `Refusal` with DuckDB's message for SQL that fails, and
-    if there is no table.
+    time and memory (`jobs/sql.py`). Raises `Refusal` with DuckDB's message for SQL that fails, if
+    there is no table, and for a day that was not scored.
     """
-    table, store = _open(uri), open_table_store(uri)
+    table, store = _open(uri, day), open_table_store(uri)
     schema = read_rows(table, store, day).schema
     return _frame(run_sql(sql, schema, lambda: read_rows(table, store, day)))
 
 
-def _open(uri: str) -> DeltaTable:
+def _open(uri: str, day: str | None = None) -> DeltaTable:
     table = open_table(open_table_store(uri))
     if table is None:
         raise Refusal(
             f"{uri}: expected a table of flags, found none; `score SPEC --day DAY` writes the first"
+        )
+    if day is not None and not was_committed(table, day):
+        days = list_days(table)
+        there = f"{', '.join(days[-_NAMED:])}" if days else "none"
+        more = f"{len(days)} days, the last of them " if len(days) > _NAMED else ""
+        raise Refusal(
+            f"{day}: expected a day that was scored, found none of its name; scored are {more}"
+            f"{there}; `score SPEC --day {day}` scores it"
         )
     return table
 
@@ -192,6 +202,7 @@ def _put(store: Store, key: str, rows: pa.Table) -> ExportedFile:
 def show(frame: pd.DataFrame, limit: int, console: Console, roles: Roles | None = None) -> None:
     """Print the first `limit` rows: flags with severity, time, who and why; other frames unchanged.
 
+    Flags fit a terminal of 80 columns, and their ids stay in one piece.
     Log fields are hostile input: control characters and direction marks are printed as escapes,
     rich's markup as plain text.
     """
@@ -203,24 +214,21 @@ def show(frame: pd.DataFrame, limit: int, console: Console, roles: Roles | None 
 
 
 def _flags_table(frame: pd.DataFrame, roles: Roles | None) -> Table:
+    """When, who and why on lines of their own: columns would break ids on 80 columns."""
     time = roles.time if roles else None
-    who = roles.entity or roles.id if roles else [c for c in frame.columns if c not in FLAG_COLUMNS]
-    who = [column for column in who if column in frame.columns and column != time]
+    who = [*roles.entity, *roles.id] if roles else [*frame.columns.difference([*FLAG_COLUMNS])]
+    who = [name for name in dict.fromkeys(who) if name in frame.columns and name != time]
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("severity", justify="right", no_wrap=True)
-    table.add_column("score", justify="right", no_wrap=True)
-    if time in frame.columns:
-        table.add_column("time", no_wrap=True)
-    table.add_column("who" if roles else "row", overflow="fold")
-    table.add_column("why", overflow="fold", ratio=1)
+    table.add_column("when, who and why" if time else "who and why", overflow="fold")
     for row in frame.to_dict("records"):
         severity = float(row["severity"])
         style = "bold red" if severity >= _HIGHEST else "yellow" if severity >= _HIGH else ""
-        cells = [Text(f"{severity:.1f}", style=style), Text(f"{float(row['score']):.4g}")]
+        lines = [_format_named(name, row[name]) for name in who]
         if time in frame.columns:
-            cells.append(_format_time(row[time], roles.time_unit if roles else None))
-        cells.append(Text("\n").join(_format_named(column, row[column]) for column in who))
-        table.add_row(*cells, _format_reason(row["reasons"]))
+            lines.insert(0, _format_time(row[time], roles.time_unit if roles else None))
+        lines.append(_format_reason(row["reasons"]))
+        table.add_row(Text(f"{severity:.1f}", style=style), Text("\n").join(lines))
     return table
 
 
@@ -236,7 +244,7 @@ def _plain_table(frame: pd.DataFrame) -> Table:
 
 
 def _format_named(column: str, value: Any) -> Text:
-    return Text.assemble((printable(column, _CELL) + " ", "dim"), _format_value(value))
+    return Text.assemble((printable(column, _CELL) + " ", "dim"), _format_value(value, LIMIT))
 
 
 def _format_reason(reasons: Iterable[dict[str, Any]] | None) -> Text:
@@ -247,8 +255,15 @@ def _format_reason(reasons: Iterable[dict[str, Any]] | None) -> Text:
     feature, observed, expected = (
         printable(str(most[part]), _CELL) for part in ("feature", "observed", "expected")
     )
+    usual = most.get("usual")
     return Text.assemble(
-        feature, " ", (observed, "bold"), (" where ", "dim"), expected, (" was expected", "dim")
+        feature,
+        " ",
+        (observed, "bold"),
+        (" where ", "dim"),
+        expected,
+        (" was expected", "dim"),
+        (f"; usual: {printable(str(usual), _CELL)}" if usual else "", "dim"),
     )
 
 
@@ -260,10 +275,10 @@ def _format_time(value: Any, unit: TimeUnit | None) -> Text:
     return _format_value(show_moment(value, unit) if unit else value)
 
 
-def _format_value(value: Any) -> Text:
+def _format_value(value: Any, limit: int = _CELL) -> Text:
     if isinstance(value, datetime) and value is not pd.NaT:
         return Text(f"{value:%Y-%m-%d %H:%M:%S}{f'.{value:%f}' if value.microsecond else ''}")
     shown = show_exactly(value)
     if shown is None:
         return Text("–", style="dim")
-    return Text(printable(shown if isinstance(shown, str) else str(shown), _CELL))
+    return Text(printable(shown if isinstance(shown, str) else str(shown), limit))

@@ -1,31 +1,39 @@
 """The verbs that a scheduler calls: each does all that is due, once."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from cluster.lake.input.partitions import find_days, list_days
+from cluster.lake.input.partitions import BAD_NAME, find_days, list_days
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.output.schemas import FLAGS, REGISTRY
-from cluster.lake.output.table import is_day_committed
+from cluster.lake.output.table import is_day_committed, read_commit_counter
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
+from cluster.lake.storage.store import Missing
 from cluster.splits.engine import EngineName, open_engine
 from jobs.alerting import alerts
 from jobs.champion import Champion, load_champion
-from jobs.due import Skipped, choose_due, describe
+from jobs.due import Skipped, choose_due
+from jobs.due import describe as describe_skipped
 from jobs.monitoring.live import LiveMetrics
 from jobs.output import open_own_output
 from jobs.score import score
+from jobs.scoring.books import UnbalancedError
 from jobs.scoring.result import RunResult
 from jobs.spec.spec import DayRange, Spec
 from jobs.terminal.console import say, warn
 from jobs.train import TrainRequest, train
 from models.bundle import open_bundle
-from models.refusal import Refusal
+from models.masking import LibraryError, describe
+from models.refusal import Refusal, may_pass
 
 TRAINING = "training"
+# What fails a day, or a training, and not the night: its input, its store, or a fault of ours.
+_FAILURES = (Refusal, OSError, LibraryError, UnbalancedError)
+_GONE = "committed before, and its files were deleted since: its flags stay"
 
 
 @dataclass
@@ -36,6 +44,18 @@ class Night:
     results: list[RunResult] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # day, or TRAINING -> message
     skipped: list[Skipped] = field(default_factory=list)
+    may_pass: bool = False  # whether one failed by a store or a mount, and may succeed later
+
+    def fail(self, what: str, error: Exception) -> str:
+        """Note that a day or the training failed; what may be told of it."""
+        self.failed[what] = text = str(error) if isinstance(error, OSError) else describe(error)
+        self.may_pass |= may_pass(error)
+        return text
+
+    @property
+    def deleted(self) -> list[Skipped]:
+        """Committed days whose files are gone."""
+        return [one for one in self.skipped if one.reason == _GONE]
 
     @property
     def waiting(self) -> list[Skipped]:
@@ -86,11 +106,11 @@ def nightly(
             spec.nightly.first_day,
             datetime.now(UTC).date(),
         )
+        due = _find_due(spec, complete, night)
         _report_skipped(spec, night, metrics)
-        due = [day for day in complete if not is_committed(spec, day)]
         _score_all(spec, due, night, opened.name, single_writer, metrics)
     metrics.failed = not night.ok
-    if not reason and not due:
+    if not reason and not due and not night.failed:
         left = f"; {len(night.skipped):,} skipped" if night.skipped else ""
         say(f"nothing to do: every day that is due is committed{left}")
     return night
@@ -110,13 +130,14 @@ def backfill(
     there = [d for d in list_days(spec.source()) if d in days]
     if not there:
         raise Refusal(f"no day of {spec.input.uri} is from {days.first} to {days.last}")
-    due = [day for day in there if not is_committed(spec, day)]
     night = Night()
     metrics = metrics or LiveMetrics(spec.name, "backfill")
+    due = _find_due(spec, there, night)
+    _report_skipped(spec, night, metrics)
     with open_engine(address, engine) as opened:
         _score_all(spec, due, night, opened.name, single_writer, metrics)
     metrics.failed = not night.ok
-    if not due:
+    if not due and not night.failed:
         say("nothing to do: every day of the range is committed")
     return night
 
@@ -132,12 +153,13 @@ def _train(
     raised, as nothing can be scored."""
     try:
         night.trained = train(spec, request, metrics).bundle
-    except Refusal as error:
-        alerts.send(spec, "failed", f"the training failed: {error}", job="train")
+    except _FAILURES as error:
         if champion is None:
+            alerts.send(spec, "failed", f"the training failed: {describe(error)}", job="train")
             raise
-        night.failed[TRAINING] = str(error)
-        warn("the training failed and the champion stays", error, "red")
+        text = night.fail(TRAINING, error)
+        alerts.send(spec, "failed", f"the training failed: {text}", job="train")
+        warn("the training failed and the champion stays", text, "red")
 
 
 def _score_all(
@@ -152,10 +174,8 @@ def _score_all(
     for day in days:
         try:
             result = score(spec, day, engine=engine, single_writer=single_writer, metrics=metrics)
-        except Refusal as error:
-            warn(f"{day} was not scored", error, "red")
-            night.failed[day] = str(error)
-            alerts.send(spec, "failed", f"{day} was not scored: {error}", job="score", day=day)
+        except _FAILURES as error:
+            _report_failed(spec, day, night.fail(day, error))
             continue
         night.results.append(result)
         if result.status != "committed":
@@ -168,6 +188,11 @@ def _score_all(
             text = f"{day}: {counts.flagged:,} flags of {counts.scored:,} scored rows, committed"
             say(text)
             alerts.send(spec, "committed", text, job="score", **result.to_document())
+
+
+def _report_failed(spec: Spec, day: str, text: str) -> None:
+    warn(f"{day} was not scored", text, "red")
+    alerts.send(spec, "failed", f"{day} was not scored: {text}", job="score", day=day)
 
 
 def _find_training_reason(spec: Spec, champion: Champion | None) -> str | None:
@@ -192,24 +217,45 @@ def _list_learned_days(spec: Spec, registry: Registry) -> frozenset[str]:
 
 
 def _report_skipped(spec: Spec, night: Night, metrics: LiveMetrics) -> None:
-    for line in describe([one for one in night.skipped if not one.waiting]):
+    for line in describe_skipped([one for one in night.skipped if not one.waiting]):
         warn("skipped", line)
-    metrics.record_skipped(len(night.skipped), len(night.waiting))
+    metrics.record_skipped(len(night.skipped), len(night.waiting), len(night.deleted))
     if night.waiting:
-        lines = describe(night.waiting)
+        lines = describe_skipped(night.waiting)
         for line in lines:
             warn("waiting, and no night will score it", line, "red")
         text = f"{len(night.waiting):,} days wait that no night will score: {'; '.join(lines[:5])}"
         alerts.send(spec, "failed", text, job="nightly")
 
 
-def is_committed(spec: Spec, day: str) -> bool:
+def _find_due(spec: Spec, days: Sequence[str], night: Night) -> list[str]:
+    """Those of the days that have to be scored. A day that cannot be looked at fails alone, and one
+    that was committed and has no files any more is skipped."""
+    due = []
+    for day in days:
+        try:
+            state = find_state(spec, day)
+        except _FAILURES as error:
+            _report_failed(spec, day, night.fail(day, error))
+            continue
+        if state == "due":
+            due.append(day)
+        elif state == "deleted":
+            night.skipped.append(Skipped(day, _GONE))
+    return due
+
+
+def find_state(spec: Spec, day: str) -> Literal["due", "committed", "deleted"]:
     """Whether the day's last commit was made from the files that the day has now.
 
     Only the day's own files count. A night does not score a day again because earlier days, on
     which it looks back, have changed; `score` does.
     """
     taken = take_snapshot(spec.source(), day)
+    flags = open_store(spec.output.uri).child(FLAGS)
     if not taken.files:
-        return False  # scoring it says what is wrong, and the other days are scored all the same
-    return is_day_committed(open_store(spec.output.uri).child(FLAGS), day, taken.day_digest)
+        others = {file.rule for file in taken.rejected} - {Missing.rule, BAD_NAME}
+        deleted = not others and read_commit_counter(flags, day) > 0
+        # Scoring it says what is wrong, and the other days are scored all the same.
+        return "deleted" if deleted else "due"
+    return "committed" if is_day_committed(flags, day, taken.day_digest) else "due"

@@ -1,5 +1,6 @@
 """Manage the registry of a watch: list its bundles, change the champion, remove old files."""
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,12 @@ from jobs.champion import load_signer, open_registry, trusted_signers
 from jobs.input_rows import DERIVED
 from jobs.output import open_own_output
 from jobs.spec.spec import Spec
+from jobs.terminal.printable import escape_message
 from jobs.threshold import choose_threshold
 from models.bundle import open_bundle
 from models.refusal import Refusal
+
+_LAST = 10  # champions that are shown
 
 
 def list_bundles(spec: Spec) -> dict[str, Any]:
@@ -55,29 +59,64 @@ def list_bundles(spec: Spec) -> dict[str, Any]:
     return {"watch": spec.name, "bundles": found, "champions": history}
 
 
-def render_table(document: dict[str, Any]) -> Table:
-    """The bundles as a table for the terminal."""
-    table = Table(title=f"bundles of {document['watch']}", title_justify="left")
-    for name in ("", "bundle", "detector", "created", "learned from", "rows", "loss"):
-        right = name in ("rows", "loss")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name == "bundle")
+def render_tables(document: dict[str, Any]) -> Iterator[Table]:
+    """The bundles and the last champions for a terminal of 80 columns, with whole ids."""
+    yield _render_bundles(document)
+    if document["champions"]:
+        yield _render_champions(document["champions"][-_LAST:])
+
+
+def _render_bundles(document: dict[str, Any]) -> Table:
+    table = _make_table(f"bundles of {document['watch']}, newest first; * is the champion")
+    table.add_column("")
+    table.add_column("bundle", no_wrap=True)
+    table.add_column("detector", overflow="fold")
+    for name in ("days", "up to"):
+        table.add_column(name, justify="right", overflow="fold")
+    for name in ("rows", "loss"):
+        table.add_column(name, justify="right", no_wrap=True)
     for entry in document["bundles"]:
         loss, days = entry["validation_loss"], entry["days"]
         table.add_row(
-            "champion" if entry["champion"] else "",
+            "*" if entry["champion"] else "",
             entry["id"],
             entry["detector"],
-            entry["created"][:16].replace("T", " "),
-            days[0] if len(days) == 1 else f"{len(days)} days to {days[-1]}",
-            f"{entry['rows']:,}",
+            str(len(days)),
+            escape_message(days[-1]) if days else "",
+            _shorten(entry["rows"]),
             "" if loss is None else f"{loss:.4g}",
         )
     return table
 
 
+def _render_champions(entries: Sequence[dict[str, Any]]) -> Table:
+    table = _make_table(f"the last {len(entries)} champions" if len(entries) > 1 else "champion")
+    for name in ("since", "bundle", "threshold"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("note", overflow="fold")
+    for entry in reversed(entries):
+        since = entry["created"][:16].replace("T", " ")
+        table.add_row(since, entry["bundle"], entry["threshold"], escape_message(entry["note"]))
+    return table
+
+
+def _make_table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+
+
+def _shorten(rows: int) -> str:
+    """At most five characters: 950, 37.2k, 1.2M."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if rows >= size:
+            return f"{rows / size:.3g}{letter}"
+    return str(rows)
+
+
 def promote(spec: Spec, bundle_id: str, *, sign_with: Path | None = None) -> str:
-    """Make a bundle the champion, with a threshold by the spec's policy; returns the message."""
+    """Make the bundle whose id begins so the champion, with a threshold by the spec's policy;
+    returns the message."""
     registry, signer = open_registry(spec), load_signer(spec, sign_with)
+    bundle_id = registry.find_bundle(bundle_id)
     bundle = open_bundle(registry.read_bundle(bundle_id), bundle_id)
     threshold = choose_threshold(registry, bundle_id, bundle.calibration, spec.policy)
     before = registry.read_champion()

@@ -120,7 +120,10 @@ def train(
     ] = True,
     start: Annotated[
         str | None,
-        typer.Option("--from", help="Start from the weights of this bundle: its id, or champion."),
+        typer.Option(
+            "--from",
+            help="Start from the weights of this bundle: its id, or its beginning, or champion.",
+        ),
     ] = None,
     sign_with: SignWith = None,
     address: Address = None,

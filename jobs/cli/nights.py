@@ -185,6 +185,9 @@ def flags(
     if as_json:
         print_json(job.to_json(frame))
         return
+    if day and not sql and frame.empty:
+        out.print(f"{day} was scored, and no row has a score above the threshold", highlight=False)
+        return
     job.show(frame, limit, out, None if sql else watch.roles)
 
 
@@ -258,4 +261,4 @@ def _end_night(night: Any, as_json: bool) -> None:
     if as_json:
         print_document(night.to_document())
     if not night.ok:
-        raise typer.Exit(1)
+        raise typer.Exit(75 if night.may_pass else 1)

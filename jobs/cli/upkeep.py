@@ -61,14 +61,17 @@ def registry(spec: SpecPath, as_json: Json = False) -> None:
     document = job.list_bundles(load(spec))
     if as_json:
         print_document(document)
-    else:
-        out.print(job.render_table(document))
+        return
+    for table in job.render_tables(document):
+        out.print(table)
 
 
 @command(verbs, "promote specs/flows.yaml BUNDLE")
 def promote(
     spec: SpecPath,
-    bundle: Annotated[str, typer.Argument(help="Id of a bundle; the verb registry lists them.")],
+    bundle: Annotated[
+        str, typer.Argument(help="Id of a bundle, or its beginning; the verb registry lists them.")
+    ],
     sign_with: SignWith = None,
 ) -> None:
     """Make a bundle the champion.

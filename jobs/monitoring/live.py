@@ -73,9 +73,14 @@ class LiveMetrics:
             Metric.VALIDATION_LOSS: epoch["validation_loss"],
         }
 
-    def record_skipped(self, skipped: int, waiting: int) -> None:
-        """Record the days that a night leaves out, and those of them that no night will score."""
-        self._skipped = {Metric.DAYS_SKIPPED: skipped, Metric.DAYS_WAITING: waiting}
+    def record_skipped(self, skipped: int, waiting: int, deleted: int) -> None:
+        """Record the days that a night leaves out, those of them that no night will score, and the
+        committed ones whose files are gone."""
+        self._skipped = {
+            Metric.DAYS_SKIPPED: skipped,
+            Metric.DAYS_WAITING: waiting,
+            Metric.DAYS_DELETED: deleted,
+        }
 
     def end_run(self) -> None:
         """Record the end of the verb."""

@@ -62,6 +62,7 @@ class Metric(Enum):
         "Days, and folders of no day, that the night left out.",
     )
     DAYS_WAITING = "anomaray_night_waiting", "Days that no night will score as things are."
+    DAYS_DELETED = "anomaray_night_deleted", "Committed days whose files were deleted since."
 
     # The verb that this process runs.
     RUN_ACTIVE = "anomaray_run_active", "1 while the verb runs, 0 after it ended.", "verb"

@@ -35,7 +35,7 @@ class Start:
 
 
 def load_start(spec: Spec, registry: Registry, given: str) -> Start:
-    """Load the bundle with the id `given`, or the champion.
+    """Load the bundle whose id begins with `given`, or the champion.
 
     Raises Refusal unless it has the spec's columns, detector and options, without which its weights
     mean something else. With `auto`, any detector is accepted and stays.
@@ -43,7 +43,8 @@ def load_start(spec: Spec, registry: Registry, given: str) -> Start:
     if given == CHAMPION:
         bundle = load_champion(spec, registry).bundle
     else:
-        bundle = open_bundle(registry.read_bundle(given), given)
+        found = registry.find_bundle(given)
+        bundle = open_bundle(registry.read_bundle(found), found)
     name = bundle.id
     if bundle.encoder.columns != spec.features:
         raise Refusal(

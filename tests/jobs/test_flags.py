@@ -18,6 +18,7 @@ from deltalake import write_deltalake
 from rich.console import Console
 
 from cluster.lake.output.schemas import flag_schema
+from cluster.lake.output.table import Commit, LakeTable
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from jobs.flags import export, query, read, show, to_json
@@ -104,10 +105,30 @@ def test_one_call_gives_a_frame_most_severe_first(table: Store) -> None:
         assert len(read(table.uri, day)) == 3 - i
 
 
-def test_a_day_without_flags_is_an_empty_frame_with_all_columns(local: Store) -> None:
-    frame = read(local.uri, "2026-11-23")
+def test_a_day_without_flags_is_an_empty_frame_with_all_columns(store: Store) -> None:
+    flagged = LakeTable(store.child("flags"), flag_schema(INPUT, ROLES), "flags")
+    flagged.commit(Commit("2026-11-23", "4be1c0a97d2f5e83", "ab12"), (), None)
+    frame = read(flagged.store.uri, "2026-11-23")
     assert len(frame) == 0
     assert set(frame.columns) == set(SCHEMA.names)
+    count = query("SELECT count(*) n FROM flags", flagged.store.uri, "2026-11-23")
+    assert count["n"].tolist() == [0]
+    with pytest.raises(Refusal, match=r"2026-11-24: .* scored are 2026-11-23; `score SPEC"):
+        read(flagged.store.uri, "2026-11-24")
+
+
+def test_a_day_that_was_not_scored_is_refused_with_the_days_that_were(local: Store) -> None:
+    expected = (
+        r"2026-11-23: expected a day that was scored, found none of its name; scored are "
+        r"2026-11-21, 2026-11-22, a b/c=%20; `score SPEC --day 2026-11-23` scores it"
+    )
+    with pytest.raises(Refusal, match=expected):
+        read(local.uri, "2026-11-23")
+    with pytest.raises(Refusal, match=expected):
+        query("SELECT 1", local.uri, "2026-11-23")
+    commit(local, *(flags(f"2026-10-{day:02d}", 1) for day in range(1, 8)))
+    with pytest.raises(Refusal, match=r"scored are 10 days, the last of them 2026-10-04, .*=%20;"):
+        read(local.uri, "2026-11-23")
 
 
 def test_no_table_is_refused_with_what_to_do(store: Store) -> None:
@@ -407,6 +428,22 @@ def test_the_terminal_shows_any_answer_of_sql(local: Store) -> None:
     assert text.split() == ["proto", "n", "–", "3", "tcp", "3"]
     nothing = query("SELECT NULL::DOUBLE a, NULL::TIMESTAMP b, NULL c, [1] d FROM flags", local.uri)
     assert printed(nothing, limit=1).split()[4:8] == ["–", "–", "–", "[1]"]
+
+
+@pytest.mark.parametrize("length", [18, 36, 64])
+def test_ids_stand_in_one_piece_on_80_columns_beside_what_is_usual(
+    local: Store, length: int
+) -> None:
+    frame = read(local.uri, "2026-11-21")
+    frame["uid"] = [f"{i:0{length}x}" for i in range(len(frame))]
+    usual = {"usual": "median 60, 1 to 7,000"}
+    frame["reasons"] = [[reason | usual for reason in reasons] for reasons in frame["reasons"]]
+    lines = [line.rstrip() for line in printed(frame, width=80, roles=ROLES).splitlines()]
+    assert all(len(line) <= 80 for line in lines)
+    for uid in frame["uid"]:
+        assert f"          uid {uid}" in lines
+    text = " ".join(" ".join(lines).split())
+    assert "bytes 1,200,000 where 3,400 was expected; usual: median 60, 1 to 7,000" in text
 
 
 @pytest.mark.parametrize("roles", [ROLES, None])

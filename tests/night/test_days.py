@@ -10,10 +10,10 @@ import pytest
 
 from jobs.monitoring.live import LiveMetrics
 from jobs.monitoring.metric_names import Metric
-from jobs.nightly import Night, nightly
+from jobs.nightly import Night, backfill, nightly
 from jobs.output import open_output
 from jobs.score import open_run
-from jobs.spec.spec import Spec, load
+from jobs.spec.spec import DayRange, Spec, load
 
 SPEC = """\
 name: machines
@@ -74,6 +74,24 @@ def test_every_day_is_scored_in_order_or_named(spec: Spec) -> None:
     assert skipped(second) == {"8": False, "9": False, "zone=z0/Day=12": True}
     assert not second.ok  # a day waits that no night will score
     assert scored(nightly(spec, engine="local")) == []
+
+    Path("in/zone=z1/day=13").mkdir(parents=True)
+    Path("in/zone=z1/day=13/a.csv").write_text("load,heat\n1,2\n")
+    write(14)
+    pq.write_table(pa.table({"load": ["much"], "heat": [1.0]}), "in/zone=z0/day=14/b.parquet")
+    write(15)
+    Path("in/zone=z1/day=11/a.parquet").unlink()
+    Path("in/zone=z1/day=11/odd\\name.parquet").unlink()
+    third = nightly(spec, engine="local", metrics=metrics)
+    assert scored(third) == [("15", "committed", 300)]
+    assert third.failed.keys() == {"13", "14"}
+    assert "a.csv" in third.failed["13"]
+    assert "column 'load'" in third.failed["14"]
+    assert (third.ok, third.may_pass) == (False, False)
+    assert [one.day for one in third.deleted] == ["11"]
+    told = {sample.metric: sample.value for sample in metrics.collect()}
+    assert told[Metric.DAYS_DELETED] == 1
+    assert scored(backfill(spec, DayRange("11", "15"), engine="local")) == []
 
 
 def test_workers_are_told_places_that_hold_in_any_folder(spec: Spec, tmp_path: Path) -> None:

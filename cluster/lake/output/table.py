@@ -236,6 +236,17 @@ def is_day_committed(store: Store, day: str, snapshot_digest: str) -> bool:
     return _is_last(open_table(store), day, f"snapshot={snapshot_digest}")
 
 
+def list_days(table: DeltaTable) -> list[str]:
+    """The days that were committed, with and without rows, as far as the log goes back."""
+    found = {partition["day"] for partition in table.partitions()}
+    return sorted(found | {one.commit.day for one in _commits(table)}, key=day_order)
+
+
+def was_committed(table: DeltaTable, day: str) -> bool:
+    """Whether a run has ever committed the day."""
+    return _counter(table, day) > 0 or day in list_days(table)
+
+
 def read_schema(store: Store) -> pa.Schema | None:
     """The schema of the table in this folder; None where there is none."""
     table = open_table(store)

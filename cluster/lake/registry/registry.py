@@ -182,6 +182,20 @@ class Registry:
                 raise self._foreign("/".join(parts), "bundles/ID/FILE, as `train` writes them")
         return tuple(sorted(parts[1] for parts in keys if parts[2] == _MANIFEST))
 
+    def find_bundle(self, beginning: str) -> str:
+        """The one bundle whose id begins so. Raises `Refusal` for none, and for several with their
+        ids."""
+        there = self.list_bundles()
+        found = [bundle for bundle in there if bundle.startswith(beginning)]
+        if not found:
+            raise self._unknown(beginning, there)
+        if len(found) > 1:
+            raise Refusal(
+                f"bundle {beginning}: expected the beginning of one id, found that of "
+                f"{len(found)}: {', '.join(found)}; give more of it"
+            )
+        return found[0]
+
     def add_threshold(self, document: bytes) -> str:
         """Store the JSON of a threshold. Returns its id."""
         threshold = hashlib.sha256(document).hexdigest()[:16]
@@ -328,10 +342,11 @@ class Registry:
 
     def _need_bundle(self, bundle: str) -> None:
         if not self.store.exists(_bundle_key(bundle, _MANIFEST)):
-            there = ", ".join(self.list_bundles()) or "none"
-            raise Refusal(
-                f"bundle {bundle} is not in the registry {self.store.uri}; it has: {there}"
-            )
+            raise self._unknown(bundle, self.list_bundles())
+
+    def _unknown(self, bundle: str, there: tuple[str, ...]) -> Refusal:
+        names = ", ".join(there) or "none"
+        return Refusal(f"bundle {bundle} is not in the registry {self.store.uri}; it has: {names}")
 
 
 def _entry_key(number: int) -> str:

@@ -263,3 +263,17 @@ def test_a_bundle_of_too_many_files_is_refused_unread(registry: Registry) -> Non
         registry.store.put(f"bundles/{bundle}/{number}", b"")
     with pytest.raises(Refusal, match=r"expected a bundle of at most 8 files .*found 11 files"):
         registry.read_bundle(bundle)
+
+
+def test_the_beginning_of_an_id_stands_for_it_where_no_other_begins_so(store: Store) -> None:
+    registry = Registry(store.child("registry"))
+    for bundle in ("00ff00ff00ff00ff", "00fa00fa00fa00fa", "b000000000000000"):
+        store.put(f"registry/bundles/{bundle}/bundle.json", b"{}")
+    assert registry.find_bundle("b") == "b000000000000000"
+    assert registry.find_bundle("00ff") == registry.find_bundle("00ff00ff00ff00ff")
+    several = r"bundle 00f: expected .* found that of 2: 00fa00fa00fa00fa, 00ff00ff00ff00ff; give"
+    with pytest.raises(Refusal, match=several):
+        registry.find_bundle("00f")
+    for unknown in ("c", "00ff00ff00ff00ff0", "../00ff"):
+        with pytest.raises(Refusal, match=r"is not in the registry .*; it has: 00fa00fa00fa00fa, "):
+            registry.find_bundle(unknown)
