@@ -112,9 +112,11 @@ def _shorten(rows: int) -> str:
     return str(rows)
 
 
-def promote(spec: Spec, bundle_id: str, *, sign_with: Path | None = None) -> str:
-    """Make the bundle whose id begins so the champion, with a threshold by the spec's policy;
-    returns the message."""
+def promote(spec: Spec, bundle_id: str, *, sign_with: Path | None = None) -> dict[str, Any]:
+    """Make the bundle whose id begins so the champion, with a threshold by the spec's policy.
+
+    Returns the verb's JSON document.
+    """
     registry, signer = open_registry(spec), load_signer(spec, sign_with)
     bundle_id = registry.find_bundle(bundle_id)
     bundle = open_bundle(registry.read_bundle(bundle_id), bundle_id)
@@ -130,16 +132,22 @@ def promote(spec: Spec, bundle_id: str, *, sign_with: Path | None = None) -> str
         digests={bundle_id: bundle.digest},
     )
     registry.promote(promotion, signer)
-    return f"champion: {bundle_id}, threshold {threshold.value:.6g}" + (
-        f" (before: {before.bundle})" if before else ""
-    )
+    return {
+        "watch": spec.name,
+        "bundle": bundle_id,
+        "threshold": {"id": threshold.id, "value": threshold.value, "policy": threshold.policy},
+        "before": before.bundle if before else None,
+    }
 
 
-def rollback(spec: Spec, *, sign_with: Path | None = None) -> str:
-    """Make the previous champion the champion again, as a new, newly signed entry."""
+def rollback(spec: Spec, *, sign_with: Path | None = None) -> dict[str, Any]:
+    """Make the previous champion the champion again, as a new, newly signed entry.
+
+    Returns the verb's JSON document.
+    """
     signer = load_signer(spec, sign_with)
     entry = open_registry(spec).rollback(signer=signer, trust=trusted_signers(spec))
-    return f"champion: {entry.bundle}, threshold {entry.threshold} (rolled back)"
+    return {"watch": spec.name, "bundle": entry.bundle, "threshold": entry.threshold}
 
 
 def vacuum(spec: Spec, hours: int, dry_run: bool) -> list[str]:

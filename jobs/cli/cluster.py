@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from jobs.cli.options import command
+from jobs.cli.options import command, print_document
 from models.refusal import Refusal
 
 verbs = typer.Typer()
@@ -48,6 +48,10 @@ def submit(
     ] = None,
     attach: Annotated[str | None, typer.Option(help="Follow the job of this id.")] = None,
     cancel: Annotated[str | None, typer.Option(help="End the job of this id.")] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the verb's result as JSON; of --cancel, how it ended."),
+    ] = False,
 ) -> None:
     """Run a verb on a Ray cluster.
 
@@ -62,8 +66,12 @@ def submit(
     if attach is not None:
         raise typer.Exit(job.attach(address, attach))
     if cancel is not None:
-        raise typer.Exit(job.cancel(address, cancel))
+        status = job.cancel(address, cancel)
+        if as_json:
+            print_document({"job": cancel, "status": status})
+        return
+    sent = [*(arguments or []), *(["--json"] if as_json else [])]
     assert context.parent is not None
     group = context.parent.command
     assert isinstance(group, typer.core.TyperGroup)
-    raise typer.Exit(job.submit(address, arguments or [], group.commands, environment, env or ()))
+    raise typer.Exit(job.submit(address, sent, group.commands, environment, env or ()))

@@ -39,12 +39,15 @@ def init(
     uri: Annotated[str, typer.Argument(help="A folder or bucket prefix of Parquet files.")],
     output: Annotated[Path, typer.Option(help="The spec to write.")] = Path("watch.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a first spec from a look at your data.
 
     Reads a sample of the newest day and guesses the role of every column. The spec has a comment
     with the reason for each guess. Read it before you train.
     """
+    import yaml
+
     from jobs import init as job
 
     if output.exists() and not force:
@@ -56,6 +59,8 @@ def init(
     except OSError as error:
         reason = error.strerror or "it cannot be written"
         raise Refusal(f"--output {output}: {reason}; name a file that can be written") from error
+    if as_json:
+        print_document({"spec": str(output), "document": yaml.safe_load(text)})
     err.print(f"wrote {output}; read it, then run: {PROGRAM} check {output}")
 
 

@@ -170,6 +170,8 @@ def flags(
 
     The most severe come first. With --sql the answer of a query is shown instead.
     """
+    from dataclasses import asdict
+
     from jobs import flags as job
     from jobs.output import open_output
     from jobs.spec.spec import load
@@ -179,7 +181,10 @@ def flags(
     table = f"{watch.output.uri.rstrip('/')}/flags"
     if export:
         written = job.export(table, export)
-        out.print(f"wrote {written.rows:,} flags to {export}", highlight=False)
+        if as_json:
+            print_document({"target": export, **asdict(written)})
+            return
+        out.print(f"wrote {written.rows:,} flags to {export}", highlight=False, soft_wrap=True)
         return
     frame = job.query(sql, table, day) if sql else job.read(table, day)
     if as_json:

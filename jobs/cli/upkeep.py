@@ -34,18 +34,22 @@ def exporter(
     every: Annotated[
         float, typer.Option(min=1, help="Seconds between two reads of the lake.")
     ] = 60.0,
+    as_json: Json = False,
 ) -> None:
     """Serve Prometheus metrics of watches until stopped.
 
     Reads the records of the runs in the lake: last committed day, its flags, rows and age. Needs no
-    Ray.
+    Ray. With --json the address is printed once it answers.
     """
     from jobs.monitoring import exporter as job
     from jobs.monitoring.endpoint import Destinations
     from jobs.spec.spec import load
 
     job.run_exporter(
-        [load(spec) for spec in specs], Destinations(metrics_port, metrics_host), every
+        [load(spec) for spec in specs],
+        Destinations(metrics_port, metrics_host),
+        every,
+        print_document if as_json else None,
     )
 
 
@@ -73,6 +77,7 @@ def promote(
         str, typer.Argument(help="Id of a bundle, or its beginning; the verb registry lists them.")
     ],
     sign_with: SignWith = None,
+    as_json: Json = False,
 ) -> None:
     """Make a bundle the champion.
 
@@ -82,11 +87,17 @@ def promote(
     from jobs import registry as job
     from jobs.spec.spec import load
 
-    out.print(job.promote(load(spec), bundle, sign_with=sign_with), highlight=False)
+    made = job.promote(load(spec), bundle, sign_with=sign_with)
+    if as_json:
+        print_document(made)
+        return
+    before = f" (before: {made['before']})" if made["before"] else ""
+    line = f"champion: {made['bundle']}, threshold {made['threshold']['value']:.6g}{before}"
+    out.print(line, highlight=False)
 
 
 @command(verbs, "rollback specs/flows.yaml")
-def rollback(spec: SpecPath, sign_with: SignWith = None) -> None:
+def rollback(spec: SpecPath, sign_with: SignWith = None, as_json: Json = False) -> None:
     """Make the previous champion the champion again.
 
     The change is atomic: runs use the old champion or the new one.
@@ -94,12 +105,18 @@ def rollback(spec: SpecPath, sign_with: SignWith = None) -> None:
     from jobs import registry as job
     from jobs.spec.spec import load
 
-    out.print(job.rollback(load(spec), sign_with=sign_with), highlight=False)
+    made = job.rollback(load(spec), sign_with=sign_with)
+    if as_json:
+        print_document(made)
+        return
+    line = f"champion: {made['bundle']}, threshold {made['threshold']} (rolled back)"
+    out.print(line, highlight=False)
 
 
 @command(verbs, "keys signing.key")
 def keys(
     path: Annotated[Path, typer.Argument(help="The new file for the private key.")],
+    as_json: Json = False,
 ) -> None:
     """Make a key that signs champions.
 
@@ -107,7 +124,11 @@ def keys(
     """
     from cluster.lake.registry.signatures import make_key
 
-    out.print(make_key(path).public, highlight=False, soft_wrap=True)
+    public = make_key(path).public
+    if as_json:
+        print_document({"public": public, "file": str(path)})
+    else:
+        out.print(public, highlight=False, soft_wrap=True)
     err.print(f"wrote {escape_message(str(path))}, which only you can read", highlight=False)
 
 
@@ -118,6 +139,7 @@ def vacuum(
         int, typer.Option(min=0, help="Keep files that are younger than these hours.")
     ] = 168,
     dry_run: Annotated[bool, typer.Option(help="Only list the files, or remove them.")] = True,
+    as_json: Json = False,
 ) -> None:
     """Remove files that no commit uses.
 
@@ -127,8 +149,10 @@ def vacuum(
     from jobs.spec.spec import load
 
     removed = job.vacuum(load(spec), hours, dry_run)
-    for key in removed:
-        out.print(escape_message(key), highlight=False)
+    if as_json:
+        print_document({"dry_run": dry_run, "files": removed})
+    for key in removed if not as_json else ():
+        out.print(escape_message(key), highlight=False, soft_wrap=True)
     verb = "would be removed (pass --no-dry-run)" if dry_run else "were removed"
     err.print(f"{len(removed):,} files {verb}", highlight=False)
 
@@ -140,6 +164,7 @@ def demo(
     ),
     workers: Annotated[int, typer.Option(min=1, help="Workers that train together.")] = 2,
     scale: Scale = 1.0,
+    as_json: Json = False,
 ) -> None:
     """Show a whole night on generated data.
 
@@ -148,7 +173,10 @@ def demo(
     """
     from jobs.demo import run as job
 
-    job.run(folder, workers, scale)
+    shown = job.run(folder, workers, scale, show=not as_json)
+    if as_json:
+        print_document(shown.to_document())
+    shown.refuse()
 
 
 @command(verbs, "generate demo --days 30 --scale 10")
@@ -157,6 +185,7 @@ def generate(
     days: Annotated[int, typer.Option(min=1, help="Number of days.")] = 14,
     scale: Scale = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same data.")] = 7,
+    as_json: Json = False,
 ) -> None:
     """Write the data of the demo only.
 
@@ -169,4 +198,9 @@ def generate(
         summary = job.write(
             folder, days=days, scale=scale, seed=seed, progress=lambda *_: progress.advance()
         )
-    print_document(summary.to_document())
+    if as_json:
+        print_document(summary.to_document())
+        return
+    rows = " and ".join(f"{count:,} rows of {name}" for name, count in summary.rows.items())
+    line = f"wrote {rows}, {summary.days[0]}..{summary.days[-1]}, to {folder}"
+    out.print(escape_message(line), highlight=False, soft_wrap=True)

@@ -54,18 +54,21 @@ def publish_run(spec: Spec, verb: str, destinations: Destinations) -> Iterator[L
 
 
 @contextmanager
-def publish(sources: Sequence[Source], destinations: Destinations) -> Iterator[None]:
+def publish(sources: Sequence[Source], destinations: Destinations) -> Iterator[str | None]:
     """Publish the samples of the sources while the block runs; the file keeps the last ones.
+
+    Yields the address where they are served; None without a port.
 
     Raises `Refusal`, before the block, for a port in use or a file that cannot be written.
     """
     registry = make_collector_registry(sources)
     with ExitStack() as stack:
+        address = None
         if destinations.port is not None:
-            stack.enter_context(_serve(registry, destinations.host, destinations.port))
+            address = stack.enter_context(_serve(registry, destinations.host, destinations.port))
         if destinations.file is not None:
             stack.enter_context(_keep_file(registry, destinations.file))
-        yield
+        yield address
 
 
 def make_collector_registry(sources: Sequence[Source]) -> CollectorRegistry:
@@ -99,7 +102,7 @@ class _SourceCollector(Collector):
 
 
 @contextmanager
-def _serve(registry: CollectorRegistry, host: str, port: int) -> Iterator[None]:
+def _serve(registry: CollectorRegistry, host: str, port: int) -> Iterator[str]:
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
@@ -107,9 +110,10 @@ def _serve(registry: CollectorRegistry, host: str, port: int) -> Iterator[None]:
             f"--metrics-port {port}: cannot listen on {host}:{port}: {error.strerror}; choose "
             "another port, or 0 for a free one"
         ) from None
-    say(f"metrics: http://{host}:{server.server_port}/metrics")
+    address = f"http://{host}:{server.server_port}/metrics"
+    say(f"metrics: {address}")
     try:
-        yield
+        yield address
     finally:
         server.shutdown()
         server.server_close()

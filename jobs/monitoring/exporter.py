@@ -2,7 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from jobs.monitoring.endpoint import Destinations, publish
 from jobs.monitoring.watch_status import WatchStatus
@@ -11,9 +12,15 @@ from jobs.terminal.console import say
 from models.refusal import Refusal
 
 
-def run_exporter(specs: Sequence[Spec], destinations: Destinations, every: float) -> None:
+def run_exporter(
+    specs: Sequence[Spec],
+    destinations: Destinations,
+    every: float,
+    tell: Callable[[dict[str, Any]], None] | None = None,
+) -> None:
     """Serve the status of the watches until SIGTERM or SIGINT; read it anew every `every` seconds.
 
+    `tell` gets the verb's JSON document when the address answers.
     Needs no Ray. Raises `Refusal` for two specs of one name and for a port in use.
     """
     names = [spec.name for spec in specs]
@@ -25,7 +32,9 @@ def run_exporter(specs: Sequence[Spec], destinations: Destinations, every: float
         signal.signal(number, lambda *_: over.set())
     for watch in watches:
         watch.refresh()
-    with publish([watch.collect for watch in watches], destinations):
+    with publish([watch.collect for watch in watches], destinations) as address:
+        if tell:
+            tell({"watches": names, "address": address, "every_seconds": every})
         say(f"reading the records of {', '.join(names)} every {every:g} s")
         while not over.wait(every):
             for watch in watches:

@@ -56,10 +56,11 @@ def attach(address: str, name: str) -> int:
     return _follow(JobClient(address), name, address, f"attached to {name} at {address}")
 
 
-def cancel(address: str, name: str) -> int:
-    """End a job. Returns 0 when it has ended."""
-    say(f"{name}: {JobClient(address).cancel(name).status}")
-    return 0
+def cancel(address: str, name: str) -> str:
+    """End a job. Returns its last status."""
+    status = JobClient(address).cancel(name).status
+    say(f"{name}: {status}")
+    return status
 
 
 def _follow(jobs: JobClient, name: str, address: str, first: str) -> int:

@@ -32,7 +32,7 @@ Fact = int | float | str
 Live = Callable[[], Mapping[str, Fact]]
 
 # Seconds between two progress lines without a terminal.
-_LINE_EVERY_S = 5.0
+_LINE_EVERY_S = 30.0
 # Seconds of the recent rate: splits end in bursts, one for each actor.
 _RECENT_S = 30.0
 _MARK_EVERY_S = 0.5

@@ -19,6 +19,7 @@ from jobs.nightly import nightly
 from jobs.remote.command import prepare_command
 from jobs.score import score
 from jobs.spec.spec import load
+from tests.jobs.cli.documents import read_documented
 from tests.night.conftest import DAYS, write_spec
 
 DAY = DAYS[5]
@@ -49,7 +50,9 @@ def run_json(verb: str, path: Path, *options: str) -> Any:
     text = run(verb, path, *options, "--json")
     document = re.search(r"^[\[{].*", text, re.MULTILINE | re.DOTALL)  # below the log
     assert document, text
-    return json.loads(document[0])
+    found = json.loads(document[0])
+    assert isinstance(found, list) or set(found) == read_documented()[verb]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -168,12 +171,17 @@ def test_threshold_flags_and_registry_need_nothing_derived(watch: Path) -> None:
     document["threshold"]["contamination"] = 0.02
     looser = watch.with_name("looser.yaml")
     looser.write_text(yaml.safe_dump(document, sort_keys=False))
-    run("promote", looser, bundle["id"])
-    run("rollback", looser)
+    promoted = run_json("promote", looser, bundle["id"][:5])
+    assert promoted["bundle"] == promoted["before"] == bundle["id"]
+    back = run_json("rollback", looser)
+    assert back["bundle"] == bundle["id"]
+    assert back["threshold"] != promoted["threshold"]["id"]
 
 
 def test_vacuum_lists_derived_rows(watch: Path) -> None:
-    assert f"{DERIVED}/" in run("vacuum", watch, "--hours", "0")
+    listed = run_json("vacuum", watch, "--hours", "0")
+    assert listed["dry_run"]
+    assert any(key.startswith(f"{DERIVED}/") for key in listed["files"])
 
 
 def test_the_exporter_reads_the_status_of_the_watch(watch: Path) -> None:
