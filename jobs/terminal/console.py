@@ -247,8 +247,8 @@ def step(name: str, total: int, live: Live | None = None) -> Iterator[Step]:
 
 
 def say(text: RenderableType) -> None:
-    """Print a line or a table for people on stderr."""
-    err.print(text, highlight=False)
+    """Print a line or a table for people on stderr; where no terminal is, a line stays one."""
+    err.print(text, highlight=False, soft_wrap=isinstance(text, str) and not err.is_terminal)
 
 
 def warn(label: str, message: object, colour: str = "yellow") -> None:
