@@ -338,11 +338,19 @@ def test_a_day_that_fails_does_not_keep_the_others_from_being_committed(
     assert {r.day for r in night.results if r.status == "committed"} == {DAYS[1], DAYS[3]}
 
 
-def test_a_day_without_a_carried_column_fails_alone_in_its_night(watch: Spec) -> None:
+def test_days_of_other_columns_or_types_fail_alone_in_their_night(watch: Spec) -> None:
     for path in day_folder(watch, DAYS[2]).glob("*.parquet"):
         pq.write_table(pq.read_table(path, partitioning=None).drop(["src_ip"]), path)
-    night = backfill(watch, DayRange(DAYS[2], DAYS[3]))
+    for path in day_folder(watch, DAYS[1]).glob("*.parquet"):
+        table = pq.read_table(path, partitioning=None)
+        place = table.schema.get_field_index("duration")
+        texts = pa.array([f"{seconds} s" for seconds in table["duration"].to_pylist()])
+        pq.write_table(table.set_column(place, "duration", texts), path)
+    night = backfill(watch, DayRange(DAYS[1], DAYS[3]))
     assert "src_ip" in night.failed[DAYS[2]]
+    assert "'duration'" in night.failed[DAYS[1]]
+    assert "found string" in night.failed[DAYS[1]]
+    assert not night.ok
     assert [r.day for r in night.results if r.status == "committed"] == [DAYS[3]]
 
 

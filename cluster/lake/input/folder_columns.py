@@ -1,19 +1,13 @@
-"""A Parquet file with columns for its folders `key=value`, as readers of Hive see it, and for the
-fields of its structs."""
+"""A Parquet file with more columns: for its folders `key=value`, as readers of Hive see it, for the
+fields of its structs, and for what its table got later."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.lake.input.layout import list_columns
-from cluster.lake.input.struct_columns import (
-    StructField,
-    add_struct_fields,
-    list_struct_fields,
-    take_struct_fields,
-)
+from cluster.lake.input.struct_columns import list_struct_fields, take_struct_fields
 
 
 class ParquetInFolders:
@@ -22,30 +16,36 @@ class ParquetInFolders:
     Values of folders are texts, whatever they look like: files of one day agree on that.
     """
 
-    def __init__(self, parquet: pq.ParquetFile, path: str) -> None:
+    def __init__(self, parquet: pq.ParquetFile, path: str, types: pa.Schema | None = None) -> None:
+        """`types` may have columns that the file lacks, of a table that got them later: they are
+        null. Plain files that lack a column are refused before (see `file_types`)."""
         self._parquet, self._path = parquet, path
+        own = self._parquet.schema_arrow
+        fields = list_struct_fields(own)
+        known = {*own.names, *(field.column.name for field in fields)}
+        folders = list_columns(self._path, None)
+        # The columns of the folders with their one value, and the fields of structs by their paths.
+        self.folders = {name: value for name, value in folders.items() if name not in known}
+        self.struct_fields = {field.column.name: field for field in fields}
+        known |= self.folders.keys()
+        self.absent = {one.name: one.type for one in types or () if one.name not in known}
+        self.schema_arrow = pa.schema(
+            [
+                *own,
+                *(field.column for field in fields),
+                *(pa.field(name, pa.string()) for name in self.folders),
+                *(pa.field(name, kind) for name, kind in self.absent.items()),
+            ]
+        )
 
     @property
     def metadata(self) -> pq.FileMetaData:
         return self._parquet.metadata
 
     @property
-    def schema_arrow(self) -> pa.Schema:
-        schema = add_struct_fields(self._parquet.schema_arrow)
-        return pa.schema([*schema, *(pa.field(name, pa.string()) for name in self.folders)])
-
-    @cached_property
-    def folders(self) -> dict[str, str | None]:
-        """The columns of the folders, with their one value."""
-        own = set(add_struct_fields(self._parquet.schema_arrow).names)
-        found = list_columns(self._path, None)
-        return {name: value for name, value in found.items() if name not in own}
-
-    @cached_property
-    def struct_fields(self) -> dict[str, StructField]:
-        """The fields of structs by their paths."""
-        fields = list_struct_fields(self._parquet.schema_arrow)
-        return {field.column.name: field for field in fields}
+    def made(self) -> set[str]:
+        """The columns that are no columns of the file."""
+        return {*self.folders, *self.struct_fields, *self.absent}
 
     def iter_batches(
         self,
@@ -55,14 +55,18 @@ class ParquetInFolders:
         columns: Sequence[str],
         use_threads: bool,
     ) -> Iterator[pa.RecordBatch]:
-        stored = [name for name in columns if name not in self.folders]  # paths in structs too
+        absent = {name: self.absent[name] for name in columns if name in self.absent}
+        folders = {name: self.folders[name] for name in columns if name in self.folders}
         fields = [self.struct_fields[name] for name in columns if name in self.struct_fields]
+        stored = [name for name in columns if name not in folders and name not in absent]
         batches = self._parquet.iter_batches(
             batch_size, row_groups=list(row_groups), columns=stored, use_threads=use_threads
         )
         for batch in batches:
-            batch = take_struct_fields(batch, fields)
-            yield add_columns(batch, {n: self.folders[n] for n in columns if n in self.folders})
+            batch = add_columns(take_struct_fields(batch, fields), folders)
+            for name, kind in absent.items():
+                batch = batch.append_column(name, pa.nulls(batch.num_rows, kind))
+            yield batch
 
 
 def add_columns(batch: pa.RecordBatch, folders: dict[str, str | None]) -> pa.RecordBatch:

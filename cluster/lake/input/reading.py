@@ -52,8 +52,7 @@ class OpenSplit:
         self.split, self._file, self._types = split, file, types
         # Row numbers whose value has changed in its new type, by column.
         self.changed: dict[str, set[int]] = {}
-        self._parquet = _open_parquet(split.path, file)
-        # pyarrow makes the schema anew at each access: half a millisecond for each small file.
+        self._parquet = _open_parquet(split.path, file, types)
         self._schema = schema = self._parquet.schema_arrow
         metadata = self._parquet.metadata
         self._chunks = ColumnChunks(metadata, file.length)
@@ -144,8 +143,7 @@ class OpenSplit:
             return groups
         if any(pa.types.is_decimal(kind) for kind in kinds):  # see `filters`
             return groups
-        made = self._parquet.folders.keys() | self._parquet.struct_fields.keys()
-        if not made.isdisjoint(row_filter.columns):
+        if not self._parquet.made.isdisjoint(row_filter.columns):
             return groups  # Arrow finds no statistics of folders, and of fields by their path
         expression = row_filter.express(self._schema)
         if expression is None:
@@ -199,13 +197,14 @@ class OpenSplit:
     ) -> ParquetInFolders:
         large = self._chunks.compressed_bytes(groups, names) > _PREFETCH
         filtered = self._filter.columns if self._filter else ()
-        apart = {*filtered, *self._parquet.folders, *self._parquet.struct_fields}
+        apart = {*filtered, *self._parquet.made}
         wanted = [name for name in dictionaries if name not in apart]
         if not wanted and not large:
             return self._parquet
         return _open_parquet(
             self.split.path,
             self._file,
+            self._types,
             metadata=self._parquet.metadata,
             read_dictionary=wanted,
             buffer_size=_PIECE if large else 0,
@@ -278,10 +277,12 @@ def read_rows(
         yield from source.read_rows(columns, batch_rows)
 
 
-def _open_parquet(path: str, file: ReadOnlyFile, **options: Any) -> ParquetInFolders:
+def _open_parquet(
+    path: str, file: ReadOnlyFile, types: pa.Schema | None, **options: Any
+) -> ParquetInFolders:
     # pre_buffer would copy what `prefetch` has fetched already.
     options |= {"page_checksum_verification": True, "pre_buffer": False}
-    return ParquetInFolders(limits.open_parquet(file, **options), path)
+    return ParquetInFolders(limits.open_parquet(file, **options), path, types)
 
 
 def _require_columns(key: str, schema: pa.Schema, names: Sequence[str]) -> None:

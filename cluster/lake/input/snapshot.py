@@ -13,12 +13,15 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from cluster.lake.input.arrow_types import plain_type
 from cluster.lake.input.file_types import find_common_schema
 from cluster.lake.input.footer import Footer, read_footer
-from cluster.lake.input.input_file import InputFile, RejectedFile
+from cluster.lake.input.input_file import FileColumn, InputFile, RejectedFile
 from cluster.lake.input.layout import list_columns
 from cluster.lake.input.looks import Looks
 from cluster.lake.input.partitions import BAD_NAME, Source, StrayFolder, list_files, open_input
+from cluster.lake.input.struct_columns import add_struct_fields
+from cluster.lake.input.tables import TableVersion
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import ChangedSinceSnapshot, Missing, Object, Store
 from models import canonical_json
@@ -115,7 +118,10 @@ def take_snapshot(source: Source, day: str) -> Snapshot:
         if isinstance(footer, RejectedFile):
             bad.append(footer)
             continue
-        shared = columns.setdefault(footer.file.columns, footer.file.columns)
+        known = footer.file.columns
+        if source.table:
+            known = _add_absent(known, source.table)
+        shared = columns.setdefault(known, known)
         logged = there.logged.get(footer.file.key)
         if logged is not None and list_columns(logged, None) == list_columns(footer.file.key, None):
             logged = None
@@ -133,6 +139,13 @@ def take_snapshot(source: Source, day: str) -> Snapshot:
         stray=there.stray,
         version=source.table.version if source.table else None,
     )
+
+
+def _add_absent(columns: tuple[FileColumn, ...], table: TableVersion) -> tuple[FileColumn, ...]:
+    """The columns of a table's file, with those that the table got after it was written."""
+    there = {*(column.name for column in columns), *table.columns}
+    absent = (field for field in add_struct_fields(table.schema) if field.name not in there)
+    return (*columns, *(FileColumn(field.name, plain_type(field.type)) for field in absent))
 
 
 def inspect_files(uri: str, keys: Sequence[str]) -> tuple[tuple[InputFile, ...], pa.Schema]:

@@ -44,6 +44,7 @@ class TableVersion:
     version: int
     columns: tuple[str, ...]  # that it is partitioned by
     files: tuple[LoggedFile, ...]
+    schema: pa.Schema  # of its rows: a column that an older file lacks is null in it
 
 
 def read_table(store: Store, root: str) -> TableVersion | None:
@@ -149,6 +150,7 @@ def _read_delta(store: Store, root: str) -> TableVersion:
         table.version(),
         columns,
         tuple(LoggedFile(prefix + read_key(store, path), own) for path, own in files),
+        pa.schema(table.schema().to_arrow()),
     )
 
 

@@ -7,12 +7,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from cluster.lake.input.file_types import find_drift
 from cluster.lake.input.partitions import Source, find_days, list_days, propose_partition
-from cluster.lake.input.reading import read_rows
+from cluster.lake.input.reading import open_split, read_rows
 from cluster.lake.input.snapshot import Snapshot, take_snapshot
 from cluster.lake.input.splits import Split, cut_splits
 from cluster.lake.storage.opening import open_store
@@ -111,6 +113,33 @@ def test_rows_that_were_compacted_replaced_or_deleted_are_not_read(store: Store)
     again = take_snapshot(source, DAY)
     assert (again.version, again.digest) == (3, frozen.digest)
     assert read(frozen, "n") == sorted(((n,) for n in range(30)), key=str)
+
+
+def test_a_column_that_the_table_got_later_is_null_in_older_files(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    id_type = pa.struct([("h", pa.string())])
+    old = rows_of(0, 2, day=DAY).append_column("id", pa.array([{"h": "a"}] * 2, id_type))
+    write(store, old, ["day"])
+    id_type = pa.struct([("h", pa.string()), ("p", pa.int32())])
+    new = rows_of(2, 1, day=DAY).append_column("id", pa.array([{"h": "b", "p": 53}], id_type))
+    new = new.append_column("extra", pa.array([0.5]))
+    write(store, new, ["day"], schema_mode="merge")
+    taken = take_snapshot(Source(store.uri, "day"), DAY)
+    assert not find_drift(taken.files, ["extra", "id.p", "n"])
+    assert taken.schema.field("id.p").type == pa.int32()
+    assert "day" not in taken.schema.names
+    names = ("n", "extra", "id.p", "id.h")
+    expected = [(0, None, None, "a"), (1, None, None, "a"), (2, 0.5, 53, "b")]
+    found: list[tuple[Any, ...]] = []
+    for split in cut_splits(taken, 10**6, 10**9):
+        with open_split(store, split, types=taken.schema) as source:
+            for batch, _ in source.read_rows(names, 100, ("id.h",)):
+                assert batch.schema.field("extra").type == pa.float64()
+                found += zip(*(column.to_pylist() for column in batch.columns), strict=True)
+            assert source.select_rows(("extra",), np.array([0]), 8).num_rows == 1
+        filtered = read_rows(store, split, ("n",), 100, "extra is None", types=taken.schema)
+        assert [one for rows in filtered for one in rows.batch["n"].to_pylist()] in ([0, 1], [])
+    assert sorted(found, key=str) == expected
 
 
 def test_a_commit_of_another_day_leaves_a_day_as_done(tmp_path: Path) -> None:
