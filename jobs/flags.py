@@ -22,6 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.lake.days import day_order
+from cluster.lake.output.committed import read_beside as read_table_beside
+from cluster.lake.output.schemas import QUARANTINE, SCORES
 from cluster.lake.output.table import list_days, read_rows, was_committed
 from cluster.lake.storage.delta import open_table
 from cluster.lake.storage.opening import open_store, open_table_store
@@ -54,6 +56,18 @@ def read(uri: str, day: str | None = None) -> pd.DataFrame:
     """
     table = read_rows(_open(uri, day), open_table_store(uri), day).read_all()
     return _frame(table.sort_by([("severity", "descending"), ("score", "descending")]))
+
+
+def read_beside(output: str, name: str, day: str) -> pd.DataFrame:
+    """Read a day of `quarantine` or `scores`, of the run that the day's flags are of.
+
+    `output` is the URI of the watch's output. The frame is empty where the day has no such rows.
+    Raises `Refusal` for another name.
+    """
+    if name not in (QUARANTINE, SCORES):
+        raise Refusal(f"table {name!r}: expected {QUARANTINE!r} or {SCORES!r}")
+    rows = read_table_beside(open_store(output), name, day)
+    return pd.DataFrame() if rows is None else _frame(rows.read_all())
 
 
 def query(sql: str, uri: str, day: str | None = None) -> pd.DataFrame:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from cluster.lake.input.partitions import BAD_NAME, find_days, list_days
 from cluster.lake.input.snapshot import take_snapshot
-from cluster.lake.output.schemas import FLAGS, REGISTRY
-from cluster.lake.output.table import is_day_committed, read_commit_counter
+from cluster.lake.output.committed import CommittedDays
+from cluster.lake.output.schemas import REGISTRY
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Missing
@@ -231,10 +231,11 @@ def _report_skipped(spec: Spec, night: Night, metrics: LiveMetrics) -> None:
 def _find_due(spec: Spec, days: Sequence[str], night: Night) -> list[str]:
     """Those of the days that have to be scored. A day that cannot be looked at fails alone, and one
     that was committed and has no files any more is skipped."""
+    committed = CommittedDays(open_store(spec.output.uri))
     due = []
     for day in days:
         try:
-            state = find_state(spec, day)
+            state = find_state(spec, day, committed)
         except _FAILURES as error:
             _report_failed(spec, day, night.fail(day, error))
             continue
@@ -245,17 +246,19 @@ def _find_due(spec: Spec, days: Sequence[str], night: Night) -> list[str]:
     return due
 
 
-def find_state(spec: Spec, day: str) -> Literal["due", "committed", "deleted"]:
-    """Whether the day's last commit was made from the files that the day has now.
+def find_state(
+    spec: Spec, day: str, committed: CommittedDays
+) -> Literal["due", "committed", "deleted"]:
+    """Whether the day was committed whole from the files that it has now, with its run card.
 
     Only the day's own files count. A night does not score a day again because earlier days, on
     which it looks back, have changed; `score` does.
     """
     taken = take_snapshot(spec.source(), day)
-    flags = open_store(spec.output.uri).child(FLAGS)
     if not taken.files:
         others = {file.rule for file in taken.rejected} - {Missing.rule, BAD_NAME}
-        deleted = not others and read_commit_counter(flags, day) > 0
+        deleted = not others and committed.has(day)
         # Scoring it says what is wrong, and the other days are scored all the same.
         return "deleted" if deleted else "due"
-    return "committed" if is_day_committed(flags, day, taken.day_digest) else "due"
+    whole = committed.is_snapshot_whole(day, taken.day_digest)
+    return "committed" if whole and committed.is_accounted_for(day) else "due"

@@ -1,33 +1,17 @@
-"""Manage the registry of a watch: list its bundles, change the champion, remove old files."""
+"""Manage the registry of a watch: list its bundles, change the champion."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from cluster.lake.derived.derive import remove_before
-from cluster.lake.input.partitions import list_days
-from cluster.lake.input.snapshot import take_snapshot
-from cluster.lake.output.schemas import (
-    FLAGS,
-    QUARANTINE,
-    QUARANTINE_SCHEMA,
-    SCORES,
-    flag_schema,
-    score_schema,
-)
-from cluster.lake.output.table import LakeTable
 from cluster.lake.registry.registry import Promotion
 from jobs.champion import load_signer, open_registry, trusted_signers
-from jobs.input_rows import DERIVED
-from jobs.output import open_own_output
 from jobs.spec.spec import Spec
 from jobs.terminal.printable import escape_message
 from jobs.threshold import choose_threshold
 from models.bundle import open_bundle
-from models.refusal import Refusal
 
 _LAST = 10  # champions that are shown
 
@@ -148,28 +132,3 @@ def rollback(spec: Spec, *, sign_with: Path | None = None) -> dict[str, Any]:
     signer = load_signer(spec, sign_with)
     entry = open_registry(spec).rollback(signer=signer, trust=trusted_signers(spec))
     return {"watch": spec.name, "bundle": entry.bundle, "threshold": entry.threshold}
-
-
-def vacuum(spec: Spec, hours: int, dry_run: bool) -> list[str]:
-    """Remove files older than `hours` that no commit names, and derived rows of that age.
-
-    Returns the keys; with `dry_run` nothing is removed. Derived rows are derived again on demand.
-    """
-    output = open_own_output(spec)
-    newest = list_days(spec.source())[-1:]
-    if not newest:
-        raise Refusal(f"no data in {spec.input.uri}: vacuum takes the tables' columns from it")
-    schema = take_snapshot(spec.source(), newest[0]).schema
-    tables = {
-        FLAGS: flag_schema(schema, spec.roles),
-        SCORES: score_schema(schema, spec.roles),
-        QUARANTINE: QUARANTINE_SCHEMA,
-    }
-    removed = [
-        f"{name}/{key}"
-        for name, columns in tables.items()
-        for key in LakeTable(output.child(name), columns, name).vacuum(hours, dry_run)
-    ]
-    oldest = datetime.now(UTC) - timedelta(hours=hours)
-    keys = remove_before(output.child(DERIVED), oldest, dry_run)
-    return removed + [f"{DERIVED}/{key}" for key in keys]

@@ -4,9 +4,10 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from cluster.lake.output.committed import CommittedDays
 from cluster.lake.output.journal import Journal
 from cluster.lake.output.schemas import FLAGS, REGISTRY, RUNS, adopt_types
-from cluster.lake.output.table import LakeTable, read_schema
+from cluster.lake.output.table import read_commits, read_schema
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
@@ -19,14 +20,19 @@ from jobs.output import open_own_output
 from jobs.report import run_card
 from jobs.report.profile import Clock, find_slowest
 from jobs.scoring import gates
+from jobs.scoring.books import Books, RunBooks
 from jobs.scoring.commit import commit_day, count_commits, open_flags
 from jobs.scoring.leader import name_leader
+from jobs.scoring.lost import find_lost_tasks
 from jobs.scoring.plan import Work, open_work
 from jobs.scoring.result import Ending, RunResult
 from jobs.scoring.run import Run
 from jobs.spec.spec import Spec
-from jobs.terminal.console import Fact, say, step
+from jobs.terminal.console import Fact, say, step, warn
 from models.refusal import Refusal
+
+# Times that a run scores what something removed, before it says so and ends.
+_ROUNDS = 3
 
 
 def score(
@@ -50,23 +56,25 @@ def score(
     output = open_own_output(spec)
     with clock("list"):
         # Before the snapshot: a run of newer files that commits from here on is not replaced.
-        commits = count_commits(spec, output, day)
+        commits = count_commits(output, day)
         run = open_run(spec, day, output)
     flags = open_flags(run)
     require_newest(spec, run.champion, flags)
-    if flags.is_run_committed(day, run.run_id):
-        return _read_result(run, flags)
+    journal = Journal(output.child(RUNS), run.run_id)
+    if CommittedDays(output).is_run_whole(day, run.run_id):
+        recalled = _recall(run, journal)
+        if recalled is not None:
+            return recalled
     _require_create_once(output, single_writer)
     with clock("plan"):
-        journal = Journal(output.child(RUNS), run.run_id)
-        work = open_work(run.snapshot, run.facts, journal)
+        journal.reopen()
+        work = _open_work(run, journal)
     began = time.monotonic()
     with open_engine(address, engine) as opened:
         say(opened.line)
-        pool = _score_tasks(opened, run, work, clock, metrics)
+        work, pool = _score_until_whole(opened, run, work, journal, clock, metrics)
         seconds = time.monotonic() - began
         books = work.books
-        books.check()
         work.require_settled()
         verdicts = gates.judge(
             spec.gates,
@@ -78,13 +86,24 @@ def score(
         passed = all(gate.passed for gate in verdicts)
         if passed:
             work.record_refused()
+        ending = Ending(
+            gates=verdicts,
+            version=None,
+            started=clock.started,
+            finished=datetime.now(UTC),
+            seconds=seconds,
+            actors=pool.planned,
+            most_actors=pool.most,
+            warnings=tuple(pool.warnings()),
+            profile=dict(clock.profile().to_document()),
+        )
         with clock("commit"):
+            journal.write_ending(ending.to_document())
             version = commit_day(run, books, commits) if passed else None
-        ending = Ending(verdicts, version, clock.started, datetime.now(UTC), seconds, pool)
         with clock("card"):
-            card = run_card.write(run, books, ending, clock.profile())
-        result = RunResult.of(run, books, ending, card)
-        journal.write_result(result.to_document())
+            profile = dict(clock.profile().to_document())
+            ending = replace(ending, version=version, finished=datetime.now(UTC), profile=profile)
+            result = _account_for(run, books, ending, journal)
         metrics.end_day(result.status == "committed")
         if show_profile:
             say(clock.profile().render_table())
@@ -104,6 +123,58 @@ def open_run(spec: Spec, day: str, output: Store) -> Run:
     taken = replace(taken, schema=adopt_types(schema, spec.roles, known))
     entry, bundle, threshold = champion.entry, champion.bundle, champion.threshold
     return Run(spec, day, entry, bundle, threshold, taken, output)
+
+
+def _recall(run: Run, journal: Journal) -> RunResult | None:
+    """The result of a run that was committed before, from its journal; None where the journal lacks
+    something. A run card that was not written then is written now."""
+    stored = journal.read_result()
+    if stored is not None and stored["status"] == "committed" and run_card.has_card(run):
+        return RunResult.from_document({**stored, "already": True})
+    logged = read_commits(run.output.child(FLAGS))
+    commit = next((one for one in logged if one.commit.day == run.day), None)
+    version = commit.version if commit else open_flags(run).version()
+    if not journal.is_begun():
+        return RunResult.without_journal(run, commit.commit.facts if commit else {}, version)
+    work, ending = _open_work(run, journal), journal.read_ending()
+    if work.todo or ending is None:
+        return None
+    say(f"{run.day} was committed before; its run card is written from the journal")
+    ended = replace(Ending.from_document(ending), version=version)
+    return replace(_account_for(run, work.books, ended, journal), already=True)
+
+
+def _account_for(run: Run, books: RunBooks, ending: Ending, journal: Journal) -> RunResult:
+    """Write the run card, then the result: where there is a result, there is a card."""
+    result = RunResult.of(run, books, ending, run_card.write(run, books, ending))
+    journal.write_result(result.to_document())
+    return result
+
+
+def _open_work(run: Run, journal: Journal) -> Work:
+    def find_lost(books: Books) -> set[str]:
+        return find_lost_tasks(run, books, verify=True)
+
+    return open_work(run.snapshot, run.facts, journal, find_lost)
+
+
+def _score_until_whole(
+    engine: Engine, run: Run, work: Work, journal: Journal, clock: Clock, metrics: LiveMetrics
+) -> tuple[Work, Pool]:
+    """Score the tasks to do, and again those whose shards are gone at the end."""
+    for _ in range(_ROUNDS):
+        pool = _score_tasks(engine, run, work, clock, metrics)
+        work.books.check()
+        lost = find_lost_tasks(run, work.books)
+        if not lost:
+            return work, pool
+        warn("scored again", f"the shards of {len(lost):,} tasks are gone from {run.output.uri}")
+        journal.discard(lost)
+        work = _open_work(run, journal)
+    raise Refusal(
+        f"{run.output.uri}: shards of run {run.run_id} were removed {_ROUNDS} times while it ran: "
+        "expected that nothing but `vacuum` removes files there; nothing was committed"
+    )
 
 
 def _score_tasks(engine: Engine, run: Run, work: Work, clock: Clock, metrics: LiveMetrics) -> Pool:
@@ -148,12 +219,3 @@ def _require_create_once(output: Store, single_writer: bool) -> None:
         "could both commit. Use a store that has it, or pass --single-writer if nothing else "
         "ever writes there"
     )
-
-
-def _read_result(run: Run, flags: LakeTable) -> RunResult:
-    """The result of a run that was committed before."""
-    stored = Journal(run.output.child(RUNS), run.run_id).read_result()
-    if stored is None or stored["status"] != "committed":
-        # The driver died between the commit and the card: the table is what counts.
-        return RunResult.without_record(run, flags.rows(run.day), flags.version())
-    return RunResult.from_document({**stored, "already": True})

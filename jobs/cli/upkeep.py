@@ -1,5 +1,6 @@
 """The other verbs: exporter, registry, promote, rollback, keys, vacuum, demo, generate."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,10 +15,13 @@ from jobs.cli.options import (
     command,
     print_document,
 )
-from jobs.terminal.console import err, out
+from jobs.terminal.console import err, out, warn
 from jobs.terminal.printable import escape_message
+from models.refusal import Refusal
 
 verbs = typer.Typer()
+# A reader that began to read a day finds its files for as long.
+_SAFE_HOURS = 24
 Scale = Annotated[
     float, typer.Option(min=0.01, help="Multiplies the rows: 1 is about 37,000 a day.")
 ]
@@ -139,15 +143,21 @@ def vacuum(
         int, typer.Option(min=0, help="Keep files that are younger than these hours.")
     ] = 168,
     dry_run: Annotated[bool, typer.Option(help="Only list the files, or remove them.")] = True,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, for scripts.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove files that no commit uses.
+    """Remove files that nothing uses.
 
-    These are the shards of failed attempts and of replaced runs, and old derived rows.
+    These are the shards of failed attempts and of replaced runs, journals of runs that were never
+    finished, and derived rows that no verb has read for as long. The newest commit of each bundle
+    is kept for a `rollback`, and whatever a run at work may need. Ages are by the clock of the
+    store.
     """
-    from jobs import registry as job
+    from jobs import vacuum as job
     from jobs.spec.spec import load
 
+    if hours < _SAFE_HOURS and not dry_run and not yes:
+        _confirm_few_hours(hours)
     removed = job.vacuum(load(spec), hours, dry_run)
     if as_json:
         print_document({"dry_run": dry_run, "files": removed})
@@ -155,6 +165,17 @@ def vacuum(
         out.print(escape_message(key), highlight=False, soft_wrap=True)
     verb = "would be removed (pass --no-dry-run)" if dry_run else "were removed"
     err.print(f"{len(removed):,} files {verb}", highlight=False)
+
+
+def _confirm_few_hours(hours: int) -> None:
+    text = (
+        f"--hours {hours} also removes files that readers of the last day may have open: expected "
+        f"{_SAFE_HOURS} at least"
+    )
+    if not sys.stdin.isatty():
+        raise Refusal(f"{text}; pass --yes to do it nevertheless")
+    warn("vacuum", text)
+    typer.confirm("Remove them?", abort=True, err=True)
 
 
 @command(verbs, "demo --folder demo")

@@ -17,12 +17,13 @@ from jobs.report.document import (
     DayEntry,
     FlagsOverTime,
     Histogram,
+    ProfileFacts,
     QualityDocument,
     QualityFacts,
     QuarantineEntry,
     Training,
+    parse_day_entry,
 )
-from jobs.report.profile import Profile
 from jobs.report.publishing import PAGE, publish
 from jobs.report.top_flags import FlagSummary
 from jobs.scoring.books import RunBooks
@@ -30,16 +31,17 @@ from jobs.scoring.result import Ending
 from jobs.scoring.run import Run
 from jobs.terminal.exact_values import format_time
 from models.bundle import Bundle
+from models.refusal import Refusal
 from models.scores.drift import measure_drift
 from models.scores.quality import evaluate_table
 
 _BINS = 60
 
 
-def write(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> str:
+def write(run: Run, books: RunBooks, ending: Ending) -> str:
     """Write the page and its JSON under `reports/day=D/`, and the index of all days; returns the
     URI of the page. It comes after the commit, so a run card that fails loses nothing."""
-    card = assemble(run, books, ending, profile)
+    card = assemble(run, books, ending)
     counts = books.counts
     entry: DayEntry = {
         "watch": run.spec.name,
@@ -59,10 +61,9 @@ def write(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> str:
     return publish(run.output.child(REPORTS), card, entry)
 
 
-def assemble(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> Card:
+def assemble(run: Run, books: RunBooks, ending: Ending) -> Card:
     """The document of the card."""
     flagged = _read_flags(run, books)
-    pool = ending.pool
     return {
         "run": {
             "watch": run.spec.name,
@@ -99,9 +100,9 @@ def assemble(run: Run, books: RunBooks, ending: Ending, profile: Profile) -> Car
         "quarantine": [_describe_rule(rule) for rule in books.quarantine()],
         "training": _describe_training(run.bundle),
         "quality": _measure_quality(run, books),
-        "warnings": [*books.warnings(), *pool.warnings()],
-        "actors": {"planned": pool.planned, "most": pool.most},
-        "profile": profile.to_document(),
+        "warnings": [*books.warnings(), *ending.warnings],
+        "actors": {"planned": ending.actors, "most": ending.most_actors},
+        "profile": cast(ProfileFacts, ending.profile),
     }
 
 
@@ -197,3 +198,13 @@ def _measure_quality(run: Run, books: RunBooks) -> QualityFacts | None:
     if quality is None:
         return None
     return {"detector": cast(QualityDocument, quality.to_document()), "baselines": {}}
+
+
+def has_card(run: Run) -> bool:
+    """Whether the last run card of the day is there, and of this run."""
+    reports, key = run.output.child(REPORTS), f"{day_folder(run.day)}/entry.json"
+    try:
+        entry = parse_day_entry(reports.read(key), f"{reports.uri}/{key}")
+    except Refusal:
+        return False
+    return entry["run_id"] == run.run_id and reports.exists(entry["link"])

@@ -1,7 +1,7 @@
 """The books of a run: what became of every row of the snapshot."""
 
 import json
-from collections.abc import Iterator, KeysView, Mapping
+from collections.abc import Collection, Iterator, KeysView, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
@@ -90,6 +90,14 @@ class Books:
         for task in sorted(self._shards):
             if named in self._shards[task]:
                 yield Shard.from_document(json.loads(self._shards[task])[table])
+
+    def find_tasks(self, shards: Collection[tuple[str, str]]) -> set[str]:
+        """The tasks that wrote one of these shards, each given by its table and key."""
+        return {
+            task
+            for task, written in self._shards.items()
+            if any((table, one["key"]) in shards for table, one in json.loads(written).items())
+        }
 
     def to_document(self) -> dict[str, Any]:
         return {

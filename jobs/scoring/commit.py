@@ -1,6 +1,8 @@
 """The commit of a day: side tables first, then the flags, whose commit is the one that counts."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -13,16 +15,15 @@ from cluster.lake.output.schemas import (
     score_schema,
 )
 from cluster.lake.output.shard import Shard, shard_key, write_shard
-from cluster.lake.output.table import Commit, LakeTable, read_commit_counter
+from cluster.lake.output.table import Commit, LakeTable, read_commit_counter, read_schema
 from cluster.lake.storage.store import Store
 from jobs.scoring.books import RunBooks
 from jobs.scoring.run import Run
-from jobs.spec.spec import Spec
 
 
-def count_commits(spec: Spec, output: Store, day: str) -> dict[str, int]:
-    """How often the day was committed so far, for each table that a run of the spec commits."""
-    names = [QUARANTINE, FLAGS, *([SCORES] if spec.output.scores == "all" else [])]
+def count_commits(output: Store, day: str) -> dict[str, int]:
+    """How often the day was committed so far to each table."""
+    names = (QUARANTINE, SCORES, FLAGS)
     return {name: read_commit_counter(output.child(name), day) for name in names}
 
 
@@ -38,22 +39,39 @@ def commit_day(run: Run, books: RunBooks, commits: Mapping[str, int]) -> int:
     `commits` is `count_commits` from before the run's snapshot. Raises `Refusal` for a table whose
     day another run has committed since, so that all tables are of one run.
     """
-    facts = {"bundle": run.bundle.id, "threshold": run.threshold.id, "rows": str(books.counts.rows)}
+    facts = {name: str(count) for name, count in books.counts.to_document().items()}
+    facts |= {"bundle": run.bundle.id, "threshold": run.threshold.id}
     facts["champion"] = str(run.champion.number)
     if run.snapshot.version is not None:
         facts["input_version"] = str(run.snapshot.version)
     if run.key_id:
         facts["hmac_key"] = run.key_id
-    quarantine = [*books.shards(QUARANTINE), *_write_rejected(run)]
-    sides = [(QUARANTINE, QUARANTINE_SCHEMA, quarantine)]
+    commit, flags = Commit(run.day, run.run_id, run.snapshot.day_digest, facts), open_flags(run)
+    beside = {}
+    for side, shards in _list_sides(run, books, commits):
+        version = side.commit(commit, shards, commits[side.name])
+        named = flags.find_beside(run.day, side.name)
+        # What the flags name already is kept, if it is the same: then they need no other commit.
+        same = named is not None and side.has_at(named, run.day, shards)
+        beside[side.name] = named if named is not None and same else version
+    return flags.commit(replace(commit, beside=beside), books.shards(FLAGS), commits[FLAGS])
+
+
+def _list_sides(
+    run: Run, books: RunBooks, commits: Mapping[str, int]
+) -> Iterator[tuple[LakeTable, list[Shard]]]:
+    """The tables beside the flags, with their shards. Scores of an earlier spec are replaced by
+    none, or they would stand beside flags of another run."""
+    quarantine = LakeTable(run.output.child(QUARANTINE), QUARANTINE_SCHEMA, QUARANTINE)
+    yield quarantine, [*books.shards(QUARANTINE), *_write_rejected(run)]
+    store = run.output.child(SCORES)
     if run.spec.output.scores == "all":
         schema = score_schema(run.snapshot.schema, run.spec.roles)
-        sides.append((SCORES, schema, [*books.shards(SCORES)]))
-    commit = Commit(run.day, run.run_id, run.snapshot.day_digest, facts)
-    for name, schema, shards in sides:
-        side = LakeTable(run.output.child(name), schema, name)
-        side.commit(commit, shards, commits[name])
-    return open_flags(run).commit(commit, books.shards(FLAGS), commits[FLAGS])
+        yield LakeTable(store, schema, SCORES), [*books.shards(SCORES)]
+    elif commits[SCORES]:
+        known = read_schema(store)
+        assert known is not None  # as it has commits
+        yield LakeTable(store, known.remove(known.get_field_index("day")), SCORES), []
 
 
 def _write_rejected(run: Run) -> list[Shard]:
@@ -72,5 +90,7 @@ def _write_rejected(run: Run) -> list[Shard]:
         for file in run.snapshot.rejected
     ]
     table = pa.Table.from_pylist(rows, schema=QUARANTINE_SCHEMA)
-    key = shard_key(run.day, f"{run.run_id}-files-0")
+    # By its content: a committed file is never written over.
+    digest = hashlib.sha256(repr(rows).encode()).hexdigest()[:8]
+    key = shard_key(run.day, f"{run.run_id}-files-{digest}")
     return [write_shard(run.output.child(QUARANTINE), key, table)]

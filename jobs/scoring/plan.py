@@ -1,6 +1,6 @@
 """The tasks of a run as they were first written down, and which of them are done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from cluster.lake.input.splits import plan_tasks
 from cluster.lake.output.journal import Journal
 from cluster.scoring.receipt import Receipt
 from cluster.splits.counts import Counts
-from jobs.scoring.books import RunBooks
+from jobs.scoring.books import Books, RunBooks
 from jobs.scoring.segments import Compaction
 from models import canonical_json
 
@@ -79,15 +79,26 @@ class Work:
                 )
 
 
-def open_work(taken: Snapshot, facts: dict[str, str], journal: Journal) -> Work:
+def open_work(
+    taken: Snapshot,
+    facts: dict[str, str],
+    journal: Journal,
+    find_lost: Callable[[Books], Collection[str]],
+) -> Work:
     """The work of a run: what its journal says is done, and the rest to do.
 
-    The plan is written to the journal, with these facts beside its tasks.
+    The plan is written to the journal, with these facts beside its tasks. A task that `find_lost`
+    names is not done, whatever the journal says.
     """
     tasks, compaction = _plan(taken, facts, journal), Compaction(journal)
     splits = sum(task.splits for task in tasks.values())
     books = RunBooks(taken, Counts(tasks=len(tasks), splits=splits))
-    books.merge(compaction.recover(tasks.keys()))
+    recovered = compaction.recover(tasks.keys())
+    if lost := find_lost(recovered):
+        journal.discard(lost)
+        compaction = Compaction(journal)
+        recovered = compaction.recover(tasks.keys())
+    books.merge(recovered)
     todo = [task for key, task in tasks.items() if key not in books.tasks]
     return Work(books, sorted(todo, key=lambda task: -task.rows), compaction)
 

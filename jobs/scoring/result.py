@@ -1,12 +1,11 @@
 """How a run ended, for its run card, its journal and whoever gave the command."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Self
 
 from cluster.splits.counts import Counts
-from cluster.splits.engine import Pool
 from jobs.scoring.books import RunBooks
 from jobs.scoring.gates import Gate
 from jobs.scoring.run import Run
@@ -14,14 +13,32 @@ from jobs.scoring.run import Run
 
 @dataclass(frozen=True)
 class Ending:
-    """What happened after the last task."""
+    """What happened after the last task. The journal has it before the commit, so that a run card
+    can be written later."""
 
     gates: Sequence[Gate]
-    version: int | None  # of the table of flags after the commit; None where a gate refused it
+    version: int | None  # of the table of flags after the commit; None before it, or without one
     started: datetime
     finished: datetime
     seconds: float  # of scoring
-    pool: Pool
+    actors: int  # planned
+    most_actors: int  # at once
+    warnings: tuple[str, ...]  # of the engine
+    profile: dict[str, Any]  # as `jobs.report.profile` makes it; up to the commit, or the card
+
+    def to_document(self) -> dict[str, Any]:
+        gates = [asdict(gate) for gate in self.gates]
+        times = {name: getattr(self, name).isoformat() for name in ("started", "finished")}
+        return {**asdict(self), "gates": gates, **times}
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Self:
+        facts = dict(document)
+        facts["gates"] = tuple(Gate(**gate) for gate in facts["gates"])
+        facts["warnings"] = tuple(facts["warnings"])
+        for name in ("started", "finished"):
+            facts[name] = datetime.fromisoformat(facts[name])
+        return cls(**facts)
 
 
 @dataclass(frozen=True)
@@ -63,20 +80,21 @@ class RunResult:
             bundle=run.bundle.id,
             threshold=run.threshold.id,
             failed_gates=tuple(f"{g.name}: {g.message}" for g in ending.gates if not g.passed),
-            warnings=(*books.warnings(), *ending.pool.warnings()),
+            warnings=(*books.warnings(), *ending.warnings),
             input_version=run.snapshot.version,
         )
 
     @classmethod
-    def without_record(cls, run: Run, flagged: int, version: int | None) -> Self:
-        """The result of a committed run whose driver died before it wrote one: the table counts."""
+    def without_journal(cls, run: Run, facts: Mapping[str, str], version: int | None) -> Self:
+        """The result of a committed run whose journal is gone, with the facts of its commit."""
+        counts = {name: int(facts.get(name, 0)) for name in Counts().to_document()}
         return cls(
             watch=run.spec.name,
             day=run.day,
             run_id=run.run_id,
             status="committed",
             already=True,
-            counts=Counts(rows=run.snapshot.rows, flagged=flagged),
+            counts=Counts(**counts),
             rejected_files=len(run.snapshot.rejected),
             seconds=0.0,
             rows_per_second=0.0,

@@ -166,7 +166,7 @@ class Night:
 
     def _open(self) -> Work:
         facts = {"day": DAY, "snapshot": self.taken.digest}
-        return open_work(self.taken, facts, self.journal)
+        return open_work(self.taken, facts, self.journal, lambda books: ())
 
 
 @contextmanager

@@ -10,7 +10,19 @@ import pytest
 
 from cluster.lake.output.owner import MARKER, claim_output
 from cluster.lake.storage.opening import open_store
-from jobs import champion, check, evaluate, nightly, plan, registry, score, threshold, train, tune
+from jobs import (
+    champion,
+    check,
+    evaluate,
+    nightly,
+    plan,
+    registry,
+    score,
+    threshold,
+    train,
+    tune,
+    vacuum,
+)
 from jobs.monitoring.watch_status import WatchStatus
 from jobs.spec.spec import DayRange, Spec, load
 from models.refusal import Refusal
@@ -39,7 +51,7 @@ VERBS: dict[str, Callable[[Spec], Any]] = {
     "registry": registry.list_bundles,
     "promote": lambda spec: registry.promote(spec, "b" * 16),
     "rollback": registry.rollback,
-    "vacuum": lambda spec: registry.vacuum(spec, 168, dry_run=False),
+    "vacuum": lambda spec: vacuum.vacuum(spec, 168, dry_run=False),
     "champion": champion.open_registry,
 }
 

@@ -1,6 +1,7 @@
 """Every verb on a watch with histories and a window: one is trained, and all tests share it."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -178,10 +179,19 @@ def test_threshold_flags_and_registry_need_nothing_derived(watch: Path) -> None:
     assert back["threshold"] != promoted["threshold"]["id"]
 
 
-def test_vacuum_lists_derived_rows(watch: Path) -> None:
-    listed = run_json("vacuum", watch, "--hours", "0")
-    assert listed["dry_run"]
-    assert any(key.startswith(f"{DERIVED}/") for key in listed["files"])
+def test_vacuum_lists_derived_rows_that_no_verb_has_read_for_a_day(watch: Path) -> None:
+    def list_derived() -> list[str]:
+        listed = run_json("vacuum", watch, "--hours", "0")
+        assert listed["dry_run"]
+        return [key for key in listed["files"] if key.startswith(f"{DERIVED}/")]
+
+    assert list_derived() == []
+    for path in (watch.parent / "out" / DERIVED).rglob("*"):
+        os.utime(path, (path.stat().st_mtime - 2 * 86_400,) * 2)
+    assert list_derived()
+    run("vacuum", watch, "--hours", "0", "--no-dry-run", "--yes")
+    assert score(load(watch), DAY).already, "derived anew, they are the same rows"
+    assert list_derived() == []
 
 
 def test_the_exporter_reads_the_status_of_the_watch(watch: Path) -> None:

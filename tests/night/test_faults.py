@@ -120,7 +120,8 @@ def test_a_folder_that_is_away_for_a_while_is_no_record(
     spec = load(watch_at(trained, tmp_path, gates=gates))
     folder, away = Path(spec.input.uri) / f"day={DAY}", tmp_path / "away"
     run = open_run(spec, DAY, open_store(spec.output.uri))
-    work = open_work(run.snapshot, run.facts, Journal(run.output.child(RUNS), run.run_id))
+    journal = Journal(run.output.child(RUNS), run.run_id)
+    work = open_work(run.snapshot, run.facts, journal, lambda books: ())
     plan = ActorPlan(actors=1, threads=1, cpus=1, gpus=0, torch_threads=1)
     folder.rename(away)
     scorer = Scorer(plan, run.job)

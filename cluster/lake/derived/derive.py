@@ -94,9 +94,14 @@ class Deriver:
         if not source.files:
             return replace(source, uri=self.store.uri)
         marker = self._key(day, _MARKER)
-        derived = DerivedDay.from_bytes(self.store.read(marker), marker)
+        data = self.store.read(marker)
+        derived = DerivedDay.from_bytes(data, marker)
+        self.store.put(marker, data)  # so that `remove_before` sees that it is used
         files, schema = inspect_files(self.store.uri, derived.files)
         _check_balance(source, files)
+        # The key is the version: it has the digest of all that the rows are derived from, and a
+        # file that is derived anew has the same rows.
+        files = tuple(replace(file, version="") for file in files)
         return Snapshot(
             uri=self.store.uri,
             day=day,
@@ -214,7 +219,8 @@ def _name_piece(split: Split) -> str:
 
 
 def remove_before(store: Store, time: datetime, dry_run: bool) -> list[str]:
-    """Remove derived days whose files are all older than `time`; the keys of their files."""
+    """Remove derived days that were neither written nor used since `time`; the keys of their
+    files."""
     days: dict[str, list[Object]] = {}
     for found in store.list():
         days.setdefault(found.key.partition("/")[0], []).append(found)

@@ -29,7 +29,7 @@ class InputFile:
 
     key: str  # relative to the snapshot's URI
     size: int  # bytes
-    version: str  # see `store.Object`
+    version: str  # see `store.Object`; empty where the key itself names the content
     rows: int
     row_groups: tuple[RowGroup, ...]
     columns: tuple[FileColumn, ...]

@@ -253,7 +253,7 @@ def open_split(
     Row groups whose statistics exclude the filter are not fetched.
     """
     try:
-        file = store.open_parquet(split.key, split.version)
+        file = store.open_parquet(split.key, split.version or None)
     except Missing as gone:
         message = f"{gone}: it was there when the snapshot was taken"
         raise UnreadableFile(split.key, "vanished", message) from None

@@ -32,7 +32,7 @@ class Split:
 
     id: str
     key: str
-    version: str
+    version: str  # of its file
     row_groups: tuple[int, ...]
     first_row: int  # row number in the file where the split starts
     offset: int  # rows of the first row group that come before the split

@@ -32,8 +32,8 @@ class Journal:
     """The folder `<store>/<run_id>/`.
 
     It holds the plan, a marker for each attempt, and for its steps and its end where it is tried
-    apart, a record for each task that is done, segments that sum up many records, and the result of
-    the run.
+    apart, a record for each task that is done, segments that sum up many records, the ending of the
+    scoring, and the result of the run.
     """
 
     def __init__(self, store: Store, run_id: str) -> None:
@@ -123,6 +123,23 @@ class Journal:
             keys = [key for some in threads.map(among, folders) for key in some]
         yield from self._read_all(keys)
 
+    def discard(self, tasks: Collection[str]) -> None:
+        """Forget that these tasks are done, so that they are done again."""
+        for found in self.store.list("segments"):
+            segment = self._read(found.key)
+            if segment is not None and not segment["tasks"].keys().isdisjoint(tasks):
+                self.store.delete(found.key)
+        for task in tasks:
+            self.store.delete(record_key(task))
+
+    def reopen(self) -> None:
+        """Take the result away: from here on there is work."""
+        self.store.delete("result.json")
+
+    def is_begun(self) -> bool:
+        """Whether there is a plan."""
+        return self.store.exists("plan.json")
+
     def write_segment(self, document: dict[str, Any]) -> None:
         """Write the sum of several records, beside earlier segments."""
         self.store.put(f"segments/{uuid.uuid4().hex}.json", canonical_json.encode(document))
@@ -130,6 +147,13 @@ class Journal:
     def segments(self) -> Iterator[dict[str, Any]]:
         """All segments."""
         yield from self._read_all([found.key for found in self.store.list("segments")])
+
+    def write_ending(self, document: dict[str, Any]) -> None:
+        """Write how the scoring ended, before the commit, over an earlier one."""
+        self.store.put("ending.json", canonical_json.encode(document))
+
+    def read_ending(self) -> dict[str, Any] | None:
+        return self._read("ending.json")
 
     def write_result(self, document: dict[str, Any]) -> None:
         """Write the result of the run, over an earlier one."""

@@ -1,6 +1,7 @@
 """The output file of one split: written whole to a key of its own, and verified when read."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import quote
@@ -8,7 +9,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.lake.storage.store import Store, check_key
+from cluster.lake.storage.store import Missing, Store, check_key
 from models.refusal import Refusal
 
 
@@ -69,3 +70,19 @@ def read_shard(store: Store, shard: Shard) -> pa.Table:
             f"bytes with SHA-256 {shard.sha256[:16]}…, found {len(data):,} with another digest"
         )
     return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+
+
+def is_as_written(store: Store, shard: Shard) -> bool:
+    """Whether the shard is there, with the bytes that were written."""
+    try:
+        return hashlib.sha256(store.read(shard.key)).hexdigest() == shard.sha256
+    except Missing:
+        return False
+
+
+def find_missing(store: Store, files: Mapping[str, int]) -> set[str]:
+    """The keys of files, given with their sizes in bytes, that are not there with this size."""
+    there: dict[str, int] = {}
+    for folder in {key.rpartition("/")[0] for key in files}:
+        there |= {found.key: found.size for found in store.list(folder)}
+    return {key for key, size in files.items() if there.get(key) != size}

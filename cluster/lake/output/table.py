@@ -5,11 +5,14 @@ transactions with the day's counter, one higher than before: `day=D`, `day=D/run
 `day=D/snapshot=S`. A run remembers the counter that it saw when it began, and commits only if the
 counter is still the same. delta-rs writes the log entry with a conditional PUT for exactly the
 version after the one that was read (`max_commit_retries=0`), so nothing can come in between.
+
+One commit decides for a day of several tables: that of the flags, which comes last. It names the
+versions of the tables beside it, as `day=D/quarantine`; `read_day` reads them so.
 """
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -22,7 +25,7 @@ from tenacity import RetryCallState, retry, stop_after_attempt, wait_random_expo
 
 from cluster.lake.days import day_order
 from cluster.lake.output.shard import Shard, shard_key
-from cluster.lake.storage.delta import open_table, read_key, refuse_features
+from cluster.lake.storage.delta import open_table, open_version, read_key, refuse_features
 from cluster.lake.storage.store import Store
 from models.refusal import Refusal, SchemaMismatch
 
@@ -47,6 +50,7 @@ class Commit:
     run_id: str
     snapshot: str  # digest of the day's own input files
     facts: Mapping[str, str] = field(default_factory=dict)  # kept in the log with it
+    beside: Mapping[str, int] = field(default_factory=dict)  # versions of other tables, by name
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,7 @@ class LakeTable:
 
     def is_run_committed(self, day: str, run_id: str) -> bool:
         """Whether the day's last commit is of this run."""
-        return _is_last(self._load(), day, f"run={run_id}")
-
-    def is_committed(self, day: str, snapshot_digest: str) -> bool:
-        """Whether the day's last commit was made from this snapshot."""
-        return _is_last(self._load(), day, f"snapshot={snapshot_digest}")
+        return is_last(self._load(), day, f"run={run_id}")
 
     def version(self) -> int | None:
         """The table's version; None before the first commit."""
@@ -83,12 +83,13 @@ class LakeTable:
         """Replace the day by these shards, if only by none, in one transaction.
 
         Returns the table's version. Makes the table where there is none. Waits for commits of other
-        days. Does nothing where the day's last commit is of this very run. Raises
-        `DayTakenMeanwhile` where the day's counter differs from `seen`; with None, replaces any
-        earlier commit.
+        days. Does nothing where the day's last commit is of this very run, unless it was there
+        before and names other files. Raises `DayTakenMeanwhile` where the day's counter differs
+        from `seen`; with None, replaces any earlier commit of another run.
         """
         day, run_id = commit.day, commit.run_id
         adds = _adds(day, shards)
+        keys = {add.path for add in adds}
 
         @retry(
             retry=_is_worth_another,
@@ -98,33 +99,53 @@ class LakeTable:
         )
         def attempt() -> int:
             table = self._load() or self._create()
-            if _is_last(table, day, f"run={run_id}"):
+            counter, present = _counter(table, day), select_day(list_files(table), self.store, day)
+            if is_last(table, day, f"run={run_id}") and (
+                counter != seen or (present.keys() == keys and _names(table, commit))
+            ):
                 return table.version()
-            counter = _counter(table, day)
             if seen is not None and counter != seen:
                 raise DayTakenMeanwhile(self._taken(table, day, run_id))
             read = table.version()
-            apps = (
-                f"day={day}",
-                f"day={day}/run={run_id}",
-                f"day={day}/snapshot={commit.snapshot}",
-            )
-            facts = {**commit.facts, "day": day, "run_id": run_id, "snapshot": commit.snapshot}
-            table.create_write_transaction(
-                adds,
-                "overwrite",
-                Schema.from_arrow(self.schema),
-                partition_by=["day"],
-                partition_filters=[("day", "=", day)],
-                commit_properties=CommitProperties(
-                    custom_metadata=facts,
-                    max_commit_retries=0,
-                    app_transactions=[Transaction(app, counter + 1) for app in apps],
-                ),
-            )
+            self._write(table, commit, adds, present, counter + 1)
             return read + 1  # no other version can come in between
 
         return attempt()
+
+    def _write(
+        self,
+        table: DeltaTable,
+        commit: Commit,
+        adds: Sequence[AddAction],
+        present: Mapping[str, int],
+        counter: int,
+    ) -> None:
+        day = commit.day
+        run, snapshot = f"run={commit.run_id}", f"snapshot={commit.snapshot}"
+        apps = (f"day={day}", f"day={day}/{run}", f"day={day}/{snapshot}")
+        versions = {f"{name}_version": str(version) for name, version in commit.beside.items()}
+        facts = {"day": day, "run_id": commit.run_id, "snapshot": commit.snapshot}
+        # A transaction may not remove and add one file: what stays is in neither list.
+        keys = {add.path for add in adds}
+        stays = bool(keys & present.keys())
+        actions: list[AddAction | RemoveAction] = [one for one in adds if one.path not in present]
+        if stays:
+            actions += _removes(day, present, keys)
+        table.create_write_transaction(
+            actions,
+            "append" if stays else "overwrite",
+            Schema.from_arrow(self.schema),
+            partition_by=["day"],
+            partition_filters=None if stays else [("day", "=", day)],
+            commit_properties=CommitProperties(
+                custom_metadata={**commit.facts, **versions, **facts},
+                max_commit_retries=0,
+                app_transactions=[
+                    *(Transaction(app, counter) for app in apps),
+                    *(Transaction(f"day={day}/{name}", v) for name, v in commit.beside.items()),
+                ],
+            ),
+        )
 
     def rows(self, day: str) -> int:
         """Committed rows of the day, from the log alone."""
@@ -151,28 +172,18 @@ class LakeTable:
 
     def read_commits(self) -> tuple[LoggedCommit, ...]:
         """The commits of days, newest first."""
-        return _commits(self._load())
+        return list_commits(self._load())
 
-    def vacuum(self, retention_hours: int | None = None, dry_run: bool = True) -> list[str]:
-        """Remove files that no version of the last hours (default: a week) refers to.
-
-        These are the files of replaced days and of attempts that died. `retention_hours` must be
-        longer than the longest run: otherwise the shards of a run in progress are removed too.
-        """
-        self.store.refuse_links()
+    def find_beside(self, day: str, name: str) -> int | None:
+        """The version of another table that the day's commit names; None without one."""
         table = self._load()
-        if table is None:
-            return []
-        keys = table.vacuum(
-            retention_hours,
-            dry_run=True,
-            enforce_retention_duration=retention_hours is None,
-            full=True,
-        )
-        if not dry_run:
-            for key in keys:  # by the store, which follows no link that has come meanwhile
-                self.store.delete(key)
-        return keys
+        return None if table is None else find_beside(table, day, name)
+
+    def has_at(self, version: int, day: str, shards: Iterable[Shard]) -> bool:
+        """Whether the day consisted of these shards at a version of the table."""
+        table = open_version(self.store, version)
+        keys = {shard.key for shard in shards}
+        return table is not None and select_day(list_files(table), self.store, day).keys() == keys
 
     def _load(self) -> DeltaTable | None:
         table = open_table(self.store)
@@ -215,7 +226,7 @@ class LakeTable:
             )
 
     def _taken(self, table: DeltaTable, day: str, run_id: str) -> str:
-        of_day = (e.commit.run_id for e in _commits(table) if e.commit.day == day)
+        of_day = (e.commit.run_id for e in list_commits(table) if e.commit.day == day)
         winner = next(of_day, "unknown")
         return (
             f"day {day} of table {self.name} was committed by run {winner} after run {run_id} "
@@ -231,15 +242,42 @@ def read_commit_counter(store: Store, day: str) -> int:
     return _counter(open_table(store), day)
 
 
-def is_day_committed(store: Store, day: str, snapshot_digest: str) -> bool:
-    """`LakeTable.is_committed` of the table in this folder, whatever its schema is."""
-    return _is_last(open_table(store), day, f"snapshot={snapshot_digest}")
+def has_day(table: DeltaTable | None, day: str) -> bool:
+    """Whether the day was ever committed to the table."""
+    return _counter(table, day) > 0
+
+
+def is_last(table: DeltaTable | None, day: str, what: str) -> bool:
+    """Whether the day's last commit is `run=R`, or `snapshot=S`."""
+    if table is None:
+        return False
+    version = table.transaction_version(f"day={day}/{what}")
+    return version is not None and version == _counter(table, day)
+
+
+def find_beside(table: DeltaTable, day: str, name: str) -> int | None:
+    """The version of another table that the day's last commit names; None without one."""
+    return table.transaction_version(f"day={day}/{name}")
+
+
+def list_files(table: DeltaTable | None) -> pa.Table:
+    """The files of the table, as its log has them."""
+    return pa.table(table.get_add_actions(flatten=True)) if table else pa.table({})
+
+
+def select_day(files: pa.Table, store: Store, day: str) -> dict[str, int]:
+    """The sizes in bytes, by key, of those of a table's `list_files` that are of the day."""
+    if not files.num_rows:
+        return {}
+    named = files.filter(pc.field("partition.day") == day).select(["path", "size_bytes"])
+    paths, sizes = (column.to_pylist() for column in named.columns)
+    return {read_key(store, path): size for path, size in zip(paths, sizes, strict=True)}
 
 
 def list_days(table: DeltaTable) -> list[str]:
     """The days that were committed, with and without rows, as far as the log goes back."""
     found = {partition["day"] for partition in table.partitions()}
-    return sorted(found | {one.commit.day for one in _commits(table)}, key=day_order)
+    return sorted(found | {one.commit.day for one in list_commits(table)}, key=day_order)
 
 
 def was_committed(table: DeltaTable, day: str) -> bool:
@@ -255,7 +293,7 @@ def read_schema(store: Store) -> pa.Schema | None:
 
 def read_commits(store: Store) -> tuple[LoggedCommit, ...]:
     """`LakeTable.read_commits` of the table in this folder, whatever its schema is."""
-    return _commits(open_table(store))
+    return list_commits(open_table(store))
 
 
 def read_rows(table: DeltaTable, store: Store, day: str | None = None) -> pa.RecordBatchReader:
@@ -288,7 +326,8 @@ def _read_files(
                 yield whole.select(schema.names).cast(schema)
 
 
-def _commits(table: DeltaTable | None) -> tuple[LoggedCommit, ...]:
+def list_commits(table: DeltaTable | None) -> tuple[LoggedCommit, ...]:
+    """The commits of days that the table's log still has, newest first."""
     return tuple(
         LoggedCommit(
             version=entry["version"],
@@ -318,19 +357,24 @@ def _is_worth_another(state: RetryCallState) -> bool:
     return isinstance(error, CommitFailedError)
 
 
-def _is_last(table: DeltaTable | None, day: str, what: str) -> bool:
-    if table is None:
-        return False
-    version = table.transaction_version(f"day={day}/{what}")
-    return version is not None and version == _counter(table, day)
+def _names(table: DeltaTable, commit: Commit) -> bool:
+    beside = commit.beside.items()
+    return all(find_beside(table, commit.day, name) == version for name, version in beside)
 
 
-def _adds(day: str, shards: Iterable[Shard]) -> list[AddAction | RemoveAction]:
+def _removes(day: str, present: Mapping[str, int], keys: Collection[str]) -> list[RemoveAction]:
+    now = int(time.time() * 1000)
+    partition: dict[str, str | None] = {"day": day}
+    gone = ((key, size) for key, size in present.items() if key not in keys)
+    return [RemoveAction(key, True, now, size, partition) for key, size in gone]
+
+
+def _adds(day: str, shards: Iterable[Shard]) -> list[AddAction]:
     """The commit's files. They share equal parts: a million took 4.3 GiB without, and take 3.6."""
     folder = shard_key(day, "").rsplit("/", 1)[0]
     partition, now = {"day": day}, int(time.time() * 1000)
     stats: dict[int, str] = {}  # by rows
-    adds: list[AddAction | RemoveAction] = []
+    adds: list[AddAction] = []
     for one in shards:
         if one.key.rsplit("/", 1)[0] != folder:
             raise Refusal(f"shard {one.key} of day {day}: expected it in {folder}/")

@@ -3,7 +3,7 @@
 from urllib.parse import unquote
 
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from cluster.lake.storage.store import Store, find_fault, print_name
 from models.refusal import Refusal
@@ -34,6 +34,17 @@ def open_table(store: Store) -> DeltaTable | None:
         return DeltaTable(store.delta_uri, storage_options=store.delta_options)
     except TableNotFoundError:
         return None
+
+
+def open_version(store: Store, version: int) -> DeltaTable | None:
+    """The table as it was at a version; None where its log reaches back no further."""
+    table = open_table(store)
+    try:
+        if table is not None and table.version() != version:
+            table.load_as_version(version)
+    except DeltaError:
+        return None
+    return table
 
 
 def refuse_features(store: Store, table: DeltaTable) -> None:

@@ -24,6 +24,18 @@ def test_the_first_record_of_a_task_counts(store: Store) -> None:
     assert list(one.records(["t2", "t9"], planned=50)) == expected[1:]
 
 
+def test_a_task_that_is_discarded_is_done_again_and_no_other(store: Store) -> None:
+    journal = Journal(store, "run")
+    for task in ("t1", "t2", "u3"):
+        journal.record(task, {"by": "first", "task": task})
+    journal.write_segment({"tasks": {"t1": {}, "u3": {}}})
+    journal.write_segment({"tasks": {"t2": {}}})
+    journal.discard({"u3"})
+    assert [list(one["tasks"]) for one in journal.segments()] == [["t2"]]
+    assert [one["task"] for one in journal.records(("t1", "t2", "u3"))] == ["t1", "t2"]
+    assert journal.record("u3", {"by": "second"}) == {"by": "second"}
+
+
 def test_another_run_shares_nothing(store: Store) -> None:
     one, other = Journal(store, "run-1"), Journal(store, "run-2")
     one.record("t1", {})
