@@ -3,6 +3,7 @@
 import json
 import keyword
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,8 @@ def look(uri: str) -> Sample:
     taken = take_snapshot(source, TRAIN if TRAIN in days else days[-1])
     table = _read_sample(source, taken)
     dated = sum(to_date(day) is not None for day in days)
-    columns = tuple(infer(table, training_days=dated - 1))
+    lacking = _list_lacking(taken)
+    columns = (*infer(table, training_days=dated - 1), *lacking)
     time = next((one for one in columns if "time" in one.roles), None)
     split = None
     if time and not apart and len(days) == 1 and not any(one.learned for one in columns):
@@ -263,6 +265,17 @@ def _render_partition(source: Source) -> str:
             return f"[{', '.join(map(_inline, keys))}]"
 
 
+def _list_lacking(taken: Snapshot) -> list[Inferred]:
+    """The columns that some files of the day lack, which no spec may read."""
+    drifts = find_drift(taken.files, taken.schema.names)
+    lacking = Counter(drift.column for drift in drifts if drift.found is None)
+    of = len(taken.files)
+    return [
+        Inferred(name, (), f"{count:,} of the {of:,} files of the day lack it")
+        for name, count in lacking.items()
+    ]
+
+
 def _read_sample(source: Source, taken: Snapshot) -> pa.Table:
     """At most `MOST_ROWS` rows, spread evenly over the first files of the day."""
     day = taken.day
@@ -273,7 +286,8 @@ def _read_sample(source: Source, taken: Snapshot) -> pa.Table:
         )
     refuse(check_names(dict.fromkeys(taken.schema.names), taken.schema))
     # A struct is not proposed, but its fields are.
-    schema = pa.schema([field for field in taken.schema if not is_struct(field.type)])
+    lacking = {column.name for column in _list_lacking(taken)}
+    schema = pa.schema([f for f in taken.schema if not is_struct(f.type) and f.name not in lacking])
     drifts = find_drift(taken.files, schema.names)
     repair = "store one type in all files, or take the column out of them"
     refuse([f"{drift}; {repair}" for drift in drifts if drift.found is not None])

@@ -265,6 +265,25 @@ def test_files_of_mixed_types_are_refused_with_what_to_do(
         init.init(str(tmp_path), Path("watch.yaml"))
 
 
+def test_a_column_that_a_file_lacks_is_left_out_and_one_that_it_has_twice_is_named(
+    tmp_path: Path,
+) -> None:
+    amount, more = np.random.default_rng(0).normal(size=(2, 120))
+    data = tmp_path / "data"
+    data.mkdir()
+    pq.write_table(pa.table({"amount": amount, "more": more}), data / "a.parquet")
+    pq.write_table(pa.table({"amount": amount, "A": more}), data / "b.parquet")
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(init.init(str(data), spec))
+    assert list(load(spec).columns) == ["amount"]
+    assert spec.read_text().count("{role: keep}  # 1 of the 2 files of the day lack it") == 2
+    assert check.run(spec).ok
+    twice = pa.table([amount, more, more], ["amount", "more", "more"])
+    pq.write_table(twice, data / "b.parquet")
+    with pytest.raises(Refusal, match=r"b.parquet: column 'more': .* found 2 columns of that name"):
+        init.init(str(data), spec)
+
+
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12)
 
 

@@ -1,13 +1,16 @@
 """Plain Arrow types: one type for each of the several ways to store the same values."""
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.lake.types.casting import CastColumn, cast_exactly
 from cluster.lake.types.unify import canonical
 
 
 def storage_type(kind: pa.DataType) -> pa.DataType:
-    """The type with extension types replaced by their storage types, at any depth.
+    """The type with extension types replaced by their storage types, and list views by lists, at
+    any depth.
 
     A file declares its own extension types, and Ray registers one that unpickles its values.
     """
@@ -17,7 +20,7 @@ def storage_type(kind: pa.DataType) -> pa.DataType:
         return kind
     fields = [kind.field(i) for i in range(kind.num_fields)]
     inner = [field.with_type(storage_type(field.type)) for field in fields]
-    if inner == fields:
+    if inner == fields and not _is_view(kind):
         return kind
     if pa.types.is_struct(kind):
         return pa.struct(inner)
@@ -30,11 +33,31 @@ def storage_type(kind: pa.DataType) -> pa.DataType:
 
 
 def to_storage_array(column: pa.Array) -> pa.Array:
-    """The column with extension types replaced by their storage types."""
+    """The column with extension types replaced by their storage types, and list views by lists."""
     if isinstance(column, pa.ExtensionArray):
         return to_storage_array(column.storage)
     wanted = storage_type(column.type)
-    return column if wanted == column.type else column.cast(wanted)
+    if wanted == column.type:
+        return column
+    if _is_view(column.type):
+        lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+        offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
+        values = to_storage_array(column.flatten())
+        return pa.ListArray.from_arrays(offsets, values, mask=column.is_null())
+    if _holds_views(column.type):
+        return pa.array(column.to_pylist(), wanted)
+    return column.cast(wanted)
+
+
+def _is_view(kind: pa.DataType) -> bool:
+    """Whether values are list views. Arrow's cast of these to lists leaves out the last offset."""
+    return bool(pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind))
+
+
+def _holds_views(kind: pa.DataType) -> bool:
+    if not pa.types.is_nested(kind):
+        return False
+    return _is_view(kind) or any(_holds_views(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:

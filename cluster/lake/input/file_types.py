@@ -20,7 +20,7 @@ _BEYOND = "which cannot hold the integers beyond 2^53 of other files"
 
 @dataclass(frozen=True)
 class Drift:
-    """A column whose type in one file has no common type with that of the other files."""
+    """A column that one file has in a type without a common one, several times, or not at all."""
 
     key: str
     column: str
@@ -83,6 +83,10 @@ def _find(name: str, layout: Layout) -> FileColumn | None:
     return next((column for column in layout if column.name == name), None)
 
 
+def _count(name: str, layout: Layout) -> int:
+    return sum(column.name == name for column in layout)
+
+
 def _make_field(name: str, rows: dict[Layout, int]) -> pa.Field:
     columns = [column for layout in rows if (column := _find(name, layout))]
     metadata: dict[Any, Any] = {}
@@ -129,6 +133,8 @@ def _find_odd(
         column = columns.get(layout)
         if column is None:
             odd[layout] = (str(expected), None)
+        elif (count := _count(name, layout)) > 1 and any(_count(name, one) == 1 for one in rows):
+            odd[layout] = (str(expected), f"{count} columns of that name")
         elif unify([expected, column.type]) is None or (
             usable and layout not in usable and not pa.types.is_null(column.type)
         ):
