@@ -1,7 +1,7 @@
 """`detector: auto`: choose a detector by trying a few on a sample of the rows."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -165,7 +165,7 @@ def choose(
     held_back: Batch,
     options: AutoConfig,
     training: TrainingOptions,
-    on_candidate: Callable[[CandidateResult], None] = lambda tried: None,
+    on_progress: Callable[[Sequence[CandidateResult], int], None] = lambda tried, of: None,
 ) -> Choice:
     """Train the candidates on `rows` and choose the one that ranks the held-back rows best.
 
@@ -177,7 +177,8 @@ def choose(
       all. For other columns the documented detector: nothing is known that could overrule it.
 
     Only candidates that learn from labels see those of `rows`. `training` is used with at most the
-    epochs of `options`. `on_candidate` is called after each candidate.
+    epochs of `options`. `on_progress` is called before the first and after each candidate, with
+    those that were tried and the number of all.
 
     Raises Refusal if there are no rows, or if no candidate can be trained.
 
@@ -210,6 +211,7 @@ def choose(
     judged = clean or by_labels
     chosen_from = list_candidates(layout, *counts, judged=judged, rows=len(rows.numeric))
     standing, table = find_standing(layout), find_modality(layout) == "table"
+    on_progress(tried, len(chosen_from))
     for index, candidate in enumerate(chosen_from):
         note = ""
         if scores and not judged and not table:
@@ -223,7 +225,7 @@ def choose(
             tried.append(result)
             if own_scores is not None:
                 scores[index] = own_scores
-        on_candidate(tried[-1])
+        on_progress(tried, len(chosen_from))
     if not scores:
         notes = "; ".join(f"{one.candidate}: {one.note}" for one in tried)
         raise Refusal(f"expected a detector that can be trained on these rows, found none: {notes}")

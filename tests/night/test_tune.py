@@ -1,5 +1,6 @@
 """`tune`: trials by Ray Tune, kept as they end, and a best one to paste into the spec."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from tests.night.conftest import write_spec
 
 
 def test_more_trials_go_on_from_those_that_ended(
-    data: Path, tmp_path: Path, ray_session: None
+    data: Path, tmp_path: Path, ray_session: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     spec = load(
         write_spec(
@@ -28,6 +29,9 @@ def test_more_trials_go_on_from_those_that_ended(
         )
     )
     few = tune(spec, 2)
+    said = "".join(capfd.readouterr())
+    ours = re.compile(r"tuning knn of|.*Ray.* CPUs|the Ray that|\d{4}-\d\d-\d\d [\d:]+ \[info")
+    assert [line for line in said.splitlines() if line and not ours.match(line)] == []
     more = tune(spec, 3)
     seconds = {trial["number"]: trial["seconds"] for trial in more["trials"]}
     assert sorted(seconds) == [0, 1, 2]

@@ -51,6 +51,10 @@ def test_every_line_of_the_log_is_ours(night: Night) -> None:
     assert events
     assert "forged" not in {event["event"] for event in events}
     assert all({"level", "timestamp"} <= event.keys() for event in events)
+    progress = [event for event in events if "done" in event]
+    assert all({"of", "per_second", "left_s"} <= event.keys() for event in progress)
+    said = "\n".join([err, *night.said["train"], night.said["nightly"][0]])
+    assert not re.search(r"pid=|raylet|ray\.(data|train|tune)|Trial|it/s|%\|", said), "Ray's lines"
 
 
 @pytest.mark.parametrize("command", ["flags --json", f"plan --day {DAY} --json"])

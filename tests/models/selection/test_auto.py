@@ -1,5 +1,6 @@
 """`detector: auto`: candidates, budget, ranking; and planted anomalies."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,14 @@ import torch
 from models.batch import Batch, CategoryInput, Layout, SignalInput, TokenInput, join
 from models.detectors.catalog import CATALOG
 from models.refusal import Refusal
-from models.selection.auto import AutoConfig, Scores, choose, list_candidates, pick_beyond_doubt
+from models.selection.auto import (
+    AutoConfig,
+    CandidateResult,
+    Scores,
+    choose,
+    list_candidates,
+    pick_beyond_doubt,
+)
 from models.selection.documented import DOCUMENTED
 from models.selection.ranking import measure_agreement
 from models.selection.standing import find_modality, find_standing
@@ -33,11 +41,15 @@ def test_labels_decide_which_candidates_there_are() -> None:
 def test_the_best_by_held_back_labels_wins() -> None:
     rows = join([table_rows(400, seed=1), far_table_rows(20, seed=2)])
     held_back = join([table_rows(200, seed=3), far_table_rows(10, seed=4)])
-    seen: list[str] = []
-    choice = choose(
-        TABLE, rows, held_back, HURRIED, BRIEFLY, lambda tried: seen.append(tried.candidate)
-    )
-    assert seen == [one.candidate for one in choice.tried]
+    seen: list[list[str]] = []
+
+    def show(tried: Sequence[CandidateResult], of: int) -> None:
+        seen.append([one.candidate for one in tried])
+        assert len(tried) <= of
+
+    choice = choose(TABLE, rows, held_back, HURRIED, BRIEFLY, show)
+    names = [one.candidate for one in choice.tried]
+    assert seen == [names[:count] for count in range(len(names) + 1)]
     figures = {one.candidate: one.figure for one in choice.tried if one.figure is not None}
     assert figures[choice.winner.text] == max(figures.values())
     assert "labels of 10" in choice.criterion
