@@ -255,7 +255,7 @@ def _draw_over_time(over_time: FlagsOverTime) -> Chart:
         )
         for i, (start, n) in enumerate(zip(starts, flags, strict=True))
     ]
-    panels = [Panel("flags", _TALL, _label_down(down, _TALL), bars=bars)]
+    panels = [Panel("flags", _TALL, _label_down(down, _TALL, whole=True), bars=bars)]
     words = f"{_say(sum(flags), 'flag')} from {starts[0]:%Y-%m-%d %H:%M} in UTC"
     if rows:
         down, across = _count_up(rows, most=3), Scale(0, len(rows))
@@ -268,7 +268,7 @@ def _draw_over_time(over_time: FlagsOverTime) -> Chart:
             Panel(
                 "rows read",
                 _LOW,
-                _label_down(down, _LOW, most=3),
+                _label_down(down, _LOW, most=3, whole=True),
                 [Line("rows read", "accent", _outline(edges, rows, across, down, _LOW), True)],
                 _point_at(edges, hints, across, _LOW),
                 top=2 * _ABOVE + _TALL + 8,
@@ -421,8 +421,8 @@ def _label_across(scale: Scale, whole: bool = False) -> list[Tick]:
     return _spare([Tick(100 * scale.place(n), format_number(n)) for n in numbers])
 
 
-def _label_down(scale: Scale, height: int, most: int = _DOWN) -> list[Tick]:
-    numbers = scale.list_ticks(most)
+def _label_down(scale: Scale, height: int, most: int = _DOWN, whole: bool = False) -> list[Tick]:
+    numbers = [n for n in scale.list_ticks(most) if not whole or n == round(n)]
     return [Tick(height * (1 - scale.place(n)), _shorten(n)) for n in numbers]
 
 

@@ -122,6 +122,9 @@ def test_one_bin_of_time_is_drawn() -> None:
     (bar,) = chart.panels[0].bars
     assert isinstance(bar, Bar)
     assert bar.hint == "2026-11-22 05:00: 3 flags"
+    few = over_time | {"flags": [1]}
+    (panel, _) = draw(flags_over_time=few)["over-time"].panels
+    assert [tick.text for tick in panel.ticks] == ["0", "1", "2"]
     assert is_inside(chart)
 
 

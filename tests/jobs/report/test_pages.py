@@ -125,7 +125,7 @@ def test_the_table_of_flags_has_each_column_once_and_what_is_usual() -> None:
     card["flags"], card["books"]["flagged"] = [flag], 1
     page = render_card(card)
     head = re.findall(r"<th(?: [^>]*)?>(.*?)</th>", page[page.index('id="every"') :])
-    assert head[:7] == ["severity", "time, UTC", "host_src", "host_dst", "reason", "uid", "proto"]
+    assert head[:7] == ["severity", "host_src", "host_dst", "reason", "time, UTC", "uid", "proto"]
     assert "bytes_out 1,840,221,003 usual: median 60, 1 to 7,000" in words(page)
 
 
