@@ -190,8 +190,10 @@ def flags(
     if as_json:
         print_json(job.to_json(frame))
         return
-    if day and not sql and frame.empty:
-        out.print(f"{day} was scored, and no row has a score above the threshold", highlight=False)
+    if frame.empty and not sql:
+        scored = f"{day} was scored, and" if day else "of all scored days"
+        line = f"{scored} no row has a score above the threshold"
+        out.print(line, markup=False, highlight=False)
         return
     job.show(frame, limit, out, None if sql else watch.roles)
 

@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 from rich.console import Console
+from typer.testing import CliRunner
 
 from cluster.lake.output.schemas import flag_schema
 from cluster.lake.output.table import Commit, LakeTable
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
+from jobs.cli.app import app
 from jobs.flags import export, query, read, show, to_json
 from jobs.sql import run
 from models.columns import Roles
@@ -115,6 +117,32 @@ def test_a_day_without_flags_is_an_empty_frame_with_all_columns(store: Store) ->
     assert count["n"].tolist() == [0]
     with pytest.raises(Refusal, match=r"2026-11-24: .* scored are 2026-11-23; `score SPEC"):
         read(flagged.store.uri, "2026-11-24")
+
+
+def test_the_verb_says_that_a_scored_day_has_no_flags(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    flagged = LakeTable(open_store(str(out / "flags")), flag_schema(INPUT, ROLES), "flags")
+    flagged.commit(Commit("2026-11-23", "4be1c0a97d2f5e83", "ab12"), (), None)
+    spec = tmp_path / "flows.yaml"
+    spec.write_text(f"""
+name: flows
+input: {{uri: {tmp_path / "in"}, partition: day}}
+columns: {{uid: {{role: id}}, amount: {{role: numeric}}}}
+detector: {{name: pca}}
+threshold: {{policy: quantile, contamination: 0.01}}
+output: {{uri: {out}}}
+""")
+    no_row = "no row has a score above the threshold"
+    asked = {
+        ("--day", "2026-11-23"): f"2026-11-23 was scored, and {no_row}\n",
+        (): f"of all scored days {no_row}\n",
+        ("--day", "2026-11-23", "--json"): "[]\n",
+    }
+    for options, said in asked.items():
+        ended = CliRunner().invoke(app, ["flags", str(spec), *options])
+        assert (ended.exit_code, ended.stdout) == (0, said)
+    ended = CliRunner().invoke(app, ["flags", str(spec), "--day", "2026-11-24"])
+    assert isinstance(ended.exception, Refusal)
 
 
 def test_a_day_that_was_not_scored_is_refused_with_the_days_that_were(local: Store) -> None:
