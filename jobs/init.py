@@ -28,12 +28,15 @@ from jobs.inference.roles import Inferred, infer
 from jobs.inference.time_split import TimeSplit, propose_split
 from jobs.spec.columns import FEATURES
 from jobs.spec.reference import schema_line
+from jobs.spec.sections import Gates
 from models.refusal import Refusal
 from models.schema import check_names, refuse
 
 MOST_ROWS = 50_000  # a sample: 20,000 rows already distinguish a port from a counter
 MOST_FILES = 4
 SAMPLE_BATCH = 8_192
+# From this share of anomalies on, only normal rows are learned from (docs/decisions/first-spec.md).
+MANY = 0.05
 
 TRAIN, TEST = "train", "test"
 WHOLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -49,6 +52,7 @@ class Sample:
     rows: int
     columns: tuple[Inferred, ...]
     training: str | None = None  # where the training rows are, if apart
+    labelled: bool = True  # whether the training rows have the columns of the sample
     split: TimeSplit | None = None  # of the one day, to learn from its earlier rows
 
     @property
@@ -85,8 +89,22 @@ def look(uri: str) -> Sample:
     split = None
     if time and not apart and len(days) == 1 and not any(one.learned for one in columns):
         split = propose_split(taken, time.name, time.options.get("unit"), time.steps)
-    training = apart[0] if apart else None
-    return Sample(source, days, table.num_rows, columns, training, split)
+    rows, training = table.num_rows, apart[0] if apart else None
+    return Sample(source, days, rows, columns, training, _has_label(columns, training), split)
+
+
+def _has_label(columns: Sequence[Inferred], training: str | None) -> bool:
+    """Whether the rows at the place of training, if they are apart, have the label too."""
+    label = _find_label(columns)
+    if training is None or label is None:
+        return True
+    source = _find_source(training)
+    days = list_days(source)
+    return bool(days) and label.name in take_snapshot(source, days[-1]).schema.names
+
+
+def _find_label(columns: Sequence[Inferred]) -> Inferred | None:
+    return next((column for column in columns if "label" in column.roles), None)
 
 
 def render(sample: Sample, output: Path) -> str:
@@ -98,7 +116,9 @@ def render(sample: Sample, output: Path) -> str:
     name = _spec_name(output.stem)
     roles = {role for column in columns for role in column.roles}
     steps = any("sequence" in c.roles and c.why.startswith("lists: steps") for c in columns)
-    detector, why = choose_detector(roles, of_numbers=steps)
+    training = _training(sample)
+    normal = any(line.startswith("  filter:") and "label" in roles for line in training)
+    detector, why = choose_detector(roles, of_numbers=steps, normal=normal)
     out = "out" if uri.strip("/") not in ("", ".") and not uri.startswith("out") else "../out"
     lines = [
         schema_line(output),
@@ -114,9 +134,10 @@ def render(sample: Sample, output: Path) -> str:
         *_columns(columns),
         *_window(columns),
         f"detector: {{name: {detector}}}  # {why}",
-        *_training(sample),
+        *training,
         "threshold: {policy: quantile, contamination: 0.001}  # 1 flag in 1,000 rows",
         f"output: {{uri: {_inline(f'{out}/{name}')}}}",
+        *_gates(columns),
     ]
     return "\n".join(lines) + "\n"
 
@@ -140,7 +161,7 @@ def _window(columns: Sequence[Inferred]) -> list[str]:
 
 def _training(sample: Sample) -> list[str]:
     """Which rows to learn from: never silently the ones that are scored."""
-    label = next((column for column in sample.columns if "label" in column.roles), None)
+    label = _find_label(sample.columns)
     normal = f"filter: {json.dumps(_keep_normal(label), ensure_ascii=False)}" if label else ""
     lines = ["training:"]
     if sample.training:
@@ -163,9 +184,21 @@ def _training(sample: Sample) -> list[str]:
             "  days: null  # there is one day: it is learned from and scored, anomalies included.",
             "  # uri: path/to/earlier/rows  # better: rows of another time, or without anomalies",
         ]
-    if label:
+    if label and label.anomalies > MANY and sample.labelled:
+        share = f"{label.anomalies:.0%} of the sample are anomalies"
+        lines.append(f"  {normal}  # learn from normal rows only: {share}")
+    elif label:
         lines.append(f"  # {normal}  # learn from normal rows only")
     return lines
+
+
+def _gates(columns: Sequence[Inferred]) -> list[str]:
+    """A wider gate for flags, where anomalies are as many as it stops by default."""
+    label, most = _find_label(columns), Gates().flag_rate[1]
+    wanted = round(min(1.0, 2 * label.anomalies), 2) if label else 0.0
+    if wanted <= most:
+        return []
+    return [f"gates: {{flag_rate: [0.0, {wanted}]}}  # twice the anomalies of the sample"]
 
 
 def _learn_earlier(split: TimeSplit, label: Inferred | None) -> list[str]:

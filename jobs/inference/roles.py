@@ -2,7 +2,7 @@
 
 import ipaddress
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from jobs.inference.signal_roles import infer_signal_role, is_prose
 from jobs.spec.columns import FLAG_COLUMNS
 from models.columns import TimeUnit
 from models.decoding.decoder import NO_ADDRESS
+from models.decoding.labels import decode_labels
 from models.decoding.scalars import find_invalid_utf8
 from models.decoding.times import decode_times
 
@@ -45,6 +46,7 @@ class Inferred:
     why: str
     options: dict[str, Any] = field(default_factory=dict)
     boolean: bool = False  # whether the column holds true and false
+    anomalies: float = 0.0  # share of the sample's rows, by a label
     learned: str | None = None  # the value of the rows to learn from, where a set is divided
     steps: bool = False  # whether a time counts steps or seconds from a start, not since 1970
 
@@ -138,7 +140,9 @@ def infer(table: pa.Table, training_days: int = 0) -> list[Inferred]:
     told: dict[str, Answer] = {}
     if label:
         pictured = any(one.signal and one.signal[0] in PICTURED for one in facts.values())
-        told = find_answers(table, label.name, label.options.get("normal", ()), pictured)
+        normal = label.options.get("normal", ())
+        told = find_answers(table, label.name, normal, pictured)
+        label = replace(label, anomalies=_count_anomalies(table[label.name], normal))
     taken: set[str] = set()
     found = []
     for name in counts:
@@ -165,6 +169,13 @@ def infer(table: pa.Table, training_days: int = 0) -> list[Inferred]:
         taken.update(column.roles)
         found.append(column)
     return _link_networks(found)
+
+
+def _count_anomalies(column: pa.ChunkedArray, normal: Sequence[str | int]) -> float:
+    """The share of anomalies among the rows with a label."""
+    labels = decode_labels(column.combine_chunks(), normal).values
+    known = labels[np.isfinite(labels)]
+    return float(known.mean()) if len(known) else 0.0
 
 
 def _find_train(values: Iterable[str]) -> str | None:

@@ -138,6 +138,7 @@ def test_a_number_is_an_entity_by_the_name_of_who_acts_not_of_a_side_or_a_count(
 
 def test_the_first_detector_is_the_documented_one_for_the_columns() -> None:
     assert choose_detector({"numeric", "categorical"})[0] == "isolation_forest"
+    assert choose_detector({"numeric"}, normal=True)[0] == DOCUMENTED["table"]
     assert choose_detector({"time", "ip", "port", "numeric"})[0] == "autoencoder"
     assert choose_detector({"image", "numeric"})[0] == DOCUMENTED["images"]
     assert choose_detector({"audio"})[0] == DOCUMENTED["sounds"]

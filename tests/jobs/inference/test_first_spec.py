@@ -478,6 +478,30 @@ def test_the_class_of_an_image_is_no_feature_where_the_label_is_made_from_it() -
         assert roles["take"] == ("numeric",)
 
 
+@pytest.mark.parametrize(("every", "learns"), [(4, "normal"), (50, "all")])
+def test_days_with_many_anomalies_are_learned_from_without_them_and_open_the_gate(
+    tmp_path: Path, every: int, learns: str
+) -> None:
+    columns: Columns = {"x": amounts(), "label": (np.arange(ROWS) % every == 0).astype(int)}
+    uri = write_days(tmp_path / "lake", columns, "day=2026-01-01", "day=2026-01-02")
+    path = tmp_path / "w.yaml"
+    path.write_text(init.init(uri, path))
+    spec = load(path)
+    assert check.run(path).ok
+    assert spec.training.filter == ("label == 0" if learns == "normal" else None)
+    assert spec.detector.name == ("knn" if learns == "normal" else "isolation_forest")
+    assert spec.gates.flag_rate == ((0.0, 0.5) if learns == "normal" else (0.0, 0.05))
+
+
+def test_training_rows_without_the_label_are_not_filtered_by_it(tmp_path: Path) -> None:
+    test: Columns = {"x": amounts(), "label": some(0, 1)}
+    for name, columns in (("test", test), ("train", {"x": amounts()})):
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    text = init.init(str(tmp_path), Path("w.yaml"))
+    assert f"\n  uri: {tmp_path}/train.parquet" in text
+    assert "\n  # filter:" in text
+
+
 def test_a_column_that_divides_the_rows_says_which_to_learn_from(tmp_path: Path) -> None:
     columns = {"x": amounts(), "split": some("train", "test"), "label": some(0, 1)}
     pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
