@@ -250,19 +250,18 @@ def _draw_over_time(over_time: FlagsOverTime) -> Chart:
             width=step * 0.84,
             top=_TALL * (1 - down.place(n)),
             height=_TALL * down.place(n),
-            hint=f"{start:%Y-%m-%d %H:%M}: {_say(n, 'flag')}",
+            hint=f"{_minute(start)}: {_say(n, 'flag')}",
             colour="alarm",
         )
         for i, (start, n) in enumerate(zip(starts, flags, strict=True))
     ]
     panels = [Panel("flags", _TALL, _label_down(down, _TALL, whole=True), bars=bars)]
-    words = f"{_say(sum(flags), 'flag')} from {starts[0]:%Y-%m-%d %H:%M} in UTC"
+    words = f"{_say(sum(flags), 'flag')} from {_minute(starts[0])} in UTC"
     if rows:
         down, across = _count_up(rows, most=3), Scale(0, len(rows))
         edges = [float(i) for i in range(len(rows) + 1)]
         hints = [
-            f"{start:%Y-%m-%d %H:%M}: {_say(n, 'row')}"
-            for start, n in zip(starts, rows, strict=True)
+            f"{_minute(start)}: {_say(n, 'row')}" for start, n in zip(starts, rows, strict=True)
         ]
         panels.append(
             Panel(
@@ -275,7 +274,7 @@ def _draw_over_time(over_time: FlagsOverTime) -> Chart:
             )
         )
         words += f", among {_say(sum(rows), 'row')}"
-    unit, ticks = _label_times(starts[0], width * len(starts))
+    unit, ticks = _label_times(starts, width * len(starts))
     return Chart("Flags over time", f"{words}.", unit, ticks, panels)
 
 
@@ -437,24 +436,33 @@ def _shorten(number: float) -> str:
 _HOURS = (1, 2, 3, 6, 12, 24, 48, 168)
 
 
-def _label_times(start: datetime, span: timedelta) -> tuple[str, list[Tick]]:
-    """The unit of an axis of times in UTC, and its labels at round hours or days."""
+def _label_times(starts: Sequence[datetime], span: timedelta) -> tuple[str, list[Tick]]:
+    """The unit of an axis of times in UTC, and its labels at round hours or days.
+
+    None comes after the last start: the end of its bin may lie after the year 9999.
+    """
+    start = starts[0]
     hours = span / timedelta(hours=1)
     each = next((h for h in _HOURS if hours / h <= _ACROSS), 168 * math.ceil(hours / 168 / _ACROSS))
     zero = start.replace(hour=0, minute=0, second=0, microsecond=0)
     first = math.ceil((start - zero) / timedelta(hours=each))
-    last = math.ceil((start - zero + span) / timedelta(hours=each))
+    last = math.floor((starts[-1] - zero) / timedelta(hours=each)) + 1
     days = each >= 24
     ticks = [
         Tick(
             100 * ((when - start) / span),
-            f"{when:%Y-%m-%d}" if hours > 300 * 24 else f"{when:%b} {when.day}",
+            when.date().isoformat() if hours > 300 * 24 else f"{when:%b} {when.day}",
         )
         if days
         else Tick(100 * ((when - start) / span), f"{when:%H:%M}")
         for when in (zero + timedelta(hours=each * i) for i in range(first, last))
     ]
-    return "day, UTC" if days else f"time, UTC, from {start:%Y-%m-%d}", _spare(ticks)
+    return "day, UTC" if days else f"time, UTC, from {start.date().isoformat()}", _spare(ticks)
+
+
+def _minute(when: datetime) -> str:
+    """Date and time. (`strftime` writes years below 1000 without their zeros.)"""
+    return when.replace(tzinfo=None).isoformat(" ", "minutes")
 
 
 def _spare(ticks: Sequence[Tick]) -> list[Tick]:

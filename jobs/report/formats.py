@@ -53,15 +53,15 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_time(time: str | None) -> str:
-    """Date and time in UTC, from ISO 8601; any other text stays as it is."""
+    """Date and time in UTC to the last digit, from ISO 8601; any other text stays as it is."""
     if time is None:
         return "–"
     try:
         moment = datetime.fromisoformat(time)
-    except ValueError:
+        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
         return format_field(time)
-    moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{moment.replace(tzinfo=None).isoformat(' ')} UTC"
 
 
 def format_field(value: Any) -> str:

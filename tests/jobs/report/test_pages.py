@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jobs.report.document import parse_card
-from jobs.report.formats import encode_bytes
+from jobs.report.formats import encode_bytes, format_time
 from jobs.report.pages import count_unaccounted, render_card, render_index
 from jobs.report.top_flags import MOST_LINES
 from jobs.terminal.printable import printable, printable_document
@@ -127,6 +127,21 @@ def test_the_table_of_flags_has_each_column_once_and_what_is_usual() -> None:
     head = re.findall(r"<th(?: [^>]*)?>(.*?)</th>", page[page.index('id="every"') :])
     assert head[:7] == ["severity", "host_src", "host_dst", "reason", "time, UTC", "uid", "proto"]
     assert "bytes_out 1,840,221,003 usual: median 60, 1 to 7,000" in words(page)
+
+
+@pytest.mark.parametrize(
+    ("time", "shown"),
+    [
+        ("2026-11-22T04:12:13+01:00", "2026-11-22 03:12:13 UTC"),
+        ("2026-11-22T03:12:13.000250", "2026-11-22 03:12:13.000250 UTC"),
+        ("0001-01-01T00:00:00+00:00", "0001-01-01 00:00:00 UTC"),
+        ("0001-01-01T00:00:00+01:00", "0001-01-01T00:00:00+01:00"),
+        ("yesterday", "yesterday"),
+        (None, "–"),
+    ],
+)
+def test_a_time_is_shown_to_its_last_digit(time: str | None, shown: str) -> None:
+    assert format_time(time) == shown
 
 
 def test_a_card_links_to_the_days_beside_it_and_to_the_index() -> None:
