@@ -186,17 +186,28 @@ def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
                 file.write(files[name])
                 file.flush()
                 os.fsync(file.fileno())
+        _flush_folder(draft)
         draft.rename(path)
     except BaseException:
         for name in FILES:
             (draft / name).unlink(missing_ok=True)
         draft.rmdir()
         raise
+    _flush_folder(path.parent)
 
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the libraries that scores depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+
+
+def _flush_folder(path: Path) -> None:
+    """Make the names in the folder last through a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _check_names(names: Mapping[str, bytes] | set[str]) -> None:

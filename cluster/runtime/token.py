@@ -48,6 +48,8 @@ def _ensure_file(path: Path) -> None:
         opened = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(opened, "w") as file:
             file.write(secrets.token_hex(32))
+            file.flush()
+            os.fsync(opened)  # a loss of power after the link would leave an empty token
         try:
             with suppress(FileExistsError):  # another process was faster; its token is used
                 os.link(whole, path)

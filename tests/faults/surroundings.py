@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.faults import power
 from tests.faults.fault import fault
 from tests.faults.trial import PER_TASK, Trial
 
@@ -113,6 +114,25 @@ def clock_off(trial: Trial) -> None:
     command = trial.start(LD_PRELOAD=str(library), CLOCK_SHIFT_S=str(seconds))
     if trial.reached(command, step, count):
         trial.kill(command)
+    trial.settle()
+
+
+@fault("power-lost", "the power is lost with all that was not flushed", missing=power.why_not)
+def power_lost(trial: Trial) -> None:
+    step, count = trial.draw_step()
+    lost: power.Lost = trial.chance.choice(["names", "bytes"])
+    trial.moment(f"after {step} {count}: {lost} are lost")
+    recorder = power.Recorder(trial.lake.output_folder, trial.folder / "record")
+    before = power.list_files(recorder.root)
+    command = trial.start(**recorder.environment())
+    if trial.reached(command, step, count):
+        with trial.reader.still():
+            command.kill()
+            disk = power.Disk()
+            for line in recorder.read():
+                disk.play(line)
+            recorder.leave(disk.left(lost), before)
+        trial.kill(command)  # what is in flight is what the disk says
     trial.settle()
 
 

@@ -11,21 +11,36 @@ versions of the tables beside it, as `day=D/quarantine`; `read_day` reads them s
 """
 
 import json
+import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Schema,
+    Transaction,
+)
+from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 from tenacity import RetryCallState, retry, stop_after_attempt, wait_random_exponential
 
 from cluster.lake.days import day_order
 from cluster.lake.output.shard import Shard, shard_key
-from cluster.lake.storage.delta import open_table, open_version, read_key, refuse_features
+from cluster.lake.storage.delta import (
+    flush_version,
+    log_key,
+    open_table,
+    open_version,
+    read_key,
+    refuse_features,
+)
 from cluster.lake.storage.store import Store
 from models.refusal import Refusal, SchemaMismatch
 
@@ -35,6 +50,8 @@ _TRIES = 30
 # Tries after errors of the store, beside those of its client: a reset connection leaves it open
 # whether a conditional PUT succeeded, and only reading the table again tells.
 _STORE_TRIES = 5
+# Each hundredth version has a checkpoint: the default of `delta.checkpointInterval`.
+_CHECKPOINT = 100
 _RECENT_DAYS = 7  # a week, so that it has a weekend
 
 
@@ -106,9 +123,12 @@ class LakeTable:
                 return table.version()
             if seen is not None and counter != seen:
                 raise DayTakenMeanwhile(self._taken(table, day, run_id))
-            read = table.version()
+            made = table.version() + 1  # no other version can come in between
             self._write(table, commit, adds, present, counter + 1)
-            return read + 1  # no other version can come in between
+            flush_version(self.store, made)
+            if (made + 1) % _CHECKPOINT == 0:  # not before the checkpoint that replaces them lasts
+                table.cleanup_metadata()
+            return made
 
         return attempt()
 
@@ -145,6 +165,7 @@ class LakeTable:
                     *(Transaction(f"day={day}/{name}", v) for name, v in commit.beside.items()),
                 ],
             ),
+            post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
         )
 
     def rows(self, day: str) -> int:
@@ -186,26 +207,24 @@ class LakeTable:
         return table is not None and select_day(list_files(table), self.store, day).keys() == keys
 
     def _load(self) -> DeltaTable | None:
+        """The table as it is. Its version lasts: who made it may have been killed before that."""
         table = open_table(self.store)
         if table is not None:
             self._check_schema(table)
+            flush_version(self.store, table.version())
         return table
 
     def _create(self) -> DeltaTable:
-        try:
-            DeltaTable.create(
-                self.store.delta_uri,
-                Schema.from_arrow(self.schema),
-                mode="error",
-                partition_by=["day"],
-                name=self.name,
-                storage_options=self.store.delta_options,
-            )
-        except DeltaError:
-            table = self._load()
-            if table is not None:  # another run has just created it
-                return table
-            raise
+        """Make the table, unless another run has just made it.
+
+        Its first entry is written by the store, whole or not at all: after a loss of power, an
+        empty one would be no table and no place for one.
+        """
+        schema = Schema.from_arrow(self.schema)
+        with tempfile.TemporaryDirectory() as folder:
+            DeltaTable.create(folder, schema, mode="error", partition_by=["day"], name=self.name)
+            first = Path(folder, log_key(0)).read_bytes()
+        self.store.create(log_key(0), first)
         table = self._load()
         assert table is not None
         return table

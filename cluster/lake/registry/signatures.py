@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from cluster.lake.storage import beneath
 from models import canonical_json
 from models.refusal import Refusal
 
@@ -72,6 +73,10 @@ def make_key(path: Path) -> SigningKey:
         raise Refusal(f"{path} exists: a key is never overwritten; name another file") from None
     with os.fdopen(descriptor, "wb") as file:
         file.write(pem)
+        file.flush()
+        os.fsync(descriptor)
+    with beneath.open_folder(path.absolute().parent, ()) as folder:
+        beneath.flush_folder(folder)
     return signing_key
 
 

@@ -13,6 +13,10 @@ from pathlib import Path
 
 from models.refusal import Refusal
 
+# (device, inode) of the folders whose names this process has flushed. Others may have made a folder
+# and been killed before they flushed its name.
+_flushed: set[tuple[int, int]] = set()
+
 # O_PATH needs only the right to pass through a folder, not to list it. It is Linux's alone.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
 
@@ -40,10 +44,11 @@ def resolve(path: Path, root: Path) -> tuple[str, ...]:
 def open_folder(root: Path, parts: tuple[str, ...], make: bool = False) -> Iterator[int]:
     """A handle of the folder at `parts` below the root, for `dir_fd`.
 
-    With `make`, missing folders are made. Raises `Refusal` where a part is a link.
+    With `make`, missing folders are made, and their names flushed. Raises `Refusal` where a part is
+    a link.
     """
     if make:
-        root.mkdir(parents=True, exist_ok=True)
+        _make_root(root)
     handle = os.open(root, _FOLDER)
     try:
         for part in parts:
@@ -51,8 +56,12 @@ def open_folder(root: Path, parts: tuple[str, ...], make: bool = False) -> Itera
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(part, dir_fd=handle)
             below = _open_part(part, handle, root)
-            os.close(handle)
-            handle = below
+            try:
+                if make:
+                    _flush_name(below, handle)
+            finally:
+                os.close(handle)
+                handle = below
         yield handle
     finally:
         os.close(handle)
@@ -75,6 +84,32 @@ def open_file(name: str, folder: int, root: Path) -> int:
 def opener(folder: int) -> Callable[[str, int], int]:
     """For `open`: makes files in the folder."""
     return lambda name, flags: os.open(name, flags, 0o666, dir_fd=folder)  # less the umask
+
+
+def flush_folder(folder: int) -> None:
+    """Flush the names in the folder: until then a new one is lost with the power."""
+    descriptor = os.open(".", os.O_RDONLY, dir_fd=folder)  # the handle may be of O_PATH
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make_root(root: Path) -> None:
+    missing = [folder for folder in (root, *root.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        with open_folder(folder.parent, ()) as parent:
+            flush_folder(parent)
+
+
+def _flush_name(folder: int, parent: int) -> None:
+    """Flush the name of a folder, once in a process."""
+    status = os.fstat(folder)
+    identity = (status.st_dev, status.st_ino)
+    if identity not in _flushed:
+        flush_folder(parent)
+        _flushed.add(identity)
 
 
 def _open_part(part: str, handle: int, root: Path) -> int:

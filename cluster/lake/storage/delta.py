@@ -8,6 +8,8 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from cluster.lake.storage.store import Store, find_fault, print_name
 from models.refusal import Refusal
 
+_LOG = "_delta_log"
+
 # Features that change nothing in how the files of a version are read. deltalake leaves out deletion
 # vectors and mapped columns without a word, where one only asks it for the files.
 _READABLE = {
@@ -29,7 +31,7 @@ def open_table(store: Store) -> DeltaTable | None:
 
     Raises `Refusal` where a link stands in its log, whose files deltalake opens by itself.
     """
-    store.refuse_links("_delta_log")
+    store.refuse_links(_LOG)
     try:
         return DeltaTable(store.delta_uri, storage_options=store.delta_options)
     except TableNotFoundError:
@@ -45,6 +47,18 @@ def open_version(store: Store, version: int) -> DeltaTable | None:
     except DeltaError:
         return None
     return table
+
+
+def log_key(version: int) -> str:
+    """The key of a version's entry in the log of a table."""
+    return f"{_LOG}/{version:020}.json"
+
+
+def flush_version(store: Store, version: int) -> None:
+    """Make a version of the table last through a loss of power, with the checkpoint that it may
+    have: deltalake leaves both to the system."""
+    checkpoint = log_key(version).replace(".json", ".checkpoint.parquet")
+    store.flush(log_key(version), checkpoint, f"{_LOG}/_last_checkpoint")
 
 
 def refuse_features(store: Store, table: DeltaTable) -> None:

@@ -16,6 +16,7 @@ from cluster.lake.storage.store import (
     MOST_BYTES,
     BadName,
     Listing,
+    Missing,
     Object,
     ReadOnlyFile,
     Store,
@@ -85,10 +86,13 @@ class LocalStore(Store):
     def put(self, key: str, data: bytes) -> None:
         with self._writing(key, data) as (folder, name, unfinished):
             os.replace(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
-            _flush_folder(folder)
+            beneath.flush_folder(folder)
 
     def create(self, key: str, data: bytes) -> bool:
-        return not self.exists(key) and self._create(key, data)
+        if self.exists(key):
+            self.flush(key)
+            return False
+        return self._create(key, data)
 
     def _create(self, key: str, data: bytes) -> bool:
         with self._writing(key, data) as (folder, name, unfinished):
@@ -96,14 +100,26 @@ class LocalStore(Store):
                 # A link, unlike a rename, fails where the name is taken, in one step.
                 os.link(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
             except FileExistsError:
+                beneath.flush_folder(folder)
                 return False
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
                 # Not exclusive: creates_once() is False here.
                 os.replace(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
-            _flush_folder(folder)
+            beneath.flush_folder(folder)
         return True
+
+    def flush(self, *keys: str) -> None:
+        for key in keys:
+            with contextlib.suppress(Missing), self._reading(key) as descriptor:
+                os.fsync(descriptor)
+        for parent in {self._path(key).parent for key in keys}:
+            with (
+                contextlib.suppress(FileNotFoundError),
+                beneath.open_folder(self.anchor, beneath.resolve(parent, self.anchor)) as folder,
+            ):
+                beneath.flush_folder(folder)
 
     def delete(self, key: str) -> None:
         path = self._path(key)
@@ -272,12 +288,3 @@ def _walk(top: Path, root: Path, anchor: Path, deep: bool) -> Iterator[Path | Ba
                 todo.append((path, above | {real}))
             else:
                 yield path
-
-
-def _flush_folder(folder: int) -> None:
-    """Flush the folder: until then a new name is not on the disk."""
-    descriptor = os.open(".", os.O_RDONLY, dir_fd=folder)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -125,6 +125,10 @@ class Store(ABC):
         (`creates_once` is False), this holds for a single writer only.
         """
 
+    def flush(self, *keys: str) -> None:  # noqa: B027 - a store that keeps what it has accepted
+        """Make objects that others have written last through a loss of power; `put` and `create` do
+        it themselves. What is missing is left out."""
+
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove the object; no error where there is none."""
