@@ -151,17 +151,20 @@ def _draw(draw: Callable[..., Any]) -> Lake:
     parts: dict[str, Part] = {}
     seed = draw(st.integers(0, 2**20))
     for day in (8, 9, 10, 11):
-        for _ in range(draw(st.integers(1, 3 if day == 11 else 2))):
+        for place in range(draw(st.integers(1, 3 if day == 11 else 2))):
             seed += 1
             hour = draw(st.sampled_from((0, 23))) if _rarely(draw, 4) else 23
             folder = layout[0].format(d=day, r="eu" if seed % 2 else "us", h=hour)
-            path = f"{folder}/{draw(st.sampled_from(FILE_NAMES))}".lstrip("/")
-            data, rows = _draw_file(draw, families, seed, bad=day == 11 and _rarely(draw, 4))
+            # The first file of a day can be read, so that few lakes are refused whole.
+            name = draw(st.sampled_from(FILE_NAMES)) if place else f"first-{day}.parquet"
+            path = f"{folder}/{name}".lstrip("/")
+            bad = day == 11 and place > 0 and _rarely(draw, 3)
+            data, rows = _draw_file(draw, families, seed, bad, whole=not place)
             parts[path] = Part(path, layout[1].format(d=day), data, rows)
     if _rarely(draw, 3):
         folder = draw(st.sampled_from(STRAY_FOLDERS))
         path = f"{folder}/stray.parquet".lstrip("/")
-        data, rows = _draw_file(draw, families, seed + 1, bad=False)
+        data, rows = _draw_file(draw, families, seed + 1, bad=False, whole=False)
         parts[path] = Part(path, None if layout[0] else "all", data, rows)
     roles = {
         name: draw(st.sampled_from(("keep", "keep", "id", "entity", "time"))) for name in names
@@ -170,21 +173,25 @@ def _draw(draw: Callable[..., Any]) -> Lake:
 
 
 def _draw_file(
-    draw: Callable[..., Any], families: dict[str, tuple[pa.DataType, ...]], seed: int, bad: bool
+    draw: Callable[..., Any],
+    families: dict[str, tuple[pa.DataType, ...]],
+    seed: int,
+    bad: bool,
+    whole: bool,
 ) -> tuple[bytes, int | None]:
-    """The bytes of a file and its rows."""
+    """The bytes of a file and its rows; a whole file has some rows and each column once."""
     rng = np.random.default_rng(seed)
-    rows = draw(st.sampled_from((40, 40, 40, 25, 1, 0)))
+    rows = 40 if whole else draw(st.sampled_from((40, 25, 1, 0)))
     columns: list[tuple[str, pa.Array]] = []
     for name, kinds in families.items():
         kind = draw(st.sampled_from(kinds)) if _rarely(draw, 3) else kinds[0]
-        if not _rarely(draw, 25):
+        if whole or not _rarely(draw, 12):
             columns.append((name, _spoil(draw, make_values(kind, _rarely(draw, 3), rows, seed))))
     for name in ("amount", "load"):
         columns.append((name, _spoil(draw, pa.array(rng.exponential(2.0, rows)))))
     if _rarely(draw, 6):
         columns = columns[::-1]
-    if _rarely(draw, 40):
+    if not whole and _rarely(draw, 20):
         columns.append(columns[0])
     table = pa.Table.from_arrays([array for _, array in columns], [name for name, _ in columns])
     data = _encode(draw, table)
@@ -195,8 +202,9 @@ def _draw_file(
         return data[: len(data) // 2], None
     if kind == "footer":
         return data[:-30] + bytes(22) + data[-8:], None
-    if kind == "pages":  # the footer is whole: its rows are known, whatever becomes of them
-        return data[:4] + bytes(len(data) // 4) + data[4 + len(data) // 4 :], None
+    if kind == "pages":  # the footer is whole, and says how many rows are lost
+        quarter = len(data) // 4
+        return data[:4] + bytes(quarter) + data[4 + quarter :], rows
     return (b"" if kind == "empty" else b"amount,load\n1,2\n"), None
 
 

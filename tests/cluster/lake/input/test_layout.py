@@ -148,3 +148,10 @@ def test_other_keys_are_columns() -> None:
 )
 def test_the_layout_is_seen_in_the_folders(path: str, partition: str | list[str] | None) -> None:
     assert propose([path.split("/")]) == partition
+
+
+def test_one_stray_folder_does_not_name_the_days() -> None:
+    days = [[f"day={n}"] for n in (8, 9, 10)]
+    assert propose([["Day=2026-11-18"], *days]) == "day"
+    assert propose([["2026", "11", "20"], *days]) == "day"
+    assert propose([["day=2026-11-20"], ["day=2026-11-20", "hour=23"]]) == ["day", "hour"]
