@@ -201,7 +201,8 @@ def _draw_file(
     if kind == "cut":
         return data[: len(data) // 2], None
     if kind == "footer":
-        return data[:-30] + bytes(22) + data[-8:], None
+        length = int.from_bytes(data[-8:-4], "little")
+        return data[: -8 - length] + bytes(length) + data[-8:], None
     if kind == "pages":  # the footer is whole, and says how many rows are lost
         quarter = len(data) // 4
         return data[:4] + bytes(quarter) + data[4 + quarter :], rows

@@ -1,5 +1,7 @@
 """The sample of keys: exact when small, unbiased when large, never crying wolf."""
 
+from decimal import Decimal
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -42,3 +44,10 @@ def test_large_counts_are_estimated_within_their_error() -> None:
 def test_keys_of_several_columns_are_told_apart() -> None:
     first = hash_keys([pa.array(["a", "a", "b"]), pa.array([1, 2, 1])])
     assert len(set(first.tolist())) == 3
+
+
+def test_neighbours_among_wide_decimals_are_told_apart() -> None:
+    """A float64 would make one of hundreds of such ids."""
+    ids = [Decimal(12345678901234567000 + step) for step in range(400)]
+    for kind in (pa.decimal128(38, 0), pa.decimal256(76, 0)):
+        assert len(np.unique(hash_keys([pa.array(ids, kind)]))) == 400
