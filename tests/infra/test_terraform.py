@@ -117,6 +117,25 @@ def test_workers_come_from_zero_and_every_pod_finds_a_pool_of_its_kind() -> None
         assert asked == {"head", "cpu" if overlay == "cpu" else "gpu"}
 
 
+@pytest.mark.parametrize("overlay", ["gpu", "gpu-raycronjob"])
+def test_no_pod_needs_a_node_with_a_gpu_while_nothing_runs(overlay: str) -> None:
+    (standing,) = of_kind(overlay, "RayCluster").values()
+    for group in standing["spec"]["workerGroupSpecs"]:
+        assert group["replicas"] == group["minReplicas"] == 0 < group["maxReplicas"]
+    assert standing["spec"]["enableInTreeAutoscaling"] is True
+    jobs = [one["spec"] for one in of_kind(overlay, "RayJob").values()]
+    assert all(job["suspend"] for job in jobs)
+    jobs += [one["spec"]["jobTemplate"] for one in of_kind(overlay, "RayCronJob").values()]
+    for job in jobs:  # a cluster of its own, for one run, with the workers that its plan counts
+        assert job["shutdownAfterJobFinishes"] is True
+        assert job["ttlSecondsAfterFinished"] <= 600
+        for group in job["rayClusterSpec"]["workerGroupSpecs"]:
+            assert group["replicas"] == group["minReplicas"] == 2
+    others = [pod for pod in pods(overlay) if "workers" not in pod.where]
+    asked = [c["resources"]["requests"] for pod in others for c in pod.containers()]
+    assert not any("nvidia.com/gpu" in requests for requests in asked)
+
+
 def test_the_roles_are_those_of_the_accounts_that_the_site_annotates() -> None:
     accounts = of_kind("gpu", "ServiceAccount")
     annotated = {
