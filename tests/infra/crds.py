@@ -5,6 +5,7 @@ A CRD's schema is OpenAPI's dialect: an unknown field is pruned, or refused by
 """
 
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,51 @@ FOLDER = Path(__file__).parents[3] / "shared/schemas"
 
 
 @cache
-def _validator(kind: str) -> jsonschema.Draft202012Validator:
+def _read(kind: str) -> Any:
     path = FOLDER / f"{kind}.json"
     if not path.exists():
         pytest.skip(f"the schema of KubeRay's {kind} is not at {path}")
-    return jsonschema.Draft202012Validator(_strict(json.loads(path.read_text())["openAPIV3Schema"]))
+    return json.loads(path.read_text())["openAPIV3Schema"]
+
+
+@cache
+def _validator(kind: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(_strict(_read(kind)))
 
 
 def errors(manifest: dict[str, Any]) -> list[str]:
     """What the API server would say against it: the field and why."""
     found = _validator(manifest["kind"]).iter_errors(manifest)
     return [f"{error.json_path}: {error.message}" for error in found]
+
+
+def broken_rules(manifest: dict[str, Any]) -> tuple[int, list[str]]:
+    """How many rules of its kind speak of the manifest, and those that it breaks.
+
+    These are the `x-kubernetes-validations` of the schema, in CEL. One that compares with an
+    earlier state (`oldSelf`) says nothing of a new object.
+    """
+    cel = pytest.importorskip("cel", reason="common-expression-language is not installed")
+    asked, broken = 0, []
+    for where, value, rule in _rules(_read(manifest["kind"]), manifest, "$"):
+        asked += 1
+        if cel.evaluate(rule, {"self": value}) is not True:
+            broken.append(f"{where}: {rule}")
+    return asked, broken
+
+
+def _rules(schema: Any, value: Any, where: str) -> Iterator[tuple[str, Any, str]]:
+    for one in schema.get("x-kubernetes-validations", ()):
+        if "oldSelf" not in one["rule"]:
+            yield where, value, one["rule"]
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            below = schema.get("properties", {}).get(name) or schema.get("additionalProperties")
+            if isinstance(below, dict):
+                yield from _rules(below, inner, f"{where}.{name}")
+    elif isinstance(value, list) and isinstance(schema.get("items"), dict):
+        for place, inner in enumerate(value):
+            yield from _rules(schema["items"], inner, f"{where}[{place}]")
 
 
 def _strict(schema: Any) -> Any:

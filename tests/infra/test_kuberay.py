@@ -54,6 +54,30 @@ def test_an_unknown_field_or_a_wrong_value_does_not_fit_the_schema(field: str, v
     assert crds.errors({**cluster, "spec": {**cluster["spec"], field: value}})
 
 
+def test_every_manifest_of_kuberay_keeps_the_rules_of_its_kind(overlay: str) -> None:
+    for manifest in render(overlay):
+        if manifest["kind"] in RAY_KINDS:
+            _, broken = crds.broken_rules(manifest)
+            assert broken == [], manifest["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "broken"),
+    [
+        ({"managedBy": "ray.io/kuberay-operator"}, 0),
+        ({"managedBy": "me"}, 1),
+        ({"deletionStrategy": {"onSuccess": {"policy": "DeleteCluster"}}}, 1),
+        ({"deletionStrategy": {"deletionRules": [{"policy": "DeleteSelf", "condition": {}}]}}, 1),
+        ({"deletionStrategy": {"onSuccess": {}, "onFailure": {}, "deletionRules": []}}, 1),
+    ],
+)
+def test_a_broken_rule_of_a_kind_is_found(changes: Manifest, broken: int) -> None:
+    job = of_kind("cpu", "RayJob")["train"]
+    asked, found = crds.broken_rules({**job, "spec": {**job["spec"], **changes}})
+    assert asked > 0
+    assert len(found) == broken, found
+
+
 def test_every_manifest_of_kubernetes_fits_the_schema_of_its_kind(overlay: str) -> None:
     for manifest in render(overlay):
         if manifest["kind"] not in RAY_KINDS:
