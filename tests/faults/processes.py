@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.runtime.private_ray import POOL_ACTOR
+
 ROOT = Path(__file__).parents[2]
 # Between two looks at a condition: much shorter than a split takes.
 LOOK_S = 0.003
@@ -72,7 +74,9 @@ class Command:
 
     def actors(self) -> list[Process]:
         """The scorer actors."""
-        return [p for p in self.processes() if p.title.startswith("ray::") and "Scorer" in p.title]
+        return [
+            p for p in self.processes() if p.title.startswith("ray::") and POOL_ACTOR in p.title
+        ]
 
     def raylets(self) -> list[Process]:
         """Ray's own servers: the raylet and the global control store."""

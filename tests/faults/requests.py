@@ -1,9 +1,11 @@
 """Requests to S3 fail, and listings are late."""
 
+from functools import partial
+
 from tests.faults.fault import fault
 from tests.faults.lake import DAY
 from tests.faults.processes import Command
-from tests.faults.proxy import KINDS, Rule, hidden
+from tests.faults.proxy import KINDS, Request, Rule, flipped, hidden
 from tests.faults.trial import Play, Trial
 
 # Shares of requests that a fault of S3 strikes.
@@ -42,6 +44,37 @@ _S3_FAULTS = {
 for _name, _what in _S3_FAULTS.items():
     # Where half of all requests wait, the day takes five minutes.
     fault(f"s3-{_name}", _what, s3=True, slow=_name == "stall")(_requests_fail(_name))
+
+
+@fault("s3-input-flipped-once", "each file of the day comes once with a flipped bit", s3=True)
+def input_flipped_once(trial: Trial) -> None:
+    gates = {"flag_rate": [0, 0.5], "volume": None, "quarantine_rate": 1, "quarantined_files": 99}
+    trial.lake.write_spec(gates=gates)
+    trial.moment("the first answer")
+    rules = [
+        trial.rule(Rule(path.name, flipped, where=partial(_is_read, path.name), times=1))
+        for path in trial.lake.files()
+    ]
+    if trial.finish(trial.start()) != 0:
+        trial.broken("the command failed, though each file could be read again")
+    trial.struck(any(rule.struck for rule in rules))
+    trial.settle()
+
+
+def _is_read(name: str, request: Request) -> bool:
+    return request.method == "GET" and request.key.endswith(f"flows/day={DAY}/{name}")
+
+
+@fault("s3-cuts-a-fifth", "one body in five breaks off, for as long as it takes", s3=True)
+def cuts_a_fifth(trial: Trial) -> None:
+    trial.moment("20% of bodies")
+    kind, where = KINDS["truncated"]
+    rule = trial.rule(Rule("truncated", kind, 0.2, where))
+    code = trial.finish(trial.start())
+    trial.struck(rule.struck > 0)
+    if code != 0:
+        trial.broken(f"the command ended with {code}, though each request succeeds when repeated")
+    trial.settle()
 
 
 @fault("listing-hides-record", "a listing hides a record of the journal from a restart", s3=True)

@@ -30,6 +30,24 @@ def file_removed(trial: Trial) -> None:
     _input_changes(trial, lambda: trial.lake.remove_file(trial.chance))
 
 
+@fault("folder-away", "the day's folder is renamed away, and comes back some seconds later")
+def folder_away(trial: Trial) -> None:
+    # With gates that let a night lose files, so that a wrong record would be committed.
+    gates = {"flag_rate": [0, 0.5], "volume": None, "quarantine_rate": 1, "quarantined_files": 99}
+    trial.lake.write_spec(gates=gates)
+    step, count = trial.draw_step(["plan", *sorted(PER_TASK)])
+    seconds = trial.chance.uniform(1, 6)
+    trial.moment(f"after {step} {count}, for {seconds:.0f} s")
+    folder = trial.lake.files()[0].parent
+    command = trial.start()
+    trial.struck(trial.reached(command, step, count))
+    away = folder.rename(folder.parent.with_name("away"))
+    command.wait(seconds)
+    away.rename(folder)
+    trial.finish(command)
+    trial.settle()
+
+
 def _input_changes(trial: Trial, change: Callable[[], str]) -> None:
     step, count = trial.draw_step(["plan", *sorted(PER_TASK), "commit"])
     command = trial.start()

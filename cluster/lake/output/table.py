@@ -38,18 +38,18 @@ from cluster.lake.storage.delta import (
     log_key,
     open_table,
     open_version,
+    read_history,
     read_key,
+    read_transaction,
     refuse_features,
 )
+from cluster.lake.storage.retries import TRIES
 from cluster.lake.storage.store import Store
-from models.refusal import Refusal, SchemaMismatch
+from models.refusal import Refusal, SchemaMismatch, may_pass
 
 # 30 tries with random waits of up to 2 s. Every round has one winner: 20 threads that committed 20
 # days at the same moment were done in 9 s on moto and two cores.
 _TRIES = 30
-# Tries after errors of the store, beside those of its client: a reset connection leaves it open
-# whether a conditional PUT succeeded, and only reading the table again tells.
-_STORE_TRIES = 5
 # Each hundredth version has a checkpoint: the default of `delta.checkpointInterval`.
 _CHECKPOINT = 100
 _RECENT_DAYS = 7  # a week, so that it has a weekend
@@ -270,13 +270,13 @@ def is_last(table: DeltaTable | None, day: str, what: str) -> bool:
     """Whether the day's last commit is `run=R`, or `snapshot=S`."""
     if table is None:
         return False
-    version = table.transaction_version(f"day={day}/{what}")
+    version = read_transaction(table, f"day={day}/{what}")
     return version is not None and version == _counter(table, day)
 
 
 def find_beside(table: DeltaTable, day: str, name: str) -> int | None:
     """The version of another table that the day's last commit names; None without one."""
-    return table.transaction_version(f"day={day}/{name}")
+    return read_transaction(table, f"day={day}/{name}")
 
 
 def list_files(table: DeltaTable | None) -> pa.Table:
@@ -358,7 +358,7 @@ def list_commits(table: DeltaTable | None) -> tuple[LoggedCommit, ...]:
                 facts={name: value for name, value in entry.items() if isinstance(value, str)},
             ),
         )
-        for entry in (table.history() if table else ())
+        for entry in (read_history(table) if table else ())
         if "day" in entry
     )
 
@@ -366,13 +366,13 @@ def list_commits(table: DeltaTable | None) -> tuple[LoggedCommit, ...]:
 def _counter(table: DeltaTable | None, day: str) -> int:
     if table is None:
         return 0
-    return table.transaction_version(f"day={day}") or 0
+    return read_transaction(table, f"day={day}") or 0
 
 
 def _is_worth_another(state: RetryCallState) -> bool:
     error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, OSError):
-        return state.attempt_number < _STORE_TRIES
+    if isinstance(error, OSError):  # whether the PUT took place, only reading the log again tells
+        return may_pass(error) and state.attempt_number < TRIES
     return isinstance(error, CommitFailedError)
 
 

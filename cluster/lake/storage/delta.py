@@ -1,10 +1,12 @@
 """Opening the Delta table in the folder of a store, and what its log says of its files."""
 
+from typing import Any
 from urllib.parse import unquote
 
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
+from cluster.lake.storage.retries import retry_reading
 from cluster.lake.storage.store import Store, find_fault, print_name
 from models.refusal import Refusal
 
@@ -33,9 +35,26 @@ def open_table(store: Store) -> DeltaTable | None:
     """
     store.refuse_links(_LOG)
     try:
-        return DeltaTable(store.delta_uri, storage_options=store.delta_options)
+        return _open(store)
     except TableNotFoundError:
         return None
+
+
+@retry_reading
+def _open(store: Store) -> DeltaTable:
+    return DeltaTable(store.delta_uri, storage_options=store.delta_options)
+
+
+@retry_reading
+def read_history(table: DeltaTable) -> list[dict[str, Any]]:
+    """The commits of the table, newest first, as its log describes them."""
+    return table.history()
+
+
+@retry_reading
+def read_transaction(table: DeltaTable, app: str) -> int | None:
+    """The version of the application transaction in the table's log."""
+    return table.transaction_version(app)
 
 
 def open_version(store: Store, version: int) -> DeltaTable | None:

@@ -15,7 +15,7 @@ import botocore.session  # type: ignore[import-untyped]
 import fsspec.asyn
 import s3fs
 from s3fs.core import S3_RETRYABLE_ERRORS
-from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import retry, retry_if_exception, stop_after_attempt
 
 from cluster.lake.storage import retries
 from cluster.lake.storage.store import (
@@ -32,9 +32,6 @@ from models.refusal import Refusal
 T = TypeVar("T")
 Answer = dict[str, Any]  # as botocore parses it; "Body" holds the bytes
 
-# 6 tries with waits of 0.2 s, doubled, with jitter: about 6 s, longer than S3 takes to scale a
-# prefix after SlowDown or a store to restart its front end. A longer outage should be seen.
-_TRIES = 6
 _TRANSIENT = {
     "InternalError",
     "ServiceUnavailable",
@@ -110,7 +107,7 @@ class S3Requests:
                 f"{self.uri}: there is no bucket {self.bucket!r}; expected an existing bucket"
             ) from error
         except (boto.BotoCoreError, *S3_RETRYABLE_ERRORS) as error:
-            text = f"{self.uri}: {error or type(error).__name__} (tried {_TRIES} times)"
+            text = f"{self.uri}: {error or type(error).__name__} (tried {retries.TRIES} times)"
             raise StoreFailed(text) from error
         return answer
 
@@ -201,8 +198,8 @@ def _is_transient(error: BaseException) -> bool:
 
 @retry(
     retry=retry_if_exception(_is_transient),
-    wait=wait_random_exponential(multiplier=0.2, max=5),
-    stop=stop_after_attempt(_TRIES),
+    wait=retries.WAIT,
+    stop=stop_after_attempt(retries.TRIES),
     before_sleep=retries.add_retry,
     reraise=True,
 )
