@@ -1,7 +1,7 @@
 """What a Terraform module declares and refers to, read without Terraform or a provider.
 
 Of `terraform validate` it does what needs no provider's schema: names resolve, modules get their
-variables. Which arguments a resource of AWS has is known to the provider alone.
+variables. `tests/infra/provider.py` has the arguments of the resources.
 """
 
 import re

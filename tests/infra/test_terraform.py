@@ -11,6 +11,7 @@ import pytest
 
 from tests.infra.hcl import Module
 from tests.infra.iam import Request, allows
+from tests.infra.provider import SCHEMA, find_resources, misfits
 from tests.infra.rendering import OVERLAYS, ROOT, of_kind, pods
 
 FOLDER = ROOT / "infra/terraform"
@@ -86,6 +87,40 @@ def test_every_variable_and_output_says_what_it_is(module: Module) -> None:
     for name, block in (module.blocks("variable") | module.blocks("output")).items():
         assert block.get("description"), name
     assert all("type" in block for block in module.blocks("variable").values())
+
+
+def test_every_argument_of_a_resource_is_one_of_the_provider() -> None:
+    kinds = json.loads(SCHEMA.read_text())
+    found = [
+        misfit
+        for kind, name, body in find_resources(FOLDER)
+        for misfit in misfits(body, kinds[kind], f"{kind}.{name}")
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "misfit"),
+    [
+        ("node_role_arn ", "node_role ", "no argument 'node_role'"),
+        ("node_role_arn ", "node_role ", "the argument 'node_role_arn' is missing"),
+        ("    max_size ", "    maximum ", "pool.scaling_config: no argument 'maximum'"),
+        ('      effect = "NO_SCHEDULE"\n', "", "pool.taint: the argument 'effect' is missing"),
+        ("  scaling_config {", "  scaling_config = {", "scaling_config: expected a block"),
+        ("http_put_response_hop_limit = 1", 'http_put_response_hop_limit = "one"', "a number"),
+        ("enable_key_rotation     = true", 'enable_key_rotation = "yes"', "expected a bool"),
+        ("  subnet_ids      = var.subnet_ids", '  subnet_ids = "a"', "expected a list"),
+    ],
+)
+def test_an_argument_that_the_provider_does_not_take_is_found(
+    old: str, new: str, misfit: str, tmp_path: Path
+) -> None:
+    text = (FOLDER / "nodes.tf").read_text()
+    assert text.count(old) == 1
+    (tmp_path / "nodes.tf").write_text(text.replace(old, new))
+    kinds = json.loads(SCHEMA.read_text())
+    found = [one for k, n, body in find_resources(tmp_path) for one in misfits(body, kinds[k], n)]
+    assert any(misfit in one for one in found), found
 
 
 def test_the_policies_get_every_variable_and_give_every_output_that_is_asked_for() -> None:
