@@ -42,6 +42,8 @@ def read_footer(
     Raises `UnsettledInput` where the store fails.
     """
     key, versions = found.key, iter((found,))
+    if found.size == 0:  # nothing to look at twice; and a pipe or a socket is never opened
+        return RejectedFile(key, "empty_file", _empty(key))
 
     def read() -> Footer:
         return _read_version(store, next(versions, None) or store.stat(key), folders or {})
@@ -56,11 +58,14 @@ def read_footer(
         return RejectedFile(key, error.rule, _TOLD[error.rule].format(key=key))
 
 
+def _empty(key: str) -> str:
+    return f"{key} has zero bytes: expected a Parquet file"
+
+
 def _read_version(store: Store, found: Object, folders: Mapping[str, str | None]) -> Footer:
     key = found.key
     if found.size == 0:
-        message = f"{key} has zero bytes: expected a Parquet file"
-        raise UnreadableFile(key, "empty_file", message)
+        raise UnreadableFile(key, "empty_file", _empty(key))
     with store.open_parquet(key, found.version) as file:
         with footer_errors(key, file):
             parquet = limits.open_parquet(file)
