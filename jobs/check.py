@@ -87,7 +87,12 @@ def agree_on_schema(
     files = [file for taken in snapshots for file in taken.files]
     schema = find_common_schema(files)
     if drifts := _find_drift(spec, files, schema, encoder):
-        raise SchemaMismatch("\n".join(map(str, drifts)))
+        lines = list(map(str, drifts))
+        if training and any(drift.found is None for drift in drifts):
+            lines.append(
+                "choose training.days that have the columns, or leave them out of the spec"
+            )
+        raise SchemaMismatch("\n".join(lines))
     check(spec, schema, training=training).refuse()
     if encoder:
         encoder.check_schema(schema)

@@ -6,8 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.input.struct_columns import add_struct_fields
-from jobs.check import check, run
+from jobs.check import agree_on_schema, check, run
 from jobs.spec.spec import Spec, load
 from models.refusal import Refusal
 from tests.public_sets import DATA, ROOT
@@ -234,6 +235,18 @@ def test_run_refuses_a_file_whose_column_has_another_type(spec: Spec) -> None:
     pq.write_table(text, "flows/day=2026-01-02/part-1.parquet")
     (error,) = run("flows.yaml").errors
     assert error.startswith("flows.yaml:9: day=2026-01-02/part-1.parquet: column 'bytes': expected")
+
+
+def test_training_days_before_a_column_appeared_are_named_with_what_to_do(spec: Spec) -> None:
+    write_day("2026-11-19", pa.table(ROW, schema=schema()).drop(["duration"]))
+    write_day("2026-11-20", pa.table(ROW, schema=schema()))
+    snapshots = [take_snapshot(spec.source(), f"2026-11-{day}") for day in (19, 20)]
+    with pytest.raises(Refusal) as refused:
+        agree_on_schema(spec, snapshots, training=True)
+    first, last = str(refused.value).splitlines()
+    assert first.startswith("day=2026-11-19/part-0.parquet: column 'duration': expected double")
+    assert last.startswith("choose training.days that have the columns")
+    agree_on_schema(spec, snapshots[1:], training=True)
 
 
 def test_run_refuses_an_unknown_detector(spec: Spec) -> None:
