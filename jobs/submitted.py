@@ -4,11 +4,13 @@ Ray keeps one log of a job, which mixes stdout and stderr. Here each line of std
 mark, so that the submitter can write results to its stdout and the rest to its stderr.
 """
 
-from typing import TextIO, cast
-
-from jobs.remote.marked_lines import MarkedLines
+from jobs.terminal import stopping
 
 if __name__ == "__main__":
-    from jobs.__main__ import main
+    stopping.listen()
+    from typing import TextIO, cast
+
+    from jobs.cli.command import main
+    from jobs.remote.marked_lines import MarkedLines
 
     main(lambda stream: cast(TextIO, MarkedLines(stream)))

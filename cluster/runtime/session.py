@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import NoReturn
 
+import psutil  # type: ignore[import-untyped]  # Ray brings its own
 import ray
 
 from cluster.runtime.joining import join
@@ -70,15 +71,13 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     if is_left_running():
-        _end_descendants()
+        end_descendants()
     os._exit(code)
 
 
-def _end_descendants() -> None:
+def end_descendants() -> None:
     """Kill Ray's processes. Most end with this process, but the agents of the node look for it for
     up to a minute."""
-    import psutil  # type: ignore[import-untyped]  # Ray brings its own
-
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):  # it has ended already
             process.kill()

@@ -11,6 +11,9 @@ from pathlib import Path
 def main() -> None:
     """Run a verb."""
     sys.path.insert(0, str(Path(__file__).with_name("checkout")))
-    from jobs.__main__ import main as run
+    from jobs.terminal import stopping
+
+    stopping.listen()
+    from jobs.cli.command import main as run
 
     run()

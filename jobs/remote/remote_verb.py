@@ -17,9 +17,10 @@ from jobs.remote.command import prepare_command, read_variables, refuse_secrets
 from jobs.remote.marked_lines import MARK
 from jobs.terminal.console import Step, err, out, say, step
 from jobs.terminal.printable import printable
+from jobs.terminal.stopping import handle_signals
 
 # Seconds in which a second Ctrl-C cancels the job; the first one only stops following it.
-_SECOND_S = 3.0
+_SECOND_S = 2.0
 _INTERRUPTED = 130
 # Most characters of a line of the log; a JSON line of progress has about 200.
 _LINE = 4_000
@@ -64,19 +65,23 @@ def cancel(address: str, name: str) -> str:
 
 
 def _follow(jobs: JobClient, name: str, address: str, first: str) -> int:
-    try:
-        say(first)  # from here on, Ctrl-C leaves the job and says how to follow it
-        with _LogView() as view:
-            ended = jobs.follow(name, view.take, say)
-    except KeyboardInterrupt:
+    with handle_signals() as signals:  # from here on, a signal leaves the job
         try:
-            say(f"{name} still runs; press Ctrl-C again within {_SECOND_S:.0f} s to cancel it")
-            time.sleep(_SECOND_S)  # for the second Ctrl-C
+            say(first)
+            with _LogView() as view:
+                ended = jobs.follow(name, view.take, say)
         except KeyboardInterrupt:
-            say(f"{name}: {jobs.cancel(name).status}")
-        else:
-            say(f"follow it: submit --attach {name} --address {address}")
-        return _INTERRUPTED
+            status = signals.status
+            try:
+                if status == _INTERRUPTED:
+                    wait = f"within {_SECOND_S:.0f} s to cancel it"
+                    say(f"{name} still runs; press Ctrl-C again {wait}")
+                    time.sleep(_SECOND_S)  # for the second Ctrl-C
+            except KeyboardInterrupt:
+                say(f"{name}: {jobs.cancel(name).status}")
+            else:
+                say(f"follow it: submit --attach {name} --address {address}")
+            return status
     _say_end(ended)
     return ended.exit_status
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import typer.core
 
-from jobs.__main__ import report_errors
 from jobs.cli.app import app
+from jobs.cli.command import report_errors
 from tests.conftest import S3Server
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +90,7 @@ def test_what_a_verb_writes_on_a_local_disk_is_for_its_owner(
 ) -> None:
     program = """
 import sys
-from jobs import __main__
+from jobs.cli import command
 from jobs.cli.app import app
 from cluster.lake.storage.opening import open_store
 
@@ -98,7 +98,7 @@ from cluster.lake.storage.opening import open_store
 def write(folder: str) -> None:
     open_store(folder).put("flags/a", b"")
 
-__main__.main()
+command.main()
 """
     command = [sys.executable, "-c", program, "write", str(tmp_path / "out")]
     environment = {**os.environ, **asked}
@@ -121,7 +121,7 @@ def test_a_fault_of_ours_is_one_line_and_its_trace_holds_no_value(
 ) -> None:
     program = """
 import sys
-from jobs import __main__
+from jobs.cli import command
 from jobs.cli.app import app
 import pyarrow as pa
 
@@ -132,7 +132,7 @@ def broken() -> None:
     except pa.ArrowInvalid as error:
         raise RuntimeError("4000123412345678") from error
 
-__main__.main()
+command.main()
 """
     command = [sys.executable, "-c", program, "broken"]
     environment = {**os.environ, "TMPDIR": str(tmp_path), "ANOMARAY_TRACE": shown}
@@ -182,7 +182,7 @@ def test_a_program_that_reads_json_does_not_read_what_ray_prints_of_its_nodes() 
     program = """
 import sys
 sys.argv.append("--json")
-from jobs import __main__
+from jobs.cli import command
 from jobs.cli import options
 from jobs.cli.app import app
 from cluster.runtime.session import session
@@ -197,7 +197,7 @@ def told(as_json: options.Json = False) -> None:
         sys.stdin.readline()  # until the line has come
     options.print_document({"told": as_json})
 
-__main__.main()
+command.main()
 """
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", program, "told"]

@@ -41,7 +41,7 @@ def test_both_engines_commit_the_same_flags_bit_for_bit(
 
 _WITHOUT_RAY = """
 import sys
-from jobs.__main__ import main
+from jobs.cli.command import main
 try:
     main()
 finally:

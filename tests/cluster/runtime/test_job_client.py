@@ -141,7 +141,7 @@ def test_one_interrupt_leaves_the_job_and_two_end_it(head: RayHead, tmp_path: Pa
 _FOLLOW = """
 import sys
 from cluster.runtime.job_client import JobClient, Submission
-from jobs.__main__ import report_errors
+from jobs.cli.command import report_errors
 from pathlib import Path
 def write(text):
     print(text, end="", flush=True)
@@ -248,7 +248,7 @@ def test_results_alone_are_on_stdout_and_what_a_terminal_obeys_is_nowhere(termin
 _JOIN = """
 import sys
 from cluster.runtime.session import session
-from jobs.__main__ import report_errors
+from jobs.cli.command import report_errors
 with report_errors(), session(sys.argv[1]) as line:
     print(line)
 """

@@ -1,0 +1,143 @@
+"""Stopping a command: the first SIGINT or SIGTERM ends it within seconds, the second at once.
+
+Python runs a signal handler in its main thread, between two of its own instructions. That is too
+late where the thread waits in C, and no help where a library swallows the KeyboardInterrupt, as an
+import does, or replaces the handler, as Ray does. So a second thread hears the signals, and ends the
+process if the main thread does not. `jobs.__main__` imports this module before all others.
+"""
+
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
+
+_SIGNALS = {
+    signal.SIGINT: "Interrupted. Run the same command to resume.",
+    signal.SIGTERM: "Terminated. Run the same command to resume.",
+}
+# Seconds for the main thread to clean up. A cluster is told that its job has ended.
+_GRACE_S = 2.0
+_CLUSTER_GRACE_S = 8.0
+_SHOW_CURSOR = b"\x1b[?25h\r\n"  # a progress bar hides it
+
+_heard: signal.Signals | None = None  # the first signal
+_handled: "Handled | None" = None  # a block that handles its signals itself
+_saying = threading.Lock()
+
+
+def listen() -> None:
+    """Hear the signals from now on. A signal that the parent process had ignored stays ignored."""
+    hearing, telling = os.pipe()
+    os.set_blocking(telling, False)
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    signal.set_wakeup_fd(telling, warn_on_full_buffer=False)
+    sys.excepthook = _explain
+    sys.unraisablehook = _explain_finaliser
+    threading.Thread(target=_watch, args=(hearing,), name="anomaray-stop", daemon=True).start()
+
+
+@contextmanager
+def obey() -> Iterator[None]:
+    """Once a signal was heard, any failure of the block ends the process with one line."""
+    try:
+        yield
+    except BaseException as error:
+        if _heard is None or (isinstance(error, SystemExit) and not error.code):
+            raise
+        _flush_and_end()
+
+
+class Handled:
+    """The signals of a block that handles them itself."""
+
+    status = 130  # of a command that ended by the latest of them
+
+
+@contextmanager
+def handle_signals() -> Iterator[Handled]:
+    """Each signal is a KeyboardInterrupt in the block, which decides itself what ends."""
+    global _handled
+    _handled = Handled()
+    try:
+        yield _handled
+    finally:
+        _handled = None
+
+
+def _interrupt(number: int, _: Any) -> None:
+    """Raise a KeyboardInterrupt in the main thread, once: what cleans up is not interrupted."""
+    global _heard
+    if _handled is not None:
+        _handled.status = 128 + number
+    elif _heard is None:
+        _heard = signal.Signals(number)
+    else:
+        return
+    raise KeyboardInterrupt
+
+
+def _watch(hearing: int) -> None:
+    """End the process some seconds after the first signal, and at once after the second."""
+    global _heard
+    while (first := _hear(hearing)) is None or _handled is not None:
+        pass
+    _heard = _heard or first
+    deadline = time.monotonic() + (_CLUSTER_GRACE_S if _is_on_a_cluster() else _GRACE_S)
+    while (left := deadline - time.monotonic()) > 0:
+        if select.select([hearing], [], [], left)[0] and _hear(hearing) is not None:
+            break
+    _end()
+
+
+def _hear(hearing: int) -> signal.Signals | None:
+    """The next signal that comes; None for one that ends nothing."""
+    number = os.read(hearing, 1)[0]
+    return signal.Signals(number) if number in _SIGNALS else None
+
+
+def _is_on_a_cluster() -> bool:
+    """Whether this process has joined a Ray that others have started."""
+    ray, session = (sys.modules.get(name) for name in ("ray", "cluster.runtime.session"))
+    joined = getattr(ray, "is_initialized", bool)()
+    return joined and not getattr(session, "is_left_running", bool)()
+
+
+def _explain(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """The hook for errors that nobody catches, such as an interrupt among the first imports."""
+    if _heard is not None:
+        _flush_and_end()
+    sys.__excepthook__(kind, error, trace)
+
+
+def _explain_finaliser(unraised: Any) -> None:
+    """The hook for errors of finalisers: an interrupt is no news there."""
+    if _heard is None:
+        sys.__unraisablehook__(unraised)
+
+
+def _flush_and_end() -> NoReturn:
+    with suppress(Exception):  # a reader that has gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+    _end()
+
+
+def _end() -> NoReturn:
+    """Say why, and end the process and the Ray that it has started. Nothing else is waited for: all
+    that is cut here may be cut by a SIGKILL too."""
+    assert _heard is not None
+    if _saying.acquire(blocking=False):
+        line = _SIGNALS[_heard].encode() + b"\n"
+        with suppress(OSError):
+            os.write(2, _SHOW_CURSOR + line if os.isatty(2) else line)
+    session = sys.modules.get("cluster.runtime.session")
+    with suppress(Exception):  # it is being imported: Ray has not started
+        session.end_descendants()  # type: ignore[union-attr]
+    os._exit(128 + _heard)
