@@ -1,6 +1,6 @@
 """The program `python -m jobs VERB`, whose verbs are in `jobs/cli/`."""
 
-from jobs.terminal import stopping
+from cluster.runtime import stopping
 
 if __name__ == "__main__":
     stopping.listen()

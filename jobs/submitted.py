@@ -4,7 +4,7 @@ Ray keeps one log of a job, which mixes stdout and stderr. Here each line of std
 mark, so that the submitter can write results to its stdout and the rest to its stderr.
 """
 
-from jobs.terminal import stopping
+from cluster.runtime import stopping
 
 if __name__ == "__main__":
     stopping.listen()

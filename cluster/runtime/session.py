@@ -22,9 +22,11 @@ import psutil  # type: ignore[import-untyped]  # Ray brings its own
 import ray
 
 from cluster.runtime.joining import join
+from cluster.runtime.lifeline import Lifeline
 from cluster.runtime.private_folder import make_private_folder
 from cluster.runtime.private_ray import own_machine_only
 from cluster.runtime.shipping import ROOT
+from models.masking import describe
 
 _EMBEDDED = "embedded Ray"
 _LOCAL = "local"
@@ -47,6 +49,7 @@ QUIET = {
 }
 
 _used: str | None = None  # the Ray that this process uses, as a line to print
+_lifeline: Lifeline | None = None  # to it
 
 
 def start(address: str | None = None, beside: str | None = None) -> None:
@@ -101,33 +104,45 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[str
     try:
         yield line
     finally:
+        if _lifeline is not None:
+            _lifeline.release()
         ray.shutdown()
         _used = None
 
 
 def _enter(address: str | None, cpus: int | None = None) -> str:
-    global _used
+    global _used, _lifeline
+    _lifeline = Lifeline()
     address = address or os.environ.get("RAY_ADDRESS") or _LOCAL
     _quiet()
     with _drop_log_level_line():
-        _used = _embed(cpus) if address == _LOCAL else join(address, MALLOC)
+        _used = _embed(_lifeline, cpus) if address == _LOCAL else join(address, MALLOC)
+    if not is_left_running():
+        _lifeline.hold_head(ray.get_runtime_context().gcs_address)
     return _used
 
 
-def _embed(cpus: int | None) -> str:
+def _embed(lifeline: Lifeline, cpus: int | None) -> str:
     # Workers import the checkout, whatever the current folder is.
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-    with own_machine_only():
-        ray.init(
-            address=_LOCAL,
-            num_cpus=cpus,
-            # Ray makes its folder and its sessions writable by every user of the machine.
-            _temp_dir=str(make_private_folder() / "ray"),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+    folder = make_private_folder() / "ray"
+    try:
+        with own_machine_only(), lifeline.hold_servers():
+            ray.init(
+                address=_LOCAL,
+                num_cpus=cpus,
+                # Ray makes its folder and its sessions writable by every user of the machine.
+                _temp_dir=str(folder),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except Exception as error:  # Ray raises that very class for a raylet that does not start
+        raise ConnectionError(
+            f"Ray did not start on this machine ({describe(error)}); its logs are in "
+            f"{folder}/session_latest/logs"
+        ) from error
     return f"{_EMBEDDED}, {int(ray.cluster_resources().get('CPU', 0))} CPUs"
 
 

@@ -2,10 +2,11 @@
 
 With the token anyone can run code on the cluster. It is read from the environment or a file, and
 never appears in an argument, a log line or the description of a job.
+
+Each command imports this module before it hears signals: `secrets` alone takes as long as Python.
 """
 
 import os
-import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +27,7 @@ def ensure_token() -> None:
     try:
         _ensure_file(_default())
     except (OSError, RuntimeError):  # a read-only file system, or no home folder
-        os.environ[_VALUE] = secrets.token_hex(32)
+        os.environ[_VALUE] = _draw(32)
 
 
 def describe_source() -> str:
@@ -40,14 +41,19 @@ def _default() -> Path:
     return Path.home() / ".ray" / "auth_token"
 
 
+def _draw(octets: int) -> str:
+    """Random hexadecimal digits of the system, fit for a secret."""
+    return os.urandom(octets).hex()
+
+
 def _ensure_file(path: Path) -> None:
     """Make the file if it is absent; only its owner can read it."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        whole = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        whole = path.with_name(f"{path.name}.{_draw(4)}")
         opened = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(opened, "w") as file:
-            file.write(secrets.token_hex(32))
+            file.write(_draw(32))
             file.flush()
             os.fsync(opened)  # a loss of power after the link would leave an empty token
         try:

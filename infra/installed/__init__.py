@@ -11,7 +11,7 @@ from pathlib import Path
 def main() -> None:
     """Run a verb."""
     sys.path.insert(0, str(Path(__file__).with_name("checkout")))
-    from jobs.terminal import stopping
+    from cluster.runtime import stopping
 
     stopping.listen()
     from jobs.cli.command import main as run

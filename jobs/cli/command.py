@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from cluster.runtime import stopping
 from jobs.cli.app import app
-from jobs.terminal import stopping
 from jobs.terminal.console import configure_logs, err, keep_stdout, warn
 from models.masking import describe, render_trace
 from models.refusal import Refusal, may_pass
@@ -43,6 +43,9 @@ def report_errors() -> Iterator[None]:
         warn("failed", f"{_describe(error)}. Run the same command to resume ({trace}).", "bold red")
         sys.exit(75)
     except Exception as error:
+        if _is_of_cluster(error):
+            warn("failed", f"{describe(error)}. Run the same command to resume.", "bold red")
+            sys.exit(75)
         trace = render_trace(error)
         where = "below" if os.environ.get(_TRACE) else f"in {_keep(trace)}"
         warn(
@@ -54,6 +57,14 @@ def report_errors() -> Iterator[None]:
         if os.environ.get(_TRACE):
             err.out(trace, highlight=False)
         sys.exit(1)
+
+
+def _is_of_cluster(error: Exception) -> bool:
+    """Whether Ray lost a worker, a node or an object: not an error of what ran there."""
+    ray = sys.modules.get("ray.exceptions")
+    return ray is not None and (
+        isinstance(error, ray.RayError) and not isinstance(error, ray.RayTaskError)
+    )
 
 
 def _keep(trace: str) -> str:

@@ -13,11 +13,11 @@ from typing import Any
 
 from cluster.runtime import shipping
 from cluster.runtime.job_client import Environment, Job, JobClient, Submission
+from cluster.runtime.stopping import handle_signals
 from jobs.remote.command import prepare_command, read_variables, refuse_secrets
 from jobs.remote.marked_lines import MARK
 from jobs.terminal.console import Step, err, out, say, step
 from jobs.terminal.printable import printable
-from jobs.terminal.stopping import handle_signals
 
 # Seconds in which a second Ctrl-C cancels the job; the first one only stops following it.
 _SECOND_S = 2.0

@@ -2,8 +2,8 @@
 
 Python runs a signal handler in its main thread, between two of its own instructions. That is too
 late where the thread waits in C, and no help where a library swallows the KeyboardInterrupt, as an
-import does, or replaces the handler, as Ray does. So a second thread hears the signals, and ends the
-process if the main thread does not. `jobs.__main__` imports this module before all others.
+import does, or replaces the handler, as Ray does. So a second thread hears the signals, and ends
+the process if the main thread does not. `jobs.__main__` imports this module before all others.
 """
 
 import os
@@ -28,10 +28,13 @@ _SHOW_CURSOR = b"\x1b[?25h\r\n"  # a progress bar hides it
 _heard: signal.Signals | None = None  # the first signal
 _handled: "Handled | None" = None  # a block that handles its signals itself
 _saying = threading.Lock()
+_stderr = 2  # this process's own, also while a block has put another in its place
 
 
 def listen() -> None:
     """Hear the signals from now on. A signal that the parent process had ignored stays ignored."""
+    global _stderr
+    _stderr = os.dup(2)
     hearing, telling = os.pipe()
     os.set_blocking(telling, False)
     for number in _SIGNALS:
@@ -130,14 +133,20 @@ def _flush_and_end() -> NoReturn:
 
 
 def _end() -> NoReturn:
-    """Say why, and end the process and the Ray that it has started. Nothing else is waited for: all
-    that is cut here may be cut by a SIGKILL too."""
     assert _heard is not None
+    end(128 + _heard, _SIGNALS[_heard])
+
+
+def end(status: int, line: str) -> NoReturn:
+    """End the process, and the Ray that it has started, with this line on stderr.
+
+    Nothing is waited for: all that is cut here may be cut by a SIGKILL too.
+    """
     if _saying.acquire(blocking=False):
-        line = _SIGNALS[_heard].encode() + b"\n"
+        text = f"{line}\n".encode()
         with suppress(OSError):
-            os.write(2, _SHOW_CURSOR + line if os.isatty(2) else line)
+            os.write(_stderr, _SHOW_CURSOR + text if os.isatty(_stderr) else text)
     session = sys.modules.get("cluster.runtime.session")
     with suppress(Exception):  # it is being imported: Ray has not started
         session.end_descendants()  # type: ignore[union-attr]
-    os._exit(128 + _heard)
+    os._exit(status)
