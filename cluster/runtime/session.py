@@ -138,7 +138,9 @@ def _embed(lifeline: Lifeline, cpus: int | None) -> str:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    except Exception as error:  # Ray raises that very class for a raylet that does not start
+    except Exception as error:
+        if type(error) not in (Exception, RuntimeError):  # what Ray raises for a dead server
+            raise
         raise ConnectionError(
             f"Ray did not start on this machine ({describe(error)}); its logs are in "
             f"{folder}/session_latest/logs"

@@ -26,24 +26,27 @@ _CLUSTER_GRACE_S = 8.0
 _SHOW_CURSOR = b"\x1b[?25h\r\n"  # a progress bar hides it
 
 _heard: signal.Signals | None = None  # the first signal
+_raised = False  # it in the main thread
 _handled: "Handled | None" = None  # a block that handles its signals itself
-_saying = threading.Lock()
+_hearing = -1  # the end of a pipe that has a byte for each signal
+_taking, _saying = threading.Lock(), threading.Lock()
 _stderr = 2  # this process's own, also while a block has put another in its place
 
 
 def listen() -> None:
     """Hear the signals from now on. A signal that the parent process had ignored stays ignored."""
-    global _stderr
+    global _stderr, _hearing
     _stderr = os.dup(2)
-    hearing, telling = os.pipe()
-    os.set_blocking(telling, False)
+    _hearing, telling = os.pipe()
+    for end_of_pipe in (_hearing, telling):
+        os.set_blocking(end_of_pipe, False)
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     signal.set_wakeup_fd(telling, warn_on_full_buffer=False)
     sys.excepthook = _explain
     sys.unraisablehook = _explain_finaliser
-    threading.Thread(target=_watch, args=(hearing,), name="anomaray-stop", daemon=True).start()
+    threading.Thread(target=_watch, name="anomaray-stop", daemon=True).start()
 
 
 @contextmanager
@@ -52,6 +55,7 @@ def obey() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        _take()  # the thread may not have seen yet what made a library leave
         if _heard is None or (isinstance(error, SystemExit) and not error.code):
             raise
         _flush_and_end()
@@ -71,38 +75,51 @@ def handle_signals() -> Iterator[Handled]:
     try:
         yield _handled
     finally:
-        _handled = None
+        with _taking:
+            _read(4096)
+            _handled = None
 
 
 def _interrupt(number: int, _: Any) -> None:
     """Raise a KeyboardInterrupt in the main thread, once: what cleans up is not interrupted."""
-    global _heard
+    global _heard, _raised
     if _handled is not None:
         _handled.status = 128 + number
-    elif _heard is None:
-        _heard = signal.Signals(number)
-    else:
+    elif _raised:
         return
+    else:
+        _heard, _raised = _heard or signal.Signals(number), True
     raise KeyboardInterrupt
 
 
-def _watch(hearing: int) -> None:
+def _watch() -> None:
     """End the process some seconds after the first signal, and at once after the second."""
-    global _heard
-    while (first := _hear(hearing)) is None or _handled is not None:
-        pass
-    _heard = _heard or first
+    while _heard is None:
+        select.select([_hearing], [], [])
+        _take()
     deadline = time.monotonic() + (_CLUSTER_GRACE_S if _is_on_a_cluster() else _GRACE_S)
     while (left := deadline - time.monotonic()) > 0:
-        if select.select([hearing], [], [], left)[0] and _hear(hearing) is not None:
+        if select.select([_hearing], [], [], left)[0] and _take():
             break
     _end()
 
 
-def _hear(hearing: int) -> signal.Signals | None:
-    """The next signal that comes; None for one that ends nothing."""
-    number = os.read(hearing, 1)[0]
-    return signal.Signals(number) if number in _SIGNALS else None
+def _take() -> bool:
+    """Take note of the next signal, if there is one that the verb does not handle itself."""
+    global _heard
+    with _taking:
+        number = next(iter(_read(1)), None)
+        if number not in _SIGNALS or _handled is not None:
+            return False
+        _heard = _heard or signal.Signals(number)
+        return True
+
+
+def _read(signals: int) -> bytes:
+    try:
+        return os.read(_hearing, signals)
+    except OSError:  # none has come, or nobody listens
+        return b""
 
 
 def _is_on_a_cluster() -> bool:
