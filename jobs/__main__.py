@@ -6,4 +6,4 @@ if __name__ == "__main__":
     stopping.listen()
     from jobs.cli.command import main
 
-    main()
+    stopping.run(main)

@@ -13,4 +13,4 @@ if __name__ == "__main__":
     from jobs.cli.command import main
     from jobs.remote.marked_lines import MarkedLines
 
-    main(lambda stream: cast(TextIO, MarkedLines(stream)))
+    stopping.run(lambda: main(lambda stream: cast(TextIO, MarkedLines(stream))))

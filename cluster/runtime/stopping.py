@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
@@ -47,6 +47,19 @@ def listen() -> None:
     sys.excepthook = _explain
     sys.unraisablehook = _explain_finaliser
     threading.Thread(target=_watch, name="anomaray-stop", daemon=True).start()
+
+
+def run(command: Callable[[], None]) -> NoReturn:
+    """Run a command that ends with a SystemExit, and end the process with its status.
+
+    Python's own end takes a second after an import of torch, and a signal kills it there.
+    """
+    try:
+        command()
+    except SystemExit as error:
+        _flush()
+        os._exit(error.code if isinstance(error.code, int) else bool(error.code))
+    sys.exit()
 
 
 @contextmanager
@@ -142,10 +155,14 @@ def _explain_finaliser(unraised: Any) -> None:
         sys.__unraisablehook__(unraised)
 
 
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # a reader that has gone
+            stream.flush()
+
+
 def _flush_and_end() -> NoReturn:
-    with suppress(Exception):  # a reader that has gone
-        sys.stdout.flush()
-        sys.stderr.flush()
+    _flush()
     _end()
 
 

@@ -14,6 +14,6 @@ def main() -> None:
     from cluster.runtime import stopping
 
     stopping.listen()
-    from jobs.cli.command import main as run
+    from jobs.cli.command import main as command
 
-    run()
+    stopping.run(command)

@@ -23,7 +23,7 @@ STATUSES = {
     2: "refused: the message says what to change",
     75: "a store or a node failed: run the same command to resume",
     130: "interrupted by Ctrl-C: run the same command to resume",
-    143: "terminated by SIGTERM: run the same command to resume",
+    143: "the same, by SIGTERM",
 }
 
 SpecPath = Annotated[Path, typer.Argument(help="The YAML file of the watch; see docs/spec.md.")]

@@ -5,8 +5,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.__main__ import report_errors
 from jobs.cli.app import app
+from jobs.cli.command import report_errors
 from jobs.terminal.console import configure_logs
 
 

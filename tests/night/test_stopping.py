@@ -25,7 +25,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _DAY = ("--day", DAYS[5])
 # SPEC and FOLDER stand for a trained watch and for a folder of the test.
 COMMANDS = {
-    "init": ("FOLDER/flows",),
+    "init": ("FOLDER/flows", "--output", "FOLDER/first.yaml"),
     "check": ("SPEC",),
     "plan": ("SPEC", *_DAY),
     "train": ("SPEC",),

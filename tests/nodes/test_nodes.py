@@ -13,6 +13,7 @@ from tests.nodes.machines import Machines, driver_environment
 from tests.nodes.watch import EPOCHS, Watch, receipt
 
 
+@pytest.mark.slow  # by lost workers: tests/cluster/training
 def test_a_training_on_two_nodes_goes_on_from_its_checkpoint_when_one_is_killed(
     training: Training,
 ) -> None:

@@ -59,7 +59,7 @@ class Watch:
         self.flags = pa.table({})
 
     def learn(self) -> None:
-        """Train on an embedded Ray of one node, undisturbed."""
+        """Train on one node, undisturbed."""
         trial = self.trial("learned")
         self._quietly("train", str(trial.spec))
         self.take(trial)
@@ -73,7 +73,7 @@ class Watch:
         assert self.flags.num_rows > FILES, "too few flags to tell a loss by"
 
     def _quietly(self, *arguments: str) -> Command:
-        """On an embedded Ray of one node, undisturbed."""
+        """On one node, undisturbed."""
         command = Command(arguments, plain_environment(), self.folder, arguments[0])
         code = command.wait(_SECONDS)
         command.kill()
