@@ -47,10 +47,11 @@ def commit_day(run: Run, books: RunBooks, commits: Mapping[str, int]) -> int:
     if run.key_id:
         facts["hmac_key"] = run.key_id
     commit, flags = Commit(run.day, run.run_id, run.snapshot.day_digest, facts), open_flags(run)
+    again = flags.is_run_committed(run.day, run.run_id)
     beside = {}
     for side, shards in _list_sides(run, books, commits):
         version = side.commit(commit, shards, commits[side.name])
-        named = flags.find_beside(run.day, side.name)
+        named = flags.find_beside(run.day, side.name) if again else None
         # What the flags name already is kept, if it is the same: then they need no other commit.
         same = named is not None and side.has_at(named, run.day, shards)
         beside[side.name] = named if named is not None and same else version

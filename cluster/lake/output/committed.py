@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import pyarrow as pa
+from deltalake import DeltaTable
 
 from cluster.lake.output.journal import Journal
 from cluster.lake.output.schemas import FLAGS, QUARANTINE, RUNS, SCORES
@@ -22,7 +23,7 @@ from cluster.lake.storage.store import Store
 
 
 class CommittedDays:
-    """The days of an output, as its tables are when this is made.
+    """The days of an output, as its tables are when this is first asked.
 
     The commit of the flags decides, and is the last of a run. A day is not whole where another
     table is of another run, or where a file that a table names is not there: scoring it again puts
@@ -40,8 +41,10 @@ class CommittedDays:
 
     def is_run_whole(self, day: str, run_id: str) -> bool:
         """Whether the run's commit of the day is the last in every table, with all files there."""
-        tables = self._tables_of(day)
-        return all(table.is_last(day, f"run={run_id}") and table.has_files(day) for table in tables)
+        what = f"run={run_id}"
+        return self._tables[FLAGS].is_last(day, what) and all(
+            table.is_last(day, what) and table.has_files(day) for table in self._tables_of(day)
+        )
 
     def is_snapshot_whole(self, day: str, digest: str) -> bool:
         """Whether one run of this snapshot has committed the day, as in `is_run_whole`."""
@@ -84,7 +87,11 @@ def read_beside(output: Store, name: str, day: str) -> pa.RecordBatchReader | No
 
 class _Table:
     def __init__(self, store: Store) -> None:
-        self.store, self.table = store, open_table(store)
+        self.store = store
+
+    @cached_property
+    def table(self) -> DeltaTable | None:
+        return open_table(self.store)
 
     def is_last(self, day: str, what: str) -> bool:
         return is_last(self.table, day, what)

@@ -116,11 +116,12 @@ class LakeTable:
         )
         def attempt() -> int:
             table = self._load() or self._create()
-            counter, present = _counter(table, day), select_day(list_files(table), self.store, day)
-            if is_last(table, day, f"run={run_id}") and (
-                counter != seen or (present.keys() == keys and _names(table, commit))
-            ):
-                return table.version()
+            counter, present = _counter(table, day), dict[str, int]()
+            if is_last(table, day, f"run={run_id}"):
+                present = select_day(list_files(table), self.store, day)
+                same = present.keys() == keys and _names(table, commit)
+                if same or counter != seen:
+                    return table.version()
             if seen is not None and counter != seen:
                 raise DayTakenMeanwhile(self._taken(table, day, run_id))
             made = table.version() + 1  # no other version can come in between
