@@ -27,7 +27,7 @@ from deltalake import (
     Schema,
     Transaction,
 )
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 from tenacity import RetryCallState, retry, stop_after_attempt, wait_random_exponential
 
@@ -374,6 +374,8 @@ def _is_worth_another(state: RetryCallState) -> bool:
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, OSError):  # whether the PUT took place, only reading the log again tells
         return may_pass(error) and state.attempt_number < TRIES
+    if type(error) is DeltaError:  # so it says that an answer broke off while it wrote
+        return state.attempt_number < TRIES
     return isinstance(error, CommitFailedError)
 
 
