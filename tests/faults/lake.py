@@ -2,11 +2,13 @@
 
 import copy
 import json
+import math
 import os
 import random
 import shutil
 import urllib.request
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +21,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import torch
 from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
 
-from cluster.lake.output.schemas import FLAGS, REGISTRY
+from cluster.lake.output.schemas import FLAGS, QUARANTINE, REGISTRY, SCORES
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
@@ -38,6 +41,7 @@ from tests.night.oracle import flagged_ids
 # the last bit of its score decides.
 DAY, OTHER_DAY = DAYS[5], DAYS[3]
 ID = "uid"
+_SPOILT = "duration"  # the column of the rows that go to the quarantine
 # A split is one file here: enough of them to be killed between two, few enough for a short trial.
 FILES, OTHER_FILES = 14, 4
 # Files of the day that are kept back, to be added in the middle of a run.
@@ -47,7 +51,9 @@ _CONTAMINATION = 0.1
 # The same arithmetic in batches of another size may differ in a float32's last bits.
 _TOLERANCE = 1e-4
 
+TABLES = (FLAGS, SCORES, QUARANTINE)
 Flags = dict[str, float]  # score by id
+Row = tuple[str, float]  # id and score; of the quarantine file and row, and 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,9 @@ class Base:
     champion: str  # bundles by id
     other: str  # another detector for the same data
     broken: str  # one whose every score is NaN
-    flags: dict[str, dict[str, Flags]]  # by bundle and day, over all files with the spare ones
+    # By bundle and day, over all files with the spare ones.
+    flags: dict[str, dict[str, Flags]]
+    scores: dict[str, dict[str, Flags]]
 
     @property
     def spare(self) -> Path:
@@ -74,13 +82,16 @@ def build(folder: Path) -> Base:
         spec = _spec(folder, folder / "flows", folder / "out")
         _run(folder, "train", str(spec), "--workers", "1")
         names = _add_bundles(folder / "out")
-        flags = {names["champion"]: _undisturbed(folder, spec, f"{OTHER_DAY}..{DAY}")}
+        found = {names["champion"]: _undisturbed(folder, spec, f"{OTHER_DAY}..{DAY}")}
         bundles.promote(load(spec), names["other"])
-        flags[names["other"]] = _undisturbed(folder, spec, f"{OTHER_DAY}..{DAY}")
+        found[names["other"]] = _undisturbed(folder, spec, f"{OTHER_DAY}..{DAY}")
         bundles.rollback(load(spec))
-        shutil.rmtree(folder / "out" / FLAGS)
         _keep_back(folder)
-        made.write_text(json.dumps({**names, "flags": flags}))
+        tables = {
+            name: {bundle: tables[name] for bundle, tables in found.items()}
+            for name in (FLAGS, SCORES)
+        }
+        made.write_text(json.dumps({**names, **tables}))
     return Base(folder, **json.loads(made.read_text()))
 
 
@@ -97,8 +108,26 @@ def _cut(folder: Path, files: int) -> None:
     folder.mkdir()
     edges = [len(rows) * n // files for n in range(files + 1)]
     for n in range(files):
-        part = rows.slice(edges[n], edges[n + 1] - edges[n])
+        part = _spoil(rows.slice(edges[n], edges[n + 1] - edges[n]))
         pq.write_table(part, folder / f"part-{n:03}.parquet", write_page_checksum=True)
+
+
+def _spoil(rows: pa.Table) -> pa.Table:
+    """The rows, of which the second cannot be scored."""
+    place = rows.column_names.index(_SPOILT)
+    cells = rows.column(place).to_pylist()
+    cells[1] = float("nan")
+    return rows.set_column(place, _SPOILT, pa.array(cells, rows.column(place).type))
+
+
+def _list_bad_rows(path: Path) -> list[int]:
+    cells = pq.read_table(path, columns=[_SPOILT], partitioning=None)[_SPOILT].to_pylist()
+    return [row for row, cell in enumerate(cells) if cell is not None and math.isnan(cell)]
+
+
+def _list_bad_ids(path: Path) -> list[str]:
+    ids: list[str] = pq.read_table(path, columns=[ID], partitioning=None)[ID].to_pylist()
+    return [ids[row] for row in _list_bad_rows(path)]
 
 
 def _keep_back(folder: Path) -> None:
@@ -108,8 +137,12 @@ def _keep_back(folder: Path) -> None:
 
 
 def _spec(folder: Path, source: str | Path, target: str | Path, **changes: Any) -> Path:
-    threshold = {"policy": "quantile", "contamination": _CONTAMINATION}
-    return write_spec(folder, source, target, **{"threshold": threshold, **changes})
+    sections = {
+        "threshold": {"policy": "quantile", "contamination": _CONTAMINATION},
+        "output": {"uri": str(target), "scores": "all"},
+        "gates": {"flag_rate": [0, 0.5], "volume": None, "quarantine_rate": 0.05},
+    }
+    return write_spec(folder, source, target, **{**sections, **changes})
 
 
 def _run(folder: Path, *arguments: str) -> None:
@@ -144,24 +177,28 @@ def _with_weights(bundle: Bundle, change: Callable[[torch.Tensor], torch.Tensor]
     )
 
 
-def _undisturbed(folder: Path, spec: Path, days: str) -> dict[str, Flags]:
-    """The flags by day of a run that nothing befell; the oracle must have found the same.
+def _undisturbed(folder: Path, spec: Path, days: str) -> dict[str, dict[str, Flags]]:
+    """By day the flags, and all scores, of a run that nothing befell; the oracle found the same.
 
     The oracle says which rows are flagged; the bits of a score are those of this run, since a
     product of matrices may differ in its last bits with the number of rows.
     """
-    shutil.rmtree(folder / "out" / FLAGS, ignore_errors=True)
+    for name in TABLES:
+        shutil.rmtree(folder / "out" / name, ignore_errors=True)
     _run(folder, "backfill", str(spec), "--days", days)
     registry = Registry(open_store(str(folder / "out")).child(REGISTRY))
     entry = registry.require_champion()
     bundle = open_bundle(registry.read_bundle(entry.bundle), entry.bundle)
     threshold = Threshold.from_json(registry.read_threshold(entry.threshold)).value
-    found = {}
+    found: dict[str, dict[str, Flags]] = {FLAGS: {}, SCORES: {}}
     for day in (OTHER_DAY, DAY):
-        rows = read_flags(DeltaTable(str(folder / "out" / FLAGS)), day)
-        found[day] = dict(rows)
-        expected = flagged_ids(bundle, threshold, folder / "flows" / f"day={day}", ID)
-        _compare(day, rows, expected)
+        where = folder / "flows" / f"day={day}"
+        bad = {i for path in where.iterdir() for i in _list_bad_ids(path)}
+        for name, least in ((FLAGS, threshold), (SCORES, -math.inf)):
+            rows = read_flags(DeltaTable(str(folder / "out" / name)), day)
+            found[name][day] = dict(rows)
+            expected = flagged_ids(bundle, least, where, ID)
+            _compare(day, rows, {i: s for i, s in expected.items() if i not in bad})
     return found
 
 
@@ -177,10 +214,27 @@ def _compare(day: str, rows: list[tuple[str, float]], expected: Flags) -> None:
         raise RuntimeError(f"{day}: {len(far)} scores differ from the oracle's by {_TOLERANCE}")
 
 
+def difference(rows: list[Row], expected: Flags) -> tuple[int, int, int]:
+    """(lost, doubled, different) rows; a row that should not be there is a different one."""
+    times = Counter(i for i, _ in rows)
+    lost = len(expected.keys() - times.keys())
+    doubled = sum(n - 1 for n in times.values())
+    different = len({i for i, score in rows if expected.get(i) != score})
+    return lost, doubled, different
+
+
 def read_flags(table: DeltaTable, day: str) -> list[tuple[str, float]]:
     """(id, score) of each committed flag of the day, in this version of the table."""
     rows = table.to_pyarrow_dataset().to_table(columns=[ID, "score"], filter=ds.field("day") == day)
     return list(zip(rows.column(ID).to_pylist(), rows.column("score").to_pylist(), strict=True))
+
+
+def read_table(table: DeltaTable, name: str, day: str) -> list[Row]:
+    """The committed rows of a table, in this version of it."""
+    if name != QUARANTINE:
+        return read_flags(table, day)
+    rows = table.to_pyarrow_dataset().to_table(["file", "row"], filter=ds.field("day") == day)
+    return [(f"{row['file']} {row['row']}", 0.0) for row in rows.to_pylist()]
 
 
 class Lake:
@@ -215,9 +269,9 @@ class Lake:
         """Where the output of a local lake is."""
         return self.folder / "out"
 
-    def table(self, version: int | None = None) -> DeltaTable:
-        """The committed flags, past the product's own code. TableNotFoundError before a commit."""
-        store = self.output.child(FLAGS)
+    def table(self, version: int | None = None, name: str = FLAGS) -> DeltaTable:
+        """A committed table, past the product's own code. TableNotFoundError before a commit."""
+        store = self.output.child(name)
         return DeltaTable(store.delta_uri, version=version, storage_options=store.delta_options)
 
     def files(self, day: str = DAY) -> list[Path]:
@@ -225,9 +279,31 @@ class Lake:
 
     def expected(self, day: str = DAY, without: str = "") -> Flags:
         """What the day's flags are, by the files that are there and the champion in force."""
+        return self._select(self.base.flags, day, without)
+
+    def _select(self, of: dict[str, dict[str, Flags]], day: str, without: str = "") -> Flags:
         names = [p for p in self.files(day) if p.name != without and p.name not in self._left_out]
         ids = {i for p in names for i in pq.read_table(p, columns=[ID])[ID].to_pylist()}
-        return {i: s for i, s in self.base.flags[self.bundle][day].items() if i in ids}
+        return {i: s for i, s in of[self.bundle][day].items() if i in ids}
+
+    def difference(self, name: str) -> tuple[int, int, int]:
+        """(lost, doubled, different) rows of the day in the newest version of a table."""
+        try:
+            rows = read_table(self.table(name=name), name, DAY)
+        except TableNotFoundError:
+            rows = []
+        if name != QUARANTINE:
+            of = self.base.flags if name == FLAGS else self.base.scores
+            return difference(rows, self._select(of, DAY))
+        expected = {
+            f"day={DAY}/{path.name} {row}": 0.0
+            for path in self.files()
+            if path.name not in self._left_out
+            for row in _list_bad_rows(path)
+        }
+        left_out = tuple(f"day={DAY}/{file} " for file in self._left_out)
+        judged = [row for row in rows if not (left_out and row[0].startswith(left_out))]
+        return difference(judged, expected)
 
     def remember(self, without: str = "") -> None:
         """What the day is now may be committed: a reader may see it from here on."""
@@ -248,6 +324,11 @@ class Lake:
         self.bundle = bundle
         if bundle != self.base.broken:
             self.remember()
+
+    def rollback(self) -> None:
+        """Make the first champion the champion again, after `promote`."""
+        bundles.rollback(load(self.spec))
+        self.bundle = self.base.champion
 
     def add_file(self, chance: random.Random) -> str:
         path = chance.choice(sorted(self.base.spare.iterdir()))

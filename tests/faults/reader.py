@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from deltalake.exceptions import TableNotFoundError
 
-from tests.faults.lake import DAY, Flags, Lake, read_flags
+from tests.faults.lake import DAY, Lake, read_flags
 
 Seen = frozenset[tuple[tuple[str, float], int]]  # rows of the day and how often each
 
@@ -85,12 +85,3 @@ class Reader:
 
 def counted(rows: list[tuple[str, float]]) -> Seen:
     return frozenset(Counter(rows).items())
-
-
-def difference(rows: list[tuple[str, float]], expected: Flags) -> tuple[int, int, int]:
-    """(lost, doubled, different) flags; a flag that should not be there is a different one."""
-    times = Counter(i for i, _ in rows)
-    lost = len(expected.keys() - times.keys())
-    doubled = sum(n - 1 for n in times.values())
-    different = len({i for i, score in rows if expected.get(i) != score})
-    return lost, doubled, different

@@ -3,9 +3,8 @@
 import signal
 
 from tests.faults.fault import fault
-from tests.faults.lake import OTHER_DAY, read_flags
+from tests.faults.lake import OTHER_DAY, difference, read_flags
 from tests.faults.processes import Command, send, until
-from tests.faults.reader import difference
 from tests.faults.trial import PER_TASK, Trial
 
 # The patience that a fault gives the driver where an actor is to hang.

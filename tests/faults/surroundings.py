@@ -118,18 +118,23 @@ _CLOCK = Path(__file__).with_name("clock.c")
 _DAY_S = 24 * 60 * 60
 
 
-def _needs_compiler() -> str | None:
+def shift_clock(trial: Trial, seconds: int) -> dict[str, str]:
+    """The environment of a command whose clock is so far ahead."""
+    library = trial.folder / "clock.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, _CLOCK], check=True)
+    return {"LD_PRELOAD": str(library), "CLOCK_SHIFT_S": str(seconds)}
+
+
+def needs_compiler() -> str | None:
     return None if shutil.which("cc") else "the clock is shifted by a library that needs a cc"
 
 
-@fault("clock-off", "the clock is a day off, and right again after a kill", missing=_needs_compiler)
+@fault("clock-off", "the clock is a day off, and right again after a kill", missing=needs_compiler)
 def clock_off(trial: Trial) -> None:
     seconds = trial.chance.choice([-_DAY_S, _DAY_S])
     step, count = trial.draw_step()
     trial.moment(f"{seconds:+,} s, until after {step} {count}")
-    library = trial.folder / "clock.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, _CLOCK], check=True)
-    command = trial.start(LD_PRELOAD=str(library), CLOCK_SHIFT_S=str(seconds))
+    command = trial.start(**shift_clock(trial, seconds))
     if trial.reached(command, step, count):
         trial.kill(command)
     trial.settle()
@@ -207,9 +212,9 @@ def vacuum_while_reading(trial: Trial) -> None:
     trial.finish(trial.start())
     trial.lake.promote(trial.lake.base.other)
     command = trial.start()
-    trial.finish(trial.start("vacuum", spec, "--hours", "1", "--no-dry-run"))
+    trial.finish(trial.start("vacuum", spec, "--hours", "1", "--no-dry-run", "--yes"))
     trial.finish(command)
-    removed = trial.start("vacuum", spec, "--hours", "0", "--no-dry-run")
+    removed = trial.start("vacuum", spec, "--hours", "0", "--no-dry-run", "--yes")
     if trial.finish(removed) != 0 or "were removed" not in removed.errors:
         trial.broken("vacuum failed")
     trial.settle()

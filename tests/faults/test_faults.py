@@ -12,8 +12,8 @@ from deltalake import write_deltalake
 
 from tests.conftest import S3Server
 from tests.faults.faults import FAULTS
-from tests.faults.lake import Base, build, using
-from tests.faults.reader import counted, difference
+from tests.faults.lake import Base, build, difference, using
+from tests.faults.reader import counted
 from tests.faults.report import line
 from tests.faults.trial import Outcome, Trial, run_trial
 

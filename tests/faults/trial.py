@@ -3,6 +3,7 @@
 A trial can be repeated: `Trial(base, seed, number, …)` draws the same fault and the same moment.
 """
 
+import json
 import random
 import re
 import signal
@@ -17,12 +18,13 @@ from typing import Any
 
 from deltalake.exceptions import TableNotFoundError
 
-from cluster.lake.output.schemas import RUNS
+from cluster.lake.output.schemas import RUNS, SCORES
+from jobs.report.document import REPORTS
 from tests.conftest import S3Server
-from tests.faults.lake import DAY, Base, Lake, plain_environment, read_flags
+from tests.faults.lake import DAY, TABLES, Base, Lake, plain_environment, read_table
 from tests.faults.processes import Command, until
 from tests.faults.proxy import FaultProxy, Request, Rule, acting
-from tests.faults.reader import Reader, difference
+from tests.faults.reader import Reader
 
 ENGINES = ("local", "ray")
 # From the first command to the last; a run that needs longer hangs.
@@ -155,6 +157,7 @@ class Trial:
         self.killed_at: Progress | None = None
         self.in_flight = 0  # tasks that were begun and not done, at each kill
         self.tolerates_unreadable = False
+        self.lost_files = False  # of a committed day, which is to be committed again
         self.restarts = RESTARTS
         self._deadline = time.monotonic() + LIMIT_S
 
@@ -292,11 +295,12 @@ class Trial:
         """Compare what is committed with what must be."""
         out, now = self.outcome, self.progress()
         self.reader.look_back()
-        try:
-            rows = read_flags(self.lake.table(), DAY)
-        except TableNotFoundError:
-            rows = []
-        out.lost, out.doubled, out.different = difference(rows, self.lake.expected())
+        for name in TABLES:
+            lost, doubled, different = self.lake.difference(name)
+            out.lost, out.doubled = out.lost + lost, out.doubled + doubled
+            out.different += different
+            if lost or doubled or different:
+                self.note(f"{name}: {lost} lost, {doubled} doubled, {different} different")
         out.partial_reads = self.reader.partial
         out.looks, out.states = self.reader.looks, self.reader.states
         out.unreadable = 0 if self.tolerates_unreadable else self.reader.failures.total()
@@ -307,8 +311,24 @@ class Trial:
             out.in_flight = self.in_flight
         runs = self.committed_runs()
         out.commits = len(runs)
-        if any(a == b for a, b in pairwise(runs)):
+        if any(a == b for a, b in pairwise(runs)) and not self.lost_files:
             self.broken(f"run {runs[-1]} committed the day twice")
+        if runs:
+            self._judge_card(runs[-1])
+
+    def _judge_card(self, run: str) -> None:
+        """The run card of the day is there, of the run that committed it, with its counts."""
+        store = self.lake.output.child(REPORTS)
+        key = f"day={DAY}/run_card.json"
+        if not store.exists(key):
+            self.broken("the day has no run card")
+            return
+        card = json.loads(store.read(key))
+        scored = len(read_table(self.lake.table(name=SCORES), SCORES, DAY))
+        if (card["run"]["run_id"], card["run"]["status"]) != (run, "committed"):
+            self.broken(f"the run card is of run {card['run']['run_id']}")
+        elif card["books"]["scored"] != scored:
+            self.broken(f"the run card counts {card['books']['scored']} rows, the table {scored}")
 
     def end(self) -> None:
         """Leave no process behind."""
