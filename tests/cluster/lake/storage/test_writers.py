@@ -11,12 +11,15 @@ _ROOT = Path(cluster.__file__).parents[1]
 # `Store.put` replaces. Each function that calls it, and why nothing that is needed is lost; all
 # others use `Store.create`, which never does.
 REPLACING = {
+    "cluster/lake/derived/derive.py": {"take_snapshot": "the same bytes, for their time"},
     "cluster/lake/output/journal.py": {
         "begin_step": "an empty mark of one attempt",
         "write_segment": "a new name each time",
+        "write_ending": "how the scoring of a run's last command ended",
         "write_result": "the result of a run's last command",
     },
     "cluster/lake/output/shard.py": {"write_shard": "a key of one attempt"},
+    "cluster/lake/output/vacuum.py": {"read_store_time": "a new name each time"},
     "cluster/training/local_trainer.py": {"_save": "a checkpoint of one training, until it ends"},
     "cluster/training/trials.py": {"on_trial_complete": "a trial that a resumed search runs again"},
     "jobs/flags.py": {
@@ -24,9 +27,10 @@ REPLACING = {
         "_begin": "the marker of an earlier export",
         "_put": "the days of an earlier export",
     },
-    "jobs/report/run_card.py": {
-        "write": "the card of a day's last run",
-        "write_index": "the page of all days",
+    "jobs/report/publishing.py": {
+        "publish": "the card of a day's last run",
+        "_write_page": "a day's page, drawn anew from its card",
+        "_link": "the page of all days",
     },
 }
 
