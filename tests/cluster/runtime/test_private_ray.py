@@ -16,6 +16,7 @@ from ray.data._internal.execution.operators import actor_pool_map_operator
 from ray.job_submission import JobSubmissionClient
 from ray.train.v2._internal import constants as train_constants
 from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
+from ray.tune.experimental import output as tune_output
 
 from cluster.runtime import private_ray, session
 
@@ -68,6 +69,7 @@ def test_ray_reads_the_variables_that_we_set() -> None:
             ray._common.usage.usage_constants,
             ray_constants,
             train_constants,
+            tune_output,
         )
     )
     ours = {name for name in session.QUIET if name.startswith("RAY_")}
