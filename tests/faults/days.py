@@ -31,12 +31,7 @@ def champion_returns(trial: Trial) -> None:
     step, count = trial.draw_step()
     days = trial.chance.choice([2, 9, 40])
     trial.moment(f"the other killed after {step} {count}, {days} days")
-    trial.finish(trial.start())
-    trial.lake.promote(trial.lake.base.other)
-    earlier = trial.count(step)
-    command = trial.start()
-    if trial.reached(command, step, earlier + count):
-        trial.kill(command)
+    trial.kill_other_champion(step, count)
     trial.killed_at = None
     _let_pass(trial, days)
     _vacuum(trial)

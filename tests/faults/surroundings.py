@@ -193,12 +193,7 @@ def same_run_again(trial: Trial) -> None:
 def new_bundle(trial: Trial) -> None:
     step, count = trial.draw_step()
     trial.moment(f"killed after {step} {count}")
-    trial.finish(trial.start())
-    trial.lake.promote(trial.lake.base.other)
-    earlier = trial.count(step)
-    command = trial.start()
-    if trial.reached(command, step, earlier + count):
-        trial.kill(command)
+    trial.kill_other_champion(step, count)
     trial.settle()
 
 

@@ -276,6 +276,15 @@ class Trial:
                 attempts.add(f"{parts[0]}/{parts[2]}")
         return Progress(frozenset(done), frozenset(attempts))
 
+    def kill_other_champion(self, step: str, count: int) -> None:
+        """Score the day, then again with another champion, and kill that at the step."""
+        self.finish(self.start())
+        self.lake.promote(self.lake.base.other)
+        earlier = self.count(step)
+        command = self.start()
+        if self.reached(command, step, earlier + count):
+            self.kill(command)
+
     def kill(self, command: Command) -> None:
         """SIGKILL of a driver with everything that it started, and what was done by then."""
         command.kill()
