@@ -89,7 +89,11 @@ def _check(prefix: Path, locked: dict[str, str]) -> None:
         if locked.get(name) != version and name not in _OF_VENV:
             wrong.append(f"{name} {version} (the locks have {locked.get(name, 'none')})")
     if wrong:
-        sys.exit(f"{prefix}: expected the packages of the locks, found {', '.join(sorted(wrong))}")
+        names = ", ".join(sorted(wrong))
+        sys.exit(
+            f"{prefix}: expected the packages of the locks, found {names}: remove {prefix} and run "
+            "the same command again"
+        )
 
 
 def _installed(prefix: Path) -> list[Distribution]:
