@@ -15,7 +15,7 @@ from cluster.lake.input.filters import parse_filter
 from cluster.lake.input.input_file import InputFile
 from cluster.lake.input.layout import parse_layout, propose
 from cluster.lake.input.partitions import Source, find_days
-from cluster.lake.input.snapshot import Snapshot, take_snapshot
+from cluster.lake.input.snapshot import Snapshot, list_days_with_rows, take_snapshot
 from cluster.lake.input.struct_columns import is_field_of, is_struct
 from cluster.lake.output.schemas import flag_schema
 from cluster.lake.types.unify import is_number
@@ -118,7 +118,7 @@ def _find_drift(
 
 
 def run(path: Path | str) -> Report:
-    """Load the spec and compare it with the newest day of its input and of its training data."""
+    """Load the spec and compare it with the newest rows of its input and of its training data."""
     spec = load(path)
     report = Report()
     try:
@@ -153,7 +153,7 @@ def _check_sensitive(spec: Spec) -> Iterator[str]:
 
 
 def _check_data(spec: Spec, uri: str, key: tuple[str, str], *, training: bool) -> Report:
-    """Compares the spec with the newest day at `uri`, the value of `key`."""
+    """Compares the spec with the newest day with rows at `uri`, the value of `key`."""
     where, source = spec.where(*key), spec.source(uri)
     place = f"{where}: {'.'.join(key)}"
     try:
@@ -164,18 +164,22 @@ def _check_data(spec: Spec, uri: str, key: tuple[str, str], *, training: bool) -
             folders = f"{source.layout.text} folders with " if source.layout else ""
             text = f"expected {folders}Parquet files in {uri!r}, found none"
             return Report(errors=(f"{place}: {text}",), warnings=stray)
-        taken = take_snapshot(source, days[-1])
-        input_rows.preview_derivation(spec, uri, days[-1])
+        day = next(list_days_with_rows(source, days), days[-1])
+        taken = take_snapshot(source, day)
+        input_rows.preview_derivation(spec, uri, day)
     except Refusal as refusal:
         return Report(errors=(f"{place}: {refusal}",))
     version = "" if taken.version is None else f", version {taken.version}"
     files = f"{len(taken.files)} files, {taken.rows:,} rows"
-    checked = f"{uri}{version}, day {days[-1]} of {len(days)}: {files}"
+    checked = f"{uri}{version}, day {day} of {len(days)}: {files}"
     rejected = tuple(f"{where}: {file.key}: {file.message}" for file in taken.rejected)
     finer = _warn_of_finer_days(spec, source, taken)
-    report = Report(warnings=(*stray, *rejected, *finer), inputs=(checked,))
+    empty = [
+        f"{where}: {text}" for text in input_rows.describe_empty(day, days[days.index(day) + 1 :])
+    ]
+    report = Report(warnings=(*stray, *empty, *rejected, *finer), inputs=(checked,))
     if not taken.files:
-        text = f"expected a readable Parquet file in day {days[-1]}, found none"
+        text = f"expected a readable Parquet file in day {day}, found none"
         return report + Report(errors=(f"{place}: {text}",))
     drifted = tuple(
         f"{spec.where('columns', one.column)}: {one}"
@@ -201,10 +205,13 @@ def _warn_of_finer_days(spec: Spec, source: Source, taken: Snapshot) -> Iterator
 def _check_days(spec: Spec, days: tuple[str, ...], training: bool) -> Report:
     """Training days that do not exist, such as after a typo in a date."""
     wanted = spec.training.day_range
-    if wanted is None or not training or any(day in wanted for day in days):
+    if wanted is None or not training:
         return Report()
-    text = f"expected days between {days[0]} and {days[-1]}, found {spec.training.days}"
-    return Report(errors=(f"{spec.where('training', 'days')}: training.days: {text}",))
+    try:
+        wanted.require(days, spec.training_uri)
+    except Refusal as refusal:
+        return Report(errors=(f"{spec.where('training', 'days')}: training.days: {refusal}",))
+    return Report()
 
 
 def _check_columns(spec: Spec, schema: pa.Schema, training: bool) -> list[str]:

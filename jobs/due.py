@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import groupby
 
-from cluster.lake.days import ALL, day_order, is_ahead, to_date
+from cluster.lake.days import ALL, day_order, is_ahead, name_day, to_date
 from cluster.lake.input.partitions import Days
 
 
@@ -27,6 +27,8 @@ def choose_due(
     day `all` of an input without a layout, and except where `first_day` says from when to score.
     `today` (UTC) is not complete yet.
     """
+    if first_day is not None:
+        first_day = name_day(first_day, days.names)
     due, skipped = [], []
     for day in days.names:
         why = _find_reason(days, day, today)

@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 from rich.table import Table
 
+from cluster.lake.days import DayRange
 from cluster.lake.input.partitions import list_days
 from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, cut_splits
 from cluster.scoring import labelled
@@ -12,7 +13,7 @@ from cluster.splits.admission import Intake
 from cluster.splits.engine import EngineName, open_engine
 from jobs import check, input_rows
 from jobs.champion import load_champion, open_registry
-from jobs.spec.spec import DayRange, Spec
+from jobs.spec.spec import Spec
 from jobs.terminal.console import say, step
 from jobs.training.plan import format_days
 from models.bundle import Bundle, open_bundle
@@ -76,10 +77,9 @@ def _score(
     """The days, and their rows: a column of scores for each detector, with the labels."""
     uri = spec.input.uri
     there = list_days(spec.source())
-    chosen = tuple(day for day in there if days is None or day in days)
+    chosen = there if days is None else days.require(there, uri)
     if not chosen:
-        wanted = f" from {days.first} to {days.last}" if days else ""
-        raise Refusal(f"{uri} has no day{wanted}; it has {format_days(there)}")
+        raise Refusal(f"no data in {uri}: expected Parquet files, found none")
     splits = []
     snapshots = input_rows.take_snapshots(spec, uri, chosen)
     for taken in snapshots:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cluster.lake.days import day_order
+from cluster.lake.days import day_order, name_day, name_nearest
 from cluster.lake.output.committed import read_beside as read_table_beside
 from cluster.lake.output.schemas import QUARANTINE, SCORES
 from cluster.lake.output.table import list_days, read_rows, was_committed
@@ -44,7 +44,6 @@ _PART = re.compile(r"day=[^/]+/part-\d{10}\.parquet")
 # (models/scores/severity.py).
 _HIGH, _HIGHEST = 75.0, 90.0
 _CELL = 60  # characters of a value in a terminal table
-_NAMED = 7  # days that a message names
 
 
 def read(uri: str, day: str | None = None) -> pd.DataFrame:
@@ -54,7 +53,8 @@ def read(uri: str, day: str | None = None) -> pd.DataFrame:
     day that was scored and has no flags. Raises `Refusal` if there is no table, and for a day that
     was not scored.
     """
-    table = read_rows(_open(uri, day), open_table_store(uri), day).read_all()
+    opened = _open(uri)
+    table = read_rows(opened, open_table_store(uri), _find_day(opened, day)).read_all()
     return _frame(table.sort_by([("severity", "descending"), ("score", "descending")]))
 
 
@@ -77,26 +77,33 @@ def query(sql: str, uri: str, day: str | None = None) -> pd.DataFrame:
     time and memory (`jobs/sql.py`). Raises `Refusal` with DuckDB's message for SQL that fails, if
     there is no table, and for a day that was not scored.
     """
-    table, store = _open(uri, day), open_table_store(uri)
+    table, store = _open(uri), open_table_store(uri)
+    day = _find_day(table, day)
     schema = read_rows(table, store, day).schema
     return _frame(run_sql(sql, schema, lambda: read_rows(table, store, day)))
 
 
-def _open(uri: str, day: str | None = None) -> DeltaTable:
+def _open(uri: str) -> DeltaTable:
     table = open_table(open_table_store(uri))
     if table is None:
         raise Refusal(
             f"{uri}: expected a table of flags, found none; `score SPEC --day DAY` writes the first"
         )
-    if day is not None and not was_committed(table, day):
-        days = list_days(table)
-        there = f"{', '.join(days[-_NAMED:])}" if days else "none"
-        more = f"{len(days)} days, the last of them " if len(days) > _NAMED else ""
-        raise Refusal(
-            f"{day}: expected a day that was scored, found none of its name; scored are {more}"
-            f"{there}; `score SPEC --day {day}` scores it"
-        )
     return table
+
+
+def _find_day(table: DeltaTable, text: str | None) -> str | None:
+    """The scored day that a person writes as `text`. Raises `Refusal` if it was not scored."""
+    if text is None or was_committed(table, text):
+        return text
+    days = list_days(table)
+    day = name_day(text, days)
+    if not was_committed(table, day):
+        raise Refusal(
+            f"{day}: expected a day that was scored, but the table lacks it: "
+            f"{name_nearest(day, days)}; `score SPEC --day {day}` scores it"
+        )
+    return day
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from cluster.lake.input.folder_columns import add_columns
 from cluster.lake.input.input_file import InputFile
 from cluster.lake.input.layout import list_columns
 from cluster.lake.input.partitions import Source, list_days, propose_partition
-from cluster.lake.input.snapshot import Snapshot, take_snapshot
+from cluster.lake.input.snapshot import Snapshot, list_days_with_rows, take_snapshot
 from cluster.lake.input.struct_columns import is_struct, list_struct_fields, take_struct_fields
 from cluster.lake.input.unreadable import UnreadableFile, content_errors
 from cluster.lake.storage.opening import open_store
@@ -26,6 +27,7 @@ from cluster.lake.types.casting import cast_exactly
 from jobs.inference.detector import choose_detector
 from jobs.inference.roles import Inferred, infer
 from jobs.inference.time_split import TimeSplit, propose_split
+from jobs.input_rows import describe_empty
 from jobs.spec.columns import FEATURES
 from jobs.spec.reference import schema_line
 from jobs.spec.sections import Gates
@@ -45,7 +47,7 @@ YAML_WORDS = {"true", "false", "null"}
 
 @dataclass(frozen=True)
 class Sample:
-    """What a sample of the newest day shows of the data at `uri`."""
+    """What a sample of the newest day with rows shows of the data at `uri`."""
 
     source: Source
     days: tuple[str, ...]
@@ -54,6 +56,7 @@ class Sample:
     training: str | None = None  # where the training rows are, if apart
     labelled: bool = True  # whether the training rows have the columns of the sample
     split: TimeSplit | None = None  # of the one day, to learn from its earlier rows
+    empty: tuple[str, ...] = ()  # days after the newest with rows, which are not among `days`
 
     @property
     def day(self) -> str:
@@ -74,12 +77,13 @@ def init(uri: str, output: Path) -> str:
 
 
 def look(uri: str) -> Sample:
-    """Read a sample of the newest day. Raises `Refusal` if there is no Parquet file."""
+    """Read a sample of the newest day with rows. Raises `Refusal` if there is no Parquet file."""
     apart = _find_train_and_test(uri)
     source = _find_source(apart[1] if apart else uri)
     days = list_days(source)
     if not days:
         raise Refusal(f"expected Parquet files in {uri!r}, found none; check the address")
+    days, empty = (days, ()) if TRAIN in days else _leave_out_empty(source, days)
     taken = take_snapshot(source, TRAIN if TRAIN in days else days[-1])
     table = _read_sample(source, taken)
     dated = sum(to_date(day) is not None for day in days)
@@ -90,7 +94,20 @@ def look(uri: str) -> Sample:
     if time and not apart and len(days) == 1 and not any(one.learned for one in columns):
         split = propose_split(taken, time.name, time.options.get("unit"), time.steps)
     rows, training = table.num_rows, apart[0] if apart else None
-    return Sample(source, days, rows, columns, training, _has_label(columns, training), split)
+    labelled = _has_label(columns, training)
+    return Sample(source, days, rows, columns, training, labelled, split, empty)
+
+
+def _leave_out_empty(
+    source: Source, days: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The days up to the newest with rows, or that day alone if no other has rows; and the days
+    after it."""
+    filled = tuple(islice(list_days_with_rows(source, days), 2))
+    if not filled:
+        return days, ()  # the reader says why
+    after = days.index(filled[0]) + 1
+    return (filled if len(filled) == 1 else days[:after]), days[after:]
 
 
 def _has_label(columns: Sequence[Inferred], training: str | None) -> bool:
@@ -100,7 +117,8 @@ def _has_label(columns: Sequence[Inferred], training: str | None) -> bool:
         return True
     source = _find_source(training)
     days = list_days(source)
-    return bool(days) and label.name in take_snapshot(source, days[-1]).schema.names
+    day = next(list_days_with_rows(source, days), None)
+    return day is not None and label.name in take_snapshot(source, day).schema.names
 
 
 def _find_label(columns: Sequence[Inferred]) -> Inferred | None:
@@ -126,6 +144,7 @@ def render(sample: Sample, output: Path) -> str:
         f"# {_printed(sample.day)}, {sample.place} of {len(sample.days)} day(s). The roles are",
         "# guesses: read them, then run `python -m jobs check` on this file.",
         "# docs/spec.md explains every key.",
+        *(f"# {_printed(text)}." for text in describe_empty(sample.day, sample.empty)),
         f"name: {name}",
         "input:",
         f"  uri: {_inline(uri)}",

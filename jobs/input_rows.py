@@ -46,6 +46,14 @@ def take_snapshots(spec: Spec, uri: str, days: Sequence[str]) -> tuple[Snapshot,
         return tuple(deriver.take_snapshot(day) for day in days)
 
 
+def describe_empty(newest: str, empty: Sequence[str]) -> list[str]:
+    """A message on the days after `newest`, the newest with rows, if there are any."""
+    if not empty:
+        return []
+    names = f"day {empty[0]} has" if len(empty) == 1 else f"days {empty[0]} to {empty[-1]} have"
+    return [f"{names} no rows that can be read; {newest} is the newest day with rows"]
+
+
 def preview_derivation(spec: Spec, uri: str, day: str) -> DerivationPreview | None:
     """Say what `take_snapshots` would derive for a day; None for a spec that derives nothing.
 

@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
+from cluster.lake.days import DayRange
 from cluster.lake.input.partitions import list_days
 from cluster.lake.input.reading import read_rows
 from cluster.lake.input.splits import SPLIT_BYTES, Split, cut_splits
 from cluster.lake.storage.opening import open_store
 from cluster.splits.admission import CHUNKS, Intake
 from jobs import check, input_rows
-from jobs.spec.spec import DayRange, Spec
+from jobs.spec.spec import Spec
 from jobs.terminal.console import step
 from jobs.training.options import build_filter, build_options
 from jobs.training.plan import choose_days, format_days
@@ -104,7 +105,8 @@ def _choose_labelled_days(
     """The days to measure on, none of which is trained on."""
     there = list_days(spec.source())
     seen = set() if spec.trains_apart else set(trained)
-    chosen = tuple(d for d in there if (d not in seen if days is None else d in days))
+    unseen = tuple(day for day in there if day not in seen)
+    chosen = unseen if days is None else days.require(there, spec.input.uri)
     if seen & set(chosen):
         raise Refusal(
             f"{format_days([day for day in chosen if day in seen])} cannot be measured, because "

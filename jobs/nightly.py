@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from cluster.lake.days import DayRange
 from cluster.lake.input.partitions import BAD_NAME, find_days, list_days
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.output.committed import CommittedDays
@@ -23,7 +24,7 @@ from jobs.output import open_own_output
 from jobs.score import score
 from jobs.scoring.books import UnbalancedError
 from jobs.scoring.result import RunResult
-from jobs.spec.spec import DayRange, Spec
+from jobs.spec.spec import Spec
 from jobs.terminal.console import say, warn
 from jobs.train import TrainRequest, train
 from models.bundle import open_bundle
@@ -127,9 +128,7 @@ def backfill(
 ) -> Night:
     """Score the days of a range that are not committed; nothing is trained."""
     Registry(open_own_output(spec).child(REGISTRY)).require_champion()
-    there = [d for d in list_days(spec.source()) if d in days]
-    if not there:
-        raise Refusal(f"no day of {spec.input.uri} is from {days.first} to {days.last}")
+    there = days.require(list_days(spec.source()), spec.input.uri)
     night = Night()
     metrics = metrics or LiveMetrics(spec.name, "backfill")
     due = _find_due(spec, there, night)

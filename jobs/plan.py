@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from cluster.lake.input.partitions import find_day
 from cluster.lake.input.snapshot import Snapshot, take_snapshot
 from cluster.lake.input.splits import Split, Task, plan_tasks
 from cluster.lake.output.schemas import REGISTRY, RUNS
@@ -79,6 +80,7 @@ class Plan:
 
 def plan(spec: Spec, day: str) -> Plan:
     """Plan the scoring of a day, as `score` would; nothing is written."""
+    day = find_day(spec.source(), day)
     derived = input_rows.preview_derivation(spec, spec.input.uri, day)
     if derived and derived.done:
         (taken,) = input_rows.take_snapshots(spec, spec.input.uri, [day])

@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from cluster.lake.input.partitions import find_day
 from cluster.lake.output.committed import CommittedDays
 from cluster.lake.output.journal import Journal
 from cluster.lake.output.schemas import FLAGS, REGISTRY, RUNS, adopt_types
@@ -55,6 +56,7 @@ def score(
     metrics = metrics or LiveMetrics(spec.name, "score")
     output = open_own_output(spec)
     with clock("list"):
+        day = find_day(spec.source(), day)
         # Before the snapshot: a run of newer files that commits from here on is not replaced.
         commits = count_commits(output, day)
         run = open_run(spec, day, output)

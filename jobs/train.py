@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.lake.days import DayRange
 from cluster.lake.output.schemas import REGISTRY
 from cluster.lake.registry.registry import Promotion, Registry
 from cluster.splits.engine import EngineName, open_engine
@@ -12,7 +13,7 @@ from jobs.champion import load_signer
 from jobs.monitoring.live import LiveMetrics
 from jobs.output import open_own_output
 from jobs.spec.detector import check_detector
-from jobs.spec.spec import DayRange, Spec
+from jobs.spec.spec import Spec
 from jobs.terminal.console import say, warn
 from jobs.threshold import choose_threshold
 from jobs.training.plan import format_days, plan_training

@@ -8,12 +8,13 @@ from typing import Any
 import yaml
 from rich.table import Table
 
+from cluster.lake.days import DayRange
 from cluster.splits.engine import open_engine
 from cluster.training.trials import Subject, Trial, run_trials
 from jobs import check
 from jobs.output import open_own_output
 from jobs.spec.detector import check_detector
-from jobs.spec.spec import DayRange, Spec
+from jobs.spec.spec import Spec
 from jobs.terminal.console import say, step
 from jobs.training.auto import draw_samples
 from jobs.training.options import build_options

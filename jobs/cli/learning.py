@@ -43,8 +43,8 @@ def init(
 ) -> None:
     """Write a first spec from a look at your data.
 
-    Reads a sample of the newest day and guesses the role of every column. The spec has a comment
-    with the reason for each guess. Read it before you train.
+    Reads a sample of the newest day with rows and guesses the role of every column. The spec has a
+    comment with the reason for each guess. Read it before you train.
     """
     import yaml
 
@@ -68,8 +68,8 @@ def init(
 def check(spec: SpecPath, as_json: Json = False) -> None:
     """Compare a spec with the data.
 
-    Checks every key, then the columns, types and filters against the newest day. Reads no rows.
-    Each problem is named with its line in the spec.
+    Checks every key, then the columns, types and filters against the newest day with rows. Reads no
+    rows. Each problem is named with its line in the spec.
     """
     from jobs import check as job
 

@@ -75,7 +75,7 @@ MetricsFile = Annotated[
 Day = Annotated[
     str,
     typer.Option(
-        help="The day: a date such as 2026-11-22, the value of the key if it is none, or all."
+        help="The day: a date such as 2026-11-22 or 20261122, another value of the key, or all."
     ),
 ]
 
@@ -105,10 +105,12 @@ def command(
 
 def parse_days(days: str | None) -> Any:
     """The range of `--days`; None without the option. Raises `Refusal` for other text."""
-    from jobs.spec.spec import DayRange
+    from cluster.lake.days import DayRange
 
     try:
         return None if days is None else DayRange.parse(days)
+    except Refusal as refusal:
+        raise Refusal(f"--days: {refusal}") from None
     except ValueError as error:
         raise Refusal(f"--days: {error}, such as 2026-01-01..2026-01-13") from None
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.lake.days import DayRange
 from cluster.splits.engine import EngineName, open_engine
 from jobs import evaluate, flags
 from jobs.demo import data
 from jobs.score import score
 from jobs.scoring.result import RunResult
-from jobs.spec.spec import DayRange, Spec, load
+from jobs.spec.spec import Spec, load
 from jobs.terminal.console import out, say, step
 from jobs.train import TrainRequest, train
 from models.refusal import Refusal

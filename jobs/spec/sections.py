@@ -1,43 +1,17 @@
 """The sections of a spec other than its columns, with their defaults and bounds."""
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from cluster.lake.days import day_order
+from cluster.lake.days import DayRange, name_day
 from cluster.lake.input.filter_syntax import read_syntax
 from cluster.lake.input.layout import parse_layout
 from cluster.lake.storage.opening import find_place
 from jobs.spec.columns import Frozen, as_tuple
 from jobs.spec.errors import key_errors, value_error
 from models.refusal import Refusal
-
-
-@dataclass(frozen=True)
-class DayRange:
-    """Days from first to last, both included, in the order of days (see `day_order`).
-
-    >>> "9" in DayRange.parse("8..10"), "2026-01-05" in DayRange.parse("2026-01-01..2026-01-13")
-    (True, True)
-    """
-
-    first: str
-    last: str
-
-    @classmethod
-    def parse(cls, text: str) -> "DayRange":
-        """`2026-01-01..2026-01-13`, or one day. Raises ValueError."""
-        first, dots, last = text.partition("..")
-        last = last if dots else first
-        if not first or not last or day_order(first) > day_order(last) or ".." in last:
-            raise ValueError(f"expected FIRST..LAST or one day, found {text!r}")
-        return cls(first, last)
-
-    def __contains__(self, day: object) -> bool:
-        first, last = day_order(self.first), day_order(self.last)
-        return isinstance(day, str) and first <= day_order(day) <= last
 
 
 def _check_uri(text: str) -> str:
@@ -75,6 +49,19 @@ def _check_days(text: str) -> str:
     return text
 
 
+def _check_day(text: str) -> str:
+    try:
+        name_day(text)
+    except Refusal as refusal:
+        raise value_error("a whole day, such as 2026-01-01") from refusal
+    return text
+
+
+def _as_text(value: Any) -> Any:
+    """A day of digits, which YAML takes for a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _check_partition(partition: str | tuple[str, ...]) -> str | tuple[str, ...]:
     try:
         parse_layout(partition)
@@ -108,6 +95,7 @@ def _check_band(band: tuple[float, float]) -> tuple[float, float]:
 Partition = Annotated[
     str | tuple[str, ...], BeforeValidator(_as_partition), AfterValidator(_check_partition)
 ]
+DayText = Annotated[str, BeforeValidator(_as_text, json_schema_input_type=str | int)]
 Name = Annotated[str, AfterValidator(_check_name)]
 URI = Annotated[str, AfterValidator(_check_uri)]
 Filter = Annotated[str, AfterValidator(_check_filter)]
@@ -175,8 +163,8 @@ class Training(Frozen):
     filter: Filter | None = None
     """The rows to learn from, of those that pass `input.filter`. `label == 0` learns from normal
     rows only."""
-    days: Annotated[str, AfterValidator(_check_days)] | None = None
-    """FIRST..LAST, both included, or one day; null for all days but the newest."""
+    days: Annotated[DayText, AfterValidator(_check_days)] | None = None
+    """FIRST..LAST, both included, or one day; null for all days before the newest with rows."""
     validation: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     """Share of the days that is held back for validation and the threshold."""
     workers: Count = 1
@@ -337,7 +325,7 @@ class Nightly(Frozen):
 
     max_champion_age_days: Positive = 30.0
     """Days after which a new champion is trained."""
-    first_day: Annotated[str, Field(min_length=1)] | None = None
+    first_day: Annotated[DayText, Field(min_length=1), AfterValidator(_check_day)] | None = None
     """First day to score; null for all days but those that the first champion learned from."""
 
 

@@ -22,7 +22,6 @@ from jobs.spec.sections import (
     BudgetThreshold,
     BundlePolicy,
     CostThreshold,
-    DayRange,
     ExtremeValueThreshold,
     FBetaThreshold,
     Gates,
@@ -40,7 +39,7 @@ from models import canonical_json
 from models.columns import FeatureColumn, Roles
 from models.suggestion import join_names, suggest
 
-__all__ = ["DayRange", "Spec", "SpecRefused", "load"]
+__all__ = ["Spec", "SpecRefused", "load"]
 
 if TYPE_CHECKING:  # imports scipy, so only `policy` imports it at run time
     from models.scores.threshold import Policy

@@ -7,13 +7,13 @@ from functools import cached_property
 
 import pyarrow as pa
 
-from cluster.lake.days import is_ahead
+from cluster.lake.days import DayRange, is_ahead
 from cluster.lake.input.file_types import find_common_schema
-from cluster.lake.input.partitions import list_days
-from cluster.lake.input.snapshot import Snapshot
+from cluster.lake.input.partitions import Source, list_days
+from cluster.lake.input.snapshot import Snapshot, list_days_with_rows
 from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, Split, cut_splits
 from jobs import input_rows
-from jobs.spec.spec import DayRange, Spec
+from jobs.spec.spec import Spec
 from models.refusal import Refusal
 
 # From this many training days on, whole days are held back; with fewer, splits of each day are
@@ -71,13 +71,13 @@ def plan_training(spec: Spec, days: DayRange | None = None) -> TrainingPlan:
             )
     if sum(s.rows for s in snapshots) == 0:
         raise Refusal(f"the training days {format_days(chosen)} of {uri} have no rows")
-    if len(snapshots) >= _DAYS_TO_HOLD_BACK:
+    if sum(taken.rows > 0 for taken in snapshots) >= _DAYS_TO_HOLD_BACK:
         return _hold_back_days(uri, snapshots, spec.training.validation)
     return _hold_back_splits(uri, snapshots, spec.training.validation)
 
 
 def choose_days(spec: Spec, days: DayRange | None) -> tuple[str, ...]:
-    """The days to train on: `days`, or those of the spec, or all but the newest.
+    """The days to train on: `days`, or those of the spec, or all before the newest with rows.
 
     Raises Refusal if the input has none of them.
     """
@@ -89,20 +89,26 @@ def choose_days(spec: Spec, days: DayRange | None) -> tuple[str, ...]:
     if wanted is None:
         today = datetime.now(UTC).date()
         there = tuple(day for day in there if not is_ahead(day, today)) or there
-        return there[:-1] if len(there) > 1 and not spec.trains_apart else there
-    chosen = tuple(day for day in there if day in wanted)
-    if not chosen:
-        raise Refusal(
-            f"no training day from {wanted.first} to {wanted.last} in {uri}: it has "
-            f"{format_days(there)}"
-        )
-    return chosen
+        return there if spec.trains_apart else _leave_out_newest(spec.source(uri), there)
+    return wanted.require(there, uri)
+
+
+def _leave_out_newest(source: Source, days: tuple[str, ...]) -> tuple[str, ...]:
+    """The days before the newest with rows; that day itself where no earlier one has rows."""
+    if len(days) == 1:
+        return days
+    with_rows = list_days_with_rows(source, days)
+    newest = next(with_rows, None)
+    if newest is None:
+        return days
+    return (newest,) if next(with_rows, None) is None else days[: days.index(newest)]
 
 
 def _hold_back_days(uri: str, snapshots: tuple[Snapshot, ...], share: float) -> TrainingPlan:
-    """Hold back the newest days, since a detector judges the days that follow."""
-    count = max(1, round(share * len(snapshots)))
-    learned, held = snapshots[:-count], snapshots[-count:]
+    """Hold back the newest days with rows, since a detector judges the days that follow."""
+    filled = tuple(taken for taken in snapshots if taken.rows)
+    count = max(1, round(share * len(filled)))
+    learned, held = filled[:-count], filled[-count:]
     return TrainingPlan(uri, snapshots, _splits(learned), _splits(held), float(count))
 
 
@@ -122,7 +128,8 @@ def _hold_back_splits(uri: str, snapshots: tuple[Snapshot, ...], share: float) -
         )
     rows_held = sum(split.rows for _, split in held)
     share_held = rows_held / max(1, rows_held + sum(split.rows for _, split in learned))
-    return TrainingPlan(uri, snapshots, tuple(learned), tuple(held), share_held * len(snapshots))
+    days = share_held * sum(taken.rows > 0 for taken in snapshots)
+    return TrainingPlan(uri, snapshots, tuple(learned), tuple(held), days)
 
 
 def _splits(snapshots: Sequence[Snapshot]) -> tuple[tuple[str, Split], ...]:

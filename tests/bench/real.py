@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from cluster.lake.days import DayRange
 from cluster.splits.engine import open_engine
 from jobs.evaluate import evaluate
-from jobs.spec.spec import DayRange, load
+from jobs.spec.spec import load
 from jobs.train import train
 from tests.public_sets import DATA, ROOT
 

@@ -34,6 +34,7 @@ def test_a_late_older_day_is_due_unless_the_spec_says_from_when() -> None:
     )
     due, skipped = choose(days, learned, "2026-11-21")
     assert (due, list(skipped)) == (["2026-11-21", "2026-11-22"], ["2026-10-01", "2026-11-20"])
+    assert choose(days, learned, "20261121") == (due, skipped)
 
 
 def test_integers_are_due_in_their_order() -> None:

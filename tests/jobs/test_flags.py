@@ -113,9 +113,10 @@ def test_a_day_without_flags_is_an_empty_frame_with_all_columns(store: Store) ->
     frame = read(flagged.store.uri, "2026-11-23")
     assert len(frame) == 0
     assert set(frame.columns) == set(SCHEMA.names)
+    assert len(read(flagged.store.uri, "20261123")) == 0  # the same day
     count = query("SELECT count(*) n FROM flags", flagged.store.uri, "2026-11-23")
     assert count["n"].tolist() == [0]
-    with pytest.raises(Refusal, match=r"2026-11-24: .* scored are 2026-11-23; `score SPEC"):
+    with pytest.raises(Refusal, match=r"2026-11-24: .* the nearest are 2026-11-23; `score SPEC"):
         read(flagged.store.uri, "2026-11-24")
 
 
@@ -147,15 +148,15 @@ output: {{uri: {out}}}
 
 def test_a_day_that_was_not_scored_is_refused_with_the_days_that_were(local: Store) -> None:
     expected = (
-        r"2026-11-23: expected a day that was scored, found none of its name; scored are "
-        r"2026-11-21, 2026-11-22, a b/c=%20; `score SPEC --day 2026-11-23` scores it"
+        r"2026-11-23: expected a day that was scored, but the table lacks it: it has 3 days, the "
+        r"nearest are 2026-11-21, 2026-11-22, a b/c=%20; `score SPEC --day 2026-11-23` scores it"
     )
     with pytest.raises(Refusal, match=expected):
         read(local.uri, "2026-11-23")
     with pytest.raises(Refusal, match=expected):
         query("SELECT 1", local.uri, "2026-11-23")
     commit(local, *(flags(f"2026-10-{day:02d}", 1) for day in range(1, 8)))
-    with pytest.raises(Refusal, match=r"scored are 10 days, the last of them 2026-10-04, .*=%20;"):
+    with pytest.raises(Refusal, match=r"10 days, the nearest are 2026-10-07, 2026-11-21, .*=%20;"):
         read(local.uri, "2026-11-23")
 
 

@@ -334,3 +334,42 @@ def test_real_data_get_a_spec_that_loads_and_fits(tmp_path: Path, name: str) -> 
     assert (*roles.id, roles.time, roles.label) == tuple(wanted.values())
     report = check.run(tmp_path / "spec.yaml")
     assert report.ok, report.errors
+
+
+@pytest.mark.parametrize("empty", ["folder", "marker", "file", "broken"])
+def test_the_newest_day_with_rows_is_looked_at(tmp_path: Path, empty: str) -> None:
+    table = pa.table({"place": np.arange(ROWS) / 7, "port": [80, 443] * (ROWS // 2)})
+    for day in ("2026-11-20", "2026-11-21", "2026-11-22"):
+        folder = tmp_path / "in" / f"day={day}"
+        folder.mkdir(parents=True)
+        if day != "2026-11-22":
+            pq.write_table(table, folder / "a.parquet")
+    match empty:
+        case "marker":
+            (folder / "_SUCCESS").touch()
+        case "file":
+            pq.write_table(pa.table({"other": pa.nulls(0)}), folder / "a.parquet")
+        case "broken":
+            (folder / "a.parquet").write_bytes(b"PAR1")
+    spec = tmp_path / "watch.yaml"
+    text = init.init(str(tmp_path / "in"), spec)
+    note = "day 2026-11-22 has no rows that can be read; 2026-11-21 is the newest day with rows"
+    assert f"# {note}." in text
+    assert (
+        f"# Written by `python -m jobs init` from {ROWS} rows of\n# 2026-11-21, the newest" in text
+    )
+    assert "days: null  # all but the newest" in text
+    spec.write_text(text)
+    report = check.run(spec)
+    assert report.ok
+    assert any(note in warning for warning in report.warnings)
+    assert "day 2026-11-21 of 3" in report.inputs[0]
+
+
+def test_the_only_day_with_rows_is_learned_from_and_said_to_be_scored(tmp_path: Path) -> None:
+    for day in ("2026-11-20", "2026-11-21"):
+        (tmp_path / f"day={day}").mkdir()
+    table = pa.table({"place": np.arange(ROWS) / 7})
+    pq.write_table(table, tmp_path / "day=2026-11-20" / "a.parquet")
+    text = init.init(str(tmp_path), tmp_path / "watch.yaml")
+    assert "there is one day: it is learned from and scored, anomalies included" in text

@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from cluster.lake.days import DayRange
 from jobs.cli.app import app
 from jobs.leaderboard import leaderboard, render_table
-from jobs.spec.spec import DayRange, Spec, load
+from jobs.spec.spec import Spec, load
 from models.refusal import Refusal
 
 DAYS = ("2026-01-01", "2026-01-02", "2026-01-03")

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.lake.days import DayRange
 from cluster.lake.output.owner import MARKER, claim_output
 from cluster.lake.storage.opening import open_store
 from jobs import (
@@ -24,7 +25,7 @@ from jobs import (
     vacuum,
 )
 from jobs.monitoring.watch_status import WatchStatus
-from jobs.spec.spec import DayRange, Spec, load
+from jobs.spec.spec import Spec, load
 from models.refusal import Refusal
 
 DAY = "2026-11-21"

@@ -8,12 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.lake.days import DayRange
 from jobs.monitoring.live import LiveMetrics
 from jobs.monitoring.metric_names import Metric
 from jobs.nightly import Night, backfill, nightly
 from jobs.output import open_output
 from jobs.score import open_run
-from jobs.spec.spec import DayRange, Spec, load
+from jobs.spec.spec import Spec, load
 
 SPEC = """\
 name: machines

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from cluster.lake.days import DayRange
 from cluster.lake.input.partitions import Source
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.input.splits import plan_tasks
@@ -30,7 +31,7 @@ from jobs.report.profile import Clock
 from jobs.score import score
 from jobs.scoring.books import RunBooks
 from jobs.spec.sections import Alert
-from jobs.spec.spec import DayRange, Spec, load
+from jobs.spec.spec import Spec, load
 from jobs.threshold import change_threshold
 from models.bundle import open_bundle
 from models.refusal import Refusal

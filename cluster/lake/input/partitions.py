@@ -1,6 +1,5 @@
 """The days of an input and their files, found by walking the folders that its layout names."""
 
-import bisect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +8,7 @@ from datetime import date
 from functools import cached_property
 from urllib.parse import unquote
 
-from cluster.lake.days import ALL, Kind, day_order, to_date
+from cluster.lake.days import ALL, Kind, day_order, name_day, name_nearest, to_date
 from cluster.lake.input.input_file import RejectedFile
 from cluster.lake.input.layout import (
     LAST_HOUR,
@@ -122,6 +121,13 @@ def find_days(source: Source) -> Days:
         names = (*(one.key for one in found.objects), *(one.name for one in found.bad))
         return Days({ALL: (root,)} if any(not _is_marker(name) for name in names) else {})
     return _Walk(store, root, source.layout).find(lambda above: True)
+
+
+def find_day(source: Source, text: str) -> str:
+    """The name of the day that a person writes as `text` (see `name_day`), there or not."""
+    if to_date(text) is not None and source.values in (None, "date"):
+        return text  # its own name: nothing to list
+    return name_day(text, list_days(source) if source.layout else (ALL,))
 
 
 def list_files(source: Source, day: str) -> DayFiles:
@@ -382,10 +388,7 @@ def _describe_missing(source: Source, day: str, days: Days) -> str:
     more = f" (set aside: {stray})" if stray else ""
     if not days.folders:
         return f"{source.uri} has no {_name_parts(source)}: expected one for day {day}{more}"
-    place = bisect.bisect(list(map(day_order, days.names)), day_order(day))
-    nearest = ", ".join(days.names[max(0, place - 3) : place + 3])
-    count = len(days.folders)
-    return f"day {day} is not in {source.uri}: it has {count} days, the nearest are {nearest}{more}"
+    return f"day {day} is not in {source.uri}: {name_nearest(day, days.names)}{more}"
 
 
 def _name_parts(source: Source) -> str:

@@ -141,6 +141,20 @@ def take_snapshot(source: Source, day: str) -> Snapshot:
     )
 
 
+def list_days_with_rows(source: Source, days: Sequence[str]) -> Iterator[str]:
+    """Those of the days that have rows, from the last on.
+
+    A day costs a listing and the footers up to the first file with rows. A file that cannot be read
+    has none.
+    """
+    store, _ = open_input(source.uri)
+    looks = Looks()
+    for day in reversed(days):
+        footers = (read_footer(store, file, looks=looks) for file in list_files(source, day).files)
+        if any(isinstance(footer, Footer) and footer.file.rows for footer in footers):
+            yield day
+
+
 def _add_absent(columns: tuple[FileColumn, ...], table: TableVersion) -> tuple[FileColumn, ...]:
     """The columns of a table's file, with those that the table got after it was written."""
     there = {*(column.name for column in columns), *table.columns}

@@ -13,8 +13,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.lake.days import DayRange
 from jobs.spec.detector import check_detector
-from jobs.spec.spec import DayRange, Spec, SpecRefused, load
+from jobs.spec.spec import Spec, SpecRefused, load
 from models.columns import IPAddress, Numeric, Timestamp
 from models.refusal import Refusal
 from models.scores.threshold import Budget, Cost, ExtremeValue, FBeta, Policy, Quantile
@@ -410,7 +411,7 @@ def test_a_spec_is_a_value(write: Callable[[str], Path]) -> None:
 def test_a_range_of_days_has_both_ends_and_what_is_between(first: int, last: int, day: int) -> None:
     first, last = sorted((first, last))
     days = DayRange.parse(f"day-{first:02}..day-{last:02}")
-    assert (f"day-{day:02}" in days) == (first <= day <= last)
+    assert bool(days.choose([f"day-{day:02}"])) == (first <= day <= last)
 
 
 @pytest.mark.parametrize("text", ["", "..", "a..", "..b", "b..a", "a..b..c"])

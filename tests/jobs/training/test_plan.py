@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from cluster.lake.days import DayRange
 from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, split_limits
 from jobs.spec.spec import load
-from jobs.training.plan import TrainingPlan, plan_training
+from jobs.training.plan import TrainingPlan, choose_days, plan_training
 from models.refusal import Refusal
 
 ROWS = 20_000
@@ -82,3 +83,45 @@ def test_splits_grow_with_a_day_of_more_than_a_million_of_them() -> None:
     assert rows / most_rows <= 10**6
     assert size / most_bytes <= 10**6
     assert most_bytes < 4 * 1024**3
+
+
+def put_days(folder: Path, rows: dict[int, int | None]) -> None:
+    """Days of November with so many rows: None for a folder without files."""
+    for day, count in rows.items():
+        target = folder / "logs" / f"day=2026-11-{day:02}"
+        target.mkdir(parents=True)
+        if count is not None:
+            pq.write_table(pa.table({"place": np.arange(count) / 7}), target / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("rows", "chosen"),
+    [
+        ({1: 9, 2: 9, 3: 9}, [1, 2]),
+        ({1: 9, 2: 9, 3: None}, [1]),
+        ({1: 9, 2: 9, 3: 0, 4: None}, [1]),
+        ({1: None, 2: 0, 3: 9, 4: 0}, [3]),
+        ({1: 9, 2: None}, [1]),
+    ],
+)
+def test_all_days_before_the_newest_with_rows_are_learned_from(
+    tmp_path: Path, rows: dict[int, int | None], chosen: list[int]
+) -> None:
+    put_days(tmp_path, rows)
+    planned(tmp_path / "other", days=1)
+    spec = load(tmp_path / "other" / "logs.yaml")
+    training = spec.training.model_copy(update={"days": None, "uri": None})
+    source = spec.input.model_copy(update={"uri": str(tmp_path / "logs")})
+    spec = spec.model_copy(update={"input": source, "training": training})
+    assert choose_days(spec, None) == tuple(f"2026-11-{day:02}" for day in chosen)
+
+
+def test_days_without_rows_are_not_held_back(tmp_path: Path) -> None:
+    planned(tmp_path, days=4)
+    put_days(tmp_path, {5: 0, 6: None})
+    spec = load(tmp_path / "logs.yaml")
+    plan = plan_training(spec, DayRange.parse("20261101..20261106"))
+    assert {day for day, _ in plan.held_back} == {"2026-11-04"}
+    assert len(plan.days) == 6  # a night does not score them later
+    few = plan_training(spec, DayRange.parse("2026-11-03..2026-11-06"))
+    assert {day for day, _ in few.held_back} == {"2026-11-03", "2026-11-04"}
