@@ -93,7 +93,11 @@ def agree_on_schema(
                 "choose training.days that have the columns, or leave them out of the spec"
             )
         raise SchemaMismatch("\n".join(lines))
-    check(spec, schema, training=training).refuse()
+    report = check(spec, schema, training=training)
+    if not report.ok and not any(file.rows for file in files):  # of no rows, types say nothing
+        days = ", ".join(taken.day for taken in snapshots[:5])
+        raise Refusal(f"expected rows in {days} of {spec.input.uri}, found none")
+    report.refuse()
     if encoder:
         encoder.check_schema(schema)
     return schema

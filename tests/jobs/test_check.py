@@ -265,3 +265,9 @@ def test_the_specs_of_real_data_fit_them(monkeypatch: pytest.MonkeyPatch, name: 
     monkeypatch.chdir(ROOT)
     report = run(f"specs/{name}.yaml")
     assert report.ok, report.errors
+
+
+def test_a_day_without_rows_is_not_blamed_for_its_types(spec: Spec) -> None:
+    write_day("2026-11-22", pa.table({name: pa.nulls(0) for name in FIELDS}))
+    with pytest.raises(Refusal, match=r"expected rows in 2026-11-22 of flows, found none"):
+        agree_on_schema(spec, [take_snapshot(spec.source(), "2026-11-22")])
