@@ -139,10 +139,28 @@ def adopt_types(schema: pa.Schema, roles: Roles, table: pa.Schema | None) -> pa.
         if place < 0 or name in roles.sensitive or name not in table.names:
             continue
         field, known = schema.field(place), canonical(table.field(name).type)
-        if _is_carried_as(field.type, known) or unify([field.type, known]) is None:
+        joined = unify([field.type, known])
+        if _is_carried_as(field.type, known) or joined is None or _has_more(joined, known):
             continue
         schema = schema.set(place, field.with_type(known))
     return schema
+
+
+def _has_more(kind: pa.DataType, known: pa.DataType) -> bool:
+    """Whether structs in a type have fields that those of the other lack: they would be lost."""
+    return _list_fields(kind) != _list_fields(known)
+
+
+def _list_fields(kind: pa.DataType, path: str = "") -> set[str]:
+    if not pa.types.is_nested(kind):
+        return {path}
+    inner = [kind.field(place) for place in range(kind.num_fields)]
+    named = pa.types.is_struct(kind)  # lists name their values as their writer likes
+    return {
+        found
+        for place, field in enumerate(inner)
+        for found in _list_fields(field.type, f"{path}.{field.name if named else place}")
+    }
 
 
 def _is_carried_as(kind: pa.DataType, known: pa.DataType) -> bool:

@@ -1,5 +1,6 @@
 """Casts that change no value: what the new type cannot hold is reported, row by row."""
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ class CastColumn(NamedTuple):
 def cast_exactly(column: pa.Array, kind: pa.DataType) -> CastColumn:
     """The column in type `kind`. Raises what Arrow raises for types that have no cast.
 
+    A field that a struct lacks is null. A value of a field that `kind` lacks is a change.
+
     >>> cast_exactly(pa.array([1, 2**53 + 1]), pa.float64()).changed
     array([False,  True])
     """
@@ -30,6 +33,8 @@ def cast_exactly(column: pa.Array, kind: pa.DataType) -> CastColumn:
         return CastColumn(column, None)
     if pa.types.is_dictionary(column.type):
         return cast_exactly(column.dictionary_decode(), kind)
+    if pa.types.is_nested(kind) and not pa.types.is_null(column.type):
+        return _cast_nested(column, kind)
     if pa.types.is_boolean(column.type) and not pa.types.is_string(kind):
         return cast_exactly(column.cast(pa.int8()), kind)
     if pa.types.is_floating(kind) and not pa.types.is_null(column.type):
@@ -44,6 +49,71 @@ def cast_exactly(column: pa.Array, kind: pa.DataType) -> CastColumn:
         dropped = pc.not_equal(values.cast(column.type, safe=False), column)
         return CastColumn(values, _none_if_false(_to_mask(dropped)))
     return _cast_halves(column, kind)
+
+
+def _cast_nested(column: pa.Array, kind: pa.DataType) -> CastColumn:
+    if pa.types.is_struct(kind):
+        return _cast_struct(column, kind)
+    return _cast_map(column, kind) if pa.types.is_map(kind) else _cast_list(column, kind)
+
+
+def _cast_struct(column: pa.Array, kind: pa.DataType) -> CastColumn:
+    names = column.type.names
+    if len({*names}) < len(names):  # the same type in another encoding: see `unify`
+        return _cast_halves(column, kind)
+    there = dict(zip(names, column.flatten(), strict=True))
+    parts = [
+        cast_exactly(there[field.name], field.type)
+        if field.name in there
+        else CastColumn(pa.nulls(len(column), field.type), None)
+        for field in kind
+    ]
+    lost = [_to_mask(part.is_valid()) for name, part in there.items() if name not in kind.names]
+    arrays = [part.values for part in parts]
+    values = pa.StructArray.from_arrays(arrays, fields=list(kind), mask=column.is_null())
+    return CastColumn(values, _join_masks([*(part.changed for part in parts), *lost]))
+
+
+# Arrow's own casts of nested types break structs with a column without a type, so these are built.
+
+
+def _cast_list(column: pa.Array, kind: pa.DataType) -> CastColumn:
+    lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    if pa.types.is_fixed_size_list(column.type):
+        lengths = np.where(_to_mask(column.is_null()), 0, lengths)
+    items, changed = cast_exactly(column.flatten(), kind.value_type)
+    offsets = np.append(0, np.cumsum(lengths)).astype(np.int32)
+    none = column.is_null()
+    if pa.types.is_fixed_size_list(kind):
+        places = offsets[:-1, None] + np.arange(kind.list_size)
+        gaps = np.repeat(_to_mask(none), kind.list_size)
+        filled = items.take(pa.array(places.ravel(), mask=gaps))
+        values = pa.FixedSizeListArray.from_arrays(filled, type=kind, mask=none)
+    else:
+        values = pa.ListArray.from_arrays(pa.array(offsets), items, kind, mask=none)
+    return CastColumn(values, _gather(changed, lengths))
+
+
+def _cast_map(column: pa.Array, kind: pa.DataType) -> CastColumn:
+    starts = column.offsets.to_numpy()
+    lengths = np.where(_to_mask(column.is_null()), 0, np.diff(starts))
+    offsets = np.append(0, np.cumsum(lengths)).astype(np.int32)
+    places = pa.array(np.arange(offsets[-1]) + np.repeat(starts[:-1] - offsets[:-1], lengths))
+    keys = cast_exactly(column.keys.take(places), kind.key_type)
+    items = cast_exactly(column.items.take(places), kind.item_type)
+    values = pa.MapArray.from_arrays(
+        pa.array(offsets), keys.values, items.values, kind, mask=column.is_null()
+    )
+    return CastColumn(values, _gather(_join_masks([keys.changed, items.changed]), lengths))
+
+
+def _gather(changed: np.ndarray | None, lengths: np.ndarray) -> np.ndarray | None:
+    """bool [rows]: the rows of lists with these lengths that hold a changed item."""
+    if changed is None:
+        return None
+    rows = np.zeros(len(lengths), bool)
+    rows[np.repeat(np.arange(len(lengths)), lengths)[changed]] = True
+    return rows
 
 
 def _is_coarser(kind: pa.DataType, than: pa.DataType) -> bool:
@@ -89,6 +159,11 @@ def _find_rounded(column: pa.Array, values: pa.Array) -> np.ndarray:
     if pa.types.is_signed_integer(column.type):
         far = pc.or_(far, pc.less(column, -most))
     return _to_mask(far)
+
+
+def _join_masks(masks: Iterable[np.ndarray | None]) -> np.ndarray | None:
+    known = [mask for mask in masks if mask is not None]
+    return _none_if_false(np.logical_or.reduce(known)) if known else None
 
 
 def _to_mask(found: pa.Array) -> np.ndarray:

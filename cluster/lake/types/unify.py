@@ -1,8 +1,9 @@
 """One type for a column that several files store in different ways.
 
-Types belong to families: numbers, texts, bytes, times, lists. Types of one family have a type that
-holds the values of both; types of two families have none. Within a family the result is a least
-upper bound, so neither order nor grouping matters.
+Types belong to families: numbers, texts, bytes, times, lists, maps, structs. Types of one family
+have a type that holds the values of both; types of two families have none. Within a family the
+result is a least upper bound, so neither order nor grouping matters. Structs that differ in fields
+have the fields of all: a field that a file lacks is null in its rows.
 """
 
 from collections.abc import Iterable
@@ -105,12 +106,24 @@ def _join_nested(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
         key = _join(one.key_type, other.key_type)
         item = _join(one.item_type, other.item_type)
         return None if key is None or item is None else pa.map_(key, item)
-    if t.is_struct(one) and t.is_struct(other) and one.names == other.names:
-        joined = [_join(a.type, b.type) for a, b in zip(one, other, strict=True)]
-        if None in joined:
-            return None
-        return pa.struct(list(zip(one.names, joined, strict=True)))
+    if t.is_struct(one) and t.is_struct(other):
+        return _join_structs(one, other)
     return None
+
+
+def _join_structs(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """The fields of both, in the order of their names where the structs differ in fields."""
+    names = one.names
+    if one.names != other.names:
+        names = sorted({*one.names, *other.names})
+    if any(len({*kind.names}) < len(kind.names) for kind in (one, other)):
+        return None  # two fields of one name
+    joined = [_join(_find_type(one, name), _find_type(other, name)) for name in names]
+    return None if None in joined else pa.struct(list(zip(names, joined, strict=True)))
+
+
+def _find_type(struct: pa.DataType, name: str) -> pa.DataType:
+    return struct.field(name).type if name in struct.names else pa.null()
 
 
 def _join_numbers(one: pa.DataType, other: pa.DataType) -> pa.DataType:

@@ -71,6 +71,45 @@ def test_files_that_lose_nothing_are_read_in_one_type(
         assert found == [value for column in columns for value in column.to_pylist()]
 
 
+SMALL = pa.struct([("q", pa.string()), ("a", pa.int32())])
+WIDE = pa.struct([("a", pa.int64()), ("b", pa.list_(pa.string()))])
+
+
+@pytest.mark.parametrize(
+    ("wrap", "put"),
+    [
+        (lambda kind: kind, lambda value: value),
+        (pa.list_, lambda value: [value, None]),
+        (lambda kind: pa.map_(pa.string(), kind), lambda value: [("k", value)]),
+        (lambda kind: pa.struct([("s", kind)]), lambda value: {"s": value}),
+    ],
+)
+def test_a_field_that_a_file_lacks_is_null_in_its_rows(local: Store, wrap: Any, put: Any) -> None:
+    small = pa.array([put({"q": "x", "a": 1}), None], wrap(SMALL))
+    wide = pa.array([put({"a": 2**60, "b": ["y"]}), put(None)], wrap(WIDE))
+    found = []
+    for columns in ((small, wide, pa.nulls(2)), (pa.nulls(2), wide, small)):
+        taken = take(local, *columns)
+        assert find_drift(taken.files, ["row", "x"], exact=["x"]) == ()
+        whole = pa.struct([("a", pa.int64()), ("b", pa.list_(pa.string())), ("q", pa.string())])
+        assert taken.schema.field("x").type == wrap(whole)
+        store = open_store(taken.uri)
+        for split in cut_splits(taken, 100, 1 << 20):
+            for batch, _ in read_rows(store, split, ("x",), 10, types=taken.schema):
+                found += batch.column("x").to_pylist()
+    first = [put({"a": 1, "b": None, "q": "x"}), None]
+    second = [put({"a": 2**60, "b": ["y"], "q": None}), put(None)]
+    assert found == [*first, *second, None, None, None, None, *second, *first]
+
+
+def test_structs_whose_fields_have_no_common_type_are_refused_by_name(local: Store) -> None:
+    other = pa.array([{"a": "text"}] * 3)
+    (drift,) = find_drift(take(local, pa.array([{"a": 1}] * 4), other).files, ["x"])
+    assert str(drift) == (
+        "b.parquet: column 'x': expected struct<a: int64>, found struct<a: string>"
+    )
+
+
 @pytest.mark.parametrize(
     ("columns", "odd"),
     [

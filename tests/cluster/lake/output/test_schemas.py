@@ -77,3 +77,13 @@ def test_a_day_takes_the_types_of_the_table_within_a_family(
     schema = adopt_types(pa.schema([("x", tonight)]), roles, pa.schema([("x", table)]))
     assert schema.field("x").type == read_as
     assert lake_type(read_as) == table or read_as == pa.string()
+
+
+def test_a_struct_adopts_fields_that_the_table_has_and_keeps_those_that_it_lacks() -> None:
+    roles = Roles(keep=("x",))
+    few, more = pa.struct([("a", pa.int64())]), pa.struct([("a", pa.int64()), ("b", pa.string())])
+    for one, other in ((few, more), (pa.list_(few), pa.list_(more))):
+        adopted = adopt_types(pa.schema([("x", one)]), roles, pa.schema([("x", other)]))
+        assert adopted.field("x").type == other
+        kept = adopt_types(pa.schema([("x", other)]), roles, pa.schema([("x", one)]))
+        assert kept.field("x").type == other, "the table refuses it; no value is dropped"

@@ -34,7 +34,7 @@ TYPES = st.one_of(
     PLAIN.map(pa.list_),
     PLAIN.map(pa.large_list),
     PLAIN.map(lambda kind: pa.list_(kind, 2)),
-    PLAIN.map(lambda kind: pa.struct([("a", kind)])),
+    st.dictionaries(st.sampled_from("abc"), PLAIN).map(lambda fields: pa.struct(fields.items())),
     PLAIN.map(lambda kind: pa.map_(pa.string(), kind)),
     st.sampled_from([pa.string(), pa.int64()]).map(lambda kind: pa.dictionary(pa.int8(), kind)),
 )
@@ -155,3 +155,84 @@ def test_what_a_type_cannot_hold_is_reported_and_the_rest_is_kept() -> None:
 def test_a_common_type_is_common_to_each_pair(types: list[pa.DataType]) -> None:
     if unify(types) is not None:
         assert all(unify(pair) is not None for pair in combinations(types, 2))
+
+
+@st.composite
+def nested_types(draw: st.DrawFn, depth: int = 2) -> pa.DataType:
+    """Types whose structs have some of the fields a, b, c in any order, each always of one kind."""
+    fields = draw(st.lists(st.sampled_from("abc"), unique=True, min_size=1))
+    of_a = draw(st.sampled_from([pa.int8(), pa.int64(), pa.bool_(), pa.null()]))
+    of_b = draw(st.sampled_from([pa.string(), pa.large_string()]))
+    of_c = draw(nested_types(depth - 1)) if depth else pa.float32()
+    kind = pa.struct([(name, {"a": of_a, "b": of_b, "c": of_c}[name]) for name in fields])
+    return kind
+
+
+WRAPPED = {
+    "struct": lambda kind: kind,
+    "list": lambda kind: pa.list_(kind),
+    "pair": lambda kind: pa.list_(kind, 2),
+    "map": lambda kind: pa.map_(pa.string(), kind),
+}
+
+
+def values_of(kind: pa.DataType) -> st.SearchStrategy[Any]:
+    t = pa.types
+    if t.is_null(kind):
+        return st.none()
+    if t.is_map(kind):
+        entry = st.tuples(st.sampled_from("xyz"), values_of(kind.item_type))
+        return st.none() | st.lists(entry, max_size=2)
+    if t.is_list(kind) or t.is_fixed_size_list(kind):
+        least, most = (2, 2) if t.is_fixed_size_list(kind) else (0, 3)
+        return st.none() | st.lists(values_of(kind.value_type), min_size=least, max_size=most)
+    if t.is_struct(kind):
+        fields = {field.name: values_of(field.type) for field in kind}
+        return st.none() | st.fixed_dictionaries(fields)
+    if t.is_boolean(kind):
+        return st.none() | st.booleans()
+    if t.is_integer(kind):
+        return st.none() | st.integers(-100, 100)
+    return st.none() | (st.just(0.5) if t.is_floating(kind) else st.sampled_from(["", "text"]))
+
+
+def fill(value: Any, kind: pa.DataType) -> Any:
+    """The value with null in each field that it lacks: what a table of the whole type has."""
+    if value is None:
+        return None
+    if pa.types.is_struct(kind):
+        return {field.name: fill(value.get(field.name), field.type) for field in kind}
+    if pa.types.is_map(kind):
+        return [(key, fill(item, kind.item_type)) for key, item in value]
+    return [fill(one, kind.value_type) for one in value] if pa.types.is_nested(kind) else value
+
+
+@given(
+    st.data(), st.sampled_from(sorted(WRAPPED)), st.lists(nested_types(), min_size=2, max_size=3)
+)
+@settings(max_examples=300)
+def test_files_that_differ_in_fields_have_the_rows_of_the_whole_table(
+    data: st.DataObject, wrapping: str, structs: list[pa.DataType]
+) -> None:
+    kinds = [WRAPPED[wrapping](kind) for kind in structs]
+    common = unify(map(canonical, kinds))
+    assert common is not None
+    for kind in kinds:
+        rows = data.draw(st.lists(values_of(kind), max_size=4))
+        column = pa.array([None, *rows], kind)
+        for part in (column, column[1:]):
+            cast = cast_exactly(part, common)
+            cast.values.validate(full=True)
+            assert cast.values.type == common
+            assert cast.changed is None
+            assert cast.values.to_pylist() == [fill(row, common) for row in part.to_pylist()]
+
+
+def test_a_value_of_a_field_without_a_place_is_reported() -> None:
+    column = pa.array([{"a": 1, "b": None}, {"a": 1, "b": 2}, None, {"a": 2**60, "b": None}])
+    cast = cast_exactly(column, pa.struct([("a", pa.float64())]))
+    assert cast.changed is not None
+    assert cast.changed.tolist() == [False, True, False, True]
+    lists = cast_exactly(pa.array([[2**60 + 1], None, [1, 2], []]), pa.list_(pa.float64()))
+    assert lists.changed is not None
+    assert lists.changed.tolist() == [True, False, False, False]
