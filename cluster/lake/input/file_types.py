@@ -4,7 +4,7 @@ Files without rows count only where there are no others: an empty pandas frame h
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from cluster.lake.types.unify import unify
 Layout = tuple[FileColumn, ...]
 Fits = Callable[[str, pa.DataType], bool]
 
+_ZONE = "; write the times of all files with a zone, or of all without"
 _BEYOND = "which cannot hold the integers beyond 2^53 of other files"
 
 
@@ -83,27 +84,45 @@ def _find(name: str, layout: Layout) -> FileColumn | None:
     return next((column for column in layout if column.name == name), None)
 
 
+def _find_all(name: str, rows: dict[Layout, int]) -> dict[Layout, FileColumn]:
+    """The column of each layout that has it.
+
+    INT96 says nothing of a zone. Beside times with a zone it is in UTC, as Spark and Hive write it.
+    """
+    found = {layout: column for layout in rows if (column := _find(name, layout))}
+    if not any(_has_zone(column.type) for column in found.values()):
+        return found
+    return {
+        layout: replace(column, type=pa.timestamp("us", "UTC")) if column.int96 else column
+        for layout, column in found.items()
+    }
+
+
+def _has_zone(kind: pa.DataType) -> bool:
+    return pa.types.is_timestamp(kind) and kind.tz is not None
+
+
 def _count(name: str, layout: Layout) -> int:
     return sum(column.name == name for column in layout)
 
 
 def _make_field(name: str, rows: dict[Layout, int]) -> pa.Field:
-    columns = [column for layout in rows if (column := _find(name, layout))]
+    columns = _find_all(name, rows)
+    first = next(iter(columns.values()))
     metadata: dict[Any, Any] = {}
-    if columns[0].channels:
-        metadata["channels"] = columns[0].channels
-    if all(column.uuid for column in columns):
+    if first.channels:
+        metadata["channels"] = first.channels
+    if all(column.uuid for column in columns.values()):
         metadata["type"] = "uuid"
-    kind = _choose_type(name, rows)
+    kind = _choose_type(columns, rows)
     return pa.field(name, kind, metadata=metadata or None)
 
 
-def _choose_type(name: str, rows: dict[Layout, int]) -> pa.DataType:
+def _choose_type(columns: dict[Layout, FileColumn], rows: dict[Layout, int]) -> pa.DataType:
     """The common type of the family that most rows have."""
     counted: dict[pa.DataType, int] = {}
-    for layout, count in rows.items():
-        if column := _find(name, layout):
-            counted[column.type] = counted.get(column.type, 0) + count
+    for layout, column in columns.items():
+        counted[column.type] = counted.get(column.type, 0) + rows[layout]
     whole = unify(counted)
     if whole is not None:
         return whole
@@ -122,11 +141,11 @@ def _find_odd(
     name: str, rows: dict[Layout, int], fits: Fits, exact: bool
 ) -> dict[Layout, tuple[str, str | None]]:
     """The layouts that differ in a column: the type that was expected, and the one found."""
-    columns = {layout: column for layout in rows if (column := _find(name, layout))}
+    columns = _find_all(name, rows)
     if not columns:
         return {}
-    usable = {layout: rows[layout] for layout, column in columns.items() if fits(name, column.type)}
-    expected = _choose_type(name, usable or {layout: rows[layout] for layout in columns})
+    usable = {layout: column for layout, column in columns.items() if fits(name, column.type)}
+    expected = _choose_type(usable or columns, rows)
     rounded = exact and any(column.far for column in columns.values())
     odd: dict[Layout, tuple[str, str | None]] = {}
     for layout in rows:
@@ -138,7 +157,14 @@ def _find_odd(
         elif unify([expected, column.type]) is None or (
             usable and layout not in usable and not pa.types.is_null(column.type)
         ):
-            odd[layout] = (str(expected), str(column.type))
+            odd[layout] = (str(expected), f"{column.type}{_advise(expected, column.type)}")
         elif rounded and pa.types.is_floating(column.type):
             odd[layout] = ("an integer", f"{column.type}, {_BEYOND}")
     return odd
+
+
+def _advise(expected: pa.DataType, found: pa.DataType) -> str:
+    """What to do where only one of two types of times has a zone: whether the other is in UTC, or
+    in the time of some place, nobody can see."""
+    both = pa.types.is_timestamp(expected) and pa.types.is_timestamp(found)
+    return _ZONE if both and _has_zone(expected) != _has_zone(found) else ""

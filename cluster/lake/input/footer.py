@@ -101,6 +101,7 @@ def _read_columns(
     schema: pa.Schema, groups: Sequence[pq.RowGroupMetaData]
 ) -> tuple[FileColumn, ...]:
     far = _find_far_integers(schema, groups)
+    int96 = _find_int96(groups)
     return tuple(
         FileColumn(
             field.name,
@@ -108,9 +109,17 @@ def _read_columns(
             is_uuid(field.type),
             (field.metadata or {}).get(b"channels"),
             field.name in far,
+            field.name in int96,
         )
         for field in schema
     )
+
+
+def _find_int96(groups: Sequence[pq.RowGroupMetaData]) -> set[str]:
+    """The columns of times in INT96, fields of structs among them."""
+    first = groups[0] if groups else None
+    chunks = [first.column(place) for place in range(first.num_columns)] if first else []
+    return {chunk.path_in_schema for chunk in chunks if chunk.physical_type == "INT96"}
 
 
 def _find_far_integers(schema: pa.Schema, groups: Sequence[pq.RowGroupMetaData]) -> set[str]:

@@ -21,6 +21,7 @@ class FileColumn:
     uuid: bool = False  # 16 bytes that are a UUID
     channels: bytes | None = None  # names of a series' channels, as JSON
     far: bool = False  # integers beyond 2^53 by its statistics: a float64 would round them
+    int96: bool = False  # times in the old format that has no mark for UTC
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,3 +162,38 @@ def test_identity_is_read_as_it_was_written(local: Store) -> None:
     wanted["uuid"] = [bytes(range(16))]
     assert {name: batch.column(name).to_pylist() for name in columns} == wanted
     assert taken.schema.field("uuid").metadata == {b"type": b"uuid"}
+
+
+def put_times(store: Store, **columns: tuple[pa.Array, bool]) -> Snapshot:
+    """A file for each column of times, and whether it is written in INT96; a struct has it too."""
+    for name, (times, int96) in columns.items():
+        struct = pa.StructArray.from_arrays([times], ["at"])
+        table = pa.table({"row": [name] * len(times), "x": times, "s": struct})
+        data = encoded(table, use_deprecated_int96_timestamps=int96)
+        store.put(f"{name}.parquet", data)
+    return take_snapshot(Source(store.uri), ALL)
+
+
+UTC = STAMPS.cast(pa.timestamp("us", "UTC"))
+
+
+@pytest.mark.parametrize("other", [UTC, STAMPS, UTC.cast(pa.timestamp("ms", "UTC"))])
+def test_int96_has_the_zone_of_the_other_files(local: Store, other: pa.Array) -> None:
+    taken = put_times(local, a=(STAMPS, True), b=(other, False), c=(pa.nulls(3), False))
+    assert find_drift(taken.files, ["x", "s.at"], exact=["x"]) == ()
+    wanted = pa.timestamp("us", other.type.tz)
+    assert [taken.schema.field(name).type for name in ("x", "s.at")] == [wanted] * 2
+    moments = STAMPS.cast(wanted).to_pylist()
+    for split in cut_splits(taken, 100, 1 << 20):
+        for batch, _ in read_rows(local, split, ("x", "s.at"), 10, types=taken.schema):
+            expected = [None] * 3 if split.key == "c.parquet" else moments
+            assert [column.to_pylist() for column in batch.columns] == [expected] * 2
+
+
+def test_a_time_without_a_zone_beside_utc_is_refused_with_what_to_do(local: Store) -> None:
+    taken = put_times(local, a=(STAMPS, True), b=(UTC, False), c=(STAMPS, False))
+    (drift,) = find_drift(taken.files, ["x"])
+    assert str(drift) == (
+        "c.parquet: column 'x': expected timestamp[us, tz=UTC], found timestamp[us]; write the "
+        "times of all files with a zone, or of all without"
+    )
