@@ -1,9 +1,10 @@
 """Put a run card among the cards of its watch, each linked to the days beside it and to the index.
 
-Every page is made from what lies in the folder, so pages can be written again at any time.
+Every page can be made again from what lies in the folder.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -13,7 +14,7 @@ from cluster.lake.output.shard import day_folder
 from cluster.lake.storage.store import Object, Store
 from jobs.report.document import Card, DayEntry, parse_card, parse_day_entry
 from jobs.report.formats import encode_bytes
-from jobs.report.pages import render_card, render_index
+from jobs.report.pages import relink, render_card, render_index
 from models.refusal import Refusal
 
 PAGE, INDEX = "run_card.html", "index.html"
@@ -21,7 +22,7 @@ _DOCUMENT, _ENTRY = "run_card.json", "entry.json"
 
 
 def publish(reports: Store, card: Card, entry: DayEntry) -> str:
-    """Write the card and its entry, the index, and the pages of the days beside it; returns the
+    """Write the card and its entry, the index, and the links of the days beside it; returns the
     URI of the page."""
     folder = day_folder(entry["day"])
     reports.put(f"{folder}/{_DOCUMENT}", _encode(card))
@@ -32,13 +33,15 @@ def publish(reports: Store, card: Card, entry: DayEntry) -> str:
 
 
 def _link(reports: Store, day: str) -> None:
-    """Write the index and the pages around this day from the entries that are there.
+    """Write the index and the links of the pages around this day from the entries that are there.
 
-    Another run may put its entry after this one looked, and its pages before this one writes. So
-    the entries are listed again, until none came while the pages were written.
+    Another run may put its entry after this one looked, and its page before this one writes. So the
+    entries are listed again, until none came while the pages were written. A page that another run
+    may have written meanwhile is drawn anew from its document.
     """
     seen: list[Object] = []
     while (found := _list_entries(reports)) != seen:
+        write_page = _draw_page if seen else _link_page
         seen = found
         entries = [parse_day_entry(reports.read(o.key), f"{reports.uri}/{o.key}") for o in found]
         entries.sort(key=lambda entry: day_order(entry["day"]))
@@ -47,11 +50,22 @@ def _link(reports: Store, day: str) -> None:
         for i in range(max(place - 1, 0), min(place + 2, len(days))):
             before = entries[i - 1] if i else None
             after = entries[i + 1] if i + 1 < len(days) else None
-            _write_page(reports, days[i], before, after)
+            write_page(reports, days[i], before, after)
         reports.put(INDEX, render_index(entries).encode())
 
 
-def _write_page(reports: Store, day: str, before: DayEntry | None, after: DayEntry | None) -> None:
+def _link_page(reports: Store, day: str, before: DayEntry | None, after: DayEntry | None) -> None:
+    """Link the page of a day; one that is not there is drawn."""
+    key = f"{day_folder(day)}/{PAGE}"
+    try:
+        page = reports.read(key).decode()
+    except Refusal:
+        _draw_page(reports, day, before, after)
+        return
+    reports.put(key, relink(page, before, after).encode())
+
+
+def _draw_page(reports: Store, day: str, before: DayEntry | None, after: DayEntry | None) -> None:
     """Draw the page of a day from its document. One that cannot be read keeps its page."""
     key = f"{day_folder(day)}/{_DOCUMENT}"
     try:
@@ -66,7 +80,10 @@ def _list_entries(reports: Store) -> list[Object]:
     return [found for found in reports.list() if found.key.endswith(f"/{_ENTRY}")]
 
 
-def _encode(document: Any) -> bytes:
-    """JSON in ASCII: what a terminal would obey or not draw is an escape."""
-    text = json.dumps(document, indent=1, allow_nan=False, default=encode_bytes)
-    return text.replace("\x7f", "\\u007f").encode()
+def _encode(document: Mapping[str, Any]) -> bytes:
+    """JSON in ASCII, a line for each part: what a terminal would obey or not draw is an escape."""
+    parts = (
+        f"{json.dumps(name)}: {json.dumps(part, allow_nan=False, default=encode_bytes)}"
+        for name, part in document.items()
+    )
+    return ("{\n" + ",\n".join(parts) + "\n}\n").replace("\x7f", "\\u007f").encode()

@@ -6,6 +6,8 @@ from threading import Thread
 from typing import Any
 
 from cluster.lake.storage.local import LocalStore
+from jobs.report.document import parse_card, parse_day_entry
+from jobs.report.pages import render_card
 from jobs.report.publishing import publish
 from tests.jobs.report.sample_card import sample_card, sample_days
 
@@ -79,10 +81,24 @@ def test_runs_that_end_at_once_lose_no_day(tmp_path: Path) -> None:
     assert hang_together(tmp_path)
 
 
-def test_a_neighbour_that_cannot_be_read_keeps_its_page_and_stops_nobody(tmp_path: Path) -> None:
+def test_a_neighbour_whose_document_cannot_be_read_stops_nobody(tmp_path: Path) -> None:
     reports = LocalStore(tmp_path)
     write(reports, DAYS[0])
     (tmp_path / f"day={DAYS[0]}/run_card.json").write_text('{"run": 1}')
     write(reports, DAYS[1])
-    assert links(tmp_path, DAYS[0]) == []
+    assert hang_together(tmp_path, DAYS[:2])
+    (tmp_path / f"day={DAYS[0]}/run_card.html").unlink()
+    write(reports, DAYS[1])  # it cannot be drawn, and is left
     assert links(tmp_path, DAYS[1]) == [DAYS[0]]
+
+
+def test_links_are_all_that_changes_on_the_page_of_a_neighbour(tmp_path: Path) -> None:
+    reports = LocalStore(tmp_path)
+    page = tmp_path / f"day={DAYS[0]}/run_card.html"
+    write(reports, DAYS[0])
+    parts = re.split(r"<nav.*?</nav>", page.read_text(), flags=re.S)
+    write(reports, DAYS[1])
+    assert re.split(r"<nav.*?</nav>", page.read_text(), flags=re.S) == parts
+    card = parse_card((tmp_path / f"day={DAYS[0]}/run_card.json").read_bytes(), "card")
+    after = parse_day_entry((tmp_path / f"day={DAYS[1]}/entry.json").read_bytes(), "entry")
+    assert page.read_text() == render_card(card, None, after)
