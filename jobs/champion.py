@@ -29,14 +29,16 @@ def open_registry(spec: Spec) -> Registry:
     return Registry(open_output(spec).child(REGISTRY))
 
 
-def load_champion(spec: Spec, registry: Registry) -> Champion:
-    """Load the current champion.
+def load_champion(spec: Spec, registry: Registry, known: Champion | None = None) -> Champion:
+    """Load the current champion. Where it is `known`, its files are not read again.
 
     Raises `Refusal` if there is none, if its bundle or threshold has changed since the promotion,
     or if a signature that the spec demands is missing or wrong.
     """
     entry = registry.require_champion()
     trusted_signers(spec).check(entry)
+    if known is not None and known.entry == entry:
+        return known
     expected = entry.digests.get(entry.bundle, entry.bundle)
     bundle = open_bundle(registry.read_bundle(entry.bundle), expected)
     return Champion(entry, bundle, _load_threshold(entry, registry))

@@ -21,19 +21,16 @@ from jobs.due import Skipped, choose_due
 from jobs.due import describe as describe_skipped
 from jobs.monitoring.live import LiveMetrics
 from jobs.output import open_own_output
-from jobs.score import score
-from jobs.scoring.books import UnbalancedError
+from jobs.score import FAILURES, score_days
 from jobs.scoring.result import RunResult
 from jobs.spec.spec import Spec
 from jobs.terminal.console import say, warn
 from jobs.train import TrainRequest, train
 from models.bundle import open_bundle
-from models.masking import LibraryError, describe
+from models.masking import describe
 from models.refusal import Refusal, may_pass
 
 TRAINING = "training"
-# What fails a day, or a training, and not the night: its input, its store, or a fault of ours.
-_FAILURES = (Refusal, OSError, LibraryError, UnbalancedError)
 _GONE = "committed before, and its files were deleted since: its flags stay"
 
 
@@ -152,7 +149,7 @@ def _train(
     raised, as nothing can be scored."""
     try:
         night.trained = train(spec, request, metrics).bundle
-    except _FAILURES as error:
+    except FAILURES as error:
         if champion is None:
             alerts.send(spec, "failed", f"the training failed: {describe(error)}", job="train")
             raise
@@ -169,12 +166,12 @@ def _score_all(
     single_writer: bool,
     metrics: LiveMetrics,
 ) -> None:
-    """Score each day; the night fails if one fails, but the others are scored."""
-    for day in days:
-        try:
-            result = score(spec, day, engine=engine, single_writer=single_writer, metrics=metrics)
-        except _FAILURES as error:
-            _report_failed(spec, day, night.fail(day, error))
+    """Score the days; the night fails if one fails, but the others are scored."""
+    for day, result in score_days(
+        spec, days, engine=engine, single_writer=single_writer, metrics=metrics
+    ):
+        if isinstance(result, Exception):
+            _report_failed(spec, day, night.fail(day, result))
             continue
         night.results.append(result)
         if result.status != "committed":
@@ -235,7 +232,7 @@ def _find_due(spec: Spec, days: Sequence[str], night: Night) -> list[str]:
     for day in days:
         try:
             state = find_state(spec, day, committed)
-        except _FAILURES as error:
+        except FAILURES as error:
             _report_failed(spec, day, night.fail(day, error))
             continue
         if state == "due":

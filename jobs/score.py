@@ -1,6 +1,7 @@
-"""Score a day: snapshot, splits, scores, books, gates, one commit, run card."""
+"""Score days: snapshot, splits, scores, books, gates, one commit a day, run card."""
 
-import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -10,18 +11,16 @@ from cluster.lake.output.journal import Journal
 from cluster.lake.output.schemas import FLAGS, REGISTRY, RUNS, adopt_types
 from cluster.lake.output.table import read_commits, read_schema
 from cluster.lake.registry.registry import Registry
-from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
-from cluster.scoring.scorer import Scorer
 from cluster.splits.engine import Engine, EngineName, Pool, open_engine
 from jobs import check, input_rows
-from jobs.champion import load_champion, require_newest
+from jobs.champion import Champion, load_champion, require_newest
 from jobs.monitoring.live import LiveMetrics
 from jobs.output import open_own_output
 from jobs.report import run_card
-from jobs.report.profile import Clock, find_slowest
+from jobs.report.profile import Clock
 from jobs.scoring import gates
-from jobs.scoring.books import Books, RunBooks
+from jobs.scoring.books import Books, RunBooks, UnbalancedError
 from jobs.scoring.commit import commit_day, count_commits, open_flags
 from jobs.scoring.leader import name_leader
 from jobs.scoring.lost import find_lost_tasks
@@ -29,11 +28,17 @@ from jobs.scoring.plan import Work, open_work
 from jobs.scoring.result import Ending, RunResult
 from jobs.scoring.run import Run
 from jobs.spec.spec import Spec
-from jobs.terminal.console import Fact, say, step, warn
+from jobs.stream import DayWork, stream_days
+from jobs.terminal.console import say, warn
+from models.masking import LibraryError
 from models.refusal import Refusal
 
 # Times that a run scores what something removed, before it says so and ends.
 _ROUNDS = 3
+# Tasks of one stream, whose plans are in memory: for as many, the start of a pool is a few percent.
+_TASKS = 4096
+# What fails a day and not those beside it: its input, its store, or a fault of ours.
+FAILURES = (Refusal, OSError, LibraryError, UnbalancedError)
 
 
 def score(
@@ -53,15 +58,84 @@ def score(
     and with `show_profile` on stderr.
     """
     clock = clock or Clock()
-    metrics = metrics or LiveMetrics(spec.name, "score")
+    ((_, result),) = score_days(
+        spec,
+        [day],
+        address=address,
+        engine=engine,
+        single_writer=single_writer,
+        clock=clock,
+        metrics=metrics or LiveMetrics(spec.name, "score"),
+    )
+    if isinstance(result, Exception):
+        raise result
+    if show_profile and not result.already:
+        say(clock.profile().render_table())
+    return result
+
+
+def score_days(
+    spec: Spec,
+    days: Sequence[str],
+    *,
+    metrics: LiveMetrics,
+    address: str | None = None,
+    engine: EngineName | None = None,
+    single_writer: bool = False,
+    clock: Clock | None = None,
+) -> Iterator[tuple[str, RunResult | Exception]]:
+    """Score days like `score`, in one stream over their tasks; each day is committed when it is
+    complete. A day that fails, with one of `FAILURES`, gives its error, and the others go on."""
     output = open_own_output(spec)
+    group: list[DayWork] = []
+    with _LateEngine(address, engine) as late:
+        for day in days:
+            known = group[-1].run if group else None
+            try:
+                opened = _open_day(spec, day, output, single_writer, clock or Clock(), known)
+            except FAILURES as error:
+                yield day, error
+                continue
+            if isinstance(opened, RunResult):
+                yield day, opened
+                continue
+            opened.clock.pause()
+            tasks = sum(len(one.work.todo) for one in [*group, opened])
+            if group and (tasks > _TASKS or opened.run.bundle is not group[0].run.bundle):
+                yield from _score_group(late.open_for(group[0]), group, metrics)
+                group = []
+            group.append(opened)
+        if group:
+            yield from _score_group(late.open_for(group[0]), group, metrics)
+
+
+class _LateEngine(ExitStack):
+    """An engine that is opened for the first day that has to be scored."""
+
+    def __init__(self, address: str | None, asked: EngineName | None) -> None:
+        super().__init__()
+        self._address, self._asked = address, asked
+        self._opened: Engine | None = None
+
+    def open_for(self, first: DayWork) -> Engine:
+        """The engine; the start of one counts as time of this day."""
+        first.clock.resume()
+        if self._opened is None:
+            self._opened = self.enter_context(open_engine(self._address, self._asked))
+            say(self._opened.line)
+        return self._opened
+
+
+def _open_day(
+    spec: Spec, day: str, output: Store, single_writer: bool, clock: Clock, known: Run | None
+) -> DayWork | RunResult:
+    """What there is to do for a day; the result of a run that was committed before."""
     with clock("list"):
         day = find_day(spec.source(), day)
         # Before the snapshot: a run of newer files that commits from here on is not replaced.
         commits = count_commits(output, day)
-        run = open_run(spec, day, output)
-    flags = open_flags(run)
-    require_newest(spec, run.champion, flags)
+        run = open_run(spec, day, output, known)
+    require_newest(spec, run.champion, open_flags(run))
     journal = Journal(output.child(RUNS), run.run_id)
     if CommittedDays(output).is_run_whole(day, run.run_id):
         recalled = _recall(run, journal)
@@ -70,51 +144,97 @@ def score(
     _require_create_once(output, single_writer)
     with clock("plan"):
         journal.reopen()
-        work = _open_work(run, journal)
-    began = time.monotonic()
-    with open_engine(address, engine) as opened:
-        say(opened.line)
-        work, pool = _score_until_whole(opened, run, work, journal, clock, metrics)
-        seconds = time.monotonic() - began
-        books = work.books
-        work.require_settled()
-        verdicts = gates.judge(
-            spec.gates,
-            run.snapshot,
-            books,
-            flags.recent_rows(day),
-            lambda: name_leader(run, books),
-        )
-        passed = all(gate.passed for gate in verdicts)
-        if passed:
-            work.record_refused()
-        ending = Ending(
-            gates=verdicts,
-            version=None,
-            started=clock.started,
-            finished=datetime.now(UTC),
-            seconds=seconds,
-            actors=pool.planned,
-            most_actors=pool.most,
-            warnings=tuple(pool.warnings()),
-            profile=dict(clock.profile().to_document()),
-        )
-        with clock("commit"):
-            journal.write_ending(ending.to_document())
-            version = commit_day(run, books, commits) if passed else None
-        with clock("card"):
-            profile = dict(clock.profile().to_document())
-            ending = replace(ending, version=version, finished=datetime.now(UTC), profile=profile)
-            result = _account_for(run, books, ending, journal)
-        metrics.end_day(result.status == "committed")
-        if show_profile:
-            say(clock.profile().render_table())
-        return result
+        return DayWork(run, journal, _open_work(run, journal), commits, clock)
 
 
-def open_run(spec: Spec, day: str, output: Store) -> Run:
-    """Champion, threshold and snapshot of a day, checked against each other."""
-    champion = load_champion(spec, Registry(output.child(REGISTRY)))
+def _score_group(
+    engine: Engine, group: Sequence[DayWork], metrics: LiveMetrics, rounds: int = _ROUNDS
+) -> Iterator[tuple[str, RunResult | Exception]]:
+    """Score days in one stream. What ends the stream may be the fault of any of them: then those
+    that are left are scored one by one, and so is a day whose shards were removed meanwhile."""
+    left = {one.run.day: one for one in group}
+    broken: Exception | None = None
+    try:
+        for one, pool in stream_days(engine, group, metrics):
+            result: RunResult | Exception | None
+            try:
+                result = _end_day(one, pool, metrics)
+            except FAILURES as error:
+                result = error
+            if result is not None:
+                del left[one.run.day]
+                yield one.run.day, result
+    except FAILURES as error:
+        broken = error
+    for day, one in left.items():
+        if broken is not None and len(group) == 1:
+            yield day, broken
+        elif broken is None and rounds == 1:
+            yield day, _refuse_removals(one)
+        else:
+            try:
+                again = replace(one, work=_open_work(one.run, one.journal), early=[])
+            except FAILURES as error:
+                yield day, error
+            else:
+                yield from _score_group(engine, [again], metrics, rounds - (broken is None))
+
+
+def _end_day(one: DayWork, pool: Pool, metrics: LiveMetrics) -> RunResult | None:
+    """Judge and commit a day whose tasks are all done; None where shards of it are gone, whose
+    tasks have to be done again."""
+    run, clock, books, journal = one.run, one.clock, one.work.books, one.journal
+    seconds = one.measure_seconds()
+    books.check()
+    if lost := find_lost_tasks(run, books):
+        warn("scored again", f"the shards of {len(lost):,} tasks are gone from {run.output.uri}")
+        journal.discard(lost)
+        return None
+    one.work.require_settled()
+    verdicts = gates.judge(
+        run.spec.gates,
+        run.snapshot,
+        books,
+        open_flags(run).recent_rows(run.day),
+        lambda: name_leader(run, books),
+    )
+    passed = all(gate.passed for gate in verdicts)
+    if passed:
+        one.work.record_refused()
+    ending = Ending(
+        gates=verdicts,
+        version=None,
+        started=clock.started,
+        finished=datetime.now(UTC),
+        seconds=seconds,
+        actors=pool.planned,
+        most_actors=pool.most,
+        warnings=tuple(pool.warnings()),
+        profile=dict(clock.profile().to_document()),
+    )
+    with clock("commit"):
+        journal.write_ending(ending.to_document())
+        version = commit_day(run, books, one.commits) if passed else None
+    with clock("card"):
+        profile = dict(clock.profile().to_document())
+        ending = replace(ending, version=version, finished=datetime.now(UTC), profile=profile)
+        result = _account_for(run, books, ending, journal)
+    metrics.end_day(result.status == "committed")
+    return result
+
+
+def _refuse_removals(one: DayWork) -> Refusal:
+    return Refusal(
+        f"{one.run.output.uri}: shards of run {one.run.run_id} were removed {_ROUNDS} times while "
+        "it ran: expected that nothing but `vacuum` removes files there; nothing was committed"
+    )
+
+
+def open_run(spec: Spec, day: str, output: Store, known: Run | None = None) -> Run:
+    """Champion, threshold and snapshot of a day, checked against each other. The champion of a
+    `known` run is taken from there, if it is still the one."""
+    before = Champion(known.champion, known.bundle, known.threshold) if known else None
+    champion = load_champion(spec, Registry(output.child(REGISTRY)), before)
     (taken,) = input_rows.take_snapshots(spec, spec.input.uri, [day])
     if not taken.files:
         files = "; ".join(f"{file.key}: {file.message}" for file in taken.rejected)
@@ -158,59 +278,6 @@ def _open_work(run: Run, journal: Journal) -> Work:
         return find_lost_tasks(run, books, verify=True)
 
     return open_work(run.snapshot, run.facts, journal, find_lost)
-
-
-def _score_until_whole(
-    engine: Engine, run: Run, work: Work, journal: Journal, clock: Clock, metrics: LiveMetrics
-) -> tuple[Work, Pool]:
-    """Score the tasks to do, and again those whose shards are gone at the end."""
-    for _ in range(_ROUNDS):
-        pool = _score_tasks(engine, run, work, clock, metrics)
-        work.books.check()
-        lost = find_lost_tasks(run, work.books)
-        if not lost:
-            return work, pool
-        warn("scored again", f"the shards of {len(lost):,} tasks are gone from {run.output.uri}")
-        journal.discard(lost)
-        work = _open_work(run, journal)
-    raise Refusal(
-        f"{run.output.uri}: shards of run {run.run_id} were removed {_ROUNDS} times while it ran: "
-        "expected that nothing but `vacuum` removes files there; nothing was committed"
-    )
-
-
-def _score_tasks(engine: Engine, run: Run, work: Work, clock: Clock, metrics: LiveMetrics) -> Pool:
-    """Hand the tasks to do to the engine, and add their receipts to the books."""
-    if done := len(work.books.tasks):
-        say(f"resuming run {run.run_id}: {done:,} of {done + len(work.todo):,} tasks are done")
-    remote = run.output.remote or open_store(run.snapshot.uri).remote
-    plan = engine.plan_actors(run.demand(work.largest_split), remote, gpus=bool(work.todo))
-    pool = engine.watch(plan, len(work.todo))
-    clock.threads, clock.rows = pool.planned * plan.threads, work.rows
-
-    def live() -> dict[str, Fact]:
-        pool.look()
-        return {"actors": pool.alive, "actors_planned": pool.planned}
-
-    books = work.books
-    with (
-        step(f"score {run.day}", work.rows, live) as progress,
-        metrics.follow_scoring(books, pool, clock),
-    ):
-        tasks = [(run.day, task.text) for task in work.todo]
-        for receipt in clock.time_waits(engine.stream(tasks, Scorer, (run.job,), plan)):
-            work.add(receipt)
-            clock.actors.update(receipt.stages)
-            progress.advance(
-                receipt.counts.rows,
-                "",
-                tasks=books.counts.tasks,
-                tasks_planned=books.planned.tasks,
-                flags=books.counts.flagged,
-                quarantined=books.counts.quarantined,
-                **find_slowest(clock.actors),
-            )
-    return pool
 
 
 def _require_create_once(output: Store, single_writer: bool) -> None:

@@ -1,4 +1,4 @@
-"""The scorer: a worker that reads, scores and explains one task, exactly once."""
+"""The scorer: a worker that reads, scores and explains tasks of one or more days, exactly once."""
 
 import hashlib
 import threading
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from cluster.lake.input.looks import Looks, UnsettledInput
 from cluster.lake.input.splits import Split, Task
@@ -59,6 +60,7 @@ class ScoringJob:
     """The facts of a run that a worker needs, as plain values."""
 
     run_id: str
+    day: str
     input_uri: str
     output_uri: str
     schema: pa.Schema  # of the input, in the types that its columns are read in
@@ -74,26 +76,48 @@ class ScoringJob:
 
 
 class Scorer(SplitWorker[Task, Receipt]):
-    """Reads, scores and explains tasks, and writes one shard of flags a task."""
+    """Scores the tasks of days that have the same output and bundle."""
 
     work_type, answer_type = Task, Receipt
 
-    def __init__(self, plan: ActorPlan, job: ScoringJob) -> None:
+    def __init__(self, plan: ActorPlan, jobs: Sequence[ScoringJob]) -> None:
         super().__init__(plan)
-        self.plan, self.room, self.looks = plan, Room(), Looks()
-        output = open_store(job.output_uri)
-        bundle = open_bundle(Registry(output.child(REGISTRY)).read_bundle(job.bundle), job.digest)
-        self.job, self.output = job, output
-        self.encoder = bundle.encoder.to(self.device).eval()
-        self.detector = bundle.detector.to(self.device).eval()
+        self.model = Model(plan, jobs[0], self.device)
+        self.runs = {job.day: RunScorer(self.model, job) for job in jobs}
+
+    def answer(self, day: str, task: Task) -> Receipt:
+        return self.runs[day].answer(task)
+
+
+class Model:
+    """A bundle on the device of a worker, and the room to compute with it."""
+
+    def __init__(self, plan: ActorPlan, job: ScoringJob, device: torch.device) -> None:
+        self.plan, self.device = plan, device
+        self.output = open_store(job.output_uri)
+        bundle = open_bundle(
+            Registry(self.output.child(REGISTRY)).read_bundle(job.bundle), job.digest
+        )
+        self.encoder = bundle.encoder.to(device).eval()
+        self.detector = bundle.detector.to(device).eval()
         self.severity = bundle.severity
-        self.disguise = Disguise.of(job.roles).require_key(job.key_id)
-        self.journal = Journal(output.child(RUNS), job.run_id)
-        self.intake = self._intake()
+        self.room = Room()
         # On CPUs a few threads compute at a time, and others fetch or write meanwhile.
         self.turn: AbstractContextManager[Any] = nullcontext()
         if not plan.gpus:
             self.turn = threading.BoundedSemaphore(plan.computing)
+
+
+class RunScorer:
+    """Reads, scores and explains the tasks of one run, and writes one shard of flags a task."""
+
+    def __init__(self, model: Model, job: ScoringJob) -> None:
+        self.model, self.job, self.output = model, job, model.output
+        self.encoder, self.detector, self.severity = model.encoder, model.detector, model.severity
+        self.looks = Looks()
+        self.disguise = Disguise.of(job.roles).require_key(job.key_id)
+        self.journal = Journal(self.output.child(RUNS), job.run_id)
+        self.intake = self._intake()
 
     def _intake(self) -> Intake:
         """Read id and time of all rows, and other columns of flagged rows only, unless labels or
@@ -115,24 +139,23 @@ class Scorer(SplitWorker[Task, Receipt]):
             job.schema,
         )
 
-    def answer(self, day: str, task: Task) -> Receipt:
-        with self.room.shared():
+    def answer(self, task: Task) -> Receipt:
+        with self.model.room.shared():
             attempt = self.journal.begin_attempt(task.id, self.job.driver)
             if attempt <= ATTEMPTS:
-                return self.score_task(day, task, attempt)
-        with self.room.alone():
-            return self._try_apart(day, task, attempt)
+                return self.score_task(task, attempt)
+        with self.model.room.alone():
+            return self._try_apart(task, attempt)
 
-    def _try_apart(self, day: str, task: Task, attempt: int) -> Receipt:
+    def _try_apart(self, task: Task, attempt: int) -> Receipt:
         def run(number: int, places: Collection[int], record: bool) -> Receipt:
-            arguments = (type(self), self.plan, self.job, day, task, number, places, record)
+            arguments = (type(self), self.model.plan, self.job, task, number, places, record)
             return run_in_process(_score_in_process, *arguments)
 
         return TaskTrial(self.journal, self.job.driver, task, ATTEMPTS, run).answer(attempt)
 
     def score_task(
         self,
-        day: str,
         task: Task,
         attempt: int,
         places: Collection[int] | None = None,
@@ -159,7 +182,7 @@ class Scorer(SplitWorker[Task, Receipt]):
                 message = "each time that the split was scored alone, its process died"
                 findings.refuse(split, "stops_the_scorer", message)
         self._score_waiting(findings, stages)
-        shards = self._write_shards(day, f"{self.job.run_id}-{task.id}-{attempt}", findings, stages)
+        shards = self._write_shards(f"{self.job.run_id}-{task.id}-{attempt}", findings, stages)
         resent = thread_retries().value - resent_before
         receipt = Receipt(
             task=task.id,
@@ -208,7 +231,7 @@ class Scorer(SplitWorker[Task, Receipt]):
         """Read a split, and score it unless it is small."""
         with self.intake.open(split, stages) as admission:
             read = ReadSplit(split, admission, [], SplitFindings())
-            with self.turn:
+            with self.model.turn:
                 for admitted in admission.admit():
                     if small:
                         read.admitted.append(admitted)
@@ -223,7 +246,7 @@ class Scorer(SplitWorker[Task, Receipt]):
         """Score the waiting splits together: alone, each would fill a part of a chunk. Scoring
         2,000 files of 4,000 rows took half the time."""
         waiting, findings.waiting = findings.waiting, []
-        with self.turn:
+        with self.model.turn:
             self._score([(rows, one.findings) for one in waiting for rows in one.admitted], stages)
         with stages("filter"):
             for one in waiting:
@@ -248,7 +271,7 @@ class Scorer(SplitWorker[Task, Receipt]):
         with stages("score"):
             extracted = join([admitted.extracted for admitted, _ in parts])
             detectors = {"": self.detector}
-            scored = chunks.score_rows(self.encoder, detectors, extracted, self.device)[""]
+            scored = chunks.score_rows(self.encoder, detectors, extracted, self.model.device)[""]
         roles = self.job.roles
         with stages("filter"):
             edges = np.cumsum([len(admitted.numbers) for admitted, _ in parts])[:-1]
@@ -259,9 +282,7 @@ class Scorer(SplitWorker[Task, Receipt]):
                 if roles.label:
                     findings.labelled.append(label_scores(admitted, {"score": scores}, roles))
 
-    def _write_shards(
-        self, day: str, name: str, findings: TaskFindings, stages: Stages
-    ) -> dict[str, Shard]:
+    def _write_shards(self, name: str, findings: TaskFindings, stages: Stages) -> dict[str, Shard]:
         """Write the tables that have rows, one shard each."""
         splits = [found for _, found in findings.splits]
         tables = {FLAGS: self._make_flags(findings, stages)}
@@ -270,15 +291,13 @@ class Scorer(SplitWorker[Task, Receipt]):
             tables[QUARANTINE] = self._make_quarantine(findings)
             tables[LABELLED] = [table for found in splits for table in found.labelled]
             return {
-                table: self._write(table, day, name, parts)
-                for table, parts in tables.items()
-                if parts
+                table: self._write(table, name, parts) for table, parts in tables.items() if parts
             }
 
-    def _write(self, table: str, day: str, name: str, parts: list[pa.Table]) -> Shard:
+    def _write(self, table: str, name: str, parts: list[pa.Table]) -> Shard:
         folder = f"{RUNS}/{self.job.run_id}/{LABELLED}" if table == LABELLED else table
         whole = pa.concat_tables(parts)
-        return write_shard(self.output.child(folder), shard_key(day, name), whole)
+        return write_shard(self.output.child(folder), shard_key(self.job.day, name), whole)
 
     def _make_flags(self, findings: TaskFindings, stages: Stages) -> list[pa.Table]:
         """The flagged rows with the columns that they carry and their reasons: one table, or none.
@@ -297,7 +316,7 @@ class Scorer(SplitWorker[Task, Receipt]):
                 job.roles,
                 job.top_reasons,
                 set(np.argsort(-scores, kind="stable")[:PICTURES].tolist()),
-                self.device,
+                self.model.device,
             )
         schema = flag_schema(job.schema, job.roles)
         with stages("write"):
@@ -361,16 +380,16 @@ class Scorer(SplitWorker[Task, Receipt]):
 
 
 def _score_in_process(
-    worker: type[Scorer],
+    scorer: type[RunScorer],
     plan: ActorPlan,
     job: ScoringJob,
-    day: str,
     task: Task,
     attempt: int,
     places: Collection[int],
     record: bool,
 ) -> Receipt:
-    return worker(plan, job).score_task(day, task, attempt, places, record)
+    worker = Scorer(plan, [job])
+    return scorer(worker.model, job).score_task(task, attempt, places, record)
 
 
 def _conform(found: SplitFindings, schema: pa.Schema, roles: Roles) -> pa.Table:

@@ -104,8 +104,9 @@ class Engine(ABC):
         worker: type[SplitWorker[Work, Answer]],
         arguments: tuple[Any, ...],
         plan: ActorPlan,
-    ) -> Iterator[Answer]:
-        """Run `worker(plan, *arguments)` on (day, split or task) pairs; answers come when ready.
+    ) -> Iterator[tuple[str, Answer]]:
+        """Run `worker(plan, *arguments)` on (day, split or task) pairs; answers come when ready,
+        each with its day.
 
         A split or task may be given as its JSON text, which takes a third of its memory.
         """

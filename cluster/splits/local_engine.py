@@ -74,17 +74,17 @@ class LocalEngine(Engine):
         worker: type[SplitWorker[Work, Answer]],
         arguments: tuple[Any, ...],
         plan: ActorPlan,
-    ) -> Iterator[Answer]:
+    ) -> Iterator[tuple[str, Answer]]:
         if not work:
             return
         one = worker(plan, *arguments)
 
-        def answer(pair: tuple[str, Work | str]) -> Answer:
+        def answer(pair: tuple[str, Work | str]) -> tuple[str, Answer]:
             day, task = pair
             if isinstance(task, str):
                 task = worker.work_type.from_document(json.loads(task))
             with masked_errors():
-                return one.answer(day, task)
+                return day, one.answer(day, task)
 
         yield from map_in_threads(answer, work, plan.threads)
 

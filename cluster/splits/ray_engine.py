@@ -78,13 +78,13 @@ class RayEngine(Engine):
         worker: type[SplitWorker[Work, Answer]],
         arguments: tuple[Any, ...],
         plan: ActorPlan,
-    ) -> Iterator[Answer]:
+    ) -> Iterator[tuple[str, Answer]]:
         if work:
             rows = _map_over(work, _Actor, (worker, plan, *arguments), plan).iter_rows()
             for row in watchdog.end_when_silent(
                 iter(rows), _end_pool_actors, watchdog.read_patience()
             ):
-                yield worker.answer_type.from_document(json.loads(row["answer"]))
+                yield row["day"], worker.answer_type.from_document(json.loads(row["answer"]))
 
     def make_tables(
         self,
@@ -154,7 +154,10 @@ class _Actor:
         pairs = _read_pairs(batch, self.worker.work_type)
         with masked_errors():  # Ray logs what passes
             answers = [self.worker.answer(day, one) for day, one in pairs]
-        return {"answer": [json.dumps(answer.to_document()) for answer in answers]}
+        return {
+            "day": [day for day, _ in pairs],
+            "answer": [json.dumps(answer.to_document()) for answer in answers],
+        }
 
 
 class _TableActor:

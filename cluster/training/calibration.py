@@ -107,7 +107,7 @@ def calibrate(
     """
     merged = _empty_sketches(detectors)
     entities: dict[str, KeySample] = {}
-    for part in engine.stream(splits, _Calibrator, (intake, detectors), plan):
+    for _, part in engine.stream(splits, _Calibrator, (intake, detectors), plan):
         for name, three in part.sketches.items():
             for whole, sketch in zip(merged[name], three, strict=True):
                 whole.merge(sketch)

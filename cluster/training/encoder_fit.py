@@ -79,7 +79,7 @@ def fit_encoder(
     Raises Refusal if there are no rows.
     """
     parts: dict[str, EncoderFit] = {}
-    for part in engine.stream(splits, _FitWorker, (rows,), plan):
+    for _, part in engine.stream(splits, _FitWorker, (rows,), plan):
         parts[part.split] = part.fit
         on_split(part.rows)
     whole = EncoderFit(rows.columns, rows.schema)

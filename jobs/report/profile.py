@@ -2,10 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from rich.table import Table
 
@@ -30,7 +29,6 @@ ACTOR_STAGES = (
     "write",
     "record",
 )
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -100,23 +98,23 @@ class Clock(Stages):
         super().__init__()
         self.started = datetime.now(UTC)
         self._started = time.perf_counter()
+        self._paused: float | None = None
         self.threads = self.rows = 0  # of all actors together, and the rows that they are to read
         self.actors: Counter[str] = Counter()  # their seconds by stage
 
     @property
     def elapsed(self) -> float:
-        return time.perf_counter() - self._started
+        now = time.perf_counter() if self._paused is None else self._paused
+        return now - self._started
 
-    def time_waits(self, answers: Iterable[Answer]) -> Iterator[Answer]:
-        """Yield the same answers; the time until each comes counts as the stage `wait`."""
-        source = iter(answers)
-        while True:
-            try:
-                with self(WAIT):
-                    answer = next(source)
-            except StopIteration:
-                return
-            yield answer
+    def pause(self) -> None:
+        """Stop while the driver works on other days; `resume` goes on."""
+        self._paused = time.perf_counter()
+
+    def resume(self) -> None:
+        if self._paused is not None:
+            self._started += time.perf_counter() - self._paused
+            self._paused = None
 
     def profile(self) -> Profile:
         """The profile up to now."""

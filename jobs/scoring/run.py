@@ -62,6 +62,7 @@ class Run:
         """The facts that its workers need; each time of another driver."""
         return ScoringJob(
             run_id=self.run_id,
+            day=self.day,
             input_uri=self.snapshot.uri,
             output_uri=self.output.uri,
             schema=self.snapshot.schema,

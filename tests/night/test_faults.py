@@ -19,7 +19,7 @@ from cluster.lake.output.table import Commit, LakeTable
 from cluster.lake.storage.opening import open_store
 from cluster.runtime.resources import ActorPlan
 from cluster.scoring.findings import TaskFindings
-from cluster.scoring.scorer import ATTEMPTS, Scorer
+from cluster.scoring.scorer import ATTEMPTS, RunScorer, Scorer
 from cluster.splits.stages import Stages
 from jobs.score import open_run, score
 from jobs.scoring.plan import open_work
@@ -81,7 +81,7 @@ def test_a_killed_driver_resumes_without_scoring_a_finished_split_twice(
     assert not finished & again
 
 
-class Fragile(Scorer):
+class Fragile(RunScorer):
     """Dies of one file, as of a page that makes a decoder run wild."""
 
     def _read(self, split: Split, findings: TaskFindings, stages: Stages) -> None:
@@ -105,7 +105,7 @@ def test_a_file_that_kills_its_actor_takes_no_other_file_of_its_task_along(
     for number in range(ATTEMPTS):  # as many drivers begin it and are killed
         journal.begin_attempt(task.id, f"driver {number}")
     plan = ActorPlan(actors=1, threads=1, cpus=1, gpus=0, torch_threads=1)
-    receipt = Fragile(plan, run.job).answer(DAY, task)
+    receipt = Fragile(Scorer(plan, [run.job]).model, run.job).answer(task)
     lost = task.splits[3].rows
     assert (receipt.counts.rows, receipt.counts.quarantined) == (task.rows, lost)
     assert [(rule.file, rule.rule) for rule in receipt.quarantine] == [
@@ -124,7 +124,7 @@ def test_a_folder_that_is_away_for_a_while_is_no_record(
     work = open_work(run.snapshot, run.facts, journal, lambda books: ())
     plan = ActorPlan(actors=1, threads=1, cpus=1, gpus=0, torch_threads=1)
     folder.rename(away)
-    scorer = Scorer(plan, run.job)
+    scorer = Scorer(plan, [run.job])
     for task in work.todo:
         work.add(scorer.answer(DAY, Task.from_document(json.loads(task.text))))
     with pytest.raises(UnsettledInput, match=r"files of 2026-01-0\d could not be read now.*vanish"):

@@ -54,7 +54,7 @@ def main(address: str, count: int) -> None:
     with open_engine(address) as engine:
         plan = engine.plan_actors()
         pool = engine.watch(plan, count)
-        for answer in engine.stream(splits, Slow, (), plan):
+        for _, answer in engine.stream(splits, Slow, (), plan):
             pool.look()
             print(json.dumps(answer.to_document()), flush=True)
         print(json.dumps({"began_with": plan.actors, "most": pool.most}), flush=True)
