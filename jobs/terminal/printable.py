@@ -2,7 +2,7 @@
 
 Terminals obey escape sequences, browsers obey direction marks, and a line of a megabyte slows both.
 Every character that draws nothing, or moves other characters, is shown as an escape instead.
-Pages are escaped for HTML by jinja2 (`jobs/report/pages.py`).
+Pages are escaped for HTML in `jobs/report/pages.py`.
 """
 
 import html
