@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo quick coverage test test-slow lock lint docs infra bench bench-more bench-growth bench-s3 bench-night bench-plan quality formats chaos nodes audit clean
+.PHONY: help demo quick coverage test test-slow lock lint docs infra bench bench-more bench-growth bench-s3 bench-night bench-backfill bench-plan quality formats chaos nodes audit clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -102,6 +102,9 @@ bench-s3: .venv-bench/.done ## W1 from local disk and from S3 (rclone on the loo
 
 bench-night: .venv/.done ## rows per second and peak memory of training and of a backfill (FOLDER, SCALE)
 	$(BIN)/python -m tests.bench.night --folder $(or $(FOLDER),demo/night) --scale $(or $(SCALE),17.3)
+
+bench-backfill: .venv/.done ## 30 days of 100,000 rows against one day of 3 million, in turn (FOLDER)
+	$(BIN)/python -m tests.bench.backfill --folder $(or $(FOLDER),demo/bench)
 
 bench-plan: .venv/.done ## the driver of 10,000 to a million splits, requests to S3; docs/scale.md
 	$(BIN)/python -m tests.bench.plan

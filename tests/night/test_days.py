@@ -1,20 +1,27 @@
 """Nights over days that are integers, with a misspelled day and a bad name beside them."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 
 from cluster.lake.days import DayRange
+from cluster.scoring import scorer
+from jobs import score as scoring
 from jobs.monitoring.live import LiveMetrics
 from jobs.monitoring.metric_names import Metric
 from jobs.nightly import Night, backfill, nightly
 from jobs.output import open_output
 from jobs.score import open_run
 from jobs.spec.spec import Spec, load
+from models import bundle
+from models.bundle import Bundle
 
 SPEC = """\
 name: machines
@@ -32,7 +39,7 @@ output: {uri: out}
 
 
 def write(day: int, name: str = "a.parquet", key: str = "day") -> None:
-    rng = np.random.default_rng(day)
+    rng = np.random.default_rng([day, *name.encode()])
     path = Path(f"in/zone=z{day % 2}/{key}={day}/{name}")
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table({"load": rng.exponential(size=300), "heat": rng.normal(size=300)})
@@ -93,6 +100,59 @@ def test_every_day_is_scored_in_order_or_named(spec: Spec) -> None:
     told = {sample.metric: sample.value for sample in metrics.collect()}
     assert told[Metric.DAYS_DELETED] == 1
     assert scored(backfill(spec, DayRange("11", "15"), engine="local")) == []
+
+
+def flags_of(output: Path, day: str) -> pa.Table:
+    table = DeltaTable(str(output / "flags")).to_pyarrow_table()
+    found = table.filter(pc.equal(table["day"], day)).drop_columns(["run_id"])
+    return found.sort_by([("anomaly_id", "ascending")])
+
+
+@pytest.mark.parametrize("tasks", [4096, 4, 1])
+def test_a_backfill_is_one_stream_with_the_flags_of_each_day_alone(
+    spec: Spec, monkeypatch: pytest.MonkeyPatch, tasks: int
+) -> None:
+    nightly(spec, engine="local")
+    for day in range(11, 16):
+        write(day)
+        write(day, "b.parquet")
+    nightly(spec, engine="local")
+    alone = {day: flags_of(Path("out"), day) for day in map(str, range(11, 16))}
+    shutil.rmtree("out/flags")
+    shutil.rmtree("out/_runs")
+    opened = []
+
+    def open_bundle(files: dict[str, bytes], digest: str) -> Bundle:
+        opened.append(digest)
+        return bundle.open_bundle(files, digest)
+
+    monkeypatch.setattr(scorer, "open_bundle", open_bundle)
+    monkeypatch.setattr(scoring, "_TASKS", tasks)
+    metrics = LiveMetrics(spec.name, "backfill")
+    night = backfill(spec, DayRange("11", "15"), engine="local", metrics=metrics)
+    assert scored(night) == [(day, "committed", 600) for day in alone]
+    assert {day: flags_of(Path("out"), day) for day in alone} == alone
+    assert sum(len(flags) for flags in alone.values()) > 0
+    assert len(opened) == {4096: 1, 4: 3, 1: 5}[tasks]  # a day has two
+    told = {sample.metric: sample.value for sample in metrics.collect()}
+    assert told[Metric.READ_ROWS] == told[Metric.SCORED_ROWS] == 3000
+    assert all(one.seconds > 0 for one in night.results)
+
+
+def test_what_breaks_the_stream_fails_its_own_day_alone(spec: Spec) -> None:
+    nightly(spec, engine="local")
+    for day in range(11, 16):
+        write(day)
+    for blocked in ("12", "14"):  # no shard of the day can be written
+        Path(f"out/flags/day={blocked}").write_text("")
+    night = backfill(spec, DayRange("11", "15"), engine="local")
+    assert scored(night) == [(day, "committed", 300) for day in ("11", "13", "15")]
+    assert night.failed.keys() == {"12", "14"}
+    assert all(f"day={day}" in text for day, text in night.failed.items())
+    for blocked in ("12", "14"):
+        Path(f"out/flags/day={blocked}").unlink()
+    again = backfill(spec, DayRange("11", "15"), engine="local")
+    assert scored(again) == [(day, "committed", 300) for day in ("12", "14")]
 
 
 def test_workers_are_told_places_that_hold_in_any_folder(spec: Spec, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import yaml
 from cluster.lake.output.table import read_commit_counter
 from cluster.lake.storage.opening import open_store
 from jobs.monitoring.endpoint import Destinations, publish, publish_run
+from jobs.monitoring.live import LiveMetrics
 from jobs.monitoring.metric_names import Metric
 from jobs.monitoring.watch_status import WatchStatus
 from jobs.score import score
@@ -123,11 +124,20 @@ def test_a_run_is_scraped_while_it_runs_and_agrees_with_what_it_committed(
 
 
 def test_prometheus_scrapes_a_run_and_the_lake_and_can_answer_all_panels(
-    spoilt: Spec, tmp_path: Path
+    spoilt: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port, lake = free_port(), free_port()
     status = WatchStatus(spoilt)
+    follow = LiveMetrics.follow_scoring
     with prometheus(tmp_path, {"anomaray-runs": port, "anomaray-exporter": lake}) as ask:
+
+        @contextmanager
+        def follow_until_scraped(*parts: Any) -> Iterator[None]:
+            with follow(*parts):
+                until(ask, "anomaray_tasks_queued > 0")
+                yield
+
+        monkeypatch.setattr(LiveMetrics, "follow_scoring", follow_until_scraped)
         result, _ = run(spoilt, port)
         status.refresh()
         with publish([status.collect], Destinations(lake)):
