@@ -28,7 +28,7 @@ from jobs.terminal.console import say, warn
 from jobs.train import TrainRequest, train
 from models.bundle import open_bundle
 from models.masking import describe
-from models.refusal import Refusal, may_pass
+from models.refusal import may_pass
 
 TRAINING = "training"
 _GONE = "committed before, and its files were deleted since: its flags stay"
