@@ -25,6 +25,7 @@ from jobs import (
     vacuum,
 )
 from jobs.monitoring.watch_status import WatchStatus
+from jobs.output import open_output, open_own_output
 from jobs.spec.spec import Spec, load
 from models.refusal import Refusal
 
@@ -84,3 +85,17 @@ def test_check_and_the_exporter_say_whose_the_output_is(
     assert error.startswith("cards.yaml:9: output.uri: the output ")
     WatchStatus(cards).refresh()
     assert "belongs to watch 'flows'" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("place", ["in/out", "in/day=2026-11-21/out", "link/out"])
+def test_no_output_lies_among_the_days_that_another_watch_reads(cards: Spec, place: str) -> None:
+    Path("link").symlink_to("in/day=2026-11-21")
+    Path("events.yaml").write_text(
+        SPEC.replace("uri: in,", "uri: other,").replace("out}", place + "}")
+    )
+    events = load("events.yaml")
+    for use in (open_output, open_own_output):
+        with pytest.raises(Refusal, match=r"lies in .*/in, whose folders name days"):
+            use(events)
+    assert any("name days" in error for error in check.run("events.yaml").errors)
+    assert not list(Path("in").rglob(MARKER))

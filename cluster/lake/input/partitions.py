@@ -211,6 +211,7 @@ class _Walk:
                     if isinstance(found, str):
                         self.stray.append(StrayFolder(self._print(path), found, 0, is_day=True))
                         continue
+                    refuse_tables((one.key for one in found.objects), self.store)
                     self._take_strays(path, found)
                     for name in found.folders:
                         if path:

@@ -6,7 +6,7 @@ log says.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -20,11 +20,13 @@ from cluster.lake.storage.opening import find_place, open_store
 from cluster.lake.storage.store import Store, print_name
 from models.refusal import Refusal
 
+_OUTPUT = "output"  # of a watch: it holds tables, and other files
 # A file of each kind of table, from the table's folder on.
 _KINDS = {
     "Delta": re.compile(r"(?:(.+)/)?_delta_log/\d{20}\.(?:json|checkpoint\.[^/]*)"),
     "Iceberg": re.compile(r"(?:(.+)/)?metadata/[^/]+\.metadata\.json"),
     "Hudi": re.compile(r"(?:(.+)/)?\.hoodie/.+"),
+    _OUTPUT: re.compile(r"(?:(.+)/)?_watch\.json"),
 }
 _FOLDERS = {"_delta_log": "Delta", "metadata": "Iceberg", ".hoodie": "Hudi"}
 
@@ -67,8 +69,9 @@ def read_table(store: Store, root: str) -> TableVersion | None:
     return _read_delta(place, root)
 
 
-def refuse_tables(keys: Iterator[str], store: Store) -> None:
-    """Raise `Refusal` where the keys show a table in a folder of the input."""
+def refuse_tables(keys: Iterable[str], store: Store) -> None:
+    """Raise `Refusal` where the keys show a table, or the output of a watch, in a folder of the
+    input."""
     for key in keys:
         for kind, pattern in _KINDS.items():
             if found := pattern.fullmatch(key):
@@ -82,6 +85,11 @@ def refuse_table_folder(store: Store, folder: str, name: str) -> None:
 
 
 def _inner(uri: str, kind: str) -> Refusal:
+    if kind == _OUTPUT:
+        return Refusal(
+            f"{print_name(uri)} in the input is the output of a watch: its flags would be read as "
+            "rows. Name another output.uri for that watch, or an input.uri beside it"
+        )
     if kind != "Delta":
         return _unreadable(print_name(uri), kind)
     return Refusal(

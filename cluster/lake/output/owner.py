@@ -48,7 +48,7 @@ def _check(output: Store, watch: str) -> bool:
 
 def _refuse_nested(output: Store) -> None:
     """Raise `Refusal` if the output lies in one that is claimed, or if one lies directly in it."""
-    for other in (*_list_above(output), *_list_inside(output)):
+    for other in (*list_above(output), *_list_inside(output)):
         # Whoever may not read there has no output there.
         with suppress(Missing, PermissionError):
             other.read(MARKER, _MOST_BYTES)
@@ -59,7 +59,8 @@ def _refuse_nested(output: Store) -> None:
             )
 
 
-def _list_above(output: Store) -> Iterator[Store]:
+def list_above(output: Store) -> Iterator[Store]:
+    """The folders that the output lies in, wherever links lead."""
     uri = find_place(output.uri)
     while uri.strip("/") and not re.fullmatch("s3://[^/]*", uri):
         uri, _, _ = uri.rpartition("/")

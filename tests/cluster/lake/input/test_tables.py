@@ -1,6 +1,7 @@
 """A table is read as its log says: exactly the files of one version, with the log's values."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -329,3 +330,16 @@ def test_a_folder_that_only_looks_like_a_log_is_no_table(tmp_path: Path) -> None
         store.put(key, b"{}")
     store.put("x.parquet", encoded(numbered(3)))
     assert take_snapshot(Source(store.uri), "all").version is None
+
+
+@pytest.mark.parametrize("place", ["out", "day=2026-11-20/out", ""])
+@pytest.mark.parametrize("partition", [None, "day"])
+def test_an_input_that_holds_an_output_is_refused(
+    store: Store, place: str, partition: str | None
+) -> None:
+    store.put(f"day={DAY}/a.parquet", encoded(rows_of(0, 2)))
+    where = f"{store.uri}/{place}".rstrip("/")
+    store.put(f"{place}/_watch.json".lstrip("/"), b"{}")
+    source = Source(store.uri, partition)
+    with pytest.raises(Refusal, match=f"{re.escape(where)} in the input is the output of a watch"):
+        take_snapshot(source, DAY if partition else list_days(source)[0])
