@@ -285,10 +285,12 @@ def _check_flags(spec: Spec, schema: pa.Schema) -> list[str]:
 
 
 def _is_named(name: str, spec: Spec, schema: pa.Schema) -> bool:
-    """Whether the spec names the column, a struct that it is a field of, or, of a struct, a field.
+    """Whether the spec names the column, be it in a comment, a struct that it is a field of, or, of
+    a struct, a field.
 
     Of a struct that the spec does not name at all, only the fields count."""
-    if name in spec.columns or any(is_field_of(name, named) for named in spec.columns):
+    known = (*spec.columns, *spec.left_out)
+    if name in known or any(is_field_of(name, named) for named in known):
         return True
     return any(is_struct(field.type) for field in schema if field.name == name)
 

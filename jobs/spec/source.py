@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,8 @@ MOST_DEPTH = 50  # a spec nests six levels
 MOST_DIGITS = 50  # of a number; the longest float64 has 24 characters
 MOST_SHOWN = 80  # characters of a value in a message
 PLAIN = ("str", "int", "float", "bool", "null", "map", "seq", "merge")
+# A column in a comment: `  # note: {role: keep}  # a text of its own in each row`.
+_LEFT_OUT = re.compile(r"^ +# (\S.*?: +\{role: [^{}]*\})", re.MULTILINE)
 SURROGATE = re.compile("[\ud800-\udfff]")  # cannot be encoded, and so not be printed
 PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in PLAIN)
 
@@ -60,6 +63,7 @@ class Source:
 
     path: str
     lines: dict[Key, int] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()  # columns whose line is a comment, as `init` writes them
 
     def line(self, key: Key) -> int:
         """The line of the key, or of the nearest key around it that has one."""
@@ -111,7 +115,15 @@ def read(path: Path) -> tuple[dict[str, Any], Source]:
         raise SpecRefused([f"{path}: expected a spec, found YAML nested too deeply"]) from error
     if not isinstance(document, dict):
         raise SpecRefused([f"{path}:1: expected keys and values, found {type(document).__name__}"])
-    return document, source
+    return document, replace(source, left_out=frozenset(_list_left_out(text)))
+
+
+def _list_left_out(text: str) -> Iterator[str]:
+    for entry in _LEFT_OUT.findall(text):
+        with suppress(yaml.YAMLError, RecursionError, ValueError):
+            named = _Loader(entry).get_single_data()
+            if isinstance(named, dict):
+                yield from map(str, named)
 
 
 def _compose(text: str, source: Source) -> Any:

@@ -103,6 +103,11 @@ class Spec(Frozen):
         return self
 
     @property
+    def left_out(self) -> frozenset[str]:
+        """The columns whose line in the spec is a comment."""
+        return self._source.left_out
+
+    @property
     def features(self) -> tuple[FeatureColumn, ...]:
         """The features in the order of the spec, then the derived ones."""
         columns = (column.feature(name) for name, column in self.columns.items())

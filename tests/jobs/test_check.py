@@ -131,6 +131,16 @@ def test_extra_columns_are_a_warning(spec: Spec) -> None:
     )
 
 
+def test_columns_in_comments_are_named(spec: Spec) -> None:
+    """As `init` writes those that it leaves out."""
+    left_out = '  # note: {role: keep}  # text\n  # "a: b": {role: keep}\n  # no: {role: keep}\n'
+    Path("flows.yaml").write_text(SPEC.replace("detector:", f"{left_out}detector:"))
+    known = schema(**{"note": pa.string(), "a: b": pa.int8(), "no": pa.int8()})
+    assert check(load("flows.yaml"), known).warnings == ()
+    (warning,) = check(load("flows.yaml"), known.append(pa.field("user", pa.string()))).warnings
+    assert "1 columns that the spec does not name: user;" in warning
+
+
 def test_a_struct_whose_field_is_hidden_is_not_carried_whole(spec: Spec) -> None:
     columns = "  user: {role: keep}\n  user.mail: {role: keep, sensitive: hmac}\n"
     Path("flows.yaml").write_text(SPEC.replace("detector:", f"{columns}detector:"))

@@ -339,6 +339,7 @@ def test_real_data_get_a_spec_that_loads_and_fits(tmp_path: Path, name: str) -> 
 @pytest.mark.parametrize("empty", ["folder", "marker", "file", "broken"])
 def test_the_newest_day_with_rows_is_looked_at(tmp_path: Path, empty: str) -> None:
     table = pa.table({"place": np.arange(ROWS) / 7, "port": [80, 443] * (ROWS // 2)})
+    table = table.append_column("version", pa.array(["1.2"] * ROWS))  # left out, in a comment
     for day in ("2026-11-20", "2026-11-21", "2026-11-22"):
         folder = tmp_path / "in" / f"day={day}"
         folder.mkdir(parents=True)
@@ -362,6 +363,7 @@ def test_the_newest_day_with_rows_is_looked_at(tmp_path: Path, empty: str) -> No
     spec.write_text(text)
     report = check.run(spec)
     assert report.ok
+    assert not any("does not name" in warning for warning in report.warnings)
     assert any(note in warning for warning in report.warnings)
     assert "day 2026-11-21 of 3" in report.inputs[0]
 
