@@ -4,6 +4,9 @@ from cluster.runtime import stopping
 
 if __name__ == "__main__":
     stopping.listen()
-    from jobs.cli.command import main
+    from models.packages import require_packages
+
+    with require_packages():
+        from jobs.cli.command import main
 
     stopping.run(main)

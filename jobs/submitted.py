@@ -10,7 +10,10 @@ if __name__ == "__main__":
     stopping.listen()
     from typing import TextIO, cast
 
-    from jobs.cli.command import main
-    from jobs.remote.marked_lines import MarkedLines
+    from models.packages import require_packages
+
+    with require_packages():
+        from jobs.cli.command import main
+        from jobs.remote.marked_lines import MarkedLines
 
     stopping.run(lambda: main(lambda stream: cast(TextIO, MarkedLines(stream))))

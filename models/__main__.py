@@ -8,7 +8,10 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from models.packages import require_packages
+
+with require_packages():
+    import typer
 
 ROOT = Path(__file__).parents[1]
 

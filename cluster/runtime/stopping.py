@@ -6,6 +6,8 @@ import does, or replaces the handler, as Ray does. So a second thread hears the 
 the process if the main thread does not. `jobs.__main__` imports this module before all others.
 """
 
+from __future__ import annotations  # a Python that is too old is told so by `models.packages`
+
 import os
 import select
 import signal
@@ -27,7 +29,7 @@ _SHOW_CURSOR = b"\x1b[?25h\r\n"  # a progress bar hides it
 
 _heard: signal.Signals | None = None  # the first signal
 _raised = False  # it in the main thread
-_handled: "Handled | None" = None  # a block that handles its signals itself
+_handled: Handled | None = None  # a block that handles its signals itself
 _hearing = -1  # the end of a pipe that has a byte for each signal
 _taking, _saying = threading.Lock(), threading.Lock()
 _stderr = 2  # this process's own, also while a block has put another in its place

@@ -16,6 +16,7 @@ from cluster.runtime import stopping
 from jobs.cli.app import app
 from jobs.terminal.console import configure_logs, err, keep_stdout, warn
 from models.masking import describe, render_trace
+from models.packages import describe_missing
 from models.refusal import Refusal, may_pass
 
 _TRACE, _UMASK = "ANOMARAY_TRACE", "ANOMARAY_UMASK"
@@ -25,8 +26,9 @@ _TRACE, _UMASK = "ANOMARAY_TRACE", "ANOMARAY_UMASK"
 def report_errors() -> Iterator[None]:
     """Ends each error with one message and a status.
 
-    2 for a refusal, and for a path that is not there or not allowed; 75 (EX_TEMPFAIL of sysexits.h)
-    for a failing store; 1 for any other error, which is a bug: its trace goes to a file.
+    2 for a refusal, for a path that is not there or not allowed, and for a missing package; 75
+    (EX_TEMPFAIL of sysexits.h) for a failing store; 1 for any other error, which is a bug: its
+    trace goes to a file.
     """
     try:
         yield
@@ -43,6 +45,9 @@ def report_errors() -> Iterator[None]:
         warn("failed", f"{_describe(error)}. Run the same command to resume ({trace}).", "bold red")
         sys.exit(75)
     except Exception as error:
+        if missing := describe_missing(error):
+            warn("refused", missing, "bold red")
+            sys.exit(2)
         if _is_of_cluster(error):
             warn("failed", f"{describe(error)}. Run the same command to resume.", "bold red")
             sys.exit(75)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -156,8 +157,36 @@ command.main()
 
 
 @pytest.mark.parametrize(
+    "program", [("jobs", "score", "x.yaml"), ("jobs.submitted", "score"), ("models", "list")]
+)
+def test_a_python_without_the_packages_is_told_where_they_are(program: tuple[str, ...]) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _BARE, str(ROOT), *program],
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    (line,) = ended.stderr.splitlines()
+    assert re.match(r"refused: expected the packages of Anomaray, found no '\w+' in Python", line)
+    assert "`make .venv/.done`" in line
+    assert ".venv/bin/python" in line
+
+
+# As `python -m PROGRAM` in the checkout, without a site and without what the environment names.
+_BARE = """
+import runpy, sys
+sys.path.insert(0, sys.argv[1])
+program = sys.argv[2]
+sys.argv[1:3] = []
+runpy.run_module(program, run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
     ("error", "status"),
     [
+        (ModuleNotFoundError("No module named 'deltalake'", name="deltalake"), 2),
+        (ModuleNotFoundError("No module named 'jobs.scor'", name="jobs.scor"), 1),
         (ConnectionError("no answer"), 75),
         (TimeoutError("no answer"), 75),
         (OSError(errno.ESTALE, "Stale file handle"), 75),
