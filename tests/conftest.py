@@ -35,12 +35,18 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 os.environ.setdefault("ANOMARAY_LOOK_AGAIN_SECONDS", "0.2")
 # A busy machine is slow, not wrong: no example has a deadline.
 settings.register_profile("tests", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=10)
 settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     text = "`only` runs the tests of `make quick`, `none` the others"
     parser.addoption("--quick", choices=("only", "none"), help=text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--quick") == "only":
+        settings.load_profile("quick")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -29,11 +29,12 @@ from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from jobs import registry as bundles
 from jobs.demo import data as demo
-from jobs.spec.spec import load
+from jobs.nightly import backfill
+from jobs.spec.spec import DayRange, load
+from jobs.train import TrainRequest, train
 from models.bundle import Bundle, open_bundle
 from models.scores.threshold import Threshold
 from tests.conftest import S3Server
-from tests.faults.processes import Command
 from tests.night.conftest import DAYS, write_spec
 from tests.night.oracle import flagged_ids
 
@@ -80,11 +81,11 @@ def build(folder: Path) -> Base:
         shutil.rmtree(folder, ignore_errors=True)
         _write_data(folder)
         spec = _spec(folder, folder / "flows", folder / "out")
-        _run(folder, "train", str(spec), "--workers", "1")
+        train(load(spec), TrainRequest(engine="local"))
         names = _add_bundles(folder / "out")
-        found = {names["champion"]: _undisturbed(folder, spec, f"{OTHER_DAY}..{DAY}")}
+        found = {names["champion"]: _undisturbed(folder, spec)}
         bundles.promote(load(spec), names["other"])
-        found[names["other"]] = _undisturbed(folder, spec, f"{OTHER_DAY}..{DAY}")
+        found[names["other"]] = _undisturbed(folder, spec)
         bundles.rollback(load(spec))
         _keep_back(folder)
         tables = {
@@ -145,13 +146,6 @@ def _spec(folder: Path, source: str | Path, target: str | Path, **changes: Any) 
     return write_spec(folder, source, target, **{**sections, **changes})
 
 
-def _run(folder: Path, *arguments: str) -> None:
-    command = Command(arguments, plain_environment(), folder, arguments[0])
-    if command.wait(600) != 0:
-        command.kill()
-        raise RuntimeError(f"{' '.join(arguments)} of the base failed:\n{command.errors}")
-
-
 def plain_environment() -> dict[str, str]:
     """The environment without what this process and its Ray have put into it."""
     return {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
@@ -177,7 +171,7 @@ def _with_weights(bundle: Bundle, change: Callable[[torch.Tensor], torch.Tensor]
     )
 
 
-def _undisturbed(folder: Path, spec: Path, days: str) -> dict[str, dict[str, Flags]]:
+def _undisturbed(folder: Path, spec: Path) -> dict[str, dict[str, Flags]]:
     """By day the flags, and all scores, of a run that nothing befell; the oracle found the same.
 
     The oracle says which rows are flagged; the bits of a score are those of this run, since a
@@ -185,7 +179,9 @@ def _undisturbed(folder: Path, spec: Path, days: str) -> dict[str, dict[str, Fla
     """
     for name in TABLES:
         shutil.rmtree(folder / "out" / name, ignore_errors=True)
-    _run(folder, "backfill", str(spec), "--days", days)
+    night = backfill(load(spec), DayRange(OTHER_DAY, DAY), engine="local")
+    if not night.ok:
+        raise RuntimeError(f"an undisturbed run failed: {night.to_document()}")
     registry = Registry(open_store(str(folder / "out")).child(REGISTRY))
     entry = registry.require_champion()
     bundle = open_bundle(registry.read_bundle(entry.bundle), entry.bundle)

@@ -189,7 +189,7 @@ GIVEN = {
             odd_feature=1,
             huge=lambda batch, value: with_number(batch, 0, value),
             rows=3000,
-            epochs=8,
+            epochs=4,
             padded=1024,
         ),
         Given(
@@ -201,7 +201,7 @@ GIVEN = {
             odd_feature=2,
             huge=_bright_pixel,
             rows=512,
-            epochs=15,
+            epochs=10,
             padded=256,
         ),
         Given(
@@ -213,7 +213,7 @@ GIVEN = {
             odd_feature=1,
             huge=_last_step,
             rows=512,
-            epochs=15,
+            epochs=10,
             padded=256,
         ),
         Given(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models.bundle import (
@@ -138,7 +138,6 @@ def test_metadata_that_is_not_json_is_refused(bundle: Bundle) -> None:
             spoiled.to_files()
 
 
-@settings(deadline=None, max_examples=300)
 @given(st.sampled_from(FILES), st.integers(0, 1 << 30), st.integers(1, 255))
 def test_any_changed_byte_is_refused(files: Files, name: str, place: int, change: int) -> None:
     data = bytearray(files[name])
@@ -147,7 +146,6 @@ def test_any_changed_byte_is_refused(files: Files, name: str, place: int, change
         open_bundle({**files, name: bytes(data)})
 
 
-@settings(deadline=None, max_examples=100)
 @given(st.sampled_from(FILES), st.integers(0, 1 << 30))
 def test_any_truncated_file_is_refused(files: Files, name: str, length: int) -> None:
     data = files[name]
@@ -298,7 +296,6 @@ HOSTILE: tuple[Any, ...] = (
 )
 
 
-@settings(deadline=None, max_examples=150)
 @given(st.data())
 def test_any_value_of_a_forged_document_is_accepted_or_refused(files: Files, data: Any) -> None:
     """Never another error: the one who forges a bundle makes its hashes too."""

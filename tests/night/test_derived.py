@@ -1,4 +1,7 @@
-"""Every verb on a watch with histories and a window: one is trained, and all tests share it."""
+"""Every verb on a watch with histories and a window: one is trained, and all tests share it.
+
+`tune`, which needs Ray, is in test_tune.
+"""
 
 import json
 import os
@@ -153,11 +156,6 @@ def test_leaderboard_shows_earlier_labels_only_to_detectors_that_learn_from_labe
     refused = {standing["detector"]: standing["refused"] for standing in found}
     assert "training.earlier_labels" in refused["ecod"]
     assert "training.earlier_labels" not in (refused["classifier"] or "")
-
-
-def test_tune_tries_options_on_derived_rows(watch: Path) -> None:
-    (trial,) = run_json("tune", watch, "--trials", "1")["trials"]
-    assert trial["auroc"] is not None
 
 
 def test_threshold_flags_and_registry_need_nothing_derived(watch: Path) -> None:

@@ -29,10 +29,11 @@ def registry_of(spec: Spec) -> Registry:
     return Registry(open_store(spec.output.uri).child(REGISTRY))
 
 
-@pytest.fixture
-def champion(data: Path, tmp_path: Path) -> Spec:
+@pytest.fixture(scope="module")
+def champion(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Spec:
     """A watch with a champion that learned from one day, in this process."""
-    spec = load(write_spec(tmp_path, data / "flows", tmp_path / "out"))
+    folder = tmp_path_factory.mktemp("champion")
+    spec = load(write_spec(folder, data / "flows", folder / "out"))
     day = ds.dataset(data / "flows" / f"day={DAYS[0]}").to_table().combine_chunks()
     (rows,) = day.to_batches()
     fit = EncoderFit(spec.features, rows.schema)
@@ -66,7 +67,7 @@ def test_a_training_from_the_champion_starts_at_its_weights_and_keeps_encoder_an
     still = {"epochs": 1, "learning_rate": 1e-12, "baselines": ()}
     briefly = champion.training.model_copy(update=still)
     spec = champion.model_copy(update={"training": briefly})
-    made = train(spec, TrainRequest(workers=1, start="champion"))
+    made = train(spec, TrainRequest(workers=1, start="champion", promote=False))
     bundle = open_bundle(registry.read_bundle(made.bundle))
     told = bundle.metadata["from"]
     assert told["bundle"] == before.id
@@ -88,7 +89,7 @@ def test_a_training_from_the_champion_starts_at_its_weights_and_keeps_encoder_an
 def test_another_detector_or_other_options_are_refused(
     champion: Spec, tmp_path: Path, data: Path, detector: dict[str, Any], message: str
 ) -> None:
-    spec = load(write_spec(tmp_path, data / "flows", tmp_path / "out", detector=detector))
+    spec = load(write_spec(tmp_path, data / "flows", champion.output.uri, detector=detector))
     with pytest.raises(Refusal, match=message):
         load_start(spec, registry_of(spec), "champion")
 
@@ -104,5 +105,6 @@ def test_other_columns_are_refused(champion: Spec) -> None:
 def test_with_auto_the_detector_of_the_bundle_stays(
     champion: Spec, tmp_path: Path, data: Path
 ) -> None:
-    spec = load(write_spec(tmp_path, data / "flows", tmp_path / "out", detector={"name": "auto"}))
+    detector = {"name": "auto"}
+    spec = load(write_spec(tmp_path, data / "flows", champion.output.uri, detector=detector))
     assert load_start(spec, registry_of(spec), "champion").bundle.detector_name == "autoencoder"

@@ -1,12 +1,11 @@
 """The whole way on object storage: input, checkpoints, registry, tables and cards on S3."""
 
-import json
 from pathlib import Path
 
 from cluster.lake.storage.opening import open_store
+from jobs.nightly import nightly
 from jobs.spec.spec import load
 from tests.night.conftest import DAYS, write_spec
-from tests.night.test_faults import start
 
 DAY = DAYS[5]
 
@@ -18,18 +17,13 @@ def test_a_night_on_s3_trains_scores_commits_and_is_done_once(
     for path in sorted((data / "flows").rglob("*.parquet")):
         lake.put(f"flows/{path.relative_to(data / 'flows').as_posix()}", path.read_bytes())
     spec_path = write_spec(tmp_path, f"{s3_uri}/flows", f"{s3_uri}/out")
-    nights = []
-    for _ in range(2):
-        night = start("nightly", str(spec_path), "--json")
-        output, errors = night.communicate(timeout=280)
-        assert night.returncode == 0, errors.decode()
-        nights.append(json.loads(output))
-    first, second = nights
+    spec = load(spec_path)
+    first, second = (nightly(spec, engine="local").to_document() for _ in range(2))
     assert first["trained"]
     assert [day["day"] for day in first["days"]] == [DAY]
     assert first["days"][0]["rows"] == first["days"][0]["scored"]
     skipped = second.pop("skipped")
     assert second == {"trained": None, "days": [], "failed": {}}
     assert not any(one["waiting"] for one in skipped)
-    reports = open_store(load(spec_path).output.uri).child("reports")
+    reports = open_store(spec.output.uri).child("reports")
     assert {o.key for o in reports.list()} >= {"index.html", f"day={DAY}/run_card.html"}

@@ -62,7 +62,7 @@ def draw(number: int) -> tuple[str, int, signal.Signals]:
     return chance.choice(ALL), chance.choice(MOMENTS), chance.choice(SIGNALS)
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(3))
 def test_a_signal_at_any_moment_ends_a_verb(
     number: int, trained: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -18,36 +18,34 @@ from jobs.tune import tune
 from models.bundle import open_bundle
 from models.refusal import Refusal
 from tests.night.conftest import write_spec
+from tests.night.test_derived import SECTIONS, run_json
 
 
 def test_more_trials_go_on_from_those_that_ended(
     data: Path, tmp_path: Path, ray_session: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    spec = load(
-        write_spec(
-            tmp_path, data / "flows", tmp_path / "out", detector={"name": "knn", "sample_rows": 200}
-        )
-    )
-    few = tune(spec, 2)
+    """On derived rows; each epoch of a detector that learns by gradient is reported."""
+    sections = SECTIONS | {
+        "detector": {"name": "autoencoder", "floor": 0.002},
+        "training": SECTIONS["training"] | {"epochs": 2},
+    }
+    path = write_spec(tmp_path, data / "flows", tmp_path / "out", **sections)
+    few = tune(load(path), 2)
     said = "".join(capfd.readouterr())
-    ours = re.compile(r"tuning knn of|.*Ray.* CPUs|the Ray that|\d{4}-\d\d-\d\d [\d:]+ \[info")
+    ours = re.compile(
+        r"tuning autoencoder of|.*Ray.* CPUs|the Ray that|\d{4}-\d\d-\d\d [\d:]+ \[info"
+    )
     assert [line for line in said.splitlines() if line and not ours.match(line)] == []
-    more = tune(spec, 3)
+    assert max(trial["epochs"] for trial in few["trials"]) == 2
+    more = run_json("tune", path, "--trials", "3")
     seconds = {trial["number"]: trial["seconds"] for trial in more["trials"]}
     assert sorted(seconds) == [0, 1, 2]
     for trial in few["trials"]:
         assert seconds[trial["number"]] == trial["seconds"]
     figures = [trial["auroc"] for trial in more["trials"]]
     assert figures == sorted(figures, reverse=True)
-    assert yaml.safe_load(more["yaml"])["detector"] == {"name": "knn", **more["best"]}
-    assert more["best"]["sample_rows"] == 200
-
-
-def test_a_detector_that_learns_by_gradient_reports_each_epoch(
-    data: Path, tmp_path: Path, ray_session: None
-) -> None:
-    document = tune(load(write_spec(tmp_path, data / "flows", tmp_path / "out")), 2)
-    assert max(trial["epochs"] for trial in document["trials"]) == 2
+    assert yaml.safe_load(more["yaml"])["detector"] == {"name": "autoencoder", **more["best"]}
+    assert more["best"]["floor"] == 0.002
 
 
 def test_a_detector_without_options_to_tune_is_refused(data: Path, tmp_path: Path) -> None:

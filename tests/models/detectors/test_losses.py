@@ -31,10 +31,10 @@ def options_to_try(name: str) -> list[dict[str, Any]]:
 
 
 CASES = [
-    (name, options)
+    pytest.param(name, options, marks=[pytest.mark.thorough] if number else [])
     for name in sorted(CATALOG)
     if CATALOG[name].learns != "sample"
-    for options in options_to_try(name)
+    for number, options in enumerate(options_to_try(name))
 ]
 
 
@@ -82,7 +82,6 @@ def last_layer(detector: Classifier) -> torch.nn.Linear:
 LOGITS = st.floats(-60, 60)
 
 
-@settings(deadline=None, max_examples=200)
 @given(
     logits=st.tuples(LOGITS, LOGITS).map(sorted).filter(lambda two: two[1] - two[0] > 1e-3),
     imbalance=st.sampled_from(["positive_weight", "focal"]),

@@ -170,6 +170,7 @@ def learned(detector: Detector, rows: int = 400, epochs: int = 2) -> Detector:
     return detector
 
 
+@pytest.mark.thorough
 def test_deep_svdd_does_not_send_every_row_to_the_centre() -> None:
     detector = learned(
         CATALOG.build("deep_svdd", IMAGE, {"channels": 4, "widths": [16], "outputs": 8})

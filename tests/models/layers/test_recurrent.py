@@ -118,7 +118,10 @@ def test_the_map_of_a_recurrent_autoencoder_finds_step_and_channel() -> None:
     torch.testing.assert_close(places.sum((1, 2)), found.shares[:, 0])
 
 
-@pytest.mark.parametrize("name", ["forecaster", "recurrent_autoencoder"])
+@pytest.mark.parametrize(
+    "name",
+    ["forecaster", pytest.param("recurrent_autoencoder", marks=pytest.mark.thorough)],
+)
 def test_padded_steps_have_no_share_and_no_place(name: str) -> None:
     rows = waves(300, 1)
     rows.signals[0][:, :, :5] = 0

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import ArrayLike, NDArray
@@ -39,7 +39,6 @@ def severity_of(scores: ArrayLike) -> Severity:
     return Severity.from_calibration(Calibration(sketch))
 
 
-@settings(deadline=None, max_examples=150)
 @given(any_scores, hnp.arrays(np.float32, 50, elements=st.floats(-BOUND, BOUND, width=32)))
 def test_a_higher_score_never_has_a_lower_severity(scores: Scores, others: Scores) -> None:
     severity = severity_of(scores)

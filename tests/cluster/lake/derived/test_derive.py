@@ -179,6 +179,7 @@ def test_derived_rows_are_reused_and_equal_inputs_give_equal_bytes(
         assert open_store(first.uri).read(one.key) == again.store.read(other.key)
 
 
+@pytest.mark.thorough
 def test_the_order_in_which_days_are_derived_makes_no_difference(
     lake: Store, tmp_path: Path
 ) -> None:
@@ -297,7 +298,9 @@ def test_a_file_without_rows_is_derived_as_one(lake: Store) -> None:
     assert "entity_count_1d" in taken.schema.names
 
 
-@pytest.mark.parametrize(("spoilt", "rows"), [(DAYS[2], 40), (DAYS[3], 25)])
+@pytest.mark.parametrize(
+    ("spoilt", "rows"), [(DAYS[2], 40), pytest.param(DAYS[3], 25, marks=pytest.mark.thorough)]
+)
 def test_a_file_whose_page_is_damaged_is_set_aside(lake: Store, spoilt: str, rows: int) -> None:
     """Like a file with a damaged footer: the rest of its day is still used."""
     key = f"day={spoilt}/part-1.parquet"

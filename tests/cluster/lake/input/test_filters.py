@@ -205,6 +205,7 @@ def test_whole_numbers_of_64_bits_are_compared_exactly() -> None:
         assert parse_filter(text, ["id"]).mask(batch).tolist() == [False, True, False]
 
 
+@pytest.mark.thorough
 def test_thousands_of_comparisons_are_evaluated() -> None:
     """Arrow recurses: joined one after another, they would overflow its stack."""
     many = " or ".join(f"label=={n}" for n in range(4_000))

@@ -55,6 +55,7 @@ def test_the_rows_of_all_splits_are_the_rows_of_the_file(store: Store) -> None:
         assert found == [(i, i) for i in range(1000)]
 
 
+@pytest.mark.thorough
 @settings(deadline=None, max_examples=30)
 @given(
     total=st.integers(1, 300),

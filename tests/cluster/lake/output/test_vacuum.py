@@ -127,6 +127,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.thorough
 @given(steps=STEPS)
 @settings(max_examples=12)
 def test_what_a_table_names_is_there_after_any_history(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.lake.types.casting import cast_exactly
@@ -46,7 +46,6 @@ def join(*types: pa.DataType | None) -> pa.DataType | None:
 
 
 @given(TYPES, TYPES, TYPES)
-@settings(max_examples=400)
 def test_neither_order_nor_grouping_of_types_matters(a: Any, b: Any, c: Any) -> None:
     assert join(a, b) == join(b, a)
     assert join(join(a, b), c) == join(a, join(b, c)) == join(a, b, c)
@@ -84,7 +83,6 @@ def _shift(number: int, scale: int) -> Decimal:
 
 
 @given(number_columns(), NUMBERS)
-@settings(max_examples=400)
 def test_every_number_survives_the_common_type_or_is_reported(column: pa.Array, other: Any) -> None:
     common = unify([column.type, other])
     assert common is not None
