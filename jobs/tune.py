@@ -9,6 +9,7 @@ import yaml
 from rich.table import Table
 
 from cluster.lake.days import DayRange
+from cluster.runtime.session import session
 from cluster.splits.engine import open_engine
 from cluster.training.trials import Subject, Trial, run_trials
 from jobs import check
@@ -46,7 +47,7 @@ def tune(
     plan = plan_training(spec, days)
     check.check(spec, plan.snapshots[0].schema, training=True).refuse()
     say(f"tuning {spec.detector.name} of watch {spec.name} on {format_days(plan.days)}")
-    with open_engine(address, "ray") as engine:  # Ray Tune runs the trials
+    with open_engine(address) as engine:
         say(engine.line)
         run = TrainingRun(engine, spec, plan, 1)
         encoder, count = run.fit_encoder()
@@ -56,8 +57,10 @@ def tune(
         store = output.child(TUNINGS).child(_digest(digests))
         options = build_options(spec)
         subject = Subject(spec.detector.name, encoder.layout, options, rows, held_back)
-        with step("tune", trials) as bar:
-            results = run_trials(subject, asked, store, lambda t: bar.advance(1, _line(t)))
+        with session(address) as where:
+            say(f"trials by Ray Tune: {where}")
+            with step("tune", trials) as bar:
+                results = run_trials(subject, asked, store, lambda t: bar.advance(1, _line(t)))
         criterion = Judge(encoder.layout, held_back, spec.training.seed).criterion
     return _document(spec, results, criterion)
 

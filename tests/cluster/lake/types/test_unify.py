@@ -208,7 +208,6 @@ def fill(value: Any, kind: pa.DataType) -> Any:
 @given(
     st.data(), st.sampled_from(sorted(WRAPPED)), st.lists(nested_types(), min_size=2, max_size=3)
 )
-@settings(max_examples=300)
 def test_files_that_differ_in_fields_have_the_rows_of_the_whole_table(
     data: st.DataObject, wrapping: str, structs: list[pa.DataType]
 ) -> None:
