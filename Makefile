@@ -23,19 +23,19 @@ demo: .venv/.done ## two weeks of data, two detectors, one scored night, with th
 # replaced, up to ten times.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 \
 	--no-loadscope-reorder --max-worker-restart 10
-QUICK := tests/models tests/cluster/lake tests/jobs/spec/test_spec.py
+QUICK := --quick only --hypothesis-profile quick -q tests/models tests/cluster/lake tests/jobs/spec/test_spec.py
 
 quick: .venv/.done ## no Ray, no S3: the lines of models/ and cluster/lake/, two minutes
-	$(PYTEST) --quick only -q $(QUICK)
+	$(PYTEST) $(QUICK)
 
 coverage: .venv/.done ## the share of the lines of models/ and cluster/lake/ that `make quick` runs
-	$(PYTEST) --quick only -q $(QUICK) --cov=models --cov=cluster/lake --cov-report=term:skip-covered --cov-fail-under=90
+	$(PYTEST) $(QUICK) --cov=models --cov=cluster/lake --cov-report=term:skip-covered --cov-fail-under=90
 
 test: .venv/.done ## everything but the slow fault tests (TESTS: options of pytest)
 	$(PYTEST) -m "not slow" $(TESTS)
 
-test-slow: .venv/.done ## all tests
-	$(PYTEST)
+test-slow: .venv/.done ## all tests, and more examples of each law
+	$(PYTEST) --hypothesis-profile slow
 
 lint: .venv/.done ## ruff, mypy strict, import layers
 	$(BIN)/ruff check .

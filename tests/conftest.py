@@ -33,20 +33,16 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # Files that are damaged stay so: nobody has to wait for them.
 os.environ.setdefault("ANOMARAY_LOOK_AGAIN_SECONDS", "0.2")
-# A busy machine is slow, not wrong: no example has a deadline.
-settings.register_profile("tests", deadline=None)
-settings.register_profile("quick", deadline=None, max_examples=10)
+# A busy machine is slow, not wrong: no example has a deadline. A law without a count of its own is
+# tried this often; `make` names the profile.
+for profile, examples in (("quick", 10), ("slow", 400), ("tests", 100)):
+    settings.register_profile(profile, deadline=None, max_examples=examples)
 settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     text = "`only` runs the tests of `make quick`, `none` the others"
     parser.addoption("--quick", choices=("only", "none"), help=text)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--quick") == "only":
-        settings.load_profile("quick")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

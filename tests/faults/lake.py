@@ -23,6 +23,7 @@ import torch
 from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
+from cluster.lake.days import DayRange
 from cluster.lake.output.schemas import FLAGS, QUARANTINE, REGISTRY, SCORES
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
@@ -30,7 +31,7 @@ from cluster.lake.storage.store import Store
 from jobs import registry as bundles
 from jobs.demo import data as demo
 from jobs.nightly import backfill
-from jobs.spec.spec import DayRange, load
+from jobs.spec.spec import load
 from jobs.train import TrainRequest, train
 from models.bundle import Bundle, open_bundle
 from models.scores.threshold import Threshold
