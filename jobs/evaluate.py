@@ -10,7 +10,8 @@ from cluster.lake.input.partitions import list_days
 from cluster.lake.input.splits import SPLIT_BYTES, SPLIT_ROWS, cut_splits
 from cluster.scoring import labelled
 from cluster.splits.admission import Intake
-from cluster.splits.engine import EngineName, open_engine
+from cluster.splits.engine import EngineName
+from cluster.splits.opening import open_engine
 from jobs import check, input_rows
 from jobs.champion import load_champion, open_registry
 from jobs.spec.spec import Spec

@@ -14,7 +14,8 @@ from cluster.lake.output.schemas import REGISTRY
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Missing
-from cluster.splits.engine import EngineName, open_engine
+from cluster.splits.engine import EngineName
+from cluster.splits.opening import open_engine
 from jobs.alerting import alerts
 from jobs.champion import Champion, load_champion
 from jobs.due import Skipped, choose_due

@@ -12,7 +12,8 @@ from cluster.lake.output.schemas import FLAGS, REGISTRY, RUNS, adopt_types
 from cluster.lake.output.table import read_commits, read_schema
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.store import Store
-from cluster.splits.engine import Engine, EngineName, Pool, open_engine
+from cluster.splits.engine import Engine, EngineName, Pool
+from cluster.splits.opening import open_engine
 from jobs import check, input_rows
 from jobs.champion import Champion, load_champion, require_newest
 from jobs.monitoring.live import LiveMetrics

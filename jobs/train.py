@@ -7,7 +7,8 @@ from pathlib import Path
 from cluster.lake.days import DayRange
 from cluster.lake.output.schemas import REGISTRY
 from cluster.lake.registry.registry import Promotion, Registry
-from cluster.splits.engine import EngineName, open_engine
+from cluster.splits.engine import EngineName
+from cluster.splits.opening import open_engine
 from jobs import check
 from jobs.champion import load_signer
 from jobs.monitoring.live import LiveMetrics

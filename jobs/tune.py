@@ -10,7 +10,7 @@ from rich.table import Table
 
 from cluster.lake.days import DayRange
 from cluster.runtime.session import session
-from cluster.splits.engine import open_engine
+from cluster.splits.opening import open_engine
 from cluster.training.trials import Subject, Trial, run_trials
 from jobs import check
 from jobs.output import open_own_output

@@ -107,7 +107,7 @@ def main(results: Callable[[TextIO], TextIO] | None = None) -> None:
             os.umask(os.umask(0o077) | _find_umask())
             app()
     except SystemExit as end:  # typer ends every command with one
-        engine = sys.modules.get("cluster.splits.engine")
-        if engine is not None:
-            engine.leave(end.code if isinstance(end.code, int) else 1)
+        engines = sys.modules.get("cluster.splits.opening")
+        if engines is not None:
+            engines.leave(end.code if isinstance(end.code, int) else 1)
         raise

@@ -49,7 +49,7 @@ def score(
     Every row is scored, or goes to the quarantine with a reason. If a gate fails, nothing is
     committed. A run that was stopped resumes where it was; a committed run changes nothing.
     """
-    from cluster.splits import engine as engines
+    from cluster.splits import opening as engines
     from jobs.report.profile import Clock
 
     clock = Clock()

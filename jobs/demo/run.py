@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.lake.days import DayRange
-from cluster.splits.engine import EngineName, open_engine
+from cluster.splits.engine import EngineName
+from cluster.splits.opening import open_engine
 from jobs import evaluate, flags
 from jobs.demo import data
 from jobs.score import score

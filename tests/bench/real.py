@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from cluster.lake.days import DayRange
-from cluster.splits.engine import open_engine
+from cluster.splits.opening import open_engine
 from jobs.evaluate import evaluate
 from jobs.spec.spec import load
 from jobs.train import train

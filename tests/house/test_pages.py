@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.house.drawing import read_uses
+from tests.house.figures import find_circles
 from tests.house.rooms import House
 
 ROOT = Path(__file__).parents[2]
@@ -17,12 +18,13 @@ _EXAMPLES = {"specs/mine.yaml", "models/detectors/sliding_window.py"}
 _FILE = re.compile(r"[\w./-]+\.(?:py|md|ya?ml|toml|svg|png|ipynb|lock|json|html)|[\w./-]+/")
 
 
-def test_the_picture_shows_every_room_and_every_import_between_rooms() -> None:
+def test_no_imports_run_in_a_circle_and_the_picture_shows_those_between_rooms() -> None:
     house = House.read(ROOT)
     rooms = {room.name for room in house.rooms.values()}
     wanted = {name: {t.name for s, t in house.list_arrows() if s.name == name} for name in rooms}
     shown = {name: set(uses) for name, uses in read_uses(PICTURE.read_text()).items()}
     assert shown == wanted, "docs/house.svg differs from the imports: run make docs"
+    assert find_circles(house) == [], "files that import each other: give what both use its own"
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -14,7 +14,7 @@ import ray
 
 from cluster.lake.input.splits import Split
 from cluster.runtime.resources import ActorPlan
-from cluster.splits.engine import open_engine
+from cluster.splits.opening import open_engine
 from cluster.splits.worker import SplitWorker
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from cluster.runtime.nodes import MEMORY, Node, find_this_node
 from cluster.runtime.resources import Demand, plan_threads
-from cluster.splits.engine import choose_engine
 from cluster.splits.local_engine import is_busy, map_in_threads
+from cluster.splits.opening import choose_engine
 from models.refusal import Refusal
 
 
