@@ -7,7 +7,18 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 # Files of these folders start Ray and take longest: they begin first.
-_LONG = ("tests/night", "tests/cluster/runtime", "tests/cluster/training", "tests/faults")
+_LONG = tuple(
+    f"tests/{room}/"
+    for room in (
+        "night",
+        "nodes",
+        "faults",
+        "security",
+        "bench",
+        "cluster/runtime",
+        "cluster/training",
+    )
+)
 # Where the tests of `make quick` are.
 _QUICK = ("tests/models/", "tests/cluster/lake/", "tests/jobs/spec/test_spec.py")
 # Fixtures that start a server of S3, or Ray.
