@@ -29,7 +29,8 @@ REPLACING = {
     },
     "jobs/report/publishing.py": {
         "publish": "the card of a day's last run",
-        "_write_page": "a day's page, drawn anew from its card",
+        "_draw_page": "a day's page, drawn anew from its card",
+        "_link_page": "a day's page, linked to the days beside it",
         "_link": "the page of all days",
     },
 }
