@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from models.columns import Categorical, FeatureColumn, Numeric, Port, Sequence, SignalColumn
 from models.decoding.scalars import Bools, Cells
+from models.encoding.bins import Counts, count_bins, merge_bins
 from models.encoding.moments import KLL_K, Moments
 from models.encoding.signal_statistics import SignalStatistics
 from models.schema import Source
@@ -47,6 +48,7 @@ class Statistics:
     texts: Any = None  # frequent_strings_sketch, for columns with a vocabulary
     signal: SignalStatistics | None = None
     unnamed: int = 0  # values too long for the sketch of texts
+    bins: list[Counts] = field(default_factory=list)  # of flags and times, see `bins`
 
     @classmethod
     def for_source(cls, source: Source) -> "Statistics":
@@ -75,6 +77,7 @@ class Statistics:
             if self.quantiles is not None:
                 # The sketch needs a writable array; arrays from Arrow are read-only.
                 self.quantiles.update(np.require(numbers, np.float64, ["C", "W"]))
+        self.bins = merge_bins(self.bins, count_bins(column, cells.inputs, present))
         if self.signal is not None:
             self.signal.add(column, cells, present)
         if self.texts is not None and cells.text is not None:
@@ -97,6 +100,7 @@ class Statistics:
     def merge(self, other: "Statistics") -> None:
         self.nulls += other.nulls
         self.unnamed += other.unnamed
+        self.bins = merge_bins(self.bins, other.bins)
         self.moments.merge(other.moments)
         if self.quantiles is not None:
             self.quantiles.merge(other.quantiles)
@@ -114,6 +118,7 @@ class Statistics:
             "texts": _to_text(self.texts),
             "signal": self.signal and self.signal.to_document(),
             "unnamed": self.unnamed,
+            "bins": [counts.tolist() for counts in self.bins],
         }
 
     @classmethod
@@ -127,6 +132,7 @@ class Statistics:
             texts and datasketches.frequent_strings_sketch.deserialize(base64.b64decode(texts)),
             signal and SignalStatistics.from_document(signal),
             document["unnamed"],
+            [np.array(counts, np.int64) for counts in document["bins"]],
         )
 
     @property

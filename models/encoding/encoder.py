@@ -45,6 +45,7 @@ class Encoder(nn.Module):
         learned: dict[str, LearnedInputs] | None = None,
         signals: list[SignalScaling] | None = None,
         uses: dict[str, VocabularyUse] | None = None,
+        bins: dict[str, tuple[int, ...]] | None = None,
     ) -> None:
         super().__init__()
         self.sources = sources
@@ -53,6 +54,7 @@ class Encoder(nn.Module):
         self.vocabularies = vocabularies
         self.ranges = ranges
         self.uses = uses or {}  # of each vocabulary
+        self.bins = bins or {}  # rows of training by answer, hour or weekday (see `bins`)
         self.scaling = scaling
         # JSON with sorted keys has lost the order of the columns.
         self.learned = sort_by_source(sources, learned or {})
@@ -152,6 +154,7 @@ class Encoder(nn.Module):
             "vocabularies": {name: list(texts) for name, texts in self.vocabularies.items()},
             "ranges": {name: asdict(known) for name, known in self.ranges.items()},
             "uses": {name: asdict(use) for name, use in self.uses.items()},
+            "bins": {name: list(counts) for name, counts in self.bins.items()},
             "learned": {name: part.to_document() for name, part in self.learned.items()},
         }
 
@@ -185,6 +188,7 @@ class Encoder(nn.Module):
             learned,
             [SignalScaling(one, **own) for one, own in zip(given, signals, strict=True)],
             {name: VocabularyUse(**use) for name, use in document["uses"].items()},
+            {name: tuple(counts) for name, counts in document["bins"].items()},
         )
 
     def subtract_offset(self, name: str, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -12,6 +12,7 @@ from models.batch import count_chunk_rows
 from models.columns import Categorical, FeatureColumn, Numeric, SignalColumn, Timestamp
 from models.decoding.decoder import Decoder
 from models.decoding.scalars import Bools
+from models.encoding.bins import list_binned
 from models.encoding.column_statistics import Statistics, choose_vocabulary_size
 from models.encoding.encoder import Encoder
 from models.encoding.layout import SPECIAL, list_raw_inputs
@@ -27,7 +28,7 @@ from models.encoding.signals import LearnedInputs, SignalScaling, bound_bytes, l
 from models.refusal import Refusal
 from models.schema import Source, check_types, find_sources, refuse
 
-FORMAT = 3  # of `EncoderFit.to_bytes`
+FORMAT = 4  # of `EncoderFit.to_bytes`
 KNOTS = 121  # a knot every 0.05 normal scores
 # Above 1,000 widths from zero, float32 resolves steps of 1/16,000 of a width at best. The centre is
 # then subtracted in float64 first. Examples are epoch seconds and a pressure of 101,325 Pa.
@@ -146,6 +147,7 @@ class EncoderFit:
         ranges: dict[str, NumberRange] = {}
         vocabularies: dict[str, tuple[str, ...]] = {}
         uses: dict[str, VocabularyUse] = {}
+        bins: dict[str, tuple[int, ...]] = {}
         learned: dict[str, LearnedInputs] = {}
         signals: list[SignalScaling] = []
         for source, statistics in zip(sources, self._statistics, strict=True):
@@ -166,6 +168,9 @@ class EncoderFit:
                     signals.append(
                         SignalScaling.from_statistics(column, found.signal, statistics.signal)
                     )
+            inputs = list_raw_inputs(column, source.signature)
+            for name, counts in zip(list_binned(column, inputs), statistics.bins, strict=True):
+                bins[name] = tuple(counts.tolist())
             first = len(scales)
             if isinstance(column, Numeric):
                 scale, ranges[column.name] = scale_number(column, statistics)
@@ -175,7 +180,7 @@ class EncoderFit:
             if statistics.nulls and len(scales) > first and statistics.signal is None:
                 nulls.append(first)
         scaling = Scaling.from_scales(scales, nulls)
-        return Encoder(tuple(sources), vocabularies, ranges, scaling, learned, signals, uses)
+        return Encoder(tuple(sources), vocabularies, ranges, scaling, learned, signals, uses, bins)
 
     def _refuse_unknown_columns(self) -> None:
         """Refuse features without a single value. For a category null is a value of its own."""

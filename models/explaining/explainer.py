@@ -1,5 +1,6 @@
 """Explains in words why a row was flagged: shares of a score become columns, units and values."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 
 from models.batch import Contributions, Layout, NumericInput
 from models.columns import Boolean, IPAddress, Numeric, Port, SignalColumn, Timestamp
+from models.encoding.bins import find_run
 from models.encoding.column_statistics import LONGEST_TEXT
 from models.encoding.encoder import Encoder
 from models.encoding.layout import list_raw_inputs
@@ -26,6 +28,8 @@ NOT_NULL = "not null"
 # Reasons that are described beyond those asked for: some turn out to be as expected.
 _SPARE = 4
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+# Share of the rows of training whose hours, or weekdays, are called usual.
+MOST = 0.9
 # An expected (sin, cos) with a smaller length has no direction: times that are spread over the
 # whole circle have a mean of about zero, and to name an hour would be noise.
 NO_DIRECTION = 0.1
@@ -122,6 +126,10 @@ class _Told(NamedTuple):
 
     observed: npt.NDArray[np.object_]
     expected: npt.NDArray[np.object_]
+    usual: npt.NDArray[np.object_]  # None where nothing short can be said
+
+    def take(self, places: Codes) -> "_Told":
+        return _Told(*(column[places] for column in self))
 
 
 class Explainer:
@@ -137,6 +145,7 @@ class Explainer:
         self.vocabularies = encoder.vocabularies
         self.uses = encoder.uses
         self.ranges = encoder.ranges
+        self.bins = encoder.bins
         self.scales = encoder.scaling.to_scales()
         columns = {source.column.name: source.column for source in encoder.sources}
         self.signals = SignalWords(encoder.layout, columns, encoder.vocabularies, encoder.scalings)
@@ -190,23 +199,19 @@ class Explainer:
             np.bincount(rows[places], minlength=len(shares)),
             feature[places],
             ranked[chosen][places],
-            _Told(told.observed[places], told.expected[places]),
+            told.take(places),
         )
 
     def _make_reasons(self, counts: Codes, feature: Codes, shares: Floats, told: _Told) -> pa.Array:
         """`REASONS` [rows]: `counts` of each row, one after the other."""
         names = pa.array([f.name for f in self.features], pa.string())
-        usual = [
-            None if observed == HIDDEN else self.usual[place]
-            for place, observed in zip(feature.tolist(), told.observed.tolist(), strict=True)
-        ]
         reasons = pa.StructArray.from_arrays(
             [
                 names.take(pa.array(feature)),
                 pa.array(shares.astype(np.float32)),
                 pa.array(told.observed.tolist(), pa.string()),
                 pa.array(told.expected.tolist(), pa.string()),
-                pa.array(usual, pa.string()),
+                pa.array(told.usual.tolist(), pa.string()),
             ],
             fields=list(REASONS.value_type),
         )
@@ -243,11 +248,13 @@ class Explainer:
                 return None
             median, low, high = format_numbers(np.array([known.median, known.low, known.high]))
             return f"median {median}, {low} to {high}"
+        if counts := self.bins.get(feature.name):
+            return _describe_counts(feature, counts)
         use = self.uses.get(feature.name)
         if feature.kind != "category" or not use or not self.vocabularies[feature.name]:
             return None
         text = _shorten(self.vocabularies[feature.name][0])
-        return f"most often {text} ({use.most / use.rows:.2g} of {use.rows:,} rows)"
+        return f"most often {text} {_give_share(use.most, use.rows)}"
 
     def _describe(
         self,
@@ -264,6 +271,7 @@ class Explainer:
         unseen = {one.category: one for one in raw.unseen}
         observed = np.full(len(rows), HIDDEN, object)
         expected = observed.copy()
+        usual = np.full(len(rows), None, object)
         for place in np.unique(feature).tolist():
             described = self.features[place]
             if described.columns & sensitive:
@@ -272,13 +280,14 @@ class Explainer:
             at = rows[pairs]
             if described.kind in ("signal", "tokens"):
                 words = self._describe_wide(described, at, raw, contributions)
-                observed[pairs], expected[pairs] = zip(*words, strict=True)
+                observed[pairs], expected[pairs], usual[pairs] = zip(*words, strict=True)
                 continue
+            usual[pairs] = self.usual[place]
             observed[pairs] = self._describe_observed(described, values[at], codes[at])
             expected[pairs] = self._describe_expected(described, numeric[at], wanted[at])
             if described.kind == "category" and described.position in unseen:
                 self._name_unseen(described, unseen[described.position], pairs, at, observed)
-        return _Told(observed, expected)
+        return _Told(observed, expected, usual)
 
     def _name_unseen(
         self,
@@ -367,6 +376,27 @@ class Explainer:
 
 def _shorten(text: str) -> str:
     return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
+
+
+def _describe_counts(feature: Feature, counts: Sequence[int]) -> str | None:
+    """What training had of a flag, an hour or a weekday."""
+    total = sum(counts)
+    if not total:
+        return None
+    if feature.kind == "flag":
+        yes = counts[1] >= counts[0]
+        return f"most often {_to_yes_or_no(yes)} {_give_share(max(counts), total)}"
+    first, bins, rows = find_run(counts, MOST)
+    if bins > MOST * len(counts):
+        return "at all hours" if feature.kind == "hour" else "on all days"
+    if feature.kind == "hour":
+        return f"{first:02}:00 to {(first + bins) % 24:02}:00 {_give_share(rows, total)}"
+    days = [WEEKDAYS[first]] + ([WEEKDAYS[(first + bins - 1) % 7]] if bins > 1 else [])
+    return f"{' to '.join(days)} {_give_share(rows, total)}"
+
+
+def _give_share(rows: int, total: int) -> str:
+    return f"({rows / total:.2g} of {total:,} rows)"
 
 
 def _to_yes_or_no(flag: bool) -> str:

@@ -1,6 +1,7 @@
 """Describes in words the place in an image, series or text that the score came from."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,10 +26,23 @@ ELSEWHERE = "something else"  # for a detector that expects nothing in particula
 
 
 class Words(NamedTuple):
-    """The observed and the expected value at a place."""
+    """The observed, the expected and the usual value at a place."""
 
     observed: str
     expected: str
+    usual: str | None = None
+
+
+class Usual(NamedTuple):
+    """What training had at each place of a signal, [*raw shape] each, in the unit of the input."""
+
+    mean: Floats
+    low: Floats  # two deviations below the mean, and above
+    high: Floats
+
+    def average(self, place: tuple[int | slice, ...]) -> Floats:
+        """The three numbers at a place, [3]."""
+        return np.array([float(np.mean(one[place])) for one in self])
 
 
 def describe_signal(
@@ -38,6 +52,7 @@ def describe_signal(
     observed: Floats,
     expected: Floats,
     text: str | None,
+    usual: Usual,
 ) -> Words:
     """Describe the signal of one row.
 
@@ -46,25 +61,29 @@ def describe_signal(
     """
     match signal.kind:
         case "vector":
-            place = int(shares.argmax())
-            shown, wanted = format_numbers(np.array([observed[place], expected[place]]))
+            at = int(shares.argmax())
+            shown, wanted = format_numbers(np.array([observed[at], expected[at]]))
+            known = usual.average((at,))
             if text is None:
-                return Words(f"{shown} in element {place}", wanted)
+                return Words(f"{shown} in element {at}", wanted, _say(format_numbers(known)))
             # A detector may expect less than 0.
-            (wanted,) = format_numbers(np.maximum(expected[place : place + 1], 0))
+            (wanted,) = format_numbers(np.maximum(expected[at : at + 1], 0))
             return Words(
-                f"{_name_grams(text, signal.width, place)}: weight {shown}", f"weight {wanted}"
+                f"{_name_grams(text, signal.width, at)}: weight {shown}",
+                f"weight {wanted}",
+                _say(format_numbers(np.maximum(known, 0))),
             )
         case "series":
-            return _describe_series(signal, shares, observed, expected)
+            return _describe_series(signal, shares, observed, expected, usual)
         case "image" | "spectrogram" | "video":
             box = _find_box(shares.sum(0))
-            level, usual = (float(whole[:, *box].mean()) for whole in (observed, expected))
+            place = (slice(None), *box)
+            numbers = [float(whole[place].mean()) for whole in (observed, expected, *usual)]
             if isinstance(column, Audio):
-                where = _name_band(column, box)
-                return Words(f"{_format_decibels(level)} at {where}", _format_decibels(usual))
-            where = _name_area(signal, box)
-            return Words(f"{_format_brightness(level)} at {where}", _format_brightness(usual))
+                where, words = _name_band(column, box), list(map(_format_decibels, numbers))
+            else:
+                where, words = _name_area(signal, box), list(map(_format_brightness, numbers))
+            return Words(f"{words[0]} at {where}", words[1], _say(words[2:]))
 
 
 def describe_tokens(
@@ -108,7 +127,7 @@ def escape(text: str) -> str:
 
 
 def _describe_series(
-    signal: SignalInput, shares: Floats, observed: Floats, expected: Floats
+    signal: SignalInput, shares: Floats, observed: Floats, expected: Floats, usual: Usual
 ) -> Words:
     channel, step = np.unravel_index(int(shares.argmax()), shares.shape)
     span = _find_run(shares[channel], int(step))
@@ -123,7 +142,14 @@ def _describe_series(
     if len(observed) > 1:
         name = signal.channels[channel] if signal.channels else f"channel {channel}"
         where = f"{where} of {escape(name)}"
-    return Words(f"{seen} at {where}", wanted)
+    return Words(
+        f"{seen} at {where}", wanted, _say(format_numbers(usual.average((int(channel), span))))
+    )
+
+
+def _say(words: Sequence[str]) -> str:
+    mean, low, high = words
+    return f"mean {mean}, mostly {low} to {high}"
 
 
 def _name_area(signal: SignalInput, box: tuple[slice, ...]) -> str:

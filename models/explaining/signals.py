@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from models.batch import Batch, Layout
@@ -9,7 +10,7 @@ from models.columns import FeatureColumn, Text
 from models.decoding.texts import tokens_to_text
 from models.encoding.raw_batch import RawBatch
 from models.encoding.signals import SignalScaling
-from models.explaining.places import Words, describe_signal, describe_tokens
+from models.explaining.places import Usual, Words, describe_signal, describe_tokens
 
 Places = npt.NDArray[np.int64]
 
@@ -59,7 +60,10 @@ class SignalWords:
             texts,
             strict=True,
         )
-        return [describe_signal(column, signal, *part) for part in parts]
+        deviations = torch.tensor([0.0, -2.0, 2.0]).reshape(3, *[1] * len(scaling.raw_shape))
+        known = scaling.invert(deviations.expand(3, *scaling.raw_shape).to(scaling.centre.device))
+        usual = Usual(*known.cpu().double().numpy())
+        return [describe_signal(column, signal, *part, usual) for part in parts]
 
     def describe_tokens(
         self,

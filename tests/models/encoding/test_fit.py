@@ -164,8 +164,8 @@ def test_statistics_are_json_and_give_the_same_encoder_after_a_round_trip() -> N
     assert left.to_document() == right.to_document()
     for name, tensor in left.state_dict().items():
         assert torch.equal(tensor, right.state_dict()[name])
-    with pytest.raises(Refusal, match=r"expected encoder statistics of format 3, found 99"):
-        EncoderFit.from_bytes(data.replace(b'"format": 3', b'"format": 99'))
+    with pytest.raises(Refusal, match=r"expected encoder statistics of format 4, found 99"):
+        EncoderFit.from_bytes(data.replace(b'"format": 4', b'"format": 99'))
 
 
 NULLS = [

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from models.batch import Contributions
 from models.columns import Boolean, Categorical, FeatureColumn, IPAddress, Numeric, Port, Timestamp
+from models.encoding.bins import find_run
 from models.encoding.encoder import Encoder
 from models.encoding.raw_batch import join
 from models.explaining.explainer import Explainer
@@ -167,6 +168,52 @@ def test_what_is_usual_stands_beside_what_was_expected() -> None:
         }
         hidden = explain(encoder, observed, observed, sensitive=frozenset({"bytes"}))
         assert [reason["usual"] for reason in hidden if reason["feature"] == "bytes"] == [None]
+
+
+def usual_of(column: FeatureColumn, values: list[Any]) -> dict[str, str | None]:
+    """What is usual of each feature of a column `x` with these values in training."""
+    explainer = Explainer(fit(pa.table({"x": values}), (column,)))
+    return {
+        feature.name: usual
+        for feature, usual in zip(explainer.features, explainer.usual, strict=True)
+    }
+
+
+def test_what_is_usual_of_flags_hours_and_weekdays_is_told_in_plain_words() -> None:
+    flags = [True] * 3 + [False] * 7 + [None]
+    assert usual_of(Boolean("x"), flags) == {"x": "most often no (0.7 of 10 rows)"}
+    private = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "8.8.8.8"]
+    assert usual_of(IPAddress("x"), private)["x is private"] == "most often yes (0.75 of 4 rows)"
+    monday = datetime(2026, 11, 23)
+    office = [monday + timedelta(days=d, hours=h) for d in range(5) for h in range(9, 18)]
+    assert usual_of(Timestamp("x"), [*office, NIGHT]) == {
+        "hour of x": "09:00 to 18:00 (0.98 of 46 rows)",
+        "weekday of x": "Monday to Friday (0.98 of 46 rows)",
+    }
+    nights = [monday + timedelta(hours=h) for h in (22, 23, 24, 25)]
+    assert usual_of(Timestamp("x"), nights)["hour of x"] == "22:00 to 02:00 (1 of 4 rows)"
+    always = [monday + timedelta(hours=7 * n) for n in range(168)]
+    assert usual_of(Timestamp("x"), always) == {
+        "hour of x": "at all hours",
+        "weekday of x": "on all days",
+    }
+    dates = [monday.date()] * 3
+    assert usual_of(Timestamp("x"), dates) == {"weekday of x": "Monday (1 of 3 rows)"}
+
+
+@given(st.lists(st.integers(0, 50), min_size=2, max_size=24), st.floats(0.05, 1))
+def test_the_usual_run_of_bins_is_the_shortest_that_holds_the_share(
+    counts: list[int], share: float
+) -> None:
+    first, bins, rows = find_run(counts, share)
+    size, total = len(counts), sum(counts)
+
+    def hold(start: int, length: int) -> int:
+        return sum(counts[(start + n) % size] for n in range(length))
+
+    assert hold(first, bins) == rows
+    assert rows >= share * total or rows == total
+    assert all(hold(start, bins - 1) < share * total for start in range(size)) or bins == 1
 
 
 def test_a_time_is_one_reason_by_the_part_that_differs() -> None:

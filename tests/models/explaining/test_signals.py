@@ -16,7 +16,13 @@ from tests.models.flows import batch_of, fit
 from tests.models.media import image_bytes, plain_image, tone
 
 
-def reason(
+def reason(*args: Any, **options: Any) -> tuple[str, str]:
+    """(observed, expected) of `find_reason`."""
+    found = find_reason(*args, **options)
+    return found["observed"], found["expected"]
+
+
+def find_reason(
     column: FeatureColumn,
     training: Any,
     observed: Any,
@@ -24,8 +30,8 @@ def reason(
     shares: Tensor | None = None,
     feature: str | None = None,
     sensitive: frozenset[str] = frozenset(),
-) -> tuple[str, str]:
-    """(observed, expected) of a column whose map of contributions, if any, is `shares`."""
+) -> dict[str, Any]:
+    """The reason of a column whose map of contributions, if any, is `shares`."""
     kind = pa.array(training).type
     encoder = fit(pa.table({"x": pa.array(training, kind)}), (column,))
     seen, wanted = (
@@ -43,9 +49,10 @@ def reason(
     total = torch.zeros(1, len(layout.features))
     total[0, layout.features.index(names[place])] = 1
     told = Contributions(total, encoder(wanted), tuple(maps) if shares is not None else ())
+    found: dict[str, Any]
     (found,) = Explainer(encoder).explain(seen, told, 1, sensitive).to_pylist()[0]
     assert found["feature"] == names[place]
-    return found["observed"], found["expected"]
+    return found
 
 
 def box(shape: tuple[int, ...], *places: slice | int) -> Tensor:
@@ -142,3 +149,23 @@ def test_a_sensitive_signal_shows_no_value() -> None:
 
 def test_unprintable_characters_are_escaped() -> None:
     assert escape("a\u202eb\nc") == "a\\u202eb\\nc"
+
+
+def test_what_is_usual_of_a_place_stands_beside_it() -> None:
+    steps = pa.list_(pa.list_(pa.float64(), 2))
+    training = pa.array([[[1.0, 10.0]] * 6, [[3.0, 30.0]] * 6], steps)
+    observed = [[1.0, 10.0]] * 5 + [[1.0, 70.0]]
+    part = box((3, 6), 1, 5)
+    series = find_reason(Sequence("x", length=6), training, observed, training[0], part)
+    assert series["usual"] == "mean 20, mostly 0 to 40"
+    images = [plain_image(60, 16), plain_image(140, 16)]
+    image = find_reason(Image("x", 16), images, plain_image(240, 16), images[0])
+    assert image["usual"] == (
+        "mean brightness 100 of 255, mostly brightness 20 of 255 to brightness 180 of 255"
+    )
+    vector = find_reason(Vector("x"), [[1.0, 2.0], [3.0, 8.0]], [1.0, 99.5], [1.0, 4.0])
+    assert vector["usual"].startswith("mean 5, mostly ")
+    hidden = find_reason(
+        Vector("x"), [[1.0, 2.0], [3.0, 8.0]], [1.0, 9.5], [1.0, 4.0], sensitive=frozenset({"x"})
+    )
+    assert hidden["usual"] is None
