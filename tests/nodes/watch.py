@@ -19,8 +19,10 @@ from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from jobs.demo import data
+from jobs.score import score
+from jobs.spec.spec import load
+from jobs.train import TrainRequest, train
 from models.bundle import Bundle, open_bundle
-from tests.faults.lake import plain_environment
 from tests.faults.processes import Command
 from tests.night.conftest import DAYS, cut_into_files, write_spec
 
@@ -61,25 +63,16 @@ class Watch:
     def learn(self) -> None:
         """Train on one node, undisturbed."""
         trial = self.trial("learned")
-        self._quietly("train", str(trial.spec))
+        train(load(trial.spec), TrainRequest(engine="local"))
         self.take(trial)
 
     def take(self, trained: "Trial") -> None:
         """Use what this trial has learned, and score it undisturbed, on one node."""
         self.trained = trained.folder / "out"
         trial = self.trial("quiet")
-        self._quietly("score", str(trial.spec), "--day", DAY)
+        assert score(load(trial.spec), DAY, engine="local").status == "committed"
         self.flags = trial.flags()
         assert self.flags.num_rows > FILES, "too few flags to tell a loss by"
-
-    def _quietly(self, *arguments: str) -> Command:
-        """On one node, undisturbed."""
-        command = Command(arguments, plain_environment(), self.folder, arguments[0])
-        code = command.wait(_SECONDS)
-        command.kill()
-        if code != 0:
-            raise RuntimeError(f"{' '.join(arguments)} ended with {code}:\n{command.errors}")
-        return command
 
     def enlarge(self, copies: int) -> int:
         """Write the day anew, with each row so many times under other ids; the rows."""

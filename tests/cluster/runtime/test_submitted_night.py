@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from datetime import date
 from pathlib import Path
@@ -18,6 +17,9 @@ from deltalake import DeltaTable
 from cluster.lake.output.schemas import FLAGS, REGISTRY, RUNS
 from cluster.lake.storage.opening import open_store
 from jobs.demo import data as demo
+from jobs.score import score
+from jobs.spec.spec import load
+from jobs.train import TrainRequest, train
 from tests.cluster.runtime.ray_head import ROOT, RayHead, jobs_of, logs_of, submit, submitting
 from tests.conftest import S3Server
 from tests.night.conftest import cut_into_files, write_spec
@@ -44,16 +46,9 @@ def _result(ended: "subprocess.CompletedProcess[str]") -> Any:
     return json.loads(ended.stdout)
 
 
-def _here(verb: str, spec: Path, environment: dict[str, str]) -> Any:
-    """Train, or score the day, without a cluster."""
-    day = ["--day", DAY] if verb == "score" else []
-    command = [sys.executable, "-m", "jobs", verb, str(spec), *day, "--json"]
-    kept = {name: of for name, of in os.environ.items() if not name.startswith("RAY_")}
-    return _result(
-        subprocess.run(
-            command, cwd=ROOT, env=kept | environment, capture_output=True, text=True, timeout=200
-        )
-    )
+def _score_here(spec: Path) -> int:
+    """Score the day without a cluster; the flagged rows."""
+    return score(load(spec), DAY, engine="local").counts.flagged
 
 
 def _table(uri: str) -> DeltaTable:
@@ -73,20 +68,20 @@ def test_a_day_on_s3_scored_as_a_job_has_the_flags_of_a_night_here(
     for path in sorted(data.rglob("*.parquet")):
         lake.put(f"flows/{path.relative_to(data).as_posix()}", path.read_bytes())
     spec = _spec(tmp_path / "there", f"{s3_uri}/flows", f"{s3_uri}/out")
-    bundle = _here("train", spec, s3_server.environment)
+    bundle = train(load(spec), TrainRequest(engine="local")).bundle
     where = {"AWS_ENDPOINT_URL": s3_server.endpoint}  # the head's nodes have the keys, not this
     sent = ("--environment", "image", "--env", "AWS_ENDPOINT_URL")
     there = _result(submit(head, *sent, "score", str(spec), "--day", DAY, "--json", **where))
     assert there["rows"] == there["scored"] + there["quarantined"] + there["filtered"] > 0
-    assert there["bundle"] == bundle["bundle"]
+    assert there["bundle"] == bundle
 
     out = lake.child("out")
     for found in out.child(REGISTRY).list():
         lake.put(f"again/{REGISTRY}/{found.key}", out.child(REGISTRY).read(found.key))
     again = _spec(tmp_path / "here", f"{s3_uri}/flows", f"{s3_uri}/again")
-    here = _here("score", again, s3_server.environment)
+    here = _score_here(again)
     flags = _flags(f"{s3_uri}/out")
-    assert flags.num_rows == there["flagged"] == here["flagged"] > 10
+    assert flags.num_rows == there["flagged"] == here > 10
     assert flags.equals(_flags(f"{s3_uri}/again"))
     secret = s3_server.environment["AWS_SECRET_ACCESS_KEY"]
     assert secret not in str(jobs_of(head))
@@ -105,12 +100,12 @@ def test_a_night_whose_job_is_killed_goes_on_where_it_was_when_it_is_submitted_a
     _result(submit(head, *image, "train", str(spec), "--json"))
     shutil.copytree(tmp_path / "out" / REGISTRY, tmp_path / "again" / REGISTRY)
     quiet = _spec(tmp_path / "here", str(tmp_path / "flows"), str(tmp_path / "again"))
-    expected = _here("score", quiet, {})
+    expected = _score_here(quiet)
 
     journalled = _kill_driver_when_some_are_journalled(head, spec, tmp_path / "out")
     assert 0 < journalled < 60
     night = _result(submit(head, *image, "score", str(spec), "--day", DAY, "--json"))
-    assert night["flagged"] == expected["flagged"]
+    assert night["flagged"] == expected
     found, wanted = (str(tmp_path / name) for name in ("out", "again"))
     assert _flags(found).equals(_flags(wanted))
     once = _result(submit(head, *image, "nightly", str(spec), "--json"))
