@@ -3,6 +3,7 @@
 import base64
 import datetime as dt
 import io
+import re
 import struct
 import tempfile
 from pathlib import Path
@@ -176,6 +177,18 @@ def damaged_footer(step: int) -> bytes:
     data = plain()
     length = struct.unpack("<I", data[-8:-4])[0]
     return flipped(data, *range(len(data) - 8 - length + 20, len(data) - 8, step))
+
+
+def encrypted_unsigned(crypto: bytes) -> bytes:
+    """A file without a signature whose only column chunk has these crypto metadata."""
+    data = encode(pa.table({"x": [1, 2, 3]}))
+    length = struct.unpack("<I", data[-8:-4])[0]
+    footer = data[-8 - length : -8]
+    # The ends of sizes, of the column's metadata and of the chunk; then the group's bytes and rows.
+    found = re.search(rb"\x00\x00\x00\x16[^\x00]{1,3}\x16\x06", footer)
+    assert found is not None
+    footer = footer[: found.start() + 2] + crypto + footer[found.start() + 2 :]
+    return data[: -8 - length] + footer + struct.pack("<I", len(footer)) + b"PAR1"
 
 
 def claims(length: int) -> bytes:

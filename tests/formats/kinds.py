@@ -227,6 +227,10 @@ FILES: dict[str, Make] = {
     "damaged-rotated": lambda: foreign.plain()[4:],
     "encrypted-footer": partial(foreign.encrypted, False),
     "encrypted-column": partial(foreign.encrypted, True),
+    "encrypted-unsigned": partial(foreign.encrypted_unsigned, b"\x5c\x2c\x19\x18\x01x\x00\x00"),
+    "encrypted-unsigned-long": partial(
+        foreign.encrypted_unsigned, b"\x0c\x10\x0c\x04\x09\x02\x18\x01x\x00\x00"
+    ),
 }
 
 _MIXED: dict[str, tuple[Make, ...]] = {

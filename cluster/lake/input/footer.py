@@ -71,8 +71,9 @@ def _read_version(store: Store, found: Object, folders: Mapping[str, str | None]
             parquet = limits.open_parquet(file)
             metadata, schema = parquet.metadata, parquet.schema_arrow
             file.seek(-8, 2)
-            length = int.from_bytes(file.read(4), "little")
-            limits.check(metadata, found.size, length)
+            file.seek(-8 - int.from_bytes(file.read(4), "little"), 2)
+            tail = file.read()  # the footer, its length and the magic
+            limits.check(metadata, found.size, tail[:-8])
         schema = add_struct_fields(schema)
         own = set(schema.names)
         added = {name: value for name, value in folders.items() if name not in own}
@@ -82,7 +83,6 @@ def _read_version(store: Store, found: Object, folders: Mapping[str, str | None]
         if rows != metadata.num_rows or any(group.num_rows < 0 for group in groups):
             message = f"{key}: the footer says {metadata.num_rows:,} rows, its row groups {rows:,}"
             raise UnreadableFile(key, "unreadable", message)
-        file.seek(-8 - length, 2)
         return Footer(
             file=InputFile(
                 key=key,
@@ -92,7 +92,7 @@ def _read_version(store: Store, found: Object, folders: Mapping[str, str | None]
                 row_groups=tuple(RowGroup(g.num_rows, g.total_byte_size) for g in groups),
                 columns=_read_columns(schema, groups),
             ),
-            fingerprint=hashlib.sha256(file.read()).hexdigest(),
+            fingerprint=hashlib.sha256(tail).hexdigest(),
             folders=tuple(added.items()),
         )
 

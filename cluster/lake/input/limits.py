@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.lake.input.encrypted_columns import has_encrypted_column
 from models.refusal import Refusal
 
 # Files of 1,000 row groups and 500 columns have footers of about 50 MB; decoding one takes about
@@ -78,10 +79,11 @@ def open_parquet(file: Any, **options: Any) -> pq.ParquetFile:
         raise pa.ArrowInvalid(f"its schema names a type that cannot be made ({kind})") from error
 
 
-def check(metadata: pq.FileMetaData, size: int, footer: int) -> None:
-    """Raise `Oversized` where a file of `size` bytes with a footer of `footer` bytes declares more
-    than is decoded, and `Undecodable` where no column chunk may be asked for."""
-    if footer - metadata.serialized_size == _SIGNATURE_BYTES:
+def check(metadata: pq.FileMetaData, size: int, footer: bytes) -> None:
+    """Raise `Oversized` where a file of `size` bytes with this footer declares more than is
+    decoded, and `Undecodable` where no column chunk may be asked for."""
+    signed = len(footer) - metadata.serialized_size == _SIGNATURE_BYTES
+    if signed or has_encrypted_column(footer):
         raise Undecodable("some of its columns are encrypted: expected plain Parquet")
     if metadata.num_columns > COLUMNS:
         raise Oversized(f"it has {metadata.num_columns:,} columns: expected {COLUMNS:,} at most")
