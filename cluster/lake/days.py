@@ -146,6 +146,7 @@ class DayRange:
         """As `choose`. Raises `Refusal` where none is in the range; `where` names what has them."""
         if chosen := self.choose(days):
             return chosen
-        first, last = (name_day(end, days) for end in (self.first, self.last))
-        wanted = f"day {first}" if first == last else f"day from {first} to {last}"
-        raise Refusal(f"{where} has no {wanted}: {name_nearest(first, days)}")
+        one = self.first == self.last
+        wanted = f"day {self.first}" if one else f"day from {self.first} to {self.last}"
+        nearest = name_nearest(name_day(self.first, days), days)
+        raise Refusal(f"{where} has no {wanted}: {nearest}")

@@ -22,6 +22,7 @@ A day has one name, whatever its folders are called: `2026-11-08` for `day=20261
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -265,9 +266,11 @@ def propose(paths: Iterable[Sequence[str]]) -> str | list[str] | None:
     'day'
     """
     paths = [tuple(path) for path in paths]
-    keys = list(dict.fromkeys(f.partition("=")[0] for path in paths for f in path if "=" in f))
+    counts = Counter(f.partition("=")[0] for path in paths for f in path if "=" in f)
+    keys = list(counts)
     by_unit: dict[str, str] = {}
-    for key in keys:
+    # The usual spelling first: a stray `Day=` never takes the place of `day=`.
+    for key in sorted(keys, key=lambda key: (-counts[key], key != key.casefold())):
         if (unit := _UNITS.get(key.casefold())) is not None:
             by_unit.setdefault(unit, key)
     dated = [key for key in keys if _holds_dates(key, paths)]

@@ -77,7 +77,7 @@ def test_a_range_without_a_day_names_the_nearest_days() -> None:
     with pytest.raises(Refusal) as raised:
         DayRange.parse("20261030..20261031").require(days, "lake")
     assert str(raised.value) == (
-        "lake has no day from 2026-10-30 to 2026-10-31: it has 20 days, the nearest are "
+        "lake has no day from 20261030 to 20261031: it has 20 days, the nearest are "
         "2026-11-01, 2026-11-02, 2026-11-03"
     )
 

@@ -154,4 +154,7 @@ def test_one_stray_folder_does_not_name_the_days() -> None:
     days = [[f"day={n}"] for n in (8, 9, 10)]
     assert propose([["Day=2026-11-18"], *days]) == "day"
     assert propose([["2026", "11", "20"], *days]) == "day"
+    by_parts = [["year=2026", "month=11", f"day={day}"] for day in (8, 9)]
+    for few in (by_parts, by_parts[:1]):
+        assert propose([["Day=2026-11-18"], *few]) == ["year", "month", "day"]
     assert propose([["day=2026-11-20"], ["day=2026-11-20", "hour=23"]]) == ["day", "hour"]
