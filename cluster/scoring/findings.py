@@ -96,10 +96,14 @@ class TaskFindings:
     def add(self, read: ReadSplit, roles: Roles) -> None:
         """Add a split that was scored to its end."""
         file, admission, findings = read.split.key, read.admission, read.findings
+        read_bytes = admission.source.read_bytes
         self.counts += replace(
             admission.counts,
             flagged=len(findings.numbers),
             non_finite=self._add_scores(findings.all_scores),
+            checked_by_pages=read_bytes.by_pages,
+            checked_by_store=read_bytes.by_store,
+            unchecked=read_bytes.by_nothing,
         )
         self.keys.merge(admission.keys)
         self.quarantined += [(file, row) for row in admission.quarantined]

@@ -19,6 +19,9 @@ class CountsDocument(TypedDict):
     tasks: int
     retried: int
     resent: int
+    checked_by_pages: int
+    checked_by_store: int
+    unchecked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,10 @@ class Counts:
     tasks: int = 0
     retried: int = 0  # tasks that took more than one attempt
     resent: int = 0  # requests that had to be sent to the store again
+    # Bytes of the column chunks that were read, by what they were compared with.
+    checked_by_pages: int = 0  # the checksums of their pages
+    checked_by_store: int = 0  # the digest that the store has of their file
+    unchecked: int = 0  # nothing
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(*(getattr(self, name) + getattr(other, name) for name in _NAMES))

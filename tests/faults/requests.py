@@ -61,6 +61,23 @@ def input_flipped_once(trial: Trial) -> None:
     trial.settle()
 
 
+@fault("s3-unchecked-flipped", "flipped bits in files whose pages have no checksums", s3=True)
+def unchecked_flipped(trial: Trial) -> None:
+    share = trial.chance.choice((0.1, 0.3))
+    trial.moment(f"{share:.0%} of the day's bodies")
+    trial.lake.drop_checksums()
+    rule = trial.rule(Rule("flipped", flipped, share, _is_of_the_day))
+    if trial.finish(trial.start()) != 0:
+        trial.broken("the command failed, though each file could be read again")
+    trial.struck(rule.struck > 0)
+    _lift(trial)
+    trial.settle()
+
+
+def _is_of_the_day(request: Request) -> bool:
+    return request.method == "GET" and f"flows/day={DAY}/" in request.key
+
+
 def _is_read(name: str, request: Request) -> bool:
     return request.method == "GET" and request.key.endswith(f"flows/day={DAY}/{name}")
 

@@ -22,8 +22,10 @@ def test_a_night_on_s3_trains_scores_commits_and_is_done_once(
     assert first["trained"]
     assert [day["day"] for day in first["days"]] == [DAY]
     assert first["days"][0]["rows"] == first["days"][0]["scored"]
+    assert first["days"][0]["checked_by_pages"] + first["days"][0]["checked_by_store"] > 0
+    assert first["days"][0]["unchecked"] == 0
     skipped = second.pop("skipped")
-    assert second == {"trained": None, "days": [], "failed": {}}
+    assert second == {"trained": None, "days": [], "failed": {}, "deleted": []}
     assert not any(one["waiting"] for one in skipped)
     reports = open_store(spec.output.uri).child("reports")
     assert {o.key for o in reports.list()} >= {"index.html", f"day={DAY}/run_card.html"}

@@ -1,6 +1,7 @@
 """The footer of a Parquet file, read without its data."""
 
 import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from cluster.lake.input.input_file import FileColumn, InputFile, RejectedFile, R
 from cluster.lake.input.looks import Looks, UnsettledInput
 from cluster.lake.input.struct_columns import add_struct_fields
 from cluster.lake.input.unreadable import UnreadableFile, footer_errors
-from cluster.lake.storage.store import Object, Store
+from cluster.lake.storage.store import Object, ReadOnlyFile, Store
 
 # By the rule of a file that stayed as it was for minutes.
 _TOLD = {
@@ -26,7 +27,6 @@ _TOLD = {
 @dataclass(frozen=True, slots=True)
 class Footer:
     file: InputFile
-    fingerprint: str  # SHA-256 of the footer's bytes
     folders: tuple[tuple[str, str | None], ...] = ()  # columns of its folders, with their values
 
 
@@ -58,6 +58,23 @@ def read_footer(
         return RejectedFile(key, error.rule, _TOLD[error.rule].format(key=key))
 
 
+def hash_footer(file: ReadOnlyFile) -> str:
+    """16 hexadecimal digits of the footer's SHA-256. It has no checksum of its own, so a worker
+    compares what it reads with what the snapshot has read."""
+    return _hash(_read_tail(file))
+
+
+def _read_tail(file: ReadOnlyFile) -> bytes:
+    """The footer, its length and the magic."""
+    file.seek(-8, io.SEEK_END)
+    file.seek(-8 - int.from_bytes(file.read(4), "little"), io.SEEK_END)
+    return file.read()
+
+
+def _hash(tail: bytes) -> str:
+    return hashlib.sha256(tail).hexdigest()[:16]
+
+
 def _empty(key: str) -> str:
     return f"{key} has zero bytes: expected a Parquet file"
 
@@ -70,9 +87,7 @@ def _read_version(store: Store, found: Object, folders: Mapping[str, str | None]
         with footer_errors(key, file):
             parquet = limits.open_parquet(file)
             metadata, schema = parquet.metadata, parquet.schema_arrow
-            file.seek(-8, 2)
-            file.seek(-8 - int.from_bytes(file.read(4), "little"), 2)
-            tail = file.read()  # the footer, its length and the magic
+            tail = _read_tail(file)
             limits.check(metadata, found.size, tail[:-8])
         schema = add_struct_fields(schema)
         own = set(schema.names)
@@ -91,8 +106,8 @@ def _read_version(store: Store, found: Object, folders: Mapping[str, str | None]
                 rows=rows,
                 row_groups=tuple(RowGroup(g.num_rows, g.total_byte_size) for g in groups),
                 columns=_read_columns(schema, groups),
+                footer=_hash(tail),
             ),
-            fingerprint=hashlib.sha256(tail).hexdigest(),
             folders=tuple(added.items()),
         )
 

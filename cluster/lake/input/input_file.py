@@ -36,6 +36,7 @@ class InputFile:
     columns: tuple[FileColumn, ...]
     # "region=eu/day=2026-11-20/": the values that a table's log has, whatever the key's folders are
     logged: str | None = None
+    footer: str = ""  # see `hash_footer`; empty where nobody has read it
 
     @property
     def path(self) -> str:

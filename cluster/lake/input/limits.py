@@ -122,3 +122,5 @@ def _check_footer(file: Any) -> None:
     length = int.from_bytes(file.read(8)[:4], "little")
     if FOOTER_BYTES < length <= size:
         raise Oversized(f"its footer has {length:,} bytes: expected {FOOTER_BYTES:,} at most")
+    # Kept, so that what is decoded and what `hash_footer` reads are the same bytes.
+    file.prefetch([(max(0, size - 8 - length), size)])

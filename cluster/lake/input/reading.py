@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,18 +11,22 @@ import pyarrow.dataset as ds
 
 from cluster.lake.input import limits
 from cluster.lake.input.arrow_types import plain_type, to_type
-from cluster.lake.input.column_chunks import ColumnChunks
+from cluster.lake.input.column_chunks import HEADER_BYTES, Chunk, ColumnChunks, has_checksum
 from cluster.lake.input.filters import parse_filter
 from cluster.lake.input.folder_columns import ParquetInFolders
+from cluster.lake.input.footer import hash_footer
 from cluster.lake.input.splits import Split
 from cluster.lake.input.unreadable import UnreadableFile, content_errors
-from cluster.lake.storage.store import Missing, ReadOnlyFile, Store
+from cluster.lake.storage.store import ChangedSinceSnapshot, Missing, ReadOnlyFile, Store
 from models.refusal import Refusal, SchemaMismatch
 from models.suggestion import suggest
 
 # Column chunks of a split up to this size are fetched together. Larger ones (a row group of
 # gigabytes that was cut by rows) are read a piece at a time, to bound the memory.
 _PREFETCH = 512 * 1024**2
+# A file of this size, or of the size of its split, has room in memory: it may be read whole, to
+# compare it with the digest that its store has of it.
+_WHOLE = 64 * 1024**2
 # One such piece: the smallest request that Amazon's performance guide advises.
 _PIECE = 8 * 1024**2
 
@@ -31,6 +36,15 @@ class Rows(NamedTuple):
 
     batch: pa.RecordBatch  # columns in the order asked for, in the types of the input
     numbers: np.ndarray  # int64 [rows]: their row numbers in the file
+
+
+@dataclass(frozen=True)
+class ReadBytes:
+    """Bytes of the column chunks that were read, by what they were compared with."""
+
+    by_pages: int = 0  # the checksums in their pages, while they were decoded
+    by_store: int = 0  # the digest that the store has of the whole file
+    by_nothing: int = 0
 
 
 class OpenSplit:
@@ -52,7 +66,14 @@ class OpenSplit:
         self.split, self._file, self._types = split, file, types
         # Row numbers whose value has changed in its new type, by column.
         self.changed: dict[str, set[int]] = {}
+        self._with_checksum: dict[Chunk, bool] = {}  # of the chunks that were read
+        self._is_verified = False  # by the store's digest of the whole file
         self._parquet = _open_parquet(split.path, file, types)
+        if split.footer and hash_footer(file) != split.footer:
+            raise ChangedSinceSnapshot(
+                f"{split.key} has another footer than the snapshot saw: expected the same bytes; "
+                "run again to take a new snapshot"
+            )
         self._schema = schema = self._parquet.schema_arrow
         metadata = self._parquet.metadata
         self._chunks = ColumnChunks(metadata, file.length)
@@ -69,6 +90,18 @@ class OpenSplit:
                 f"split {split.id} of {split.key} was not cut from this version of the file"
             )
         self._groups = self._filter_groups()
+
+    @property
+    def read_bytes(self) -> ReadBytes:
+        """The bytes that were read so far."""
+        pages = nothing = 0
+        for chunk, with_checksum in self._with_checksum.items():
+            size = chunk.stop - chunk.start
+            pages += size if with_checksum else 0
+            nothing += 0 if with_checksum else size
+        if self._is_verified:
+            return ReadBytes(by_store=pages + nothing)
+        return ReadBytes(pages, 0, nothing)
 
     def prefetch(self, columns: Sequence[str]) -> None:
         """Fetch the columns that will be read, in few large requests."""
@@ -188,9 +221,21 @@ class OpenSplit:
         return names
 
     def _prefetch(self, groups: Sequence[int], names: Sequence[str]) -> None:
-        ranges = self._chunks.ranges(groups, names)
-        if sum(stop - start for start, stop in ranges) <= _PREFETCH:
-            self._file.prefetch(ranges)
+        chunks = self._chunks.find(groups, names)
+        if sum(chunk.stop - chunk.start for chunk in chunks) <= _PREFETCH:
+            self._file.prefetch([(chunk.start, chunk.stop) for chunk in chunks])
+        new = [chunk for chunk in chunks if chunk not in self._with_checksum]
+        self._with_checksum |= {chunk: self._has_checksum(chunk) for chunk in new}
+        if not all(self._with_checksum[chunk] for chunk in new):
+            self._is_verified = self._file.verify(max(_WHOLE, self.split.bytes))
+
+    def _has_checksum(self, chunk: Chunk) -> bool:
+        """Whether its pages have checksums: writers give one to each page of a kind, or to none."""
+        for page in chunk.pages:
+            self._file.seek(page)
+            if not has_checksum(self._file.read(HEADER_BYTES)):
+                return False
+        return True
 
     def _open_for(
         self, groups: Sequence[int], names: Sequence[str], dictionaries: Sequence[str]

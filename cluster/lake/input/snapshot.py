@@ -196,7 +196,7 @@ def _find_doubles(store: Store, footers: Sequence[Footer]) -> dict[str, Rejected
     alike: dict[tuple[Any, ...], list[InputFile]] = {}
     for footer in footers:
         if footer.file.rows:
-            alike.setdefault((footer.file.size, footer.fingerprint, footer.folders), []).append(
+            alike.setdefault((footer.file.size, footer.file.footer, footer.folders), []).append(
                 footer.file
             )
     doubles = {}

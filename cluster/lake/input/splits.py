@@ -39,6 +39,7 @@ class Split:
     rows: int
     bytes: int  # uncompressed; of a part of a row group its share by rows
     logged: str | None = None  # of its file
+    footer: str = ""  # of its file
 
     @property
     def path(self) -> str:
@@ -57,6 +58,7 @@ class Split:
             "rows": self.rows,
             "bytes": self.bytes,
             **({} if self.logged is None else {"logged": self.logged}),
+            "footer": self.footer,
         }
 
     @classmethod
@@ -132,7 +134,7 @@ def _task_id(splits: Sequence[Split]) -> str:
 
 
 def _cut_file(file: InputFile, max_rows: int, max_bytes: int) -> Iterator[Split]:
-    start = Split("", file.key, file.version, (), 0, 0, 0, 0, file.logged)
+    start = Split("", file.key, file.version, (), 0, 0, 0, 0, file.logged, file.footer)
     split = start
     row = 0
     for index, group in enumerate(file.row_groups):

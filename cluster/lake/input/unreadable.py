@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from cluster.lake.input.limits import Oversized, Undecodable
-from cluster.lake.storage.store import ReadOnlyFile, StoreFailed
+from cluster.lake.storage.store import DamagedObject, ReadOnlyFile, StoreFailed
 from models.masking import describe
 from models.refusal import Refusal
 
@@ -36,6 +36,8 @@ def content_errors(key: str) -> Iterator[None]:
         raise _oversized(key, error) from None
     except Undecodable as error:
         raise UnreadableFile(key, error.rule, f"{key} cannot be read: {error}") from None
+    except DamagedObject as error:
+        raise UnreadableFile(key, error.rule, str(error)) from None
     except (pa.ArrowException, OSError) as error:
         if not _is_about_content(error):
             raise

@@ -139,6 +139,11 @@ class S3Requests:
         url: str = client.meta.endpoint_url
         return None if ".amazonaws.com" in url else url, client.meta.region_name
 
+    def is_encrypted(self) -> bool:
+        """Whether the connection is by TLS, which finds each bit that is flipped on the way."""
+        client = fsspec.asyn.sync(self._client.loop, self._client.set_session)
+        return str(client.meta.endpoint_url).startswith("https:")
+
     @property
     def _client(self) -> s3fs.S3FileSystem:
         environment = (item for item in os.environ.items() if item[0].startswith("AWS_"))

@@ -37,6 +37,12 @@ class ChangedSinceSnapshot(Refusal):
     rule = "changed"
 
 
+class DamagedObject(Refusal):
+    """The object has other bytes than its own checksum says, each time that it is read."""
+
+    rule = "checksum"
+
+
 class StoreFailed(OSError):
     """The store gave no answer, or errors, as often as it was asked."""
 
@@ -254,6 +260,13 @@ class ReadOnlyFile(io.RawIOBase):
 
     def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Fetch the byte ranges [start, stop), which will be read. Does nothing on a local disk."""
+
+    def verify(self, most: int) -> bool:
+        """Whether all bytes that are read from here on are those of which the store has a digest.
+
+        It may fetch the whole file, of at most `most` bytes. Raises `DamagedObject`.
+        """
+        return False  # a disk has no digests
 
     def readable(self) -> bool:
         return True
