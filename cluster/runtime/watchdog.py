@@ -28,6 +28,20 @@ def read_patience(variable: str = VARIABLE, default: float = _DEFAULT_S) -> floa
     return read_seconds(variable, default)
 
 
+_life = 0.0  # when this process last showed it, by the monotonic clock
+
+
+def show_life() -> None:
+    """Tell who waits for an answer of this process that work goes on."""
+    global _life
+    _life = time.monotonic()
+
+
+def find_last_life() -> float:
+    """When `show_life` was last called, by the monotonic clock."""
+    return _life
+
+
 def end_when_silent(answers: Iterator[T], end: Callable[[], int], seconds: float) -> Iterator[T]:
     """Yield the answers, and call `end` if none comes for some `seconds`.
 

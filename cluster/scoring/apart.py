@@ -1,8 +1,9 @@
-"""A task that keeps losing its workers is tried apart: in its own process, then split by split.
+"""A task that keeps losing its workers, or hangs, is tried apart: in its own process, then split by
+split.
 
 The death of that process, while its parent lives, is proof against a split if the process had begun
-no other. The death of a driver is proof of nothing: it may have been killed by a person, or with
-its node.
+no other; so is its silence, for which its parent ends it. The death of a driver is proof of
+nothing: it may have been killed by a person, or with its node.
 """
 
 import multiprocessing
@@ -10,10 +11,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from multiprocessing.connection import Connection
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cluster.lake.input.splits import Task
 from cluster.lake.output.journal import Journal
@@ -29,6 +29,11 @@ _UNEXPLAINED = 4
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Made = TypeVar("Made")
+
+
+class ProcessLost(Exception):
+    """A process died, or did not answer in time and was ended."""
 
 
 class Room:
@@ -66,15 +71,16 @@ class Room:
 
 
 # Scores the splits at these places in a process of its own: (attempt, places, whether to record).
-# Raises `BrokenProcessPool` where it dies.
+# Raises `ProcessLost` where it dies or hangs.
 Run = Callable[[int, Collection[int], bool], Receipt]
 
 
 class TaskTrial:
     """The trial of one task, by a worker of `driver`.
 
-    All that it finds is in the journal, so that another worker goes on from there. The first
-    `shared` attempts at the task were made beside other tasks: they show nothing.
+    All that it finds is in the journal, so that another worker goes on from there. Of the first
+    `shared` attempts at the task, those that marked no split were made beside other tasks: they
+    show nothing.
     """
 
     def __init__(self, journal: Journal, driver: str, task: Task, shared: int, run: Run) -> None:
@@ -101,10 +107,10 @@ class TaskTrial:
         return self.journal.begin_attempt(self.task.id, self.driver)
 
     def _run(self, attempt: int, places: Collection[int], record: bool) -> Receipt | None:
-        """The receipt; None where the process died."""
+        """The receipt; None where the process died or hung."""
         try:
             receipt = self.run(attempt, places, record)
-        except BrokenProcessPool:
+        except ProcessLost:
             self.journal.end_attempt(self.task.id, attempt, died=True)
             return None
         self.journal.end_attempt(self.task.id, attempt, died=False)
@@ -118,8 +124,10 @@ class TaskTrial:
         everything = tuple(range(len(self.task.splits)))
         deaths = [0] * len(everything)
         open_cases: list[tuple[int, ...]] = []
-        for number in range(self.shared + 1, attempt):
+        for number in range(1, attempt):
             earlier = self.journal.read_attempt(self.task.id, number)
+            if number <= self.shared and not earlier.steps:
+                continue
             lost_worker = earlier.died is None and earlier.driver == self.driver
             if not earlier.died and not lost_worker:
                 continue
@@ -133,26 +141,68 @@ class TaskTrial:
         if unexplained >= _UNEXPLAINED:
             files = ", ".join(sorted({split.key for split in self.task.splits})[:3])
             raise Refusal(
-                f"the process that scores {files} died {unexplained} times, and not of one split "
-                "alone: expected a process that nobody ends, with enough memory; nothing was "
+                f"the process that scores {files} died or hung {unexplained} times, and not of one "
+                "split alone: expected a process that nobody ends, with enough memory; nothing was "
                 "committed, run the same command again"
             )
         return [place for place in everything if place not in proven]
 
 
-def run_in_process(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """Call the function in a process of its own, which ends with this one.
+def run_in_process(
+    make: Callable[[], Made],
+    use: Callable[Concatenate[Made, P], T],
+    seconds: float,
+    *arguments: P.args,
+    **named: P.kwargs,
+) -> T:
+    """Call `use(make(), *arguments)` in a process of its own, which ends with this one.
 
-    Raises what the function raises, and `BrokenProcessPool` where the process dies.
+    Raises what they raise, and `ProcessLost` where the process dies, or `use` takes longer than
+    `seconds`. What `make` takes does not count: it reads nothing of a split.
     """
     spawning = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawning, initializer=_end_with_parent) as pool:
-        return pool.submit(_call, function, arguments, named).result()
+    here, there = spawning.Pipe()
+    process = spawning.Process(target=_serve, args=(there, make, use, arguments, named))
+    process.start()
+    there.close()
+    try:
+        _receive(here)  # it is made
+        if not here.poll(seconds):
+            raise ProcessLost(f"it did not answer for {seconds:g} s")
+        answer: T = _receive(here)
+        return answer
+    except EOFError:
+        raise ProcessLost("it died") from None
+    finally:
+        process.kill()  # it has nothing left to do, whatever it does
+        process.join()
+        here.close()
 
 
-def _call(function: Callable[..., T], arguments: tuple[object, ...], named: dict[str, object]) -> T:
-    with masked_errors():  # its trace would quote the text of the error
-        return function(*arguments, **named)
+def _receive(connection: Connection) -> Any:
+    answer, error = connection.recv()
+    if error is not None:
+        raise error
+    return answer
+
+
+def _serve(
+    parent: Connection,
+    make: Callable[[], Any],
+    use: Callable[..., Any],
+    arguments: tuple[object, ...],
+    named: dict[str, object],
+) -> None:
+    _end_with_parent()
+    try:
+        with masked_errors():  # its trace would quote the text of the error
+            made = make()
+            parent.send((None, None))
+            answer = use(made, *arguments, **named)
+    except Exception as error:
+        parent.send((None, error))
+    else:
+        parent.send((answer, None))
 
 
 def _end_with_parent() -> None:

@@ -3,9 +3,10 @@
 import hashlib
 import threading
 import uuid
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.retries import thread_retries
 from cluster.lake.types.python_values import to_python
 from cluster.runtime.resources import ActorPlan
+from cluster.runtime.watchdog import read_patience, show_life
 from cluster.scoring.apart import Room, TaskTrial, run_in_process
 from cluster.scoring.disguise import Disguise
 from cluster.scoring.findings import ReadSplit, SplitFindings, TaskFindings
@@ -51,6 +53,10 @@ from models.encoding.raw_batch import join
 # Attempts at a task in a process that it shares with others. A night may well lose two nodes under
 # the same task; after a fourth loss a split of it is suspected, and the task is tried apart.
 ATTEMPTS = 4
+# Shares of the time after which an engine gives up on tasks that do not answer. A task that takes
+# the first is noted as hanging, before the engine gives up, and tried apart from then on. There it
+# gets the second, as the engine goes on waiting for all.
+_HANGING, _APART = 0.75, 0.5
 # Flags of a task that get a picture, the most severe first: each takes about 1 ms and 2 kB.
 PICTURES = 100
 
@@ -142,17 +148,34 @@ class RunScorer:
     def answer(self, task: Task) -> Receipt:
         with self.model.room.shared():
             attempt = self.journal.begin_attempt(task.id, self.job.driver)
-            if attempt <= ATTEMPTS:
-                return self.score_task(task, attempt)
+            if attempt == 1 or (attempt <= ATTEMPTS and not self.journal.has_hung(task.id)):
+                with self._note_hanging(task):
+                    return self.score_task(task, attempt)
         with self.model.room.alone():
             return self._try_apart(task, attempt)
 
     def _try_apart(self, task: Task, attempt: int) -> Receipt:
+        make = partial(_make_scorer, type(self), self.model.plan, self.job)
+        seconds = _APART * read_patience()
+
         def run(number: int, places: Collection[int], record: bool) -> Receipt:
-            arguments = (type(self), self.model.plan, self.job, task, number, places, record)
-            return run_in_process(_score_in_process, *arguments)
+            show_life()
+            arguments = (task, number, places, record)
+            return run_in_process(make, RunScorer.score_task, seconds, *arguments)
 
         return TaskTrial(self.journal, self.job.driver, task, ATTEMPTS, run).answer(attempt)
+
+    @contextmanager
+    def _note_hanging(self, task: Task) -> Iterator[None]:
+        """Note in the journal that the task hangs, if the block takes so long."""
+        seconds = _HANGING * read_patience()
+        timer = threading.Timer(seconds, self.journal.note_hanging, (task.id,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def score_task(
         self,
@@ -179,7 +202,7 @@ class RunScorer:
                 self._read(split, findings, stages)
                 self._score_waiting(findings, stages)
             elif record:
-                message = "each time that the split was scored alone, its process died"
+                message = "each time that the split was scored alone, its process died or hung"
                 findings.refuse(split, "stops_the_scorer", message)
         self._score_waiting(findings, stages)
         shards = self._write_shards(f"{self.job.run_id}-{task.id}-{attempt}", findings, stages)
@@ -379,17 +402,8 @@ class RunScorer:
         return [pa.table(columns, schema=QUARANTINE_SCHEMA)]
 
 
-def _score_in_process(
-    scorer: type[RunScorer],
-    plan: ActorPlan,
-    job: ScoringJob,
-    task: Task,
-    attempt: int,
-    places: Collection[int],
-    record: bool,
-) -> Receipt:
-    worker = Scorer(plan, [job])
-    return scorer(worker.model, job).score_task(task, attempt, places, record)
+def _make_scorer(scorer: type[RunScorer], plan: ActorPlan, job: ScoringJob) -> RunScorer:
+    return scorer(Scorer(plan, [job]).model, job)
 
 
 def _conform(found: SplitFindings, schema: pa.Schema, roles: Roles) -> pa.Table:

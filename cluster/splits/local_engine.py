@@ -5,6 +5,7 @@ import json
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from cluster.runtime.resources import (
     plan_local_worker,
     plan_threads,
 )
-from cluster.runtime.watchdog import VARIABLE, read_patience
+from cluster.runtime.watchdog import VARIABLE, find_last_life, read_patience
 from cluster.splits.engine import DaySplit, Engine, Pool, Tables
 from cluster.splits.worker import Answer, SplitWorker, TableWorker, Work
 from models.masking import masked_errors
@@ -208,11 +209,11 @@ def map_in_threads(
 
 
 def _wait(done: "queue.SimpleQueue[Result]") -> Result:
-    seconds = read_patience()
-    try:
-        return done.get(timeout=seconds)
-    except queue.Empty:
-        raise ConnectionError(
-            f"no task was answered for {seconds:.0f} s: a store or a mount may hang (set the "
-            f"seconds with {VARIABLE})"
-        ) from None
+    seconds, began = read_patience(), time.monotonic()
+    while (left := max(began, find_last_life()) + seconds - time.monotonic()) > 0:
+        with suppress(queue.Empty):
+            return done.get(timeout=left)
+    raise ConnectionError(
+        f"no task was answered for {seconds:.0f} s: a store or a mount may hang (set the seconds "
+        f"with {VARIABLE}); what hangs is tried alone next time"
+    )

@@ -1,14 +1,21 @@
 """Processes are stopped and go on later, or race for one day."""
 
 import signal
+from pathlib import Path
 
 from tests.faults.fault import fault
 from tests.faults.lake import OTHER_DAY, difference, read_flags
 from tests.faults.processes import Command, send, until
+from tests.faults.surroundings import needs_compiler, preload
 from tests.faults.trial import PER_TASK, Trial
 
 # The patience that a fault gives the driver where an actor is to hang.
 STALL_S = "10"
+# Where a split hangs: a trial of it alone gets half of that.
+SPLIT_STALL_S = "20"
+# The first sees that it hangs, the second that it is the split.
+_COMMANDS = 2
+_HANG = Path(__file__).with_name("hang.c")
 
 
 @fault("actor-stopped", "SIGSTOP of the actor, SIGCONT some seconds later", on_ray=True)
@@ -33,6 +40,24 @@ def actor_hangs(trial: Trial) -> None:
     if trial.reached(command, step, count):
         _stop_actors(trial, command)
     must_survive(trial, command)
+    trial.settle()
+
+
+@fault("split-hangs", "a split whose reading never returns", slow=True, missing=needs_compiler)
+def split_hangs(trial: Trial) -> None:
+    gates = {"flag_rate": [0, 0.5], "volume": None, "quarantine_rate": 1, "quarantined_files": 1}
+    trial.lake.write_spec(gates=gates)
+    path = trial.chance.choice(trial.lake.files())
+    trial.moment(path.name)
+    trial.lake.leave_out(path.name)
+    hangs = preload(trial, _HANG) | {"HANG_FILE": str(path)}
+    hangs["ANOMARAY_STALL_SECONDS"] = SPLIT_STALL_S
+    codes: list[int] = []
+    while len(codes) < _COMMANDS and 0 not in codes:
+        codes.append(trial.finish(trial.start(**hangs)))
+    trial.struck()
+    if 0 not in codes:
+        trial.broken(f"no command committed the day without the split: they ended with {codes}")
     trial.settle()
 
 

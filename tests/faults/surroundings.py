@@ -120,13 +120,18 @@ _DAY_S = 24 * 60 * 60
 
 def shift_clock(trial: Trial, seconds: int) -> dict[str, str]:
     """The environment of a command whose clock is so far ahead."""
-    library = trial.folder / "clock.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, _CLOCK], check=True)
-    return {"LD_PRELOAD": str(library), "CLOCK_SHIFT_S": str(seconds)}
+    return preload(trial, _CLOCK) | {"CLOCK_SHIFT_S": str(seconds)}
+
+
+def preload(trial: Trial, source: Path) -> dict[str, str]:
+    """The environment of a command with a library of this source."""
+    library = trial.folder / f"{source.stem}.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, source], check=True)
+    return {"LD_PRELOAD": str(library)}
 
 
 def needs_compiler() -> str | None:
-    return None if shutil.which("cc") else "the clock is shifted by a library that needs a cc"
+    return None if shutil.which("cc") else "it is done by a library that needs a cc"
 
 
 @fault("clock-off", "the clock is a day off, and right again after a kill", missing=needs_compiler)

@@ -82,6 +82,13 @@ class Journal:
         """Note how the process of an attempt ended, as its parent saw it."""
         self._once(f"ends/{task_id}-{attempt}", {"died": died})
 
+    def note_hanging(self, task_id: str) -> None:
+        """Note that an attempt at the task beside others does not end."""
+        self.store.put(f"hanging/{task_id}", b"{}")
+
+    def has_hung(self, task_id: str) -> bool:
+        return self.store.exists(f"hanging/{task_id}")
+
     def read_attempt(self, task_id: str, attempt: int) -> Attempt:
         """What is known of an attempt that was begun."""
         begun = self._read(f"attempts/{task_id}-{attempt}") or {}

@@ -1,13 +1,15 @@
 """A split is judged only by deaths of a process that had begun no other, while its parent lived."""
 
+import functools
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Collection
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from cluster.lake.input.splits import Split, Task
 from cluster.lake.output.journal import Journal
 from cluster.lake.storage.opening import open_store
-from cluster.scoring.apart import PROOFS, Room, TaskTrial, run_in_process
+from cluster.scoring.apart import PROOFS, ProcessLost, Room, TaskTrial, run_in_process
 from cluster.scoring.receipt import Receipt
 from cluster.splits.counts import Counts
 from cluster.splits.key_sample import KeySample
@@ -53,7 +55,7 @@ class Machine:
                 self.kills -= 1
                 raise DriverKilled
             if place in self.poison:
-                raise BrokenProcessPool
+                raise ProcessLost
         self.scored = list(places)
         return answered(attempt)
 
@@ -95,6 +97,19 @@ def test_the_death_of_a_worker_counts_while_its_driver_lives(tmp_path: Path) -> 
     assert machine.scored == []
 
 
+def test_a_task_that_hung_once_is_tried_apart_from_its_second_attempt_on(tmp_path: Path) -> None:
+    journal = Journal(open_store(str(tmp_path)), "run")
+    journal.begin_attempt("t", "the driver that gave up")
+    machine = Machine(journal, {1})
+    attempt = journal.begin_attempt("t", "driver")
+    TaskTrial(journal, "driver", task_of(3), 4, machine.run).answer(attempt)
+    assert machine.scored == [0, 2]
+    attempts = journal.begin_attempt("t", "another")
+    TaskTrial(journal, "another", task_of(3), 4, machine.run).answer(attempts)
+    assert machine.scored == [0, 2]
+    assert attempts == 2 + PROOFS + 2, "what was proven is not tried again"
+
+
 def test_a_task_whose_splits_die_only_together_fails_the_run(tmp_path: Path) -> None:
     journal = Journal(open_store(str(tmp_path)), "run")
     for _ in range(SHARED):
@@ -104,34 +119,49 @@ def test_a_task_whose_splits_die_only_together_fails_the_run(tmp_path: Path) -> 
         def run(self, attempt: int, places: Collection[int], record: bool) -> Receipt:
             super().run(attempt, places, record)
             if len(places) > 1:
-                raise BrokenProcessPool
+                raise ProcessLost
             return answered(attempt)
 
-    with pytest.raises(Refusal, match=r"part-0, part-1 died 4 times, and not of one split alone"):
+    with pytest.raises(Refusal, match=r"part-1 died or hung 4 times, and not of one split"):
         TooSmall(journal).give_command("driver", task_of(2))
 
 
-def die() -> None:
+def look(made: dict[str, str], more: str) -> tuple[str, str, int]:
+    return made["name"], more, os.getppid()
+
+
+def die(*_: object) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def refuse() -> None:
+def refuse(*_: object) -> Any:
     raise Refusal("no such column")
 
 
 def test_a_process_of_its_own_answers_refuses_or_dies() -> None:
-    assert run_in_process(os.getppid) == os.getpid()
+    made = functools.partial(dict[str, str], name="made")
+    assert run_in_process(made, look, 60, "more") == ("made", "more", os.getpid())
     with pytest.raises(Refusal, match="no such column"):
-        run_in_process(refuse)
-    with pytest.raises(BrokenProcessPool):
-        run_in_process(die)
+        run_in_process(made, refuse, 60)
+    with pytest.raises(Refusal, match="no such column"):
+        run_in_process(refuse, look, 60, "never")
+    with pytest.raises(ProcessLost, match="it died"):
+        run_in_process(made, die, 60)
+    with pytest.raises(ProcessLost, match="it died"):
+        run_in_process(die, look, 60, "never")
+
+
+def test_a_process_that_does_not_answer_is_ended() -> None:
+    with pytest.raises(ProcessLost, match=r"it did not answer for 0\.1 s"):
+        run_in_process(dict, wait_for_ever, 0.1)
+    assert not multiprocessing.active_children()
 
 
 def test_a_process_of_its_own_ends_with_its_parent() -> None:
     code = (
         "from cluster.scoring.apart import run_in_process\n"
         "from tests.cluster.scoring.test_apart import wait_for_ever\n"
-        "if __name__ == '__main__': run_in_process(wait_for_ever)"
+        "if __name__ == '__main__': run_in_process(dict, wait_for_ever, 600)"
     )
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
@@ -141,7 +171,7 @@ def test_a_process_of_its_own_ends_with_its_parent() -> None:
         assert parent.stdout.read() == ""  # this ends when the last process that holds it ends
 
 
-def wait_for_ever() -> None:
+def wait_for_ever(_: object) -> None:
     print(os.getpid(), flush=True)
     threading.Event().wait()
 
