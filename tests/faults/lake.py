@@ -9,7 +9,7 @@ import shutil
 import urllib.request
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -55,6 +55,7 @@ _TOLERANCE = 1e-4
 
 TABLES = (FLAGS, SCORES, QUARANTINE)
 Flags = dict[str, float]  # score by id
+Day = dict[str, Flags]  # the rows of a day by table; of the quarantine by file and row
 Row = tuple[str, float]  # id and score; of the quarantine file and row, and 0
 
 
@@ -226,6 +227,20 @@ def read_flags(table: DeltaTable, day: str) -> list[tuple[str, float]]:
     return list(zip(rows.column(ID).to_pylist(), rows.column("score").to_pylist(), strict=True))
 
 
+def read_day(lake: "Lake", version: int | None = None) -> dict[str, list[Row]]:
+    """The rows of the day in all tables, as a reader sees them at a version of the flags: the other
+    tables at the versions that the commit of the flags names. It uses nothing of the product."""
+    try:
+        flags = lake.table(version)
+    except TableNotFoundError:
+        return {name: [] for name in TABLES}
+    rows = {FLAGS: read_flags(flags, DAY)}
+    for name in (SCORES, QUARANTINE):
+        named = flags.transaction_version(f"day={DAY}/{name}")
+        rows[name] = [] if named is None else read_table(lake.table(named, name), name, DAY)
+    return rows
+
+
 def read_table(table: DeltaTable, name: str, day: str) -> list[Row]:
     """The committed rows of a table, in this version of it."""
     if name != QUARANTINE:
@@ -249,7 +264,7 @@ class Lake:
             self.uri = f"s3://{bucket}/lake"
         self._copy()
         self.spec = self.write_spec()
-        self._whole: list[Flags] = []
+        self._whole: list[Day] = []
         self._left_out: set[str] = set()
         self.remember()
 
@@ -274,9 +289,9 @@ class Lake:
     def files(self, day: str = DAY) -> list[Path]:
         return sorted((self._files / f"day={day}").glob("*.parquet"))
 
-    def expected(self, day: str = DAY, without: str = "") -> Flags:
+    def expected(self, day: str) -> Flags:
         """What the day's flags are, by the files that are there and the champion in force."""
-        return self._select(self.base.flags, day, without)
+        return self._select(self.base.flags, day)
 
     def _select(self, of: dict[str, dict[str, Flags]], day: str, without: str = "") -> Flags:
         names = [p for p in self.files(day) if p.name != without and p.name not in self._left_out]
@@ -289,27 +304,32 @@ class Lake:
             rows = read_table(self.table(name=name), name, DAY)
         except TableNotFoundError:
             rows = []
-        if name != QUARANTINE:
-            of = self.base.flags if name == FLAGS else self.base.scores
-            return difference(rows, self._select(of, DAY))
-        expected = {
+        return difference(self.judged(rows), self._expect_day()[name])
+
+    def judged(self, rows: Iterable[Row]) -> list[Row]:
+        """The rows without those of the quarantine that are of files which are left out."""
+        left_out = tuple(f"day={DAY}/{file} " for file in self._left_out)
+        return [row for row in rows if not (left_out and row[0].startswith(left_out))]
+
+    def _expect_day(self, without: str = "") -> Day:
+        bad = {
             f"day={DAY}/{path.name} {row}": 0.0
             for path in self.files()
-            if path.name not in self._left_out
+            if path.name not in {without, *self._left_out}
             for row in _list_bad_rows(path)
         }
-        left_out = tuple(f"day={DAY}/{file} " for file in self._left_out)
-        judged = [row for row in rows if not (left_out and row[0].startswith(left_out))]
-        return difference(judged, expected)
+        sources = {FLAGS: self.base.flags, SCORES: self.base.scores}
+        chosen = {name: self._select(of, DAY, without) for name, of in sources.items()}
+        return {**chosen, QUARANTINE: bad}
 
     def remember(self, without: str = "") -> None:
         """What the day is now may be committed: a reader may see it from here on."""
-        self._whole.append(self.expected(without=without))
+        self._whole.append(self._expect_day(without))
 
     @property
-    def whole_days(self) -> list[Flags]:
+    def whole_days(self) -> list[Day]:
         """All that a reader may have seen: nothing, or the day as it was at some time."""
-        return [{}, *self._whole]
+        return [{name: {} for name in TABLES}, *self._whole]
 
     def leave_out(self, name: str) -> None:
         """The rows of this file are to be quarantined, whatever happens."""
@@ -338,6 +358,13 @@ class Lake:
         sink = pa.BufferOutputStream()
         pq.write_table(rows.slice(len(rows) // 2), sink, write_page_checksum=True)
         return self._put(path.name, sink.getvalue().to_pybytes())
+
+    def drop_checksums(self) -> None:
+        """Write the day's files anew, with the same rows, as writers do that know no checksums."""
+        for path in self.files():
+            sink = pa.BufferOutputStream()
+            pq.write_table(pq.read_table(path, partitioning=None), sink)
+            self._put(path.name, sink.getvalue().to_pybytes())
 
     def remove_file(self, chance: random.Random) -> str:
         path = chance.choice(self.files())

@@ -1,19 +1,20 @@
-"""A reader that looks at the table all the time, and remembers every day that it saw."""
+"""A reader that looks at all tables all the time, and remembers every day that it saw."""
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from deltalake.exceptions import TableNotFoundError
 
-from tests.faults.lake import DAY, Lake, read_flags
+from tests.faults.lake import TABLES, Lake, Row, read_day
 
-Seen = frozenset[tuple[tuple[str, float], int]]  # rows of the day and how often each
+Rows = frozenset[tuple[Row, int]]  # and how often each
+Seen = tuple[Rows, ...]  # the rows of the day by table, in the order of `TABLES`
 
-# Between two looks, of which each takes some 10 ms of a core that the run wants, too; on S3 the
+# Between two looks, of which each takes some 30 ms of a core that the run wants, too; on S3 the
 # server does as well. Whatever was committed between two is looked at in the end.
-_PAUSE_S, _PAUSE_S3_S = 0.2, 0.3
+_PAUSE_S, _PAUSE_S3_S = 0.4, 0.6
 
 
 class Reader:
@@ -46,9 +47,18 @@ class Reader:
 
     @property
     def partial(self) -> int:
-        """How many looks showed what was never a whole day."""
-        whole = {counted(list(day.items())) for day in self._lake.whole_days}
-        return sum(times for seen, times in self._seen.items() if seen not in whole)
+        """How many looks showed what was never a whole day, or tables of different days."""
+        whole = {
+            tuple(counted(day[name].items()) for name in TABLES) for day in self._lake.whole_days
+        }
+        return sum(
+            times for seen, times in self._seen.items() if self._without_left_out(seen) not in whole
+        )
+
+    def _without_left_out(self, seen: Seen) -> Seen:
+        return tuple(
+            frozenset((row, n) for row, n in rows if self._lake.judged([row])) for rows in seen
+        )
 
     def _poll(self) -> None:
         pause = _PAUSE_S3_S if self._lake.server else _PAUSE_S
@@ -63,18 +73,16 @@ class Reader:
             yield
 
     def look(self, version: int | None = None) -> None:
-        """Look at the table once, as it is or was at a version."""
+        """Look at the tables once, as they are or were at a version of the flags."""
         try:
-            rows = read_flags(self._lake.table(version), DAY)
-        except TableNotFoundError:
-            rows = []
+            rows = read_day(self._lake, version)
         except Exception as error:  # whatever it is, it is counted and shown
             self.failures[f"{type(error).__name__}: {error}"[:200]] += 1
             return
-        self._seen[counted(rows)] += 1
+        self._seen[tuple(counted(rows[name]) for name in TABLES)] += 1
 
     def look_back(self) -> None:
-        """Look at every version that the table ever had."""
+        """Look at every version that the flags ever had."""
         try:
             newest = self._lake.table().version()
         except TableNotFoundError:
@@ -83,5 +91,5 @@ class Reader:
             self.look(version)
 
 
-def counted(rows: list[tuple[str, float]]) -> Seen:
+def counted(rows: Iterable[Row]) -> Rows:
     return frozenset(Counter(rows).items())
