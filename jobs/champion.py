@@ -29,13 +29,16 @@ def open_registry(spec: Spec) -> Registry:
     return Registry(open_output(spec).child(REGISTRY))
 
 
-def load_champion(spec: Spec, registry: Registry, known: Champion | None = None) -> Champion:
-    """Load the current champion. Where it is `known`, its files are not read again.
+def load_champion(
+    spec: Spec, registry: Registry, known: Champion | None = None, number: int | None = None
+) -> Champion:
+    """Load the current champion, or an earlier one by the number of its entry. Where it is `known`,
+    its files are not read again.
 
     Raises `Refusal` if there is none, if its bundle or threshold has changed since the promotion,
     or if a signature that the spec demands is missing or wrong.
     """
-    entry = registry.require_champion()
+    entry = registry.require_champion() if number is None else registry.read_entry(number)
     trusted_signers(spec).check(entry)
     if known is not None and known.entry == entry:
         return known

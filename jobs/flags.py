@@ -22,14 +22,15 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.lake.days import day_order, name_day, name_nearest
-from cluster.lake.output.committed import read_beside as read_table_beside
-from cluster.lake.output.schemas import QUARANTINE, SCORES
+from cluster.lake.output.committed import open_beside
+from cluster.lake.output.schemas import FLAGS, QUARANTINE, SCORES
 from cluster.lake.output.table import list_days, read_rows, was_committed
 from cluster.lake.storage.delta import open_table
 from cluster.lake.storage.opening import open_store, open_table_store
 from cluster.lake.storage.store import Missing, Store
 from cluster.lake.types.python_values import has_far_times, to_python
 from jobs.spec.columns import FLAG_COLUMNS
+from jobs.sql import View
 from jobs.sql import run as run_sql
 from jobs.terminal.exact_values import list_uuids, restore_uuid, show_exactly, show_moment
 from jobs.terminal.printable import LIMIT, printable
@@ -54,7 +55,8 @@ def read(uri: str, day: str | None = None) -> pd.DataFrame:
     was not scored.
     """
     opened = _open(uri)
-    table = read_rows(opened, open_table_store(uri), _find_day(opened, day)).read_all()
+    days = _list(_find_day(opened, day))
+    table = read_rows(opened, open_table_store(uri), days).read_all()
     return _frame(table.sort_by([("severity", "descending"), ("score", "descending")]))
 
 
@@ -66,21 +68,34 @@ def read_beside(output: str, name: str, day: str) -> pd.DataFrame:
     """
     if name not in (QUARANTINE, SCORES):
         raise Refusal(f"table {name!r}: expected {QUARANTINE!r} or {SCORES!r}")
-    rows = read_table_beside(open_store(output), name, day)
-    return pd.DataFrame() if rows is None else _frame(rows.read_all())
+    store = open_store(output)
+    beside = open_beside(open_table(store.child(FLAGS)), store, name, day)
+    return pd.DataFrame() if beside is None else _frame(beside.read().read_all())
 
 
 def query(sql: str, uri: str, day: str | None = None) -> pd.DataFrame:
     """Run one SQL statement over the view `flags` in DuckDB; times are in UTC.
 
-    The statement sees the view alone: no file, network, extension or setting, and has bounds of
+    The tables `quarantine` and `scores` beside the flags, if a run has written them, are views too:
+    of each day the rows of the run that the flags are of.
+
+    The statement sees the views alone: no file, network, extension or setting, and has bounds of
     time and memory (`jobs/sql.py`). Raises `Refusal` with DuckDB's message for SQL that fails, if
     there is no table, and for a day that was not scored.
     """
     table, store = _open(uri), open_table_store(uri)
     day = _find_day(table, day)
-    schema = read_rows(table, store, day).schema
-    return _frame(run_sql(sql, schema, lambda: read_rows(table, store, day)))
+    schema = read_rows(table, store, []).schema
+    views = {FLAGS: View(schema, lambda: read_rows(table, store, _list(day)))}
+    output = open_store(uri.rstrip("/").rpartition("/")[0])
+    for name in (QUARANTINE, SCORES):
+        if (beside := open_beside(table, output, name, day)) is not None:
+            views[name] = View(beside.schema, beside.read)
+    return _frame(run_sql(sql, views))
+
+
+def _list(day: str | None) -> list[str] | None:
+    return None if day is None else [day]
 
 
 def _open(uri: str) -> DeltaTable:
@@ -168,7 +183,7 @@ def export(uri: str, target: str) -> Export:
     _begin(to, started, first=not to.exists(_MARKER))
     written = []
     for day, key in keys.items():
-        rows = read_rows(table, store, day).read_all().drop_columns(["day"])
+        rows = read_rows(table, store, [day]).read_all().drop_columns(["day"])
         written.append(_put(to, key, rows))
     for file in earlier:
         if file.key not in keys.values():

@@ -11,6 +11,7 @@ from cluster.lake.input.partitions import BAD_NAME, find_days, list_days
 from cluster.lake.input.snapshot import take_snapshot
 from cluster.lake.output.committed import CommittedDays
 from cluster.lake.output.schemas import REGISTRY
+from cluster.lake.output.shard import day_folder
 from cluster.lake.registry.registry import Registry
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Missing
@@ -22,7 +23,8 @@ from jobs.due import Skipped, choose_due
 from jobs.due import describe as describe_skipped
 from jobs.monitoring.live import LiveMetrics
 from jobs.output import open_own_output
-from jobs.score import FAILURES, score_days
+from jobs.report.document import REPORTS
+from jobs.score import FAILURES, finish_card, score_days
 from jobs.scoring.result import RunResult
 from jobs.spec.spec import Spec
 from jobs.terminal.console import say, warn
@@ -32,7 +34,11 @@ from models.masking import describe
 from models.refusal import may_pass
 
 TRAINING = "training"
-_GONE = "committed before, and its files were deleted since: its flags stay"
+_GONE = "committed before, and its files were deleted since: its flags stay; this is said once"
+_NO_CARD = (
+    "committed before, but without a run card, and its journal lacks something, or is of another "
+    "spec or of other days before it: `score --day` scores it anew; this is said once"
+)
 
 
 @dataclass
@@ -43,6 +49,8 @@ class Night:
     results: list[RunResult] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # day, or TRAINING -> message
     skipped: list[Skipped] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)  # committed days whose files are gone
+    notes: list[str] = field(default_factory=list)  # keys of what is said once, written when it is
     may_pass: bool = False  # whether one failed by a store or a mount, and may succeed later
 
     def fail(self, what: str, error: Exception) -> str:
@@ -50,11 +58,6 @@ class Night:
         self.failed[what] = text = str(error) if isinstance(error, OSError) else describe(error)
         self.may_pass |= may_pass(error)
         return text
-
-    @property
-    def deleted(self) -> list[Skipped]:
-        """Committed days whose files are gone."""
-        return [one for one in self.skipped if one.reason == _GONE]
 
     @property
     def waiting(self) -> list[Skipped]:
@@ -71,6 +74,7 @@ class Night:
             "days": [result.to_document() for result in self.results],
             "failed": self.failed,
             "skipped": [asdict(one) for one in self.skipped],
+            "deleted": self.deleted,
         }
 
 
@@ -181,10 +185,14 @@ def _score_all(
             text = f"{day} is not committed: {night.failed[day]}"
             alerts.send(spec, "refused", text, job="score", **result.to_document())
         else:
-            counts = result.counts
-            text = f"{day}: {counts.flagged:,} flags of {counts.scored:,} scored rows, committed"
-            say(text)
-            alerts.send(spec, "committed", text, job="score", **result.to_document())
+            _report_committed(spec, result)
+
+
+def _report_committed(spec: Spec, result: RunResult) -> None:
+    counts = result.counts
+    text = f"{result.day}: {counts.flagged:,} flags of {counts.scored:,} scored rows, committed"
+    say(text)
+    alerts.send(spec, "committed", text, job="score", **result.to_document())
 
 
 def _report_failed(spec: Spec, day: str, text: str) -> None:
@@ -223,30 +231,58 @@ def _report_skipped(spec: Spec, night: Night, metrics: LiveMetrics) -> None:
             warn("waiting, and no night will score it", line, "red")
         text = f"{len(night.waiting):,} days wait that no night will score: {'; '.join(lines[:5])}"
         alerts.send(spec, "failed", text, job="nightly")
+    reports = open_store(spec.output.uri).child(REPORTS)
+    for note in night.notes:
+        reports.create(note, b"{}")
 
 
 def _find_due(spec: Spec, days: Sequence[str], night: Night) -> list[str]:
-    """Those of the days that have to be scored. A day that cannot be looked at fails alone, and one
-    that was committed and has no files any more is skipped."""
+    """Those of the days that have to be scored. A day that cannot be looked at fails alone.
+
+    A committed day without its run card gets that here. One that has no files any more is skipped,
+    and named by the first night that sees it.
+    """
     committed = CommittedDays(open_store(spec.output.uri))
     due = []
     for day in days:
         try:
             state = find_state(spec, day, committed)
+            if state == "unaccounted":
+                _finish_card(spec, committed, day, night)
+            elif state == "deleted":
+                night.deleted.append(day)
+                _say_once(committed, day, "deleted", _GONE, night)
         except FAILURES as error:
             _report_failed(spec, day, night.fail(day, error))
             continue
         if state == "due":
             due.append(day)
-        elif state == "deleted":
-            night.skipped.append(Skipped(day, _GONE))
     return due
+
+
+def _finish_card(spec: Spec, committed: CommittedDays, day: str, night: Night) -> None:
+    result = finish_card(spec, day)
+    if result is not None:
+        night.results.append(result)
+        _report_committed(spec, result)
+    else:
+        _say_once(committed, day, "no-card", _NO_CARD, night)
+
+
+def _say_once(committed: CommittedDays, day: str, what: str, reason: str, night: Night) -> None:
+    """Name the day among the skipped, unless a night has said this of its last commit."""
+    commit = committed.find_commit(day)
+    run = commit.run_id if commit else "unknown"  # the log reaches back no further
+    note = f"{day_folder(day)}/{what}-{run}.json"
+    if not committed.output.child(REPORTS).exists(note):
+        night.skipped.append(Skipped(day, reason))
+        night.notes.append(note)
 
 
 def find_state(
     spec: Spec, day: str, committed: CommittedDays
-) -> Literal["due", "committed", "deleted"]:
-    """Whether the day was committed whole from the files that it has now, with its run card.
+) -> Literal["due", "committed", "unaccounted", "deleted"]:
+    """Whether the day was committed whole from the files that it has now, and has its run card.
 
     Only the day's own files count. A night does not score a day again because earlier days, on
     which it looks back, have changed; `score` does.
@@ -257,5 +293,6 @@ def find_state(
         deleted = not others and committed.has(day)
         # Scoring it says what is wrong, and the other days are scored all the same.
         return "deleted" if deleted else "due"
-    whole = committed.is_snapshot_whole(day, taken.day_digest)
-    return "committed" if whole and committed.is_accounted_for(day) else "due"
+    if not committed.is_snapshot_whole(day, taken.day_digest):
+        return "due"
+    return "committed" if committed.is_accounted_for(day) else "unaccounted"

@@ -231,11 +231,29 @@ def _refuse_removals(one: DayWork) -> Refusal:
     )
 
 
-def open_run(spec: Spec, day: str, output: Store, known: Run | None = None) -> Run:
-    """Champion, threshold and snapshot of a day, checked against each other. The champion of a
-    `known` run is taken from there, if it is still the one."""
+def finish_card(spec: Spec, day: str) -> RunResult | None:
+    """Write the run card of a committed day that has none, from the journal of the run that has
+    committed it, whoever is champion now; its result.
+
+    None where another spec, or other days that it looked back on, made that run; or where its
+    journal lacks something.
+    """
+    output = open_own_output(spec)
+    commit = CommittedDays(output).find_commit(day)
+    if commit is None:
+        return None
+    run = open_run(spec, day, output, number=int(commit.facts["champion"]))
+    journal = Journal(output.child(RUNS), run.run_id)
+    return _recall(run, journal) if run.run_id == commit.run_id and journal.is_begun() else None
+
+
+def open_run(
+    spec: Spec, day: str, output: Store, known: Run | None = None, number: int | None = None
+) -> Run:
+    """Champion, threshold and snapshot of a day, checked against each other. The champion is the
+    current one, or one by its `number`; that of a `known` run is taken from there, if it is it."""
     before = Champion(known.champion, known.bundle, known.threshold) if known else None
-    champion = load_champion(spec, Registry(output.child(REGISTRY)), before)
+    champion = load_champion(spec, Registry(output.child(REGISTRY)), before, number)
     (taken,) = input_rows.take_snapshots(spec, spec.input.uri, [day])
     if not taken.files:
         files = "; ".join(f"{file.key}: {file.message}" for file in taken.rejected)

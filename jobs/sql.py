@@ -1,13 +1,13 @@
-"""Runs one SQL statement over a view of flags in DuckDB, which sees nothing else.
+"""Runs one SQL statement over views of tables in DuckDB, which sees nothing else.
 
-The statement is read as a tree first: it may name the view, its own common table expressions, and
+The statement is read as a tree first: it may name the views, its own common table expressions, and
 functions of their arguments alone. DuckDB's settings, files, secrets, catalogues and variables are
 out of reach. Memory, time and the size of the answer are bounded.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from threading import Timer
 from typing import Any
 
@@ -18,7 +18,6 @@ from models.refusal import Refusal
 
 ReadRows = Callable[[], Iterable[pa.RecordBatch]]
 
-VIEW = "flags"
 SECONDS = 120.0  # DuckDB groups ten million rows in seconds, and nobody waits longer
 _MEMORY = "2GB"
 _MOST_CHARACTERS = 64 * 1024
@@ -34,8 +33,8 @@ _STATEFUL = re.compile(
 )
 
 
-class _View:
-    """The rows as an Arrow stream, read anew for each time that a statement names the view."""
+class View:
+    """Rows as an Arrow stream, read anew for each time that a statement names the view."""
 
     def __init__(self, schema: pa.Schema, read: ReadRows) -> None:
         self.schema, self.read = schema, read
@@ -56,21 +55,21 @@ class _View:
             raise
 
 
-def run(sql: str, schema: pa.Schema, read: ReadRows, seconds: float = SECONDS) -> pa.Table:
-    """The answer, with times in UTC; `read` gives the rows of the view, from the first, each time.
+def run(sql: str, views: Mapping[str, View], seconds: float = SECONDS) -> pa.Table:
+    """The answer, with times in UTC.
 
-    Raises `Refusal` for SQL that fails, or is not allowed, and what `read` raises.
+    Raises `Refusal` for SQL that fails, or is not allowed, and what reading a view raises.
     """
-    view = _View(schema, read)
     with duckdb.connect(":memory:") as connection:
         connection.execute("LOAD icu; SET TimeZone = 'UTC'")
         connection.execute("SET python_enable_replacements = false")
         connection.execute(f"SET memory_limit = '{_MEMORY}'; SET temp_directory = ''")
-        connection.register(VIEW, view)
+        for name, view in views.items():
+            connection.register(name, view)
         connection.execute("SET enable_external_access = false")
         timer = Timer(seconds, connection.interrupt)
         try:
-            _check(sql, connection)
+            _check(sql, connection, views)
             connection.execute("SET lock_configuration = true")
             timer.start()
             return _fetch(connection.sql(sql))
@@ -80,10 +79,10 @@ def run(sql: str, schema: pa.Schema, read: ReadRows, seconds: float = SECONDS) -
                 "--day, or for fewer rows"
             ) from None
         except (duckdb.Error, OSError) as error:
-            if view.failed:
-                raise view.failed[0] from None
-            columns = ", ".join(schema.names)
-            raise Refusal(f"SQL: {error}\nThe view `{VIEW}` has the columns {columns}") from error
+            for view in views.values():
+                if view.failed:
+                    raise view.failed[0] from None
+            raise Refusal(f"SQL: {error}\n{_describe(views)}") from error
         finally:
             timer.cancel()
 
@@ -104,14 +103,21 @@ def _fetch(answer: duckdb.DuckDBPyRelation | None) -> pa.Table:
     return pa.Table.from_batches(batches, reader.schema)
 
 
-def _check(sql: str, connection: duckdb.DuckDBPyConnection) -> None:
+def _describe(views: Mapping[str, View]) -> str:
+    return "\n".join(
+        f"The view `{name}` has the columns {', '.join(view.schema.names)}"
+        for name, view in views.items()
+    )
+
+
+def _check(sql: str, connection: duckdb.DuckDBPyConnection, views: Collection[str]) -> None:
     if len(sql) > _MOST_CHARACTERS:
         raise Refusal(f"SQL: expected at most {_MOST_CHARACTERS:,} characters, found {len(sql):,}")
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise Refusal(f"expected one SQL statement, found {len(statements)}")
-    views = "SELECT view_name FROM duckdb_views() WHERE internal"
-    system = {row[0] for row in connection.execute(views).fetchall()}
+    internal = "SELECT view_name FROM duckdb_views() WHERE internal"
+    system = {row[0] for row in connection.execute(internal).fetchall()}
     row = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
     assert row is not None
     try:
@@ -125,16 +131,17 @@ def _check(sql: str, connection: duckdb.DuckDBPyConnection) -> None:
     nodes = list(_walk(tree))
     named = {entry["key"].lower() for node in nodes for entry in _expressions(node)}
     for node in nodes:
-        _check_node(node, {VIEW} | (named - system))
+        _check_node(node, views, named - system)
 
 
-def _check_node(node: dict[str, Any], tables: set[str]) -> None:
+def _check_node(node: dict[str, Any], views: Collection[str], named: Collection[str]) -> None:
     kind = node.get("type")
     if kind == "BASE_TABLE":
         parts = [node["catalog_name"], node["schema_name"], node["table_name"]]
         name = ".".join(filter(None, parts))
-        if name.lower() not in tables:
-            raise Refusal(f"SQL: expected the view `{VIEW}`, found the table {name!r}")
+        if name.lower() not in {*views, *named}:
+            there = " or ".join(f"`{view}`" for view in views)
+            raise Refusal(f"SQL: expected the view {there}, found the table {name!r}")
     elif kind == "SHOW_REF" and node["show_type"] not in ("DESCRIBE", "SUMMARY"):
         raise Refusal("SQL: SHOW reads DuckDB itself; expected a SELECT from the view `flags`")
     elif kind == "TABLE_FUNCTION":

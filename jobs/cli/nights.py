@@ -157,7 +157,8 @@ def flags(
     spec: SpecPath,
     day: Annotated[str | None, typer.Option(help="One day. Default: all days.")] = None,
     sql: Annotated[
-        str | None, typer.Option(help="An SQL query (DuckDB) over the view named flags.")
+        str | None,
+        typer.Option(help="An SQL query (DuckDB) over the views flags, quarantine and scores."),
     ] = None,
     export: Annotated[
         str | None,

@@ -24,9 +24,10 @@ from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from jobs.cli.app import app
 from jobs.flags import export, query, read, show, to_json
-from jobs.sql import run
+from jobs.sql import View, run
 from models.columns import Roles
 from models.refusal import Refusal
+from tests.cluster.lake.output.days import TABLES, A, B, Run
 
 ROLES = Roles(id=("uid",), time="ts", entity=("host",), keep=("proto",))
 INPUT = pa.schema(
@@ -263,21 +264,45 @@ def test_sql_has_expressions_subqueries_and_functions_of_its_own(local: Store) -
         assert len(query(sql, local.uri))
 
 
+def test_sql_sees_quarantine_and_scores_of_the_run_that_the_flags_are_of(local: Store) -> None:
+    """Also while another run has committed them, and not yet its flags."""
+    output = local.child("out")
+    uri = output.child("flags").uri
+    Run(output, A, day="d1").play()
+    Run(output, A, day="d2").play()
+    half = Run(output, B, day="d1")
+    half.commit(half.write(), TABLES[:2])
+    both = "SELECT q.day, q.id, s.id s FROM quarantine q JOIN scores s USING (day, id) ORDER BY 1"
+    rows = {"day": ["d1", "d2"], "id": [10, 10], "s": [10, 10]}
+    assert query(both, uri).to_dict("list") == rows
+    assert query(both, uri, day="d1").to_dict("list") == {"day": ["d1"], "id": [10], "s": [10]}
+    half.commit(half.write())
+    assert query("SELECT id FROM scores ORDER BY day", uri)["id"].tolist() == [11, 10]
+    with pytest.raises(
+        Refusal, match=r"(?s)idd.*`flags` has .*\n.*`quarantine` has .*\n.*`scores`"
+    ):
+        query("SELECT idd FROM scores", uri)
+    with pytest.raises(
+        Refusal, match=r"the view `flags` or `quarantine` or `scores`, found .*'runs'"
+    ):
+        query("SELECT * FROM runs", uri)
+
+
 def test_sql_that_takes_too_long_or_too_much_is_stopped() -> None:
     data = pa.table({"a": [1, 2]})
+    views = {"flags": View(data.schema, data.to_batches)}
     started = time.monotonic()
     with pytest.raises(Refusal, match=r"SQL: expected an answer within 0\.2 s, found none"):
         run(
             "SELECT sum(hash(a.range + b.range)) FROM range(10000000) a, range(10000000) b",
-            data.schema,
-            data.to_batches,
+            views,
             0.2,
         )
     assert time.monotonic() - started < 20
     with pytest.raises(Refusal, match=r"SQL: Out of Memory"):
-        run("SELECT list(range) FROM range(1000000000)", data.schema, data.to_batches)
+        run("SELECT list(range) FROM range(1000000000)", views)
     with pytest.raises(Refusal, match="SQL: expected an answer of at most 268,435,456 bytes"):
-        run("SELECT * FROM range(100000000)", data.schema, data.to_batches)
+        run("SELECT * FROM range(100000000)", views)
 
 
 def test_a_statement_may_name_the_view_twice_and_leave_most_of_it_unread() -> None:
@@ -290,10 +315,10 @@ def test_a_statement_may_name_the_view_twice_and_leave_most_of_it_unread() -> No
             yield batch
 
     both = "SELECT count(*) AS n FROM flags x JOIN flags y ON x.a = y.a AND x.a = 7"
-    assert run(both, batch.schema, read)["n"].to_pylist() == [200 * 200]
+    assert run(both, {"flags": View(batch.schema, read)})["n"].to_pylist() == [200 * 200]
     assert len(opened) == 2
     for _ in range(20):
-        assert run("SELECT a FROM flags LIMIT 1", batch.schema, read).num_rows == 1
+        assert run("SELECT a FROM flags LIMIT 1", {"flags": View(batch.schema, read)}).num_rows == 1
 
 
 def test_what_the_reading_raises_is_raised_as_it_is() -> None:
@@ -305,7 +330,7 @@ def test_what_the_reading_raises_is_raised_as_it_is() -> None:
 
     for _ in range(20):
         with pytest.raises(Refusal, match=r"^a file behind a link$"):
-            run("SELECT sum(a) FROM flags", batch.schema, read)
+            run("SELECT sum(a) FROM flags", {"flags": View(batch.schema, read)})
 
 
 def test_wrong_sql_is_refused_with_the_columns(local: Store) -> None:

@@ -70,6 +70,11 @@ def let_days_pass(spec: Spec, days: float) -> None:
             os.utime(path, (when, when))
 
 
+def read_champion(spec: Spec) -> str:
+    there = Registry(open_store(spec.output.uri).child(REGISTRY))
+    return there.require_champion().bundle
+
+
 def promote_another(spec: Spec) -> None:
     """Make a detector with other scores the champion."""
     there = Registry(open_store(spec.output.uri).child(REGISTRY))
@@ -179,13 +184,17 @@ def test_scores_that_a_spec_no_longer_asks_for_are_taken_back(kept: Spec) -> Non
 
 
 def test_a_card_that_was_not_written_is_written_by_the_next_command(kept: Spec) -> None:
+    """Also where another champion was promoted meanwhile: the day is committed."""
     with dying(run_card, "write"):
         score(kept, DAY)
     reports = Path(kept.output.uri, "reports", f"day={DAY}")
     assert not reports.exists()
     with dying(run_card, "write"):
         score(kept, DAY)  # it is no success as long as there is no card
+    champion = read_champion(kept)
+    promote_another(kept)
     (again,) = nightly(kept).results
+    assert again.bundle == champion != read_champion(kept)
     card = json.loads((reports / "run_card.json").read_text())
     assert (again.already, again.status) == (True, "committed")
     assert again.counts.scored == sum(read_tables(kept)[SCORES].values())
@@ -194,4 +203,15 @@ def test_a_card_that_was_not_written_is_written_by_the_next_command(kept: Spec) 
     assert round(card["run"]["seconds"], 3) == again.seconds > 0
     assert again.card == str(reports / "run_card.html")
     assert nightly(kept).results == []
+    registry.rollback(kept)
     assert score(kept, DAY) == again
+
+
+def test_a_card_is_not_made_from_the_journal_of_another_spec(kept: Spec) -> None:
+    with dying(run_card, "write"):
+        score(kept, DAY)
+    few = kept.model_copy(update={"output": kept.output.model_copy(update={"scores": "flags"})})
+    night = nightly(few)
+    assert (night.results, night.failed) == ([], {})
+    assert "score --day" in next(one.reason for one in night.skipped if one.day == DAY)
+    assert DAY not in {one.day for one in nightly(few).skipped}, "it is said once"

@@ -1,6 +1,7 @@
 """Whether a day is committed: by one run in every table, with all of its files there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import pyarrow as pa
@@ -10,10 +11,12 @@ from cluster.lake.output.journal import Journal
 from cluster.lake.output.schemas import FLAGS, QUARANTINE, RUNS, SCORES
 from cluster.lake.output.shard import find_missing
 from cluster.lake.output.table import (
+    Commit,
     find_beside,
     has_day,
     is_last,
     list_commits,
+    list_days,
     list_files,
     read_rows,
     select_day,
@@ -49,7 +52,8 @@ class CommittedDays:
     def is_snapshot_whole(self, day: str, digest: str) -> bool:
         """Whether one run of this snapshot has committed the day, as in `is_run_whole`."""
         tables = self._tables_of(day)
-        runs = {table.last_runs[day] for table in tables if day in table.last_runs}
+        commits = [table.last_commits[day] for table in tables if day in table.last_commits]
+        runs = {commit.run_id for commit in commits}
         return len(runs) <= 1 and all(
             table.is_last(day, f"snapshot={digest}") and table.has_files(day) for table in tables
         )
@@ -57,11 +61,15 @@ class CommittedDays:
     def is_accounted_for(self, day: str) -> bool:
         """Whether the run that committed the day has written its run card and its result, or its
         journal is gone."""
-        run = self._tables[FLAGS].last_runs.get(day)
-        if run is None:
+        commit = self.find_commit(day)
+        if commit is None:
             return True  # the log reaches back no further
-        journal = Journal(self.output.child(RUNS), run)
+        journal = Journal(self.output.child(RUNS), commit.run_id)
         return journal.read_result() is not None or not journal.is_begun()
+
+    def find_commit(self, day: str) -> Commit | None:
+        """The last commit of the day's flags, if the log still has it."""
+        return self._tables[FLAGS].last_commits.get(day)
 
     def _tables_of(self, day: str) -> Sequence["_Table"]:
         """The tables that the day has, or must have."""
@@ -71,18 +79,56 @@ class CommittedDays:
         return flags, quarantine
 
 
-def read_beside(output: Store, name: str, day: str) -> pa.RecordBatchReader | None:
-    """The rows of a day in a table beside the flags, of the run that the flags are of.
+@dataclass(frozen=True)
+class Beside:
+    """A table beside the flags, of each day the rows of the run that the flags are of."""
 
-    They are read from the version that the commit of the flags names. None where there is none: no
-    run has committed the day, or none that writes such a table.
+    store: Store
+    newest: DeltaTable
+    versions: Mapping[str, int]  # by day, as the commits of the flags name them
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema(self.newest.schema().to_arrow())
+
+    def read(self) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(self.schema, self._read())
+
+    def _read(self) -> Iterator[pa.RecordBatch]:
+        for version, days in self._group_days().items():
+            # Its log forgets after a month.
+            table = self.newest if version is None else open_version(self.store, version)
+            yield from read_rows(table or self.newest, self.store, days)
+
+    def _group_days(self) -> dict[int | None, list[str]]:
+        """The days by the version to read them at; None for the newest, in which most days are as
+        they were: to open each at a version of its own takes long."""
+        last: dict[str, int] = {}
+        for logged in list_commits(self.newest):  # newest first
+            last.setdefault(logged.commit.day, logged.version)
+        groups: dict[int | None, list[str]] = {}
+        for day, version in self.versions.items():
+            changed = last.get(day, 0) > version
+            groups.setdefault(version if changed else None, []).append(day)
+        return groups
+
+
+def open_beside(
+    flags: DeltaTable | None, output: Store, name: str, day: str | None = None
+) -> Beside | None:
+    """The table beside the flags, of one day or of all.
+
+    None where no commit of these flags names a version of it: no run has committed the day, or none
+    that writes such a table.
     """
-    flags, store = open_table(output.child(FLAGS)), output.child(name)
-    version = None if flags is None else find_beside(flags, day, name)
-    if version is None:
+    store = output.child(name)
+    newest = open_table(store)
+    if flags is None or newest is None:
         return None
-    table = open_version(store, version) or open_table(store)  # its log forgets after a month
-    return None if table is None else read_rows(table, store, day)
+    days = {*list_days(flags), *list_days(newest)} if day is None else {day}
+    found = {one: find_beside(flags, one, name) for one in sorted(days)}
+    versions = {one: version for one, version in found.items() if version is not None}
+    return Beside(store, newest, versions) if versions else None
 
 
 class _Table:
@@ -103,12 +149,12 @@ class _Table:
         return not find_missing(self.store, select_day(self._files, self.store, day))
 
     @cached_property
-    def last_runs(self) -> dict[str, str]:
-        """The run of the last commit of each day that the log still has."""
-        runs: dict[str, str] = {}
+    def last_commits(self) -> dict[str, Commit]:
+        """The last commit of each day that the log still has."""
+        commits: dict[str, Commit] = {}
         for logged in list_commits(self.table):  # newest first
-            runs.setdefault(logged.commit.day, logged.commit.run_id)
-        return runs
+            commits.setdefault(logged.commit.day, logged.commit)
+        return commits
 
     @cached_property
     def _files(self) -> pa.Table:

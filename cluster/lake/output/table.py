@@ -316,8 +316,10 @@ def read_commits(store: Store) -> tuple[LoggedCommit, ...]:
     return list_commits(open_table(store))
 
 
-def read_rows(table: DeltaTable, store: Store, day: str | None = None) -> pa.RecordBatchReader:
-    """The rows of the table, or of one day, with `day` as the last column; to be read once.
+def read_rows(
+    table: DeltaTable, store: Store, days: Collection[str] | None = None
+) -> pa.RecordBatchReader:
+    """The rows of the table, or of some days, with `day` as the last column; to be read once.
 
     The store opens each file when its turn comes, so no link leads out of it. It is read in the
     thread that asks for its rows: a thread of Arrow that calls Python stands still for ever where
@@ -327,9 +329,9 @@ def read_rows(table: DeltaTable, store: Store, day: str | None = None) -> pa.Rec
     refuse_features(store, table)
     schema = pa.schema(table.schema().to_arrow())
     files = pa.table(table.get_add_actions(flatten=True))
-    days = files.column("partition.day").to_pylist() if files.num_rows else []
-    named = zip(files.column("path").to_pylist(), days, strict=True)
-    keys = [(read_key(store, path), own) for path, own in named if day in (None, own)]
+    own = files.column("partition.day").to_pylist() if files.num_rows else []
+    named = zip(files.column("path").to_pylist(), own, strict=True)
+    keys = [(read_key(store, path), day) for path, day in named if days is None or day in days]
     return pa.RecordBatchReader.from_batches(schema, _read_files(store, keys, schema))
 
 

@@ -236,6 +236,13 @@ class Registry:
             raise Refusal(f"the registry {self.store.uri} has no champion: train first")
         return entry
 
+    def read_entry(self, number: int) -> Entry:
+        """The entry of a champion by its number. Raises `Refusal` where it is gone."""
+        for entry in self.list_entries():
+            if entry.number == number:
+                return entry
+        raise Refusal(f"the registry {self.store.uri} has no entry of champion {number} any more")
+
     def list_entries(self) -> tuple[Entry, ...]:
         """All entries, oldest first. Raises `Refusal` for any other file beside them."""
         keys = [found.key for found in self.store.list("champions")]

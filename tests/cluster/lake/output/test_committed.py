@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.lake.output.committed import CommittedDays, read_beside
+from cluster.lake.output.committed import CommittedDays, open_beside
 from cluster.lake.output.schemas import FLAGS, QUARANTINE, SCORES
 from cluster.lake.output.table import LakeTable
+from cluster.lake.storage.delta import open_table
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from tests.cluster.lake.flag_rows import SCHEMA, dataset_of
@@ -26,9 +27,13 @@ def is_whole(output: Store, run_id: str) -> bool:
 
 
 def read_ids(output: Store, name: str) -> list[int]:
-    """As a reader sees the day that the flags are of."""
-    reader = read_beside(output, name, "d1")
-    return [] if reader is None else reader.read_all()["id"].to_pylist()
+    """As a reader sees the day that the flags are of; one that reads all days sees the same."""
+    flags, found = open_table(output.child(FLAGS)), []
+    for day in ("d1", None):
+        beside = open_beside(flags, output, name, day)
+        found.append([] if beside is None else beside.read().read_all()["id"].to_pylist())
+    assert found[0] == found[1]
+    return found[0]
 
 
 def test_a_day_is_whole_once_its_flags_are_committed(store: Store) -> None:
