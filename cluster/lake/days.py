@@ -108,6 +108,8 @@ def name_nearest(day: str, days: Sequence[str]) -> str:
     """Which days there are near a day that is not there, for a message. `days` are in order."""
     if not days:
         return "it has none"
+    if len(days) == 1:
+        return f"its only day is {days[0]}"
     place = bisect.bisect(list(map(day_order, days)), day_order(day))
     nearest = ", ".join(days[max(0, place - _NAMED) : place + _NAMED])
     return f"it has {len(days)} days, the nearest are {nearest}"

@@ -221,8 +221,7 @@ def test_run_refuses_training_days_that_do_not_exist(spec: Spec) -> None:
     write_day("2026-01-02", pa.table(ROW, schema=schema()))
     (error,) = run("flows.yaml").errors
     assert error == (
-        "flows.yaml:14: training.days: flows has no day 2025-01-01: it has 1 days, the nearest are "
-        "2026-01-02"
+        "flows.yaml:14: training.days: flows has no day 2025-01-01: its only day is 2026-01-02"
     )
 
 

@@ -117,7 +117,7 @@ def test_a_day_without_flags_is_an_empty_frame_with_all_columns(store: Store) ->
     assert len(read(flagged.store.uri, "20261123")) == 0  # the same day
     count = query("SELECT count(*) n FROM flags", flagged.store.uri, "2026-11-23")
     assert count["n"].tolist() == [0]
-    with pytest.raises(Refusal, match=r"2026-11-24: .* the nearest are 2026-11-23; `score SPEC"):
+    with pytest.raises(Refusal, match=r"2026-11-24: .* its only day is 2026-11-23; `score SPEC"):
         read(flagged.store.uri, "2026-11-24")
 
 
