@@ -74,6 +74,8 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     if is_left_running():
+        if _lifeline is not None:
+            _lifeline.release()  # or it ends a command that is done with 75
         end_descendants()
     os._exit(code)
 

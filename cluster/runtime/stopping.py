@@ -31,7 +31,8 @@ _heard: signal.Signals | None = None  # the first signal
 _raised = False  # it in the main thread
 _handled: Handled | None = None  # a block that handles its signals itself
 _hearing = -1  # the end of a pipe that has a byte for each signal
-_taking, _saying = threading.Lock(), threading.Lock()
+_taking, _beginning = threading.Lock(), threading.Lock()
+_status: int | None = None  # that the process is ending with
 _stderr = 2  # this process's own, also while a block has put another in its place
 
 
@@ -176,13 +177,18 @@ def _end() -> NoReturn:
 def end(status: int, line: str) -> NoReturn:
     """End the process, and the Ray that it has started, with this line on stderr.
 
-    Nothing is waited for: all that is cut here may be cut by a SIGKILL too.
+    Of several threads the first decides: the end of its Ray is no news for the others. Nothing is
+    waited for: all that is cut here may be cut by a SIGKILL too.
     """
-    if _saying.acquire(blocking=False):
+    global _status
+    with _beginning:
+        first = _status is None
+        _status = status if _status is None else _status
+    if first:
         text = f"{line}\n".encode()
         with suppress(OSError):
             os.write(_stderr, _SHOW_CURSOR + text if os.isatty(_stderr) else text)
     session = sys.modules.get("cluster.runtime.session")
     with suppress(Exception):  # it is being imported: Ray has not started
         session.end_descendants()  # type: ignore[union-attr]
-    os._exit(status)
+    os._exit(_status)

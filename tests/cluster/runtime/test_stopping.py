@@ -162,6 +162,34 @@ with session("local", cpus=1):
     assert not [name for name, server in servers.items() if server.is_running()]
 
 
+def test_a_ray_that_ends_with_its_command_does_not_change_its_status() -> None:
+    """Also where the thread that waits for Ray's servers sees their end first."""
+    program = """
+import shutil, subprocess, tempfile
+from cluster.runtime import session, stopping
+from cluster.runtime.lifeline import Lifeline
+raylet = shutil.copy(shutil.which("sleep"), f"{tempfile.mkdtemp()}/raylet")
+session._used, session._lifeline = session._EMBEDDED, Lifeline()
+with session._lifeline.hold_servers():
+    subprocess.Popen([raylet, "600"])
+while not any("_watch_process" in thread.name for thread in threading.enumerate()):
+    time.sleep(0.01)
+end = session.end_descendants
+def end_and_linger():
+    end()
+    time.sleep(3)  # the others may run
+session.end_descendants = end_and_linger
+ready()
+"""
+    for last, status, line in (
+        ("session.leave(0)", 0, ""),
+        ("stopping.end(130, 'Interrupted.')", 130, "Interrupted.\n"),
+    ):
+        with begin(program + last) as process:
+            _, errors = process.communicate(timeout=60)
+        assert (process.returncode, errors) == (status, line)
+
+
 def test_a_head_that_does_not_answer_is_given_up() -> None:
     program = """
 from cluster.runtime import lifeline
