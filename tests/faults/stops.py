@@ -4,10 +4,10 @@ import signal
 from pathlib import Path
 
 from tests.faults.fault import fault
-from tests.faults.lake import OTHER_DAY, difference, read_flags
+from tests.faults.lake import DAY, OTHER_DAY, difference, read_flags
 from tests.faults.processes import Command, send, until
 from tests.faults.surroundings import needs_compiler, preload
-from tests.faults.trial import PER_TASK, Trial
+from tests.faults.trial import ENGINES, PER_TASK, Trial
 
 # The patience that a fault gives the driver where an actor is to hang.
 STALL_S = "10"
@@ -165,6 +165,32 @@ def two_days(trial: Trial) -> None:
     if any(codes):
         trial.broken(f"both days should be committed; the commands ended with {codes}")
     trial.settle()
+    _judge_other_day(trial)
+
+
+@fault("backfill-killed", "SIGKILL of a backfill of two days, which is given again")
+def backfill_killed(trial: Trial) -> None:
+    step, count = trial.draw_step()
+    trial.moment(f"after {step} {count}")
+    command = _backfill(trial)
+    if trial.reached(command, step, count):
+        trial.kill(command)
+    for _ in range(trial.restarts):
+        if trial.finish(_backfill(trial)) == 0:
+            break
+    else:
+        trial.broken(f"the backfill failed {trial.restarts} times after the fault")
+    trial.settle()
+    _judge_other_day(trial)
+
+
+def _backfill(trial: Trial) -> Command:
+    engine = trial.chance.choice(ENGINES)
+    days = f"{OTHER_DAY}..{DAY}"
+    return trial.start("backfill", str(trial.lake.spec), "--days", days, "--engine", engine)
+
+
+def _judge_other_day(trial: Trial) -> None:
     rows = read_flags(trial.lake.table(), OTHER_DAY)
     wrong = difference(rows, trial.lake.expected(OTHER_DAY))
     if any(wrong):
