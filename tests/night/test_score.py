@@ -332,8 +332,9 @@ def test_a_day_that_fails_does_not_keep_the_others_from_being_committed(
         alerted = watch.model_copy(update={"alerts": (alert,)})
         night = backfill(alerted, DayRange(DAYS[1], DAYS[3]))
     events = [(document["day"], document["event"]) for _, document in chat.requests]
-    assert events == [(DAYS[1], "committed"), (DAYS[2], "failed"), (DAYS[3], "committed")]
-    assert chat.requests[0][1]["flagged"] == night.results[0].counts.flagged
+    # A day that cannot be read is told at once, before the others are scored.
+    assert events == [(DAYS[2], "failed"), (DAYS[1], "committed"), (DAYS[3], "committed")]
+    assert chat.requests[1][1]["flagged"] == night.results[0].counts.flagged
     assert list(night.failed) == [DAYS[2]]
     assert not night.ok
     assert {r.day for r in night.results if r.status == "committed"} == {DAYS[1], DAYS[3]}
