@@ -25,7 +25,7 @@ PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --nu
 	--no-loadscope-reorder --max-worker-restart 10
 QUICK := --quick only --hypothesis-profile quick -q tests/models tests/cluster/lake tests/jobs/spec/test_spec.py
 
-quick: .venv/.done ## no Ray, no S3: the lines of models/ and cluster/lake/, under a minute
+quick: .venv/.done ## no Ray, no S3: the lines of models/ and cluster/lake/, 70 s
 	$(PYTEST) $(QUICK)
 
 coverage: .venv/.done ## the share of the lines of models/ and cluster/lake/ that `make quick` runs

@@ -84,7 +84,7 @@ class Journal:
 
     def note_hanging(self, task_id: str) -> None:
         """Note that an attempt at the task beside others does not end."""
-        self.store.put(f"hanging/{task_id}", b"{}")
+        self._once(f"hanging/{task_id}", {})
 
     def has_hung(self, task_id: str) -> bool:
         return self.store.exists(f"hanging/{task_id}")
