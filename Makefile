@@ -18,24 +18,25 @@ INSTALL := pip install --quiet --disable-pip-version-check --require-hashes --re
 demo: .venv/.done ## two weeks of data, two detectors, one scored night, with the flags explained
 	$(BIN)/python -m jobs demo --folder demo
 
-# Two processes, one thread of torch in each; tests/scheduling.py says what runs where. Threads that
+# Some processes, one thread of torch in each; tests/scheduling.py says what runs where. Threads that
 # wait let go of their core: 13% of two trainings side by side. A process that a hanging test ended is
-# replaced, up to ten times.
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 \
-	--no-loadscope-reorder --max-worker-restart 10
+# replaced, up to ten times. On two cores, three processes take 11.5 minutes where two take 13: half of
+# the time is spent waiting for Ray and for servers. The quick tests only compute.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest \
+	--no-loadscope-reorder --max-worker-restart 10 --numprocesses
 QUICK := --quick only --hypothesis-profile quick -q tests/models tests/cluster/lake tests/jobs/spec/test_spec.py
 
 quick: .venv/.done ## no Ray, no S3: the lines of models/ and cluster/lake/, 70 s
-	$(PYTEST) $(QUICK)
+	$(PYTEST) 2 $(QUICK)
 
 coverage: .venv/.done ## the share of the lines of models/ and cluster/lake/ that `make quick` runs
-	$(PYTEST) $(QUICK) --cov=models --cov=cluster/lake --cov-report=term:skip-covered --cov-fail-under=90
+	$(PYTEST) 2 $(QUICK) --cov=models --cov=cluster/lake --cov-report=term:skip-covered --cov-fail-under=90
 
 test: .venv/.done ## everything but the slow fault tests (TESTS: options of pytest)
-	$(PYTEST) -m "not slow" $(TESTS)
+	$(PYTEST) 3 -m "not slow" $(TESTS)
 
 test-slow: .venv/.done ## all tests, and more examples of each law
-	$(PYTEST) --hypothesis-profile slow
+	$(PYTEST) 3 --hypothesis-profile slow
 
 lint: .venv/.done ## ruff, mypy strict, import layers
 	$(BIN)/ruff check .
