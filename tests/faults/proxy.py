@@ -62,8 +62,8 @@ class Request:
 
     @property
     def listed(self) -> str:
-        """The prefix of a listing; empty for any other request."""
-        return self._query["prefix"][0] if self.is_listing else ""
+        """The prefix of a listing, which is empty for a whole bucket; empty for other requests."""
+        return self._query.get("prefix", [""])[0] if self.is_listing else ""
 
     @property
     def _query(self) -> dict[str, list[str]]:
