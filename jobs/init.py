@@ -65,7 +65,9 @@ class Sample:
 
     @property
     def place(self) -> str:
-        return "one" if self.day == TRAIN else "the newest"
+        if len(self.days) == 1:
+            return "the only day"
+        return f"{'one' if self.day == TRAIN else 'the newest'} of {len(self.days)} days"
 
 
 def init(uri: str, output: Path) -> str:
@@ -141,7 +143,7 @@ def render(sample: Sample, output: Path) -> str:
     lines = [
         schema_line(output),
         f"# Written by `python -m jobs init` from {sample.rows:,} rows of",
-        f"# {_printed(sample.day)}, {sample.place} of {len(sample.days)} day(s). The roles are",
+        f"# {_printed(sample.day)}, {sample.place}. The roles are",
         "# guesses: read them, then run `python -m jobs check` on this file.",
         "# docs/spec.md explains every key.",
         *(f"# {_printed(text)}." for text in describe_empty(sample.day, sample.empty)),

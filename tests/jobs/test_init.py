@@ -190,7 +190,7 @@ def test_the_spec_that_init_writes_loads_and_fits_the_data(
     assert (spec.name, spec.input.partition) == ("flow_logs", "day")
     assert spec.roles.id == ("uid",)
     assert "# user_agent_text:" in text
-    assert f"from {ROWS} rows of\n# 2026-01-02, the newest of 2 day(s)" in text
+    assert f"from {ROWS} rows of\n# 2026-01-02, the newest of 2 days" in text
     report = check.run("flow logs.yaml")
     assert report.ok, report.errors
 
