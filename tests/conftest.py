@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -22,6 +22,9 @@ from hypothesis import settings
 from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.store import Store
 from tests import scheduling
+
+if TYPE_CHECKING:
+    from tests.faults.proxy import FaultProxy
 
 _MOTO = Path(__file__).with_name("moto_server.py")
 _KEY, _SECRET = "an-access-key", "a-secret-of-the-tests"
@@ -127,6 +130,18 @@ def s3_uri(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     request = urllib.request.Request(f"{s3_server.endpoint}/{bucket}", method="PUT")
     urllib.request.urlopen(request).close()
     return f"s3://{bucket}/some/prefix"
+
+
+@pytest.fixture
+def proxy(
+    s3_server: S3Server, s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> "Iterator[FaultProxy]":
+    """A proxy before the S3 server, which clients of this test go through from now on."""
+    from tests.faults.proxy import FaultProxy
+
+    with FaultProxy(s3_server.endpoint, "a seed") as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -6,7 +6,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,16 +16,6 @@ from tests.conftest import S3Server
 from tests.faults.proxy import KINDS, FaultProxy, Rule, acting, error, hidden
 
 BODY = b"some bytes of an object " * 100
-
-
-@pytest.fixture
-def proxy(
-    s3_server: S3Server, s3_uri: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[FaultProxy]:
-    """A proxy before the S3 server, which clients of this test go through from now on."""
-    with FaultProxy(s3_server.endpoint, "a seed") as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        yield proxy
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from cluster.lake.storage.opening import open_store
 from cluster.lake.storage.retries import thread_retries
 from cluster.lake.storage.s3 import S3Store
 from cluster.lake.storage.store import ChangedSinceSnapshot, Store
-from tests.conftest import S3Server
 from tests.faults.proxy import FaultProxy, Forward, Reply, Request, Rule, flipped
 
 KEY = "day=2026-11-20/part.parquet"
@@ -44,13 +43,9 @@ def encode(**options: Any) -> bytes:
 PLAIN = encode()
 
 
-@pytest.fixture
-def proxy(
-    s3_server: S3Server, s3_uri: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[FaultProxy]:
-    with FaultProxy(s3_server.endpoint, "a seed") as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        yield proxy
+@pytest.fixture(autouse=True)
+def forget_buckets() -> Iterator[None]:
+    yield
     ranged_file._other_etags.clear()
 
 
