@@ -21,10 +21,10 @@ from cluster.splits.column_rules import find_broken, may_change
 from cluster.splits.counts import Counts
 from cluster.splits.key_sample import KeySample, hash_keys, keep_smallest
 from cluster.splits.stages import Stages
-from models.batch import CHUNK
 from models.columns import Categorical, Roles
 from models.encoding.encoder import Encoder
 from models.encoding.raw_batch import RawBatch
+from models.layout import CHUNK
 
 # Chunks in a batch. Measured in one thread on a table of 22 columns: a row took 53 ns to encode in
 # batches of 32k rows (eight chunks), 80 ns in 16k, 121 ns in 8k; 64k was no faster.

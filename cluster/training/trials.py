@@ -18,8 +18,9 @@ from ray.tune.schedulers import ASHAScheduler
 from cluster.lake.storage.store import Store
 from cluster.runtime.threads import set_torch_threads
 from models import canonical_json
-from models.batch import Batch, Layout
+from models.batch import Batch
 from models.detectors.catalog import CATALOG
+from models.layout import Layout
 from models.refusal import Refusal
 from models.selection.ranking import Judge
 from models.training.loop import learn

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.batch import Batch, Contributions, Layout, SignalInput
+from models.batch import Batch, Contributions
 from models.detectors.bases.sequential import require_only_series
 from models.detectors.detector import Detector, expect
 from models.layers.dense_inputs import LIMIT
 from models.layers.recurrent import count_channels, split_steps
+from models.layout import Layout, SignalInput
 from models.refusal import Refusal
 
 # Least deviation of squared errors to divide by, in squared scaled units: a window that never moves
@@ -80,7 +81,7 @@ class AnomalyLikelihood(Detector):
         """Fit the predictions; `seed` is not used. Raises Refusal if there are no rows."""
         if not len(sample.numeric):
             raise Refusal("expected rows to learn predictions from, found none")
-        self.layout.check(sample)
+        sample.check(self.layout)
         for series, signal in zip(self.series, sample.signals, strict=True):
             series.fit(signal)  # type: ignore[operator]
 
@@ -105,7 +106,7 @@ class AnomalyLikelihood(Detector):
 
     def _judge(self, batch: Batch) -> list[tuple[Tensor, Tensor]]:
         """Terms of the score and predictions, [rows, channels] each, for each series."""
-        self.layout.check(batch)
+        batch.check(self.layout)
         return [s(signal) for s, signal in zip(self.series, batch.signals, strict=True)]
 
 

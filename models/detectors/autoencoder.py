@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.batch import Batch, Contributions, Layout
+from models.batch import Batch, Contributions
 from models.detectors.detector import Detector, expect, expect_widths
 from models.detectors.search_space import WIDTHS, OneOf, Space
 from models.layers.dense_inputs import Inputs, stack_codes
 from models.layers.mlp import mlp, run
+from models.layout import Layout
 from models.refusal import Refusal
 
 

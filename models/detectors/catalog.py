@@ -1,7 +1,8 @@
 """Every detector by its name: those that stand alone, and those that are built from these.
 
 >>> import torch
->>> from models.batch import Batch, Layout, NumericInput
+>>> from models.batch import Batch
+>>> from models.layout import Layout, NumericInput
 >>> layout = Layout((NumericInput("bytes", "real"), NumericInput("packets", "real")), ())
 >>> detector = CATALOG.build("gaussian", layout, {"sample_rows": 1000})
 >>> numbers = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from models.batch import Layout
 from models.detectors.autoencoder import Autoencoder, AutoencoderConfig
 from models.detectors.detector import expect
 from models.layers.convolution import Painters, Towers, require_spatial
+from models.layout import Layout
 
 
 @dataclass(frozen=True)

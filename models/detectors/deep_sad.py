@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.batch import Layout
 from models.detectors.bases.few_labels import FewLabels
 from models.detectors.detector import expect
 from models.detectors.search_space import WIDTHS, OneOf, Space
 from models.layers.mlp import run
+from models.layout import Layout
 
 # Keeps the inverse distance finite for an anomaly at the centre; the authors' value.
 _EPSILON = 1e-6

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.batch import Batch, Layout
+from models.batch import Batch
 from models.detectors.bases.integrated_gradients_detector import IntegratedGradientsDetector
 from models.detectors.detector import expect, expect_widths
 from models.layers.convolution import Painters, Towers
+from models.layout import Layout
 
 
 @dataclass(frozen=True)

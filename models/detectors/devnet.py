@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.batch import Batch, Layout
+from models.batch import Batch
 from models.detectors.bases.few_labels import FewLabels
 from models.detectors.detector import expect, expect_widths
 from models.detectors.search_space import WIDTHS, OneOf, Space
 from models.layers.mlp import mlp, run
+from models.layout import Layout
 
 
 @dataclass(frozen=True)

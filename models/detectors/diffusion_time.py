@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.batch import Batch, Layout
+from models.batch import Batch
 from models.detectors.bases.integrated_gradients_detector import IntegratedGradientsDetector
 from models.detectors.detector import expect, expect_widths
 from models.detectors.search_space import Between, OneOf, Space
 from models.layers.mlp import mlp, run
+from models.layout import Layout
 
 
 @dataclass(frozen=True)

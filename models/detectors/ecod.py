@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.batch import Batch, Contributions, Layout
+from models.batch import Batch, Contributions
 from models.detectors.detector import Detector, expect
 from models.layers.dense_inputs import Inputs, stack_codes
+from models.layout import Layout
 from models.refusal import Refusal
 
 

@@ -8,9 +8,10 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from models.batch import Batch, Contributions, Layout
+from models.batch import Batch, Contributions
 from models.detectors.detector import Detector, expect
 from models.detectors.single import SINGLE
+from models.layout import Layout
 from models.refusal import Refusal
 
 # Points of each member's calibration. With 200,000 rows each power of ten has 24 of them.

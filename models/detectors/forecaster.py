@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.batch import SignalInput, TokenInput
 from models.detectors.autoencoder import HUBER
 from models.detectors.bases.sequential import Explanation, Sequence, Sequential
 from models.detectors.detector import expect
@@ -23,6 +22,7 @@ from models.layers.recurrent import (
     run_cell,
     split_steps,
 )
+from models.layout import SignalInput, TokenInput
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
 
-from models.batch import Batch, Contributions, Layout
+from models.batch import Batch, Contributions
 from models.detectors.autoencoder import Autoencoder, AutoencoderConfig
 from models.detectors.detector import expect
 from models.layers.convolution import Painters, Towers
 from models.layers.dense_inputs import stack_codes
+from models.layout import Layout
 
 
 @dataclass(frozen=True)

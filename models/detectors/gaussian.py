@@ -6,13 +6,14 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from models.batch import Batch, Contributions, Layout, SignalInput
+from models.batch import Batch, Contributions
 from models.detectors.detector import Detector, expect
 from models.detectors.search_space import Between, Space
 from models.layers.band_statistics import BandStatistics
 from models.layers.covariance import Scatter
 from models.layers.described_inputs import DescribedInputs, Description
 from models.layers.gradient_histograms import Histograms
+from models.layout import Layout, SignalInput
 from models.refusal import Refusal
 
 # Least variance in any direction, in squared scaled units. Columns that repeat each other, and the

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import torch
 
-from models.batch import Batch, Layout
+from models.batch import Batch
 from models.detectors.detector import expect
 from models.detectors.knn import KNN, KNNConfig
 from models.layers.convolution import require_spatial
 from models.layers.described_inputs import DescribedInputs
 from models.layers.gradient_histograms import Histograms
+from models.layout import Layout
 
 
 @dataclass(frozen=True)

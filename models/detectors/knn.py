@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.batch import Batch, Contributions, Layout
+from models.batch import Batch, Contributions
 from models.detectors.detector import Detector, expect
 from models.detectors.search_space import OneOf, Space
 from models.layers.dense_inputs import Inputs
+from models.layout import Layout
 from models.refusal import Refusal
 
 # Rows that are compared with the sample at once: 10 MB of distances to 20,000 rows.

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.batch import Batch, Contributions, Layout
+from models.batch import Batch, Contributions
 from models.detectors.bases.sequential import require_only_series
 from models.detectors.detector import expect
 from models.detectors.knn import KNN, KNNConfig
 from models.detectors.search_space import OneOf, Space
 from models.layers.dense_inputs import LIMIT, Inputs
+from models.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class ShapeInputs(Inputs):
         self.level = level
 
     def make_columns(self, batch: Batch) -> Tensor:
-        self.layout.check(batch)
+        batch.check(self.layout)
         shapes = []
         for signal in batch.signals:
             mean, width = measure_level_and_size(signal, self.level)

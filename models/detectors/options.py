@@ -8,8 +8,8 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from models.batch import Layout
 from models.detectors.detector import Detector
+from models.layout import Layout
 from models.refusal import Refusal
 from models.suggestion import join_names, suggest
 

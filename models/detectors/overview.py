@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping
 
-from models.batch import CategoryInput, Layout, NumericInput, SignalInput, TokenInput
 from models.detectors.detector import Detector
+from models.layout import CategoryInput, Layout, NumericInput, SignalInput, TokenInput
 
 _HEADER = "| detector | fits | learns from | idea |\n| --- | --- | --- | --- |\n"
 # A layout of each kind of column, on which `Detector.unfit` is called.

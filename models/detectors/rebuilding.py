@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from models.batch import Layout
 from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
+from models.layout import Layout
 from models.refusal import Refusal
 
 # Of the catalogue with its defaults, one detector needs 1,011 calls, the others fewer. Very many

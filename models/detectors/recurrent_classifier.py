@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.batch import Batch, Layout
+from models.batch import Batch
 from models.detectors.bases.sequential import require_steps
 from models.detectors.classifier import Classifier, ClassifierConfig
 from models.detectors.detector import expect
@@ -13,6 +13,7 @@ from models.detectors.search_space import OneOf, Space
 from models.layers.dense_inputs import Inputs
 from models.layers.mlp import mlp, run
 from models.layers.recurrent import REACH, make_embedding, run_cell
+from models.layout import Layout
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.batch import Batch, Contributions, Layout
+from models.batch import Batch, Contributions
 from models.detectors.bases.sequential import require_only_series
 from models.detectors.detector import Detector, expect
 from models.layers.dense_inputs import LIMIT
 from models.layers.recurrent import count_channels
+from models.layout import Layout
 
 # Added to amplitudes before the logarithm, and the least mean saliency to divide by: all amplitudes
 # but one are 0 for a window that never moves.
@@ -85,7 +86,7 @@ class SpectralResidual(Detector):
 
     def _compare_last(self, batch: Batch) -> list[Tensor]:
         """How far the saliency of the last step is above the mean: [rows, channels] a series."""
-        self.layout.check(batch)
+        batch.check(self.layout)
         salient = []
         for series, signal in zip(self.layout.signals, batch.signals, strict=True):
             values = signal[:, : count_channels(series)].clamp(-LIMIT, LIMIT)

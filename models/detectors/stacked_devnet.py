@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.batch import Batch, Contributions, Layout
+from models.batch import Batch, Contributions
 from models.detectors.devnet import DevNet, DevNetConfig
 from models.detectors.ensemble import Ensemble, EnsembleConfig, combine_shares
 from models.detectors.single import SINGLE
 from models.layers.dense_inputs import Inputs
 from models.layers.integrated_gradients import integrated_gradients
+from models.layout import Layout
 from models.refusal import Refusal
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.batch import Batch, Contributions, Layout
+from models.batch import Batch, Contributions
 from models.detectors.detector import Detector, expect
 from models.detectors.search_space import OneOf, Space
 from models.layers.dense_inputs import Inputs
+from models.layout import Layout
 from models.refusal import Refusal
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.batch import Layout
 from models.detectors.autoencoder import Autoencoder, AutoencoderConfig
 from models.detectors.detector import expect
 from models.detectors.search_space import Between, Space
 from models.layers.mlp import mlp, run
+from models.layout import Layout
 
 
 @dataclass(frozen=True)

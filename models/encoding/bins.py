@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from models.batch import NumericInput
 from models.columns import Boolean, FeatureColumn, IPAddress, Port, Timestamp
 from models.decoding.scalars import Bools, Values
+from models.layout import NumericInput
 
 Counts = npt.NDArray[np.int64]
 HOURS, WEEKDAYS = 24, 7

@@ -8,7 +8,6 @@ from statistics import NormalDist
 import numpy as np
 import pyarrow as pa
 
-from models.batch import count_chunk_rows
 from models.columns import Categorical, FeatureColumn, Numeric, SignalColumn, Timestamp
 from models.decoding.decoder import Decoder
 from models.decoding.scalars import Bools
@@ -25,6 +24,7 @@ from models.encoding.scaling import (
     VocabularyUse,
 )
 from models.encoding.signals import LearnedInputs, SignalScaling, bound_bytes, learn_inputs
+from models.layout import count_chunk_rows
 from models.refusal import Refusal
 from models.schema import Source, check_types, find_sources, refuse
 

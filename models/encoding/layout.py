@@ -2,7 +2,6 @@
 
 import math
 
-from models.batch import CategoryInput, Layout, NumericInput
 from models.columns import (
     Boolean,
     Categorical,
@@ -17,6 +16,7 @@ from models.columns import (
 )
 from models.decoding.scalars import PORT_CLASSES
 from models.encoding.signals import LearnedInputs
+from models.layout import CategoryInput, Layout, NumericInput
 from models.schema import Source
 
 SPECIAL = 2  # codes before those of the vocabulary: 0 is "other", 1 is null

@@ -13,13 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models.batch import SignalInput, TokenInput
 from models.columns import Audio, FeatureColumn, Image, Sequence, Text, Vector, Video
 from models.decoding.audio import count_frames
 from models.decoding.lists import select_steps
 from models.decoding.scalars import Bools, Cells, Values, keep_first_rules
 from models.decoding.texts import TOKENS
 from models.encoding.signal_statistics import LONGEST, SignalStatistics
+from models.layout import SignalInput, TokenInput
 from models.refusal import Refusal
 from models.schema import UNEVEN, Source
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.batch import Contributions, Layout, NumericInput
+from models.batch import Contributions
 from models.columns import Boolean, IPAddress, Numeric, Port, SignalColumn, Timestamp
 from models.encoding.bins import find_run
 from models.encoding.column_statistics import LONGEST_TEXT
@@ -19,6 +19,7 @@ from models.explaining.numbers import format_numbers
 from models.explaining.places import Words
 from models.explaining.reasons import REASONS
 from models.explaining.signals import SignalWords
+from models.layout import Layout, NumericInput
 from models.schema import Source
 
 HIDDEN = "[sensitive]"

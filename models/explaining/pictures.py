@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from models.batch import Batch, Contributions, Layout, SignalInput
+from models.batch import Batch, Contributions
+from models.layout import Layout, SignalInput
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]

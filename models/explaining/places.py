@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from models.batch import SignalInput, TokenInput
 from models.columns import Audio, FeatureColumn, Text
 from models.decoding.audio import HOP_S, WINDOW_S, compute_band_edges
 from models.decoding.texts import find_grams, tokens_to_text
 from models.explaining.numbers import format_numbers
+from models.layout import SignalInput, TokenInput
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]

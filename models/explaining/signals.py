@@ -5,12 +5,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.batch import Batch, Layout
+from models.batch import Batch
 from models.columns import FeatureColumn, Text
 from models.decoding.texts import tokens_to_text
 from models.encoding.raw_batch import RawBatch
 from models.encoding.signals import SignalScaling
 from models.explaining.places import Usual, Words, describe_signal, describe_tokens
+from models.layout import Layout
 
 Places = npt.NDArray[np.int64]
 

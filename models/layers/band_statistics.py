@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.batch import SignalInput
+from models.layout import SignalInput
 
 
 class BandStatistics(nn.Module):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.batch import Layout, SignalInput
+from models.layout import Layout, SignalInput
 
 # Maps are halved until no side is longer: the 4 to 64 places left are few enough for a dense layer.
 _SIDE = 4

@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.batch import Batch, Layout, TokenInput
+from models.batch import Batch
+from models.layout import Layout, TokenInput
 
 # Scaled values are clamped here, so that their squares and products fit float32: a column without
 # clipping (`clip: null`) may hold values up to 3e38.
@@ -64,7 +65,7 @@ class Inputs(nn.Module):
         Work on single columns (one-hot, softmax over a category, sums over features) is faster in
         this order (docs/decisions/fast-cpu-scoring.md).
         """
-        self.layout.check(batch)
+        batch.check(self.layout)
         codes = batch.codes.T
         if self.capped:
             codes = torch.where(codes < self.caps[:, None], codes, 0)

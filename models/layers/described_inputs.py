@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.batch import Batch, Layout, SignalInput
+from models.batch import Batch
 from models.encoding.moments import ArrayMoments
 from models.layers.band_statistics import BandStatistics
 from models.layers.convolution import Section, split_sections
 from models.layers.dense_inputs import Inputs
 from models.layers.gradient_histograms import Histograms
+from models.layout import Layout, SignalInput
 
 # Least deviation of a number of a description, relative to their mean deviation, or else a cell
 # that was empty in all training rows would outweigh the others.

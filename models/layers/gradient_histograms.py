@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.batch import SignalInput
+from models.layout import SignalInput
 
 # Weight of brightness beside the gradients, which do not see it. Without it an image of one colour
 # would have no description (docs/decisions/signal-descriptions.md).

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.batch import SignalInput, TokenInput
+from models.layout import SignalInput, TokenInput
 
 # Inputs of a recurrent cell are clamped here, in scaled units: beyond it the cell saturates, and
 # one huge value would hide the rest of the window. Predicted and scored values are not clamped.

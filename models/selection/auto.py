@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from models.batch import Batch, Layout
+from models.batch import Batch
 from models.detectors.catalog import CATALOG
 from models.detectors.detector import expect
 from models.layers.dense_inputs import Inputs
+from models.layout import Layout
 from models.refusal import Refusal
 from models.scores.quality import measure_auroc
 from models.selection.ranking import (
@@ -182,7 +183,8 @@ def choose(
 
     Raises Refusal if there are no rows, or if no candidate can be trained.
 
-    >>> from models.batch import Batch, Layout, NumericInput
+    >>> from models.batch import Batch
+    >>> from models.layout import Layout, NumericInput
     >>> from models.training.options import TrainingOptions
     >>> layout = Layout((NumericInput("bytes", "real"), NumericInput("packets", "real")), ())
     >>> numbers = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))

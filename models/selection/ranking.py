@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.batch import Batch, Layout
+from models.batch import Batch
 from models.detectors.detector import Detector
+from models.layout import Layout
 from models.scores.quality import measure_auroc
 from models.selection.synthetic_anomalies import KINDS, PLANTINGS
 from models.training.loop import score_rows

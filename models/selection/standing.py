@@ -1,7 +1,7 @@
 """Finds the documented detector for a layout, which stands until another is clearly better."""
 
-from models.batch import Layout
 from models.detectors.catalog import CATALOG
+from models.layout import Layout
 from models.selection.documented import DOCUMENTED, Modality
 
 

@@ -10,7 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from models.batch import Batch, Layout
+from models.batch import Batch
+from models.layout import Layout
 
 # Share of a row's features that are changed. If all were, every detector would see it.
 _SHARE = 0.3

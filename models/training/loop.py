@@ -87,7 +87,7 @@ def learn(
     The same detector, rows and seed give the same weights on one device. A detector that learns
     from a sample is fitted on the first `sample_rows` of a permutation. Raises NonFiniteLoss.
 
-    >>> from models.batch import Layout, NumericInput
+    >>> from models.layout import Layout, NumericInput
     >>> from models.detectors.catalog import CATALOG
     >>> detector = CATALOG.build("autoencoder", Layout((NumericInput("bytes", "real"),), ()), {})
     >>> rows = Batch(torch.randn(300, 1), torch.empty(300, 0, dtype=torch.int64))

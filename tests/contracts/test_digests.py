@@ -27,8 +27,8 @@ from cluster.lake.registry.registry import Entry
 from cluster.lake.registry.signatures import SigningKey
 from jobs.scoring.run import Run
 from jobs.spec.spec import Spec, load
-from models.batch import CategoryInput, Layout, NumericInput, SignalInput, TokenInput
 from models.bundle import _checksum
+from models.layout import CategoryInput, Layout, NumericInput, SignalInput, TokenInput
 from models.scores.sketch import ScoreSketch
 from models.scores.threshold import Calibration, Threshold
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.batch import Batch, CategoryInput, Layout, NumericInput, SignalInput, TokenInput
+from models.batch import Batch
+from models.layout import CategoryInput, Layout, NumericInput, SignalInput, TokenInput
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ MODULES = [
     "models.explaining.numbers",
     "models.explaining.places",
     "models.layers.integrated_gradients",
+    "models.layout",
     "models.schema",
     "models.scores.extreme_values",
     "models.scores.histogram",

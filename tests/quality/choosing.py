@@ -22,9 +22,10 @@ from scipy.stats import rankdata, spearmanr
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from models.batch import Batch, Layout
+from models.batch import Batch
 from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
+from models.layout import Layout
 from models.selection.auto import AutoConfig, Candidate, choose, list_candidates
 from models.selection.synthetic_anomalies import KINDS
 from models.training.loop import learn, score_rows

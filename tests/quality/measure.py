@@ -11,12 +11,13 @@ import pyarrow as pa
 import torch
 from sklearn.metrics import precision_recall_curve
 
-from models.batch import Batch, Layout, join
+from models.batch import Batch, join
 from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
 from models.detectors.options import check_options
 from models.encoding.encoder import Encoder
 from models.encoding.fit import EncoderFit
+from models.layout import Layout
 from models.refusal import Refusal
 from models.scores import quality as metrics
 from models.selection.auto import AUTO, HELD_BACK_ROWS, AutoConfig, Candidate, choose

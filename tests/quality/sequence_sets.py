@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
 
-from models.batch import Batch, Layout, SignalInput
+from models.batch import Batch
+from models.layout import Layout, SignalInput
 from tests.public_sets import DATA
 
 Floats = npt.NDArray[np.float32]

@@ -31,8 +31,8 @@ def test_a_channel_is_scaled_by_its_training_part_and_a_constant_is_left() -> No
 @pytest.mark.parametrize("name", ["smd", "nab"])
 def test_a_set_has_no_anomaly_labels_in_training_and_both_kinds_in_the_test(name: str) -> None:
     task = next(t for t in SERIES_SETS[name](8, 0) if t.anomalous.any())
-    task.layout.check(task.train)
-    task.layout.check(task.held_back)
+    task.train.check(task.layout)
+    task.held_back.check(task.layout)
     assert task.train.label is None
     assert task.held_back.label is None
     assert len(task.test.numeric) == len(task.anomalous) == len(task.counted)

@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from models.batch import Batch, Layout
+from models.batch import Batch
 from models.detectors.bases.integrated_gradients_detector import IntegratedGradientsDetector
+from models.layout import Layout
 from models.refusal import Refusal
 
 

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.batch import Batch, Contributions, Layout
+from models.batch import Batch, Contributions
 from models.detectors.detector import Detector
 from models.layers.dense_inputs import Inputs
 from models.layers.integrated_gradients import integrated_gradients
+from models.layout import Layout
 from models.refusal import Refusal
 
 

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.batch import Batch, Contributions, Layout, SignalInput, TokenInput
+from models.batch import Batch, Contributions
 from models.detectors.autoencoder import Autoencoder, AutoencoderConfig
 from models.detectors.detector import Detector
+from models.layout import Layout, SignalInput, TokenInput
 from models.refusal import Refusal
 
 # Rows that are scored at once: the outputs for 1,024 texts take 70 MB a block of 64 bytes.
@@ -112,7 +113,7 @@ class Sequential(Detector):
 
     def _pair_models(self, batch: Batch) -> list[tuple[Sequence, Tensor]]:
         """Each model with its values: first the series, then the tokens."""
-        self.layout.check(batch)
+        batch.check(self.layout)
         pairs = zip(self.layout.signals, batch.signals, strict=True)
         series = [values for signal, values in pairs if signal.kind == "series"]
         models = (*self.series, *self.tokens)

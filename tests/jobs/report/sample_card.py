@@ -7,8 +7,8 @@ import numpy as np
 
 from jobs.report.document import Card, DayEntry, FlagLine, Picture, ProfileFacts, TopFlag
 from jobs.report.profile import ACTOR_STAGES, Profile
-from models.batch import SignalInput
 from models.explaining.pictures import draw
+from models.layout import SignalInput
 from models.scores.quality import evaluate
 
 HOSTS = ("10.12.4.31", "10.12.9.200", "10.12.7.18", "10.12.3.77", "10.12.44.2", "10.12.0.9")

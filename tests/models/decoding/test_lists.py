@@ -21,7 +21,7 @@ def encode(encoder: Encoder, values: Any) -> Batch:
     extracted = encoder.extract(batch_of(table))
     assert not extracted.problems
     encoded: Batch = encoder(extracted)
-    encoder.layout.check(encoded)
+    encoded.check(encoder.layout)
     return encoded
 
 

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import Tensor
 
-from models.batch import Batch, Layout, NumericInput, join
+from models.batch import Batch, join
 from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
 from models.detectors.isolation_forest import IsolationForest
+from models.layout import Layout, NumericInput
 from models.refusal import Refusal
 from tests.models.layouts import GIVEN, TABLE, Given, far_table_rows, table_rows
 
@@ -267,7 +268,7 @@ def test_contributions_are_the_same_in_inference_mode(case: Case) -> None:
 
 def test_the_expected_row_has_the_shape_and_types_of_a_batch(case: Case) -> None:
     expected = case.detector.contributions(case.rows).expected
-    case.given.layout.check(expected.map(lambda tensor: tensor.contiguous()))
+    expected.map(lambda tensor: tensor.contiguous()).check(case.given.layout)
     assert len(expected.numeric) == len(case.rows.numeric)
     for numbers in (expected.numeric, *expected.signals):
         assert torch.isfinite(numbers).all()

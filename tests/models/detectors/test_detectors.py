@@ -5,12 +5,13 @@ import pytest
 import sklearn.ensemble
 import torch
 
-from models.batch import Batch, CategoryInput, Layout, NumericInput
+from models.batch import Batch
 from models.detectors.autoencoder import Autoencoder
 from models.detectors.catalog import CATALOG
 from models.detectors.classifier import Classifier
 from models.detectors.isolation_forest import IsolationForest
 from models.layers.dense_inputs import MAX_ONEHOT, Inputs
+from models.layout import CategoryInput, Layout, NumericInput
 from models.refusal import Refusal
 
 NUMBERS = Layout(tuple(NumericInput(f"x{i}", "real") for i in range(4)), ())

@@ -9,12 +9,13 @@ import torch
 from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
-from models.batch import Batch, Layout, NumericInput, SignalInput
+from models.batch import Batch
 from models.detectors.catalog import CATALOG
 from models.detectors.gaussian import Gaussian
 from models.layers.band_statistics import BandStatistics
 from models.layers.covariance import Scatter
 from models.layers.described_inputs import DescribedInputs
+from models.layout import Layout, NumericInput, SignalInput
 from models.refusal import Refusal
 
 VECTOR = SignalInput("embedding", "vector", (30,))

@@ -7,9 +7,10 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from models.batch import Batch, Layout, NumericInput
+from models.batch import Batch
 from models.detectors.catalog import CATALOG
 from models.detectors.knn import KNN
+from models.layout import Layout, NumericInput
 
 LAYOUT = Layout((NumericInput("x", "real"), NumericInput("y", "real")), ())
 

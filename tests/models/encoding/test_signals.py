@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from models.batch import CHUNK, Layout, SignalInput, TokenInput, count_chunk_rows
 from models.bundle import Bundle, open_bundle
 from models.columns import Audio, FeatureColumn, Image, Sequence, Text, Vector, Video
 from models.detectors.catalog import CATALOG
 from models.encoding.encoder import Encoder
+from models.layout import CHUNK, Layout, SignalInput, TokenInput, count_chunk_rows
 from models.refusal import Refusal
 from models.scores.sketch import ScoreSketch
 from models.scores.threshold import Calibration
@@ -63,12 +63,12 @@ def test_the_layout_has_the_order_of_the_columns(encoder: Encoder) -> None:
 
 def test_a_batch_has_the_shapes_and_types_of_the_layout(encoder: Encoder, table: pa.Table) -> None:
     encoded = encode(encoder, table)
-    encoder.layout.check(encoded)
+    encoded.check(encoder.layout)
     assert all(signal.isfinite().all() for signal in encoded.signals)
     assert all(not signal[0].any() for signal in encoded.signals)
     assert encoded.numeric[0].all()
     nothing = encoder(encoder.make_empty())
-    encoder.layout.check(nothing)
+    nothing.check(encoder.layout)
     assert len(nothing.numeric) == 0
 
 

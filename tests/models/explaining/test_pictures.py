@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.batch import SignalInput
 from models.explaining.pictures import draw
+from models.layout import SignalInput
 
 SIGNALS = {
     "grey": SignalInput("photo", "image", (1, 28, 28)),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.batch import Batch, Layout, NumericInput, SignalInput
+from models.batch import Batch
 from models.detectors.autoencoder import PRIOR, Autoencoder
 from models.detectors.catalog import CATALOG
 from models.detectors.deep_svdd import DeepSVDD
@@ -14,6 +14,7 @@ from models.detectors.detector import Detector
 from models.detectors.gan import GAN
 from models.layers.convolution import Painters, Pyramid, Towers
 from models.layers.gradient_histograms import Histograms
+from models.layout import Layout, NumericInput, SignalInput
 from models.refusal import Refusal
 from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions

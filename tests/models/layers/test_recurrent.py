@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.batch import Batch, CategoryInput, Layout, NumericInput, SignalInput, TokenInput
+from models.batch import Batch
 from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
 from models.layers.recurrent import BLOCK
+from models.layout import CategoryInput, Layout, NumericInput, SignalInput, TokenInput
 from models.refusal import Refusal
 from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions

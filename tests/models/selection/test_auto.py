@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.batch import Batch, CategoryInput, Layout, SignalInput, TokenInput, join
+from models.batch import Batch, join
 from models.detectors.catalog import CATALOG
+from models.layout import CategoryInput, Layout, SignalInput, TokenInput
 from models.refusal import Refusal
 from models.selection.auto import (
     AutoConfig,
@@ -112,7 +113,7 @@ def test_a_choice_by_no_row_at_all_is_refused() -> None:
 def test_planted_rows_fit_the_layout_and_each_differs_from_its_own(kind: str) -> None:
     rows = table_rows(300, seed=1)
     planted = KINDS[kind](rows, TABLE, torch.Generator().manual_seed(0))
-    TABLE.check(planted)
+    planted.check(TABLE)
     differs = (planted.numeric != rows.numeric).any(1) | (planted.codes != rows.codes).any(1)
     assert differs.float().mean() > 0.8
     again = KINDS[kind](rows, TABLE, torch.Generator().manual_seed(0))
@@ -177,7 +178,7 @@ def test_planted_rows_keep_the_form_of_their_layout(layout: Layout) -> None:
     rows = rows or (table_rows(100, 1) if layout is TABLE else series_rows(100, 1))
     for make in PLANTINGS:
         planted = make(rows, layout, torch.Generator().manual_seed(0))
-        layout.check(planted)
+        planted.check(layout)
         pairs = [
             *zip(rows.signals, planted.signals, strict=True),
             *zip(rows.tokens, planted.tokens, strict=True),
