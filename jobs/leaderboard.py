@@ -63,7 +63,7 @@ def leaderboard(
     rows: int = 50_000,
     detectors: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Train and measure `detectors` (none: all of the catalogue); the best AUROC comes first.
+    """Train and measure `detectors` (none: ours and all installed); the best AUROC comes first.
 
     About `rows` rows are learned from, and about as many measured. `days` are the labelled days
     (None: all that the spec does not train on). Returns the verb's JSON document. Raises `Refusal`
@@ -80,7 +80,7 @@ def leaderboard(
     judged = _choose_labelled_days(spec, days, trained)
     encoder, learned = _read_training_sample(spec, trained, rows)
     test, labels = _read_labelled_sample(spec, judged, rows, encoder)
-    names = list(detectors) or list(CATALOG)
+    names = list(detectors) or CATALOG.list_names()
     standings = []
     with step("train and measure", len(names)) as progress:
         for name in names:
@@ -237,7 +237,7 @@ def _measure(
 
 def _split_sample(rows: Batch, name: str, seed: int) -> tuple[Batch, Batch]:
     """Split into (learned, held back); only a detector that learns from labels keeps them."""
-    wanted = CATALOG[name].labels
+    wanted = CATALOG.find(name).labels
     if wanted == "none":
         rows = rows._replace(label=None)
     else:

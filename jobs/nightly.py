@@ -29,7 +29,7 @@ from jobs.scoring.result import RunResult
 from jobs.spec.spec import Spec
 from jobs.terminal.console import say, warn
 from jobs.train import TrainRequest, train
-from models.bundle import open_bundle
+from models.bundle import read_facts
 from models.masking import describe
 from models.refusal import may_pass
 
@@ -217,7 +217,7 @@ def _list_learned_days(spec: Spec, registry: Registry) -> frozenset[str]:
     if spec.trains_apart:
         return frozenset()
     first = registry.list_entries()[0]
-    bundle = open_bundle(registry.read_bundle(first.bundle), first.bundle)
+    bundle = read_facts(registry.read_bundle(first.bundle), first.bundle)
     return frozenset(bundle.metadata["training"]["days"])
 
 

@@ -11,7 +11,7 @@ from jobs.champion import load_signer, open_registry, trusted_signers
 from jobs.spec.spec import Spec
 from jobs.terminal.printable import escape_message
 from jobs.threshold import choose_threshold
-from models.bundle import open_bundle
+from models.bundle import open_bundle, read_facts
 
 _LAST = 10  # champions that are shown
 
@@ -22,12 +22,13 @@ def list_bundles(spec: Spec) -> dict[str, Any]:
     champion = registry.read_champion()
     found = []
     for bundle_id in registry.list_bundles():
-        bundle = open_bundle(registry.read_bundle(bundle_id), bundle_id)
+        bundle = read_facts(registry.read_bundle(bundle_id), bundle_id)
         facts = bundle.metadata
         found.append(
             {
                 "id": bundle_id,
                 "detector": bundle.detector_name,
+                "package": str(bundle.package) if bundle.package else None,
                 "created": facts["created"],
                 "days": facts["training"]["days"],
                 "rows": facts["training"]["rows"],

@@ -51,7 +51,7 @@ def tune(
         say(engine.line)
         run = TrainingRun(engine, spec, plan, 1)
         encoder, count = run.fit_encoder()
-        data = run.read_rows(encoder, count, CATALOG[spec.detector.name].labels)
+        data = run.read_rows(encoder, count, CATALOG.find(spec.detector.name).labels)
         rows, held_back = draw_samples(data, _ROWS, spec.training.seed)
         digests = [spec.training_digest, *(snapshot.digest for snapshot in plan.snapshots)]
         store = output.child(TUNINGS).child(_digest(digests))
@@ -82,7 +82,7 @@ def _plan_trials(spec: Spec, count: int) -> list[Trial]:
     name, given = spec.detector.name, spec.detector.options
     if name == AUTO:
         raise Refusal("expected a detector to tune, found auto: name the detector that it chose")
-    space = CATALOG[name].space()
+    space = CATALOG.find(name).space()
     if not space:
         tunable = [other for other, kind in CATALOG.items() if kind.space()]
         raise Refusal(f"{name} has no options to tune; detectors that have: {', '.join(tunable)}")

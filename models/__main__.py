@@ -33,14 +33,17 @@ def list_detectors(
 ) -> None:
     """Print all detectors as a table: which columns fit, what each learns from, its idea.
 
-    The table is in docs/detectors.md too, and the number of detectors in README.md.
+    Below it are those of other packages: installed with an entry point of the group
+    anomaray.detectors, or listed as MODULE:CLASS in ANOMARAY_DETECTORS.
+
+    Our own table is in docs/detectors.md too, and the number of detectors in README.md.
     With --write both are brought up to date.
     """
     from models.detectors.catalog import CATALOG
-    from models.detectors.overview import format_table, update_page, update_readme
+    from models.detectors.overview import format_plugins, format_table, update_page, update_readme
 
     if not write:
-        typer.echo(format_table(CATALOG), nl=False)
+        typer.echo(format_table(CATALOG) + format_plugins(), nl=False)
         return
     for name, update in (("docs/detectors.md", update_page), ("README.md", update_readme)):
         page = ROOT / name

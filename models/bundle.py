@@ -18,7 +18,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from models import canonical_json
+from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
+from models.detectors.plugins import Package
 from models.detectors.rebuilding import rebuild
 from models.encoding.encoder import Encoder
 from models.refusal import Refusal
@@ -112,7 +114,7 @@ class Bundle:
         }
         document = {
             "format": FORMAT,
-            "detector": {"name": self.detector_name, "options": self.options},
+            "detector": self._describe_detector(),
             "encoder": self.encoder.to_document(),
             "files": {
                 name: {"sha256": _sha256(data), "size": len(data)} for name, data in content.items()
@@ -120,6 +122,12 @@ class Bundle:
             "metadata": self.metadata,
         }
         return {MANIFEST: _canonical({**document, "checksum": _checksum(document)}), **content}
+
+    def _describe_detector(self) -> dict[str, Any]:
+        """Name and options; of another package's detector, the package too."""
+        package = CATALOG.find_package(self.detector_name)
+        described = {"name": self.detector_name, "options": self.options}
+        return described | ({"package": asdict(package)} if package else {})
 
 
 def open_bundle(files: Mapping[str, bytes], expected: str | None = None) -> Bundle:
@@ -131,7 +139,8 @@ def open_bundle(files: Mapping[str, bytes], expected: str | None = None) -> Bund
             checksums were not changed with it.
 
     Raises Refusal for missing, extra, changed or truncated files, an oversized header, another
-    format, and tensors or options that do not fit the detector.
+    format, tensors or options that do not fit the detector, and a detector of a package that is not
+    here in the version that trained it.
     """
     _check_names(files)
     document = _read_manifest(files[MANIFEST])
@@ -140,14 +149,33 @@ def open_bundle(files: Mapping[str, bytes], expected: str | None = None) -> Bund
         raise Refusal(f"expected the bundle {expected}; found {digest[:16]}: fetch it again")
     for name in CONTENT:
         _verify(name, files[name], document["files"][name])
-    encoder = _open_encoder(document["encoder"], _load(ENCODER, files[ENCODER]))
     name, options = document["detector"]["name"], document["detector"]["options"]
+    CATALOG.require_package(name, _find_package(document))
+    encoder = _open_encoder(document["encoder"], _load(ENCODER, files[ENCODER]))
     detector = rebuild(name, encoder.layout, options, _load(DETECTOR, files[DETECTOR]))
     calibration = Calibration.from_bytes(files[CALIBRATION])
     bundle = Bundle(encoder.eval(), detector.eval(), name, calibration, document["metadata"])
     # The digest of these bytes: another version of safetensors could write other bytes.
     object.__setattr__(bundle, "digest", digest)
     return bundle
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a manifest says of its bundle. No detector is built, so it may be of any package."""
+
+    detector_name: str
+    package: Package | None  # of a detector that is not Anomaray's own
+    metadata: dict[str, Any]
+
+
+def read_facts(files: Mapping[str, bytes], bundle_id: str) -> Facts:
+    """Read the manifest among the files of a bundle. Raises Refusal for one that was changed."""
+    _check_names(files)
+    document = _read_manifest(files[MANIFEST])
+    if _sha256(files[MANIFEST])[:16] != bundle_id:
+        raise Refusal(f"expected the bundle {bundle_id}; found another in its place")
+    return Facts(document["detector"]["name"], _find_package(document), document["metadata"])
 
 
 def read_directory(path: Path) -> dict[str, bytes]:
@@ -261,6 +289,7 @@ def _read_manifest(data: bytes) -> dict[str, Any]:
 def _has_shape(document: dict[str, Any]) -> bool:
     try:
         listed = document["files"]
+        _find_package(document)
         return (
             document["format"] == FORMAT
             and set(listed) == set(CONTENT)
@@ -273,8 +302,15 @@ def _has_shape(document: dict[str, Any]) -> bool:
             and isinstance(document["encoder"], dict)
             and isinstance(document["metadata"], dict)
         )
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         return False
+
+
+def _find_package(document: dict[str, Any]) -> Package | None:
+    """The package in a manifest; None for a detector of our own."""
+    if "package" not in document["detector"]:
+        return None
+    return Package.from_document(document["detector"]["package"])
 
 
 def _verify(name: str, data: bytes, entry: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from cluster.runtime.lifeline import Lifeline
 from cluster.runtime.private_folder import make_private_folder
 from cluster.runtime.private_ray import own_machine_only
 from cluster.runtime.shipping import ROOT
+from models.detectors.plugins import read_permission
 from models.masking import describe
 
 _EMBEDDED = "embedded Ray"
@@ -118,7 +119,11 @@ def _enter(address: str | None, cpus: int | None = None) -> str:
     address = address or os.environ.get("RAY_ADDRESS") or _LOCAL
     _quiet()
     with _drop_log_level_line():
-        _used = _embed(_lifeline, cpus) if address == _LOCAL else join(address, MALLOC)
+        _used = (
+            _embed(_lifeline, cpus)
+            if address == _LOCAL
+            else join(address, MALLOC | read_permission())
+        )
     if not is_left_running():
         _lifeline.hold_head(ray.get_runtime_context().gcs_address)
     return _used

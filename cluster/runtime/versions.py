@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.runtime import shipping
 from cluster.runtime.private_ray import requires_token
+from models.detectors.plugins import list_packages
 from models.refusal import Refusal
 
 # Seconds for all nodes to answer. Most need 1 to 2 s; a node that still installs its environment
@@ -35,6 +36,7 @@ class Installed:
     torch: str
     pyarrow: str
     code: str  # digest of models, cluster and jobs
+    detectors: str  # packages that bring detectors
     authentication: str  # "token", or "off" if the node lets anyone in
 
 
@@ -46,6 +48,7 @@ def read_installed() -> Installed:
         torch=_version("torch"),
         pyarrow=_version("pyarrow"),
         code=shipping.digest_code(),
+        detectors=", ".join(map(str, list_packages())) or "none",
         authentication="token" if requires_token() else "off",
     )
 
@@ -72,7 +75,8 @@ def refuse_skew() -> int:
         raise Refusal(
             "expected the same versions on every node as here, found "
             + "; ".join(skew)
-            + ": use one image for all nodes, built from this checkout's requirements.lock"
+            + ": use one image for all nodes, with this checkout's requirements.lock and the same "
+            "packages of detectors"
         )
     return len(found)
 

@@ -6,6 +6,7 @@ from jobs.spec.errors import one_of
 from jobs.spec.source import Key, SpecRefused, join_key
 from jobs.spec.spec import Spec
 from models.detectors.catalog import CATALOG
+from models.detectors.detector import Detector
 from models.detectors.options import check_options
 from models.refusal import Refusal
 from models.selection.auto import AUTO, AutoConfig
@@ -23,27 +24,40 @@ def check_detector(spec: Spec) -> None:
 
 def _find_problems(spec: Spec) -> list[tuple[Key, str]]:
     found: list[tuple[Key, str]] = []
+    kinds: dict[str, type[Detector]] = {}
     for index, name in enumerate(spec.training.baselines):
-        if name not in CATALOG:
-            found.append((("training", "baselines", index), one_of(list(CATALOG), name)))
+        found += _find(name, ("training", "baselines", index), kinds)
     name = spec.detector.name
     if name == AUTO:
         return [*_check_options(spec), *found, *_check_earlier_labels(spec, name)]
-    if name not in CATALOG:
-        return [(("detector", "name"), one_of([*CATALOG, AUTO], name)), *found]
+    found = [*_find(name, ("detector", "name"), kinds), *found]
+    if name not in kinds:
+        return found
     labelled = spec.roles.label is not None
-    for named in {name, *spec.training.baselines} & CATALOG.keys():
-        if CATALOG[named].labels != "none" and not labelled:
+    for named, kind in kinds.items():
+        if kind.labels != "none" and not labelled:
             key: Key = ("detector", "name") if named == name else ("training", "baselines")
             text = f"{named} learns from labels; expected a column with the role label, found none"
             found.append((key, text))
-        if CATALOG[named].labels == "none":
+        if kind.labels == "none":
             found += _check_earlier_labels(spec, named)
-    if spec.training.trim and CATALOG[name].labels != "none":
+    if spec.training.trim and kinds[name].labels != "none":
         # The rows of highest loss are the labelled anomalies that it should learn from.
         text = f"expected 0 for {name}, which learns from labels, found {spec.training.trim:g}"
         found.append((("training", "trim"), text))
     return [*_check_options(spec), *found]
+
+
+def _find(name: str, key: Key, kinds: dict[str, type[Detector]]) -> list[tuple[Key, str]]:
+    """Add the class of a detector to `kinds`, or say why it cannot be used."""
+    names = CATALOG.list_names()
+    try:
+        kinds[name] = CATALOG.find(name)
+    except Refusal as refusal:
+        if ":" in name or name in names:
+            return [(key, str(refusal))]
+        return [(key, one_of([*names, AUTO] if key[0] == "detector" else names, name))]
+    return []
 
 
 def _check_earlier_labels(spec: Spec, named: str) -> list[tuple[Key, str]]:

@@ -31,6 +31,10 @@ _BOUNDS = {
     "exclusiveMaximum": "< {}",
 }
 
+# Names of detectors of other packages, as MODULE:CLASS or with a dot as the names of entry points
+# should have. The schema takes a name without them for a misspelt one of ours.
+FOREIGN = r"^[^\s:.]+[:.]\S+$"
+
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "docs" / "spec.schema.json"
 PAGE = ROOT / "docs" / "spec.md"
@@ -104,9 +108,17 @@ def _build_detectors(choice: JsonSchemaValue) -> dict[str, JsonSchemaValue]:
             }
         )
     description = choice["description"]
+    foreign = {"type": "string", "pattern": FOREIGN}
+    options_of_its_own = {"type": "object", "properties": {"name": foreign}, "required": ["name"]}
     return {
-        "Detector": {"enum": list(CATALOG)},
-        "DetectorChoice": {"description": description, "anyOf": with_options},
+        "Detector": {
+            "description": "A detector of Anomaray, or of another package.",
+            "anyOf": [{"enum": list(CATALOG)}, foreign],
+        },
+        "DetectorChoice": {
+            "description": description,
+            "anyOf": [*with_options, options_of_its_own],
+        },
     }
 
 
@@ -183,7 +195,7 @@ def _render_roles() -> Iterator[str]:
 
 def _render_detectors(choice: JsonSchemaValue) -> Iterator[str]:
     yield "| detector | options and their defaults |\n| --- | --- |"
-    for detector in choice["anyOf"]:
+    for detector in choice["anyOf"][:-1]:  # not the one of other packages
         keys = dict(detector["properties"])
         name = keys.pop("name")["const"]
         options = (f"`{option}: {json.dumps(key['default'])}`" for option, key in keys.items())

@@ -133,7 +133,11 @@ class DetectorChoice(Frozen):
     """The detector and its options. docs/detectors.md compares the detectors.
 
     `detector: knn` is short for `detector: {name: knn}`. `auto` tries a few detectors on a sample
-    of the training rows and keeps the best.
+    of the training rows and keeps the best; it tries none of other packages.
+
+    A detector of another package has the name of its entry point, such as `my_pkg.sliding`, or is
+    written as MODULE:CLASS, which the operator must allow in ANOMARAY_DETECTORS: see
+    docs/detectors.md.
     """
 
     model_config = ConfigDict(extra="allow")

@@ -83,7 +83,7 @@ class TrainingRun:
             self.choice = self._choose(encoder, rows)
             self.detector = self.choice.winner
         names = [self.detector.name, *self.spec.training.baselines]
-        data = self._keep_rows(self.read_rows(encoder, rows, CATALOG[names[0]].labels))
+        data = self._keep_rows(self.read_rows(encoder, rows, CATALOG.find(names[0]).labels))
         trained = {"": self._train(data)}
         self._calibrate_detector(trained[""].detector, data)
         for name in self.spec.training.baselines:
@@ -176,7 +176,7 @@ class TrainingRun:
 
     def _worker_input(self, detector: Detector, data: TrainingData) -> WorkerInput:
         """The input of the DDP workers, for a detector that is built and fitted."""
-        labels, rows = CATALOG[self.detector.name].labels, data.rows
+        labels, rows = CATALOG.find(self.detector.name).labels, data.rows
         start = detector.state_dict() if detector.learns == "both" else None
         if self.start is not None:
             start = self.start.bundle.detector.state_dict()

@@ -1,4 +1,4 @@
-"""Every detector by its name: those that stand alone, and those that are built from these.
+"""Every detector by its name: ours, and by `find`, `configure` and `build` those of other packages.
 
 >>> import torch
 >>> from models.batch import Batch
@@ -15,10 +15,38 @@ tensor([ 0., 77.])
 tensor([ 0., 77.])
 """
 
+from models.detectors.detector import Detector
 from models.detectors.ensemble import Ensemble
 from models.detectors.options import Catalog
+from models.detectors.plugins import Package, find_plugin, list_plugins, require_package
 from models.detectors.single import SINGLE
 from models.detectors.stacked_devnet import StackedDevNet
 
+
+class OpenCatalog(Catalog):
+    """Our detectors, as a mapping. Its methods know those of other packages too.
+
+    Where a package has a detector with the name of one of ours, ours is meant.
+    """
+
+    def find(self, name: str) -> type[Detector]:
+        plugin = None if name in self else find_plugin(name)
+        return plugin.load() if plugin else super().find(name)
+
+    def list_names(self) -> list[str]:
+        """Our detectors, then those that other packages install by an entry point."""
+        return list(dict.fromkeys([*self, *(plugin.name for plugin in list_plugins())]))
+
+    def find_package(self, name: str) -> Package | None:
+        """The package of a detector; None for one of ours."""
+        plugin = None if name in self else find_plugin(name)
+        return plugin.package if plugin else None
+
+    def require_package(self, name: str, trained: Package | None) -> None:
+        """Raise Refusal unless a saved detector is ours, or of the package that `trained` it."""
+        if name not in self or trained is not None:
+            require_package(name, trained)
+
+
 _COMBINED = Catalog.from_imports(globals())
-CATALOG = Catalog(sorted({**SINGLE, **_COMBINED}.items()))
+CATALOG = OpenCatalog(sorted({**SINGLE, **_COMBINED}.items()))

@@ -34,8 +34,12 @@ class Catalog(dict[str, type[Detector]]):
     def find(self, name: str) -> type[Detector]:
         """The class of a detector."""
         if name not in self:
-            raise Refusal(f"unknown detector '{name}'{_list_choices(name, list(self))}")
+            raise Refusal(f"unknown detector '{name}'{_list_choices(name, self.list_names())}")
         return self[name]
+
+    def list_names(self) -> list[str]:
+        """The names that `find` knows."""
+        return list(self)
 
     def configure(self, name: str, options: dict[str, Any]) -> Any:
         """The Config of a detector with these options, checked.

@@ -3,8 +3,11 @@
 import re
 from collections.abc import Mapping
 
+from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
+from models.detectors.plugins import list_allowed, list_plugins
 from models.layout import CategoryInput, Layout, NumericInput, SignalInput, TokenInput
+from models.refusal import Refusal
 
 _HEADER = "| detector | fits | learns from | idea |\n| --- | --- | --- | --- |\n"
 # A layout of each kind of column, on which `Detector.unfit` is called.
@@ -42,6 +45,29 @@ def format_table(catalog: Mapping[str, type[Detector]]) -> str:
     names = sorted(catalog, key=lambda name: (-len(_list_fits(catalog[name])), name))
     lines = [f"| {' | '.join(describe(name, catalog[name]))} |\n" for name in names]
     return _HEADER + "".join(lines)
+
+
+def format_plugins() -> str:
+    """The table of the detectors of other packages, and a line for each that cannot be used.
+
+    Imports their code. Empty if there are none.
+    """
+    found, refused = {}, []
+    for plugin in list_plugins():
+        if plugin.name in CATALOG:
+            refused.append(
+                f"`{plugin.name}` of {plugin.package}: one of ours has this name and is meant"
+            )
+    classes = [entry for entry in list_allowed() if ":" in entry]
+    for name in [name for name in CATALOG.list_names() if name not in CATALOG] + classes:
+        try:
+            found[name] = CATALOG.find(name)
+        except Refusal as refusal:
+            refused.append(str(refusal))
+    rows = [(CATALOG.find_package(name), *describe(name, kind)) for name, kind in found.items()]
+    lines = [f"| {name} of {package} | {' | '.join(rest)} |\n" for package, name, *rest in rows]
+    table = f"\nOf other packages:\n\n{_HEADER}{''.join(lines)}" if lines else ""
+    return table + "".join(f"\n{line}\n" for line in refused)
 
 
 def _list_fits(kind: type[Detector]) -> list[str]:

@@ -30,6 +30,7 @@ def rebuild(
 
     Raises Refusal for options that are not the detector's, or that ask for other tensors.
     """
+    CATALOG.find(name)  # imports a package's code here, not on the meta device
     _check_sizes(_sketch(name, layout, options), name, tensors)
     detector = CATALOG.build(name, layout, options)
     detector.load_state_dict(tensors)

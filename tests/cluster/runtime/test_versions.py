@@ -6,7 +6,7 @@ from pathlib import Path
 from cluster.runtime.shipping import digest_code, digest_files, stage
 from cluster.runtime.versions import Installed, list_differences, read_installed
 
-HERE = Installed("2.60.0", "3.11.7", "2.13.0", "26.0.1", "0123", "token")
+HERE = Installed("2.60.0", "3.11.7", "2.13.0", "26.0.1", "0123", "none", "token")
 
 
 def test_equal_nodes_differ_in_nothing() -> None:
@@ -16,10 +16,12 @@ def test_equal_nodes_differ_in_nothing() -> None:
 
 def test_each_difference_names_its_nodes() -> None:
     nodes = {f"10.0.0.{i}": replace(HERE, torch="2.12.0") for i in range(1, 8)}
+    nodes["10.0.0.8"] = replace(HERE, detectors="sliding 1.0")
     nodes["10.0.0.9"] = replace(HERE, authentication="off")
     assert list_differences(HERE, nodes) == [
         "torch 2.12.0 instead of 2.13.0 on 10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.4, 10.0.0.5 "
         "and 2 more",
+        "detectors sliding 1.0 instead of none on 10.0.0.8",
         "authentication off instead of token on 10.0.0.9",
     ]
 

@@ -75,6 +75,9 @@ def test_the_schema_refuses_a_wrong_key_or_value(
     [
         {"detector": "auto"},
         {"detector": {"name": "knn", "neighbours": 5}},
+        {"detector": "my_pkg.sliding"},
+        {"detector": {"name": "my_pkg.module:Sliding", "of_its_own": 5}},
+        {"training": {"baselines": ["pca", "my_pkg.module:Sliding"]}},
         {"columns": {"a": {"role": ["id", "numeric"], "range": [0, None]}}},
         {"threshold": {"policy": "budget", "flags": 3}},
         {"window": {"entity": "a", "length": 8}},
