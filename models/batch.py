@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from models.evidence import Array, Evidence
 from models.layout import Layout
 from models.refusal import Refusal
 
@@ -116,3 +117,20 @@ class Contributions(NamedTuple):
     # [rows, length] of each token input. The places add up to the share of the feature, except for
     # a part that belongs to no place.
     maps: tuple[Tensor, ...] = ()
+
+    def to_evidence(self, scored: Batch) -> Evidence:
+        """The contributions to the scores of this batch, as arrays."""
+        expected = self.expected
+        return Evidence(
+            _to_array(self.shares),
+            _to_array(expected.numeric),
+            _to_array(expected.codes),
+            *(
+                tuple(map(_to_array, group))
+                for group in (expected.signals, expected.tokens, self.maps, scored.signals)
+            ),
+        )
+
+
+def _to_array(tensor: Tensor) -> Array:
+    return tensor.detach().cpu().numpy()

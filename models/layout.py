@@ -10,6 +10,9 @@ from models import canonical_json
 # Rows per chunk. 4,096 rows of a table fit a CPU's cache; with 8,192 rows scoring was about 10%
 # slower, and with 65,536 page faults took 30%.
 CHUNK = 4096
+# Rows that are explained at once: a task has a few flags, and 4,096 rows of most detectors take
+# milliseconds.
+EXPLAINED = 256
 # Bytes of the signals and tokens of a chunk. A convolution makes tens of channels from each signal,
 # so 4 MiB become about 100 MiB. 256 colour images of 32 x 32 pixels fit.
 CHUNK_BYTES = 4 * 1024**2
@@ -98,6 +101,11 @@ class Layout:
         computation may change the last bits of a score."""
         signals = sum(4 * signal.width for signal in self.signals)
         return count_chunk_rows(signals + sum(8 * tokens.length for tokens in self.tokens))
+
+    @property
+    def explained_rows(self) -> int:
+        """Rows to explain at once, fixed for the same reason."""
+        return min(EXPLAINED, self.chunk_rows)
 
     def digest(self) -> bytes:
         """SHA-256 of the layout, 32 bytes. Two layouts with the same digest are the same."""

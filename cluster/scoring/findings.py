@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from cluster.lake.input.splits import Split
 from cluster.scoring.receipt import HourCounts, QuarantineRule
@@ -43,7 +42,7 @@ class SplitFindings:
         if len(flagged):
             self._numbers.append(admitted.numbers[flagged])
             self._scores.append(scores[flagged])
-            self.extracted.append(admitted.extracted.take(torch.from_numpy(flagged)))
+            self.extracted.append(admitted.extracted.take(flagged))
 
     @property
     def numbers(self) -> np.ndarray:
@@ -66,8 +65,7 @@ class SplitFindings:
         self._numbers = [each[k] for each, k in zip(self._numbers, kept, strict=True)]
         self._scores = [each[k] for each, k in zip(self._scores, kept, strict=True)]
         self.extracted = [
-            each.take(torch.from_numpy(np.flatnonzero(k)))
-            for each, k in zip(self.extracted, kept, strict=True)
+            each.take(np.flatnonzero(k)) for each, k in zip(self.extracted, kept, strict=True)
         ]
 
 

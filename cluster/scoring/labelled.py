@@ -8,13 +8,13 @@ import pyarrow as pa
 
 from cluster.lake.input.splits import Split
 from cluster.runtime.resources import ActorPlan
-from cluster.splits import chunks
 from cluster.splits.admission import AdmittedRows, Intake
 from cluster.splits.engine import DaySplit, Engine, OnSplit
 from cluster.splits.worker import TableWorker
 from models.columns import Roles
 from models.decoding.labels import decode_labels
 from models.detectors.detector import Detector
+from models.eager import score_rows
 
 
 class _Evaluator(TableWorker):
@@ -27,9 +27,7 @@ class _Evaluator(TableWorker):
     def read(self, day: str, split: Split) -> pa.Table:
         parts = []
         for admitted in self.intake.admit(split):
-            scores = chunks.score_rows(
-                self.encoder, self.detectors, admitted.extracted, self.device
-            )
+            scores = score_rows(self.encoder, self.detectors, admitted.extracted)
             table = label_scores(admitted, scores, self.intake.roles)
             parts.append(table.append_column("day", pa.array([day] * table.num_rows)))
         return pa.concat_tables(parts) if parts else self._empty_table()

@@ -48,6 +48,7 @@ from cluster.splits.stages import Stages
 from cluster.splits.worker import SplitWorker
 from models.bundle import open_bundle
 from models.columns import Roles
+from models.eager import EagerModel
 from models.encoding.raw_batch import join
 
 # Attempts at a task in a process that it shares with others. A night may well lose two nodes under
@@ -104,8 +105,8 @@ class Model:
         bundle = open_bundle(
             Registry(self.output.child(REGISTRY)).read_bundle(job.bundle), job.digest
         )
-        self.encoder = bundle.encoder.to(device).eval()
-        self.detector = bundle.detector.to(device).eval()
+        self.encoder = bundle.encoder
+        self.scores: chunks.Model = EagerModel(bundle.encoder, bundle.detector, device)
         self.severity = bundle.severity
         self.room = Room()
         # On CPUs a few threads compute at a time, and others fetch or write meanwhile.
@@ -119,7 +120,7 @@ class RunScorer:
 
     def __init__(self, model: Model, job: ScoringJob) -> None:
         self.model, self.job, self.output = model, job, model.output
-        self.encoder, self.detector, self.severity = model.encoder, model.detector, model.severity
+        self.encoder, self.severity = model.encoder, model.severity
         self.looks = Looks()
         self.disguise = Disguise.of(job.roles).require_key(job.key_id)
         self.journal = Journal(self.output.child(RUNS), job.run_id)
@@ -293,8 +294,7 @@ class RunScorer:
             return
         with stages("score"):
             extracted = join([admitted.extracted for admitted, _ in parts])
-            detectors = {"": self.detector}
-            scored = chunks.score_rows(self.encoder, detectors, extracted, self.model.device)[""]
+            scored = self.model.scores.score(extracted)
         roles = self.job.roles
         with stages("filter"):
             edges = np.cumsum([len(admitted.numbers) for admitted, _ in parts])[:-1]
@@ -333,13 +333,12 @@ class RunScorer:
         with stages("reasons"):
             extracted = join([one for _, found in parts for one in found.extracted])
             explained = chunks.explain_rows(
+                self.model.scores,
                 self.encoder,
-                self.detector,
                 extracted,
                 job.roles,
                 job.top_reasons,
                 set(np.argsort(-scores, kind="stable")[:PICTURES].tolist()),
-                self.model.device,
             )
         schema = flag_schema(job.schema, job.roles)
         with stages("write"):

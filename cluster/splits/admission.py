@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from cluster.lake.input.reading import OpenSplit, Rows, open_split
 from cluster.lake.input.splits import Split
@@ -52,7 +51,7 @@ class AdmittedRows(NamedTuple):
         return AdmittedRows(
             self.rows.take(pa.array(places)),
             self.numbers[places],
-            self.extracted.take(torch.from_numpy(places)),
+            self.extracted.take(places),
         )
 
 

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 from cluster.lake.input.splits import Split
 from cluster.runtime.resources import ActorPlan
-from cluster.splits import chunks
 from cluster.splits.admission import Intake
 from cluster.splits.engine import DaySplit, Engine, OnSplit
 from cluster.splits.key_sample import KeySample, hash_keys
 from cluster.splits.worker import SplitWorker
 from models.decoding.labels import decode_labels
 from models.detectors.detector import Detector
+from models.eager import score_rows
 from models.scores.sketch import ScoreSketch
 from models.scores.threshold import Calibration
 
@@ -81,7 +81,7 @@ class _Calibrator(SplitWorker[Split, _CalibrationPart]):
                 labels = decode_labels(column, roles.normal).values
             if roles.entity:
                 entities.update(hash_keys([admitted.rows.column(roles.entity[0])]))
-            found = chunks.score_rows(self.encoder, self.detectors, admitted.extracted, self.device)
+            found = score_rows(self.encoder, self.detectors, admitted.extracted)
             for name, scores in found.items():
                 everything, normal, anomalous = sketches[name]
                 everything.update(scores)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from cluster.lake.input.splits import Split
 from cluster.runtime.resources import ActorPlan
@@ -46,7 +45,7 @@ def _table(admitted: AdmittedRows, roles: Roles, all_labelled: bool) -> pa.Table
     if not all_labelled:
         return to_table(admitted.extracted, labels)
     known = np.isfinite(labels)
-    return to_table(admitted.extracted.take(torch.from_numpy(known)), labels[known])
+    return to_table(admitted.extracted.take(known), labels[known])
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,8 @@ class TrainingData:
             extracted, label = from_table(table)
             chosen = (label > 0.5).nonzero()[: most - found, 0]
             found += len(chosen)
-            parts.append(self.encoder(extracted.take(chosen))._replace(label=label[chosen]))
+            anomalies = self.encoder(extracted.take(chosen.numpy()))
+            parts.append(anomalies._replace(label=label[chosen]))
             if found == most:
                 break
         return join(parts)
@@ -99,7 +99,7 @@ def _sample(encoder: Encoder, data: Tables, rows: int, most: int, seed: int) -> 
         extracted, label = from_table(table)
         if share < 1.0:
             generator = np.random.default_rng((seed, number))
-            chosen = torch.from_numpy(generator.random(len(label)) < share)
+            chosen = np.flatnonzero(generator.random(len(label)) < share)
             extracted, label = extracted.take(chosen), label[chosen]
         parts.append(encoder(extracted)._replace(label=label))
     return join(parts)

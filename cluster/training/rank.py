@@ -208,10 +208,10 @@ class _StreamedRows:
     def _batches(self, share: _Share, generator: np.random.Generator | None) -> Iterator[Batch]:
         """Encoded batches, shuffled within each buffer if there is a generator."""
         for rows, label in share.read():
-            order = torch.arange(len(label))
+            order = np.arange(len(label))
             if generator is not None:
-                order = torch.from_numpy(generator.permutation(len(label)))
+                order = generator.permutation(len(label))
             for start in range(0, len(label), self.batch_rows):
                 chosen = order[start : start + self.batch_rows]
-                batch: Batch = self.encoder(rows.take(chosen).to(self.device))
+                batch: Batch = self.encoder(rows.take(chosen))
                 yield batch._replace(label=label[chosen].to(self.device))

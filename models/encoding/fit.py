@@ -15,15 +15,10 @@ from models.encoding.bins import list_binned
 from models.encoding.column_statistics import Statistics, choose_vocabulary_size
 from models.encoding.encoder import Encoder
 from models.encoding.layout import SPECIAL, list_raw_inputs
-from models.encoding.scaling import (
-    SMALLEST,
-    WIDEST_SCORE,
-    NumberRange,
-    Scale,
-    Scaling,
-    VocabularyUse,
-)
-from models.encoding.signals import LearnedInputs, SignalScaling, bound_bytes, learn_inputs
+from models.encoding.scale import SMALLEST, NumberRange, Scale, VocabularyUse
+from models.encoding.scaling import WIDEST_SCORE, Scaling
+from models.encoding.signal_scaling import SignalScaling
+from models.encoding.signals import LearnedInputs, bound_bytes, learn_inputs
 from models.layout import count_chunk_rows
 from models.refusal import Refusal
 from models.schema import Source, check_types, find_sources, refuse

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.encoding.scaling import SMALLEST
+from models.encoding.scale import SMALLEST
 
 Floats = npt.NDArray[np.float64]
 

@@ -1,15 +1,15 @@
 """Raw rows: decoded and looked up, but not yet scaled."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
-from torch import Tensor
 
 from models.decoding.scalars import Problem
+
+Array = npt.NDArray[Any]
 
 
 class Unseen(NamedTuple):
@@ -27,13 +27,16 @@ class Unseen(NamedTuple):
 
 
 class RawBatch(NamedTuple):
-    """Rows before scaling, on one device. The cells of a row with a problem are zeros."""
+    """Rows before scaling. The cells of a row with a problem are zeros.
 
-    values: Tensor  # float32 [rows, raw inputs]; NaN is null
-    codes: Tensor  # int64 [rows, categories]
+    Each column of `values` and `codes` is contiguous in memory.
+    """
+
+    values: npt.NDArray[np.float32]  # [rows, raw inputs]; NaN is null
+    codes: npt.NDArray[np.int64]  # [rows, categories]
     problems: tuple[Problem, ...] = ()  # by row, then in the order of the columns
-    signals: tuple[Tensor, ...] = ()  # uint8 or float32 [rows, raw width] each, see `signals.py`
-    tokens: tuple[Tensor, ...] = ()  # int32 [rows, length] each
+    signals: tuple[Array, ...] = ()  # uint8 or float32 [rows, raw width] each, see `signals.py`
+    tokens: tuple[npt.NDArray[np.int32], ...] = ()  # [rows, length] each
     unseen: tuple[Unseen, ...] = ()  # of the categories that have any
 
     @property
@@ -42,30 +45,47 @@ class RawBatch(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """The size of the tensors in bytes."""
-        return sum(t.nbytes for t in (self.values, self.codes, *self.signals, *self.tokens))
+        """The size of the arrays in bytes."""
+        arrays: list[Array] = [self.values, self.codes, *self.signals, *self.tokens]
+        return sum(array.nbytes for array in arrays)
 
-    def take(self, rows: Tensor | slice) -> "RawBatch":
-        """The rows at the given indices, or those where a mask is true, without their problems."""
-        taken = self.map(lambda tensor: tensor[rows])
+    def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_] | slice) -> "RawBatch":
+        """The rows at the given places, or those where a mask is true, without their problems."""
+        taken = RawBatch(
+            self.values.T[:, rows].T,
+            self.codes.T[:, rows].T,
+            (),
+            tuple(array[rows] for array in self.signals),
+            tuple(array[rows] for array in self.tokens),
+        )
         if not self.unseen:
             return taken
-        kept = torch.arange(self.rows)[rows].numpy()
+        kept = np.arange(self.rows)[rows]
         unseen = (one.take(kept) for one in self.unseen)
         return taken._replace(unseen=tuple(one for one in unseen if len(one.rows)))
 
-    def to(self, device: torch.device | str) -> "RawBatch":
-        return self.map(lambda tensor: tensor.to(device))._replace(unseen=self.unseen)
+    def pad(self, rows: int) -> "RawBatch":
+        """The batch with rows of zeros behind its own, without problems and texts."""
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> "RawBatch":
-        """The batch after `change` was applied to every tensor, without problems and texts."""
+        def fill(array: Array) -> Array:
+            if len(array) == rows:
+                return array
+            zeros = np.zeros((rows - len(array), *array.shape[1:]), array.dtype)
+            return np.concatenate([array, zeros])
+
         return RawBatch(
-            change(self.values),
-            change(self.codes),
+            fill(self.values),
+            fill(self.codes),
             (),
-            tuple(map(change, self.signals)),
-            tuple(map(change, self.tokens)),
+            tuple(map(fill, self.signals)),
+            tuple(map(fill, self.tokens)),
         )
+
+    def cut(self, rows: int) -> Iterator[tuple["RawBatch", "RawBatch"]]:
+        """Yield (part, padded part) pairs: the padded ones have exactly so many rows."""
+        for start in range(0, self.rows, rows):
+            part = self.take(slice(start, start + rows))
+            yield part, part.pad(rows)
 
 
 def join(parts: Sequence[RawBatch]) -> RawBatch:
@@ -73,11 +93,11 @@ def join(parts: Sequence[RawBatch]) -> RawBatch:
     if len(parts) == 1:
         return parts[0]._replace(problems=())
     return RawBatch(
-        torch.cat([part.values.T for part in parts], 1).T,
-        torch.cat([part.codes.T for part in parts], 1).T,
+        np.concatenate([part.values.T for part in parts], axis=1).T,
+        np.concatenate([part.codes.T for part in parts], axis=1).T,
         (),
-        tuple(map(torch.cat, zip(*(part.signals for part in parts), strict=True))),
-        tuple(map(torch.cat, zip(*(part.tokens for part in parts), strict=True))),
+        tuple(map(np.concatenate, zip(*(part.signals for part in parts), strict=True))),
+        tuple(map(np.concatenate, zip(*(part.tokens for part in parts), strict=True))),
         _join_unseen(parts),
     )
 

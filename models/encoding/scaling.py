@@ -1,13 +1,11 @@
 """Scales numbers for the detector, and back: elementwise tensor operations on any device."""
 
-import math
-from dataclasses import dataclass
-from typing import NamedTuple
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+
+from models.encoding.scale import SMALLEST, Scale, read_scales
 
 # Bound on a scaled number of a column without clipping. The sum of a thousand squares of it fits in
 # float32, so a score stays finite.
@@ -15,59 +13,6 @@ UNCLIPPED = 1e15
 # The normal score of the outermost knot. Ranks of the quantile sketch are off by 0.14% of the rows
 # (see `moments.KLL_K`), which is the share beyond a score of 3: further knots would be noise.
 WIDEST_SCORE = 3.0
-
-# Smaller distances are subnormal in float32: a GPU may flush them to zero, and 0 / 0 is NaN.
-SMALLEST = float(np.finfo(np.float32).tiny)
-
-Floats = npt.NDArray[np.float64]
-
-
-class Scale(NamedTuple):
-    """The scale of one raw input x: (t - centre) / width, where t = x or sign(x) log(1 + |x|).
-
-    >>> scale = Scale(centre=100.0, width=20.0)
-    >>> scale.invert(np.array([-1.0, 2.0])).tolist()
-    [80.0, 140.0]
-    """
-
-    centre: float = 0.0
-    width: float = 1.0
-    log1p: bool = False
-    clip: float | None = None
-    knots: tuple[tuple[float, float], ...] = ()  # (t, normal score), strictly increasing in both
-
-    def invert(self, scaled: Floats) -> Floats:
-        """The raw inputs with these scaled values, for people to read: float64 in any shape."""
-        if self.knots:
-            points, scores = zip(*self.knots, strict=True)
-            beyond = scaled - np.clip(scaled, scores[0], scores[-1])
-            numbers: Floats = np.interp(scaled, scores, points) + beyond * self.width
-        else:
-            numbers = scaled * self.width + self.centre
-        if not self.log1p:
-            return numbers
-        # A detector may expect any value, and float64 holds at most exp(709).
-        raw: Floats = np.copysign(np.expm1(np.minimum(np.abs(numbers), 700.0)), numbers)
-        return raw
-
-
-@dataclass(frozen=True)
-class NumberRange:
-    """The range of a numeric column in training, in the unit of the input."""
-
-    offset: float = 0.0  # subtracted in float64 where float32 could not tell values apart
-    low: float = -math.inf
-    high: float = math.inf
-    median: float | None = None
-
-
-@dataclass(frozen=True)
-class VocabularyUse:
-    """How often training had the values of a vocabulary."""
-
-    rows: int  # of training
-    most: int  # rows with the most frequent value
-    complete: bool  # no value of training is without a code
 
 
 class Scaling(nn.Module):
@@ -155,18 +100,8 @@ class Scaling(nn.Module):
         return torch.where(columns > highest, above, result)
 
     def to_scales(self) -> tuple[Scale, ...]:
-        """The scale of each raw input, on the CPU."""
-        clips, logged = self.clip.tolist(), set(self.logged.tolist())
-        tables = {}
-        for i, j in enumerate(self.ranked.tolist()):
-            points, scores = self.knots[:, i, : int(self.last[i]) + 1].tolist()
-            tables[j] = tuple(zip(points, scores, strict=True))
-        return tuple(
-            Scale(centre, width, j in logged, clips[j], tables.get(j, ()))
-            for j, (centre, width) in enumerate(
-                zip(self.centre.tolist(), self.width.tolist(), strict=True)
-            )
-        )
+        """The scale of each raw input."""
+        return read_scales({name: buffer.cpu().numpy() for name, buffer in self.named_buffers()})
 
 
 def _make_table(scale: Scale) -> npt.NDArray[np.float32]:

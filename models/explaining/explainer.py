@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from models.batch import Contributions
 from models.columns import Boolean, IPAddress, Numeric, Port, SignalColumn, Timestamp
 from models.encoding.bins import find_run
 from models.encoding.column_statistics import LONGEST_TEXT
-from models.encoding.encoder import Encoder
+from models.encoding.extractor import Extractor
 from models.encoding.layout import list_raw_inputs
 from models.encoding.raw_batch import RawBatch, Unseen
+from models.evidence import Evidence
 from models.explaining.numbers import format_numbers
 from models.explaining.places import Words
 from models.explaining.reasons import REASONS
@@ -140,16 +140,18 @@ class Explainer:
     row; formatting row by row took 25.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
-        self.features = list_features(encoder.sources, encoder.layout)
-        self.layout = encoder.layout
-        self.vocabularies = encoder.vocabularies
-        self.uses = encoder.uses
-        self.ranges = encoder.ranges
-        self.bins = encoder.bins
-        self.scales = encoder.scaling.to_scales()
-        columns = {source.column.name: source.column for source in encoder.sources}
-        self.signals = SignalWords(encoder.layout, columns, encoder.vocabularies, encoder.scalings)
+    def __init__(self, extractor: Extractor) -> None:
+        self.features = list_features(extractor.sources, extractor.layout)
+        self.layout = extractor.layout
+        self.vocabularies = extractor.vocabularies
+        self.uses = extractor.uses
+        self.ranges = extractor.ranges
+        self.bins = extractor.bins
+        self.scales = extractor.scales
+        columns = {source.column.name: source.column for source in extractor.sources}
+        self.signals = SignalWords(
+            extractor.layout, columns, extractor.vocabularies, extractor.signal_scales
+        )
         named = list(dict.fromkeys(feature.column for feature in self.features))
         places = [named.index(feature.column) for feature in self.features]
         # The features of each column: bool [columns, features].
@@ -158,8 +160,8 @@ class Explainer:
 
     def explain(
         self,
-        extracted: RawBatch,
-        contributions: Contributions,
+        raw: RawBatch,
+        evidence: Evidence,
         top: int,
         sensitive: frozenset[str] = frozenset(),
     ) -> pa.Array:
@@ -170,11 +172,10 @@ class Explainer:
         without a share, there is no reason. If no share is above 0, the largest is a reason. A
         sensitive column shows "[sensitive]" instead of values.
         """
-        raw = extracted.to("cpu")
-        shares = contributions.shares.detach().double().cpu().numpy()
+        shares = evidence.shares.astype(np.float64)
         own = np.stack([shares[:, list(f.shares)].sum(axis=1) for f in self.features], axis=1)
         nulls = [(i, f.null) for i, f in enumerate(self.features) if f.null is not None]
-        differs = self._find_different(raw, contributions)
+        differs = self._find_different(raw, evidence)
         whole = own.copy()
         for null, place in {null: i for i, null in nulls}.items():  # once for each column
             whole[:, place] += shares[:, null]
@@ -190,7 +191,7 @@ class Explainer:
         chosen[:, :1] = ranked[:, :1] > -np.inf
         chosen &= top > 0
         rows, feature = np.nonzero(chosen)[0], np.take_along_axis(lead, order, axis=1)[chosen]
-        told = self._describe(rows, feature, raw, contributions, sensitive)
+        told = self._describe(rows, feature, raw, evidence, sensitive)
         hidden = told.observed == HIDDEN
         kept = np.asarray(told.observed != told.expected, bool) | np.asarray(hidden, bool)
         places = np.flatnonzero(kept)
@@ -219,12 +220,11 @@ class Explainer:
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offsets), reasons)
 
-    def _find_different(self, raw: RawBatch, contributions: Contributions) -> Bools:
+    def _find_different(self, raw: RawBatch, evidence: Evidence) -> Bools:
         """Whether a feature is not as expected: bool [rows, features]. Numbers that read alike and
         signals are told apart by their words later."""
-        values, codes = raw.values.double().numpy(), raw.codes.numpy()
-        numeric = contributions.expected.numeric.detach().double().cpu().numpy()
-        wanted = contributions.expected.codes.cpu().numpy()
+        values, codes = raw.values.astype(np.float64), raw.codes
+        numeric, wanted = evidence.numeric.astype(np.float64), evidence.codes
         found = np.ones((raw.rows, len(self.features)), bool)
         for place, feature in enumerate(self.features):
             at = feature.position
@@ -262,13 +262,12 @@ class Explainer:
         rows: Codes,
         feature: Codes,
         raw: RawBatch,
-        contributions: Contributions,
+        evidence: Evidence,
         sensitive: frozenset[str],
     ) -> _Told:
         """The observed and the expected value of each (row, feature) pair."""
-        values, codes = raw.values.double().numpy(), raw.codes.numpy()
-        numeric = contributions.expected.numeric.detach().double().cpu().numpy()
-        wanted = contributions.expected.codes.cpu().numpy()
+        values, codes = raw.values.astype(np.float64), raw.codes
+        numeric, wanted = evidence.numeric.astype(np.float64), evidence.codes
         unseen = {one.category: one for one in raw.unseen}
         observed = np.full(len(rows), HIDDEN, object)
         expected = observed.copy()
@@ -280,7 +279,7 @@ class Explainer:
             pairs = np.flatnonzero(feature == place)
             at = rows[pairs]
             if described.kind in ("signal", "tokens"):
-                words = self._describe_wide(described, at, raw, contributions)
+                words = self._describe_wide(described, at, raw, evidence)
                 observed[pairs], expected[pairs], usual[pairs] = zip(*words, strict=True)
                 continue
             usual[pairs] = self.usual[place]
@@ -310,7 +309,7 @@ class Explainer:
                 observed[pair] = f"{_shorten(text)}, {why}"
 
     def _describe_wide(
-        self, feature: Feature, rows: Codes, raw: RawBatch, contributions: Contributions
+        self, feature: Feature, rows: Codes, raw: RawBatch, evidence: Evidence
     ) -> list[Words]:
         (name,) = feature.columns
         describe = (
@@ -318,9 +317,7 @@ class Explainer:
             if feature.kind == "signal"
             else self.signals.describe_tokens
         )
-        expected = contributions.expected.map(lambda tensor: tensor.detach())
-        maps = tuple(each.detach() for each in contributions.maps)
-        return describe(name, feature.position, rows, raw, expected, maps)
+        return describe(name, feature.position, rows, raw, evidence)
 
     def _describe_observed(self, feature: Feature, values: Floats, codes: Codes) -> list[str]:
         if feature.kind == "category":

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from models.batch import Batch, Contributions
+from models.evidence import Evidence
 from models.layout import Layout, SignalInput
 
 Floats = npt.NDArray[np.float32]
@@ -32,7 +32,7 @@ class Picture(TypedDict):
 
 
 def draw_largest_share(
-    layout: Layout, batch: Batch, contributions: Contributions, row: int, allowed: Collection[str]
+    layout: Layout, evidence: Evidence, row: int, allowed: Collection[str]
 ) -> Picture | None:
     """Draw the signal of a row that has the largest share.
 
@@ -45,15 +45,10 @@ def draw_largest_share(
         for place, signal in enumerate(layout.signals)
         if signal.kind in KINDS and signal.name in allowed
     ]
-    if not places or not contributions.maps:
+    if not places or not evidence.maps:
         return None
-    place = max(places, key=lambda one: float(contributions.shares[row, first + one]))
-    values, shares = batch.signals[place][row], contributions.maps[place][row]
-    png = draw(
-        layout.signals[place],
-        values.detach().float().cpu().numpy(),
-        shares.detach().float().cpu().numpy(),
-    )
+    place = max(places, key=lambda one: float(evidence.shares[row, first + one]))
+    png = draw(layout.signals[place], evidence.scored[place][row], evidence.maps[place][row])
     return {"feature": layout.signals[place].name, "png": png}
 
 

@@ -165,10 +165,7 @@ def _is_tensor(value: Any) -> bool:
 def encode_zeros(encoder: Encoder, rows: int, device: torch.device) -> Batch:
     """Encoded rows of zeros, labelled as normal."""
 
-    def fill(tensor: Tensor) -> Tensor:
-        return tensor.new_zeros(rows, *tensor.shape[1:])
-
-    batch: Batch = encoder(encoder.make_empty().map(fill).to(device))
+    batch: Batch = encoder(encoder.make_empty().pad(rows))
     return batch._replace(label=torch.zeros(rows, device=device))
 
 

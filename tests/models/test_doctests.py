@@ -14,7 +14,7 @@ MODULES = [
     "models.detectors.catalog",
     "models.detectors.search_space",
     "models.encoding.fit",
-    "models.encoding.scaling",
+    "models.encoding.scale",
     "models.explaining.numbers",
     "models.explaining.places",
     "models.layers.integrated_gradients",

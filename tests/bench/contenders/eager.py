@@ -31,8 +31,6 @@ class EagerScorer:
         result = np.empty(rows.num_rows, np.float32)
         for start in range(0, len(result), CHUNK):
             part = slice(start, start + CHUNK)
-            batch = self.encoder(
-                RawBatch(torch.from_numpy(values[part]), torch.from_numpy(encoded[part]))
-            )
+            batch = self.encoder(RawBatch(values[part], encoded[part]))
             result[part] = self.detector.score(batch).numpy()
         return result

@@ -32,10 +32,10 @@ class Detector:
         self.numbers = [name for name in self.numbers if name not in self.codes]
 
     def __call__(self, batch: pd.DataFrame) -> pd.DataFrame:
-        values = torch.as_tensor(batch[self.numbers].to_numpy(np.float32))
+        values = batch[self.numbers].to_numpy(np.float32)
         codes = np.stack([batch[c].map(known).to_numpy() for c, known in self.codes.items()], 1)
         with torch.inference_mode():
-            rows = self.encoder(RawBatch(values, torch.as_tensor(codes.astype(np.int64))))
+            rows = self.encoder(RawBatch(values, codes.astype(np.int64)))
             batch["score"] = self.detector.score(rows).numpy()
         return batch[list(OUTPUT)]
 

@@ -18,8 +18,9 @@ from cluster.splits.admission import CHUNKS, Intake
 from cluster.training.row_tables import from_table, to_table
 from models.columns import FeatureColumn, Image, Numeric, Roles, Sequence, Text, Vector, Video
 from models.detectors.catalog import CATALOG
+from models.eager import EagerModel
 from models.encoding.encoder import Encoder
-from models.encoding.raw_batch import RawBatch, join
+from models.encoding.raw_batch import Array, RawBatch, join
 from tests.models.flows import batch_of, fit
 from tests.models.media import mixed
 
@@ -45,13 +46,12 @@ def encoder(table: pa.Table) -> Encoder:
 
 
 def same(left: RawBatch, right: RawBatch) -> bool:
-    pairs = zip(
-        (left.values, left.codes, *left.signals, *left.tokens),
-        (right.values, right.codes, *right.signals, *right.tokens),
-        strict=True,
-    )
+    arrays: list[list[Array]] = [
+        [one.values, one.codes, *one.signals, *one.tokens] for one in (left, right)
+    ]
+    pairs = zip(*arrays, strict=True)
     return all(  # to the bit: padding is NaN, which equals nothing
-        a.dtype == b.dtype and a.numpy().tobytes() == b.numpy().tobytes() for a, b in pairs
+        a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs
     )
 
 
@@ -90,13 +90,11 @@ def test_rows_are_read_in_batches_that_suit_their_width(table: pa.Table, tmp_pat
 def test_scores_do_not_depend_on_how_rows_were_batched(encoder: Encoder, table: pa.Table) -> None:
     detector = CATALOG.build("autoencoder", encoder.layout, {}).eval()
     extracted = encoder.extract(batch_of(table))
-    whole = chunks.score_rows(encoder, {"": detector}, extracted, CPU)[""]
-    parts = [
-        chunks.score_rows(encoder, {"": detector}, extracted.take(slice(a, b)), CPU)[""]
-        for a, b in ((0, 3), (3, 40))
-    ]
+    model = EagerModel(encoder, detector, CPU)
+    whole = model.score(extracted)
+    parts = [model.score(extracted.take(slice(a, b))) for a, b in ((0, 3), (3, 40))]
     assert whole.tobytes() == np.concatenate(parts).tobytes()
-    told = chunks.explain_rows(encoder, detector, extracted, Roles(), 3, set(), CPU)
+    told = chunks.explain_rows(model, encoder, extracted, Roles(), 3, set())
     reasons = told.reasons
     assert len(reasons) == len(told.pictures) == 40
     assert not any(told.pictures)
@@ -111,10 +109,11 @@ def test_a_picture_shows_the_signal_that_is_most_to_blame_where_it_may_be_shown(
     encoder = fit(table, (Video("clip", 2, 16), Image("picture", 16), Text("message")))
     detector = CATALOG.build("autoencoder", encoder.layout, {}).eval()
     extracted = encoder.extract(batch_of(table))
+    model = EagerModel(encoder, detector, CPU)
 
     def pictures(*allowed: str) -> list[Any]:
         roles = Roles(pictured=allowed)
-        return chunks.explain_rows(encoder, detector, extracted, roles, 3, {0, 39}, CPU).pictures
+        return chunks.explain_rows(model, encoder, extracted, roles, 3, {0, 39}).pictures
 
     shown = pictures("picture")
     assert [i for i, one in enumerate(shown) if one] == [0, 39]

@@ -61,7 +61,7 @@ def test_elements_of_vectors_have_their_own_means_and_share_one_deviation(cast: 
 def test_the_most_frequent_width_is_learned_and_others_are_a_problem() -> None:
     encoder = one_column([[1.0, 2.0], [9.0], [3.0, 5.0]], Vector("v"))
     assert encoder.layout.signals[0].shape == (2,)
-    assert encoder.scalings[0].centre.tolist() == [2.0, 3.5]
+    assert encoder.signal_scales[0].centre.ravel().tolist() == [2.0, 3.5]
     found = [[1.0, 2.0], [1.0], [1.0, 2.0, 3.0], []]
     assert problems(encoder, found) == [(row, "wrong_length") for row in (1, 2, 3)]
 

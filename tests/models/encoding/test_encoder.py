@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -208,7 +209,7 @@ def test_hours_and_weekdays_are_points_on_a_circle_in_utc() -> None:
     zoned = pa.array(values, pa.timestamp("us", "America/New_York"))
     left, right = one_column(naive, Timestamp("t")), one_column(zoned, Timestamp("t"))
     values_left, values_right = extract_one(left, naive).values, extract_one(right, zoned).values
-    assert torch.equal(values_left, values_right)
+    np.testing.assert_array_equal(values_left, values_right)
     assert values_left[0, :2].tolist() == pytest.approx([1, 0], abs=1e-6)  # six in the morning
     assert values_left[2, :2].tolist() == pytest.approx([-1, 0], abs=1e-6)
     angle = 2 * math.pi * 6 / 7
@@ -259,7 +260,7 @@ def test_numbers_give_the_same_values_in_every_arrow_type(data_type: pa.DataType
     values = decimals.cast(pa.float64()).cast(data_type)
     found = extract_one(encoder, values)
     assert found.values[[0, 2], 0].tolist() == [1.0, 3.0]
-    assert found.values[1, 0].isnan()
+    assert np.isnan(found.values[1, 0])
     assert not found.problems
 
 
@@ -319,11 +320,11 @@ def test_a_cell_that_cannot_be_used_is_named_with_row_column_and_rule(
     data_type = pa.array(good).type
     found = extract_one(encoder, pa.array([good[0], bad, good[1]], data_type))
     assert found.problems == (Problem(1, "x", rule),)
-    assert found.values.isfinite().all()
+    assert np.isfinite(found.values).all()
     assert not found.values[1].any()
     assert not found.codes[1].any()
     others = extract_one(encoder, pa.array(good, data_type))
-    assert torch.equal(found.values[[0, 2]], others.values)
+    np.testing.assert_array_equal(found.values[[0, 2]], others.values)
 
 
 def test_a_null_in_a_column_with_a_range_is_not_a_problem_if_training_had_nulls() -> None:
@@ -429,8 +430,8 @@ def test_a_column_without_a_type_is_all_null() -> None:
         untyped = table.set_column(place, name, pa.nulls(4))
         found, wanted = (encoder.extract(batch_of(one)) for one in (untyped, typed))
         assert found.problems == wanted.problems
-        assert torch.equal(found.values.nan_to_num(-1), wanted.values.nan_to_num(-1))
-        assert torch.equal(found.codes, wanted.codes)
+        np.testing.assert_array_equal(found.values, wanted.values)
+        np.testing.assert_array_equal(found.codes, wanted.codes)
 
 
 def test_a_time_has_one_encoding_in_every_unit() -> None:
@@ -440,7 +441,9 @@ def test_a_time_has_one_encoding_in_every_unit() -> None:
     for unit in ("ms", "ns"):
         place, stamp = table.schema.get_field_index("ts"), pa.timestamp(unit)
         other = table.set_column(place, "ts", table.column("ts").cast(stamp, safe=False))
-        assert torch.allclose(encoder.extract(batch_of(other)).values, wanted, equal_nan=True)
+        np.testing.assert_allclose(
+            encoder.extract(batch_of(other)).values, wanted, rtol=1e-5, atol=1e-8
+        )
 
 
 def test_every_column_that_does_not_fit_is_named_at_once() -> None:

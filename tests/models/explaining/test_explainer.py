@@ -39,7 +39,8 @@ def explain(
     names = encoder.layout.features
     row = torch.tensor([(shares or {}).get(name, 0.0 if shares else 1.0) for name in names])
     contributions = Contributions(row.repeat(len(observed), 1), encoder(other))
-    reasons = Explainer(encoder).explain(extracted, contributions, top, sensitive)
+    evidence = contributions.to_evidence(encoder(extracted))
+    reasons = Explainer(encoder).explain(extracted, evidence, top, sensitive)
     assert reasons.type == REASONS
     assert len(reasons) == len(observed)
     first: list[dict[str, Any]] = reasons.to_pylist()[0]
@@ -146,12 +147,13 @@ def test_each_row_shows_its_own_value_however_rows_were_taken_and_joined(
     whole = encoder.extract(batch_of(pa.table({"name": names})))
     places = st.integers(0, len(names) - 1)
     parts = data.draw(st.lists(st.lists(places, max_size=8), min_size=1, max_size=4))
-    taken = join([whole.take(torch.tensor(part, dtype=torch.int64)) for part in parts])
+    taken = join([whole.take(np.array(part, np.int64)) for part in parts])
     start = data.draw(places)
     kept = [names[place] for part in parts for place in part][start:]
     cut = taken.take(slice(start, None))
     expected = encoder(cut)._replace(codes=torch.ones(len(kept), 1, dtype=torch.int64))
-    told = Explainer(encoder).explain(cut, Contributions(torch.ones(len(kept), 1), expected), 3)
+    evidence = Contributions(torch.ones(len(kept), 1), expected).to_evidence(expected)
+    told = Explainer(encoder).explain(cut, evidence, 3)
     shown = [reasons[0]["observed"].split(",")[0] for reasons in told.to_pylist()]
     assert shown == kept
 
@@ -244,7 +246,8 @@ def test_an_expected_time_without_a_direction_is_any_hour() -> None:
     extracted = encoder.extract(batch_of(pa.table({"ts": [NIGHT]})))
     encoded = encoder(extracted)
     nowhere = encoded._replace(numeric=torch.full((1, 4), 0.01))
-    reasons = Explainer(encoder).explain(extracted, Contributions(torch.ones(1, 4), nowhere), 2)
+    evidence = Contributions(torch.ones(1, 4), nowhere).to_evidence(encoded)
+    reasons = Explainer(encoder).explain(extracted, evidence, 2)
     assert [reason["expected"] for reason in reasons.to_pylist()[0]] == ["any hour"]
 
 
@@ -291,8 +294,13 @@ def test_sensitive_columns_show_no_value_in_any_of_their_features() -> None:
 def test_no_rows_have_no_reasons() -> None:
     encoder = fit(flows())
     extracted = encoder.extract(batch_of(flows(0)))
-    empty = Contributions(torch.zeros(0, len(encoder.layout.features)), encoder(extracted))
-    assert Explainer(encoder).explain(extracted, empty, 3).equals(pa.array([], REASONS))
+    encoded = encoder(extracted)
+    empty = Contributions(torch.zeros(0, len(encoder.layout.features)), encoded)
+    assert (
+        Explainer(encoder)
+        .explain(extracted, empty.to_evidence(encoded), 3)
+        .equals(pa.array([], REASONS))
+    )
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,8 @@ def find_reason(
         maps[place] = shares[None]
     total = torch.zeros(1, len(layout.features))
     total[0, layout.features.index(names[place])] = 1
-    told = Contributions(total, encoder(wanted), tuple(maps) if shares is not None else ())
+    places = tuple(maps) if shares is not None else ()
+    told = Contributions(total, encoder(wanted), places).to_evidence(encoder(seen))
     found: dict[str, Any]
     (found,) = Explainer(encoder).explain(seen, told, 1, sensitive).to_pylist()[0]
     assert found["feature"] == names[place]
