@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 
+from cluster.runtime import garbage
 from cluster.runtime.nodes import count_gpus
 from cluster.splits.engine import Engine, EngineName
 from models.refusal import Refusal
@@ -65,12 +66,14 @@ def open_engine(
     if choice.name == "local":
         from cluster.splits.local_engine import LocalEngine
 
+        garbage.resume()
         yield LocalEngine(choice.why)
         return
     from cluster.runtime.session import session
     from cluster.splits.ray_engine import RayEngine
 
     with session(address) as where:
+        garbage.resume()
         yield RayEngine(f"{where} ({choice.why})")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from cluster.runtime import stopping
+from cluster.runtime import garbage, stopping
 from jobs.cli.app import app
 from jobs.terminal.console import configure_logs, err, keep_stdout, warn
 from models.masking import describe, render_trace
@@ -99,6 +99,7 @@ def _find_umask() -> int:
 
 def main(results: Callable[[TextIO], TextIO] | None = None) -> None:
     """Run the verb of the command line. `results` wraps the stream that the results go to."""
+    garbage.delay()
     configure_logs()
     if results or "--json" in sys.argv:  # before Ray starts
         keep_stdout(results)

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cluster.runtime import garbage
 from jobs.monitoring.endpoint import Destinations, publish
 from jobs.monitoring.watch_status import WatchStatus
 from jobs.spec.spec import Spec
@@ -32,6 +33,7 @@ def run_exporter(
         signal.signal(number, lambda *_: over.set())
     for watch in watches:
         watch.refresh()
+    garbage.resume()
     with publish([watch.collect for watch in watches], destinations) as address:
         if tell:
             tell({"watches": names, "address": address, "every_seconds": every})

@@ -39,8 +39,9 @@ def test_both_engines_commit_the_same_flags_bit_for_bit(
     assert on_ray.num_rows > 0
 
 
-_WITHOUT_RAY = """
-import sys
+_LIGHT = """
+import gc, sys
+usual = gc.get_threshold()
 from jobs.cli.command import main
 _, spec, day = sys.argv
 for arguments in (["train", spec], ["score", spec, "--day", day], ["nightly", spec]):
@@ -49,15 +50,16 @@ for arguments in (["train", spec], ["score", spec, "--day", day], ["nightly", sp
         main()
     except SystemExit as end:
         assert not end.code, arguments
-    assert "ray" not in sys.modules, arguments
+    assert not {"ray", "s3fs", "duckdb"} & sys.modules.keys(), arguments
+    assert gc.get_threshold() == usual and gc.get_freeze_count()
 """
 
 
-def test_a_command_on_the_local_engine_imports_no_ray(
+def test_a_command_on_the_local_engine_imports_no_more_than_it_needs(
     trained: tuple[Path, Path], tmp_path: Path
 ) -> None:
     path = watch_at(trained, tmp_path)
-    command = [sys.executable, "-c", _WITHOUT_RAY, str(path), DAY]
+    command = [sys.executable, "-c", _LIGHT, str(path), DAY]
     kept = {name: of for name, of in os.environ.items() if not name.startswith("RAY_")}
     ended = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -70,6 +69,8 @@ class DerivationInput:
     def digest(self, day: str) -> str:
         """SHA-256 of everything that the day's derived rows depend on."""
         if day not in self._digests:
+            import duckdb
+
             document = {
                 "format": [_FORMAT, duckdb.__version__],
                 "derivation": asdict(self.derivation),

@@ -21,7 +21,6 @@ from itertools import chain
 from types import TracebackType
 from typing import Literal
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -147,6 +146,8 @@ class HistoryTable:
         return tuple(dict.fromkeys(names))
 
     def __enter__(self) -> "HistoryTable":
+        import duckdb  # which a spec without histories need not import
+
         self._folder = tempfile.TemporaryDirectory(prefix="anomaray-history-")
         self._duckdb = duckdb.connect(f"{self._folder.name}/rows.duckdb")
         self._duckdb.execute(f"SET memory_limit = '{_MEMORY}'")

@@ -5,7 +5,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from cluster.lake.storage.local import LocalStore
-from cluster.lake.storage.s3 import S3Store
 from cluster.lake.storage.store import CONTROL, Store, check_key
 from models.refusal import Refusal
 
@@ -39,6 +38,8 @@ def open_store(uri: str) -> Store:
             )
         if parts and parts[-1].endswith(".parquet"):
             parts.pop()
+        from cluster.lake.storage.s3 import S3Store  # takes 0.3 s
+
         return S3Store(bucket, check_key("/".join(parts)) if parts else "")
     hint = "; write s3://" if scheme in ("s3a", "s3n") else ""
     raise Refusal(f"{uri!r}: expected a path, file:// or s3://, found {scheme}://{hint}")
