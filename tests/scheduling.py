@@ -23,7 +23,7 @@ _LONG = tuple(
 _QUICK = ("tests/models/", "tests/cluster/lake/", "tests/jobs/spec/test_spec.py")
 # Fixtures that start a server of S3, or Ray.
 _SERVERS = {"s3_server", "rclone_server", "s3_uri", "s3_without_conditions", "ray_session"}
-_CASE = re.compile(r"detectors/test_contract\.py::.*\[.*?((?:table|image|series|tokens)-\w+)")
+_CASE = re.compile(r"detectors/test_contract\.py::.*\[.*?((?:table|image|series|lone|tokens)-\w+)")
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types

@@ -6,8 +6,8 @@ always), and what each feature contributed to that score.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -116,8 +116,8 @@ class Detector(nn.Module, ABC):
     def show(self, anomalies: Batch) -> None:
         """Take the labelled anomalies; called if `labels == "some"`.
 
-        They are not part of the state. It is called once on every rank, before DDP wraps the
-        detector.
+        They are not part of the state, and move with the detector. It is called once on every rank,
+        before DDP wraps the detector.
         """
 
     def fit(self, sample: Batch, seed: int) -> None:
@@ -132,6 +132,16 @@ class Detector(nn.Module, ABC):
 
         Raises Refusal if it needs rows and there are none.
         """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What torch calls in `to`, `cuda` and `cpu`: moves what is no part of the state too."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, held in vars(self).items():
+            if isinstance(held, Batch):
+                setattr(self, name, held.map(fn))
+            elif isinstance(held, Tensor):
+                setattr(self, name, fn(held))
+        return self
 
     def forward(self, batch: Batch) -> Tensor:
         """The training loss. DDP's hooks run when a module is called."""

@@ -112,7 +112,7 @@ class Ensemble(Detector):
                 generator = torch.Generator().manual_seed(seed + index)
                 order = torch.randperm(rows, generator=generator)
                 chosen = order[: member.config.sample_rows].sort().values
-                member.fit(sample.take(chosen), seed + index)
+                member.fit(sample.take(chosen.to(sample.numeric.device)), seed + index)
 
     @torch.no_grad()
     def calibrate(self, batches: list[Batch]) -> None:
@@ -164,8 +164,8 @@ class Ensemble(Detector):
 
     def _base_rarity(self) -> Tensor:
         """The rarity of each member's base score: [members]."""
-        base = torch.tensor([[m.base_score()] for m in self.members], device=self.knots.device)
-        return self._to_rarity(base)[:, 0]
+        base = torch.tensor([[m.base_score()] for m in self.members])
+        return self._to_rarity(base.to(self.knots.device))[:, 0]
 
     def _to_rarity(self, scores: Tensor) -> Tensor:
         """The rarity of each score, for scores [members, rows]."""

@@ -1,7 +1,7 @@
 """k nearest neighbours: the distance to the most similar rows of a sample."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,10 @@ from models.layers.dense_inputs import Inputs
 from models.layout import Layout
 from models.refusal import Refusal
 
-# Rows that are compared with the sample at once: 10 MB of distances to 20,000 rows.
+# Rows that are compared with the sample at once: 10 MB of distances to 20,000 rows. A GPU would
+# wait for each of these pieces, and has memory for this many bytes of distances.
 _ROWS = 128
+_GPU_BYTES = 256 * 1024**2
 # The k smallest distances lie in the k blocks with the smallest minima. Looking only there is 1.4
 # times as fast (docs/decisions/fast-cpu-scoring.md).
 _BLOCK = 50
@@ -82,6 +84,7 @@ class KNN(Detector):
         self.register_buffer("rows", torch.zeros((), dtype=torch.int64))  # used rows of the bank
         self.register_buffer("radius", torch.zeros(config.sample_rows))  # r of each row
         self.register_buffer("usual", torch.ones(()))  # R
+        self._used = 0  # as `rows`, which a GPU would have to be asked for
 
     def make_inputs(self, layout: Layout) -> Inputs:
         """The module that turns a batch into the columns that are compared."""
@@ -104,6 +107,7 @@ class KNN(Detector):
         self.bank.zero_()
         self.bank[:rows] = columns[:rows]
         self.rows.fill_(rows)
+        self._used = rows
         self.radius.zero_()
         if not self.config.locality or rows < 2:
             return
@@ -133,6 +137,10 @@ class KNN(Detector):
         expected = self.inputs.decode(self.bank[nearest])
         return Contributions(self.inputs.sum_by_feature(shares), expected, maps)
 
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._used = int(self.rows)
+
     def _weigh_surroundings(self, near: _Neighbours) -> Tensor:
         """The factor of a row's mean distance for the width of its surroundings: [rows]."""
         width = self.radius[near.places].mean(1) / self.usual
@@ -140,11 +148,14 @@ class KNN(Detector):
 
     def _find_nearest(self, columns: Tensor, count: int) -> _Neighbours:
         """The `count` nearest rows of the bank, or all if it has fewer; in no order."""
-        bank = self.bank[: int(self.rows)]
+        bank = self.bank[: self._used]
         count = min(count, len(bank))
         squares = bank.square().sum(1)
         distances, places = [], []
-        for some in torch.split(columns, _ROWS):
+        rows = _ROWS
+        if bank.device.type != "cpu":
+            rows = max(rows, _GPU_BYTES // (bank.element_size() * max(1, len(bank))))
+        for some in torch.split(columns, rows):
             # |b|^2 - 2 x b has the order of the distances, but rounds too much to be used as one.
             near = _find_smallest(torch.addmm(squares, some, bank.T, alpha=-2), count)
             distances.append((some[:, None] - bank[near]).square().sum(2).sqrt())

@@ -167,10 +167,11 @@ class EventCode(Sequence):
         place = torch.arange(tokens.shape[1], device=tokens.device)
         there = place < count
         mirror = torch.where(there, count - 1 - place, place)  # its own inverse
-        target, latent = tokens.gather(1, mirror), self._encode(tokens)
+        blocks = cut_blocks(tokens)
+        target, latent = tokens.gather(1, mirror), self._encode(tokens, blocks)
         state: Tensor | None = None
         surprises, codes = [], []
-        for block in cut_blocks(tokens):
+        for block in blocks:
             steps = len(place[block])
             states, state = run_cell(self.decoder, latent[:, None].expand(-1, steps, -1), state)
             odds = self.head(states).float().transpose(1, 2)  # [rows, codes, steps]
@@ -181,12 +182,12 @@ class EventCode(Sequence):
         likeliest = pad_to(torch.cat(codes, 1), length).gather(1, mirror) * there
         return surprise / count.clamp_min(1), likeliest
 
-    def _encode(self, tokens: Tensor) -> Tensor:
+    def _encode(self, tokens: Tensor, blocks: list[slice]) -> Tensor:
         """The bottleneck after the last code of each row: [rows, latent]."""
         last = (measure_lengths(tokens) - 1).clamp_min(0)
         state: Tensor | None = None
         pieces = []
-        for block in cut_blocks(tokens):
+        for block in blocks:
             states, state = run_cell(self.encoder, self.embedding(tokens[:, block]), state)
             pieces.append(states)
         states = torch.cat(pieces, 1)

@@ -98,7 +98,10 @@ class SpectralResidual(Detector):
     def _measure_saliency(self, values: Tensor) -> Tensor:
         """Saliency of the steps and the extrapolated steps: [rows, channels, steps + points]."""
         guess = self._extrapolate(values[..., :-1])[..., None].expand(-1, -1, self.config.points)
-        spectrum = torch.fft.fft(torch.cat([values, guess], 2))
+        extended = torch.cat([values, guess], 2)
+        if not len(extended):  # torch cannot transform 0 rows
+            return extended
+        spectrum = torch.fft.fft(extended)
         log = torch.log(spectrum.abs() + _TINY)
         reach = self.config.smoothing // 2
         around = F.pad(log, (reach, reach), mode="circular") if reach else log

@@ -105,9 +105,29 @@ class Painter(nn.Module):
         values = flat.reshape(-1, self.pyramid.channels[-1], *smallest)
         *inner, last = self.layers
         for layer, size in zip(inner, sides[:-1], strict=True):
-            values = F.interpolate(layer(F.leaky_relu(values, _SLOPE)), size)
-        painted: Tensor = last(F.interpolate(F.leaky_relu(values, _SLOPE), sides[-1]))
+            values = _enlarge(layer(F.leaky_relu(values, _SLOPE)), size)
+        painted: Tensor = last(_enlarge(F.leaky_relu(values, _SLOPE), sides[-1]))
         return painted.reshape(len(painted), math.prod(painted.shape[1:]))
+
+
+def _enlarge(values: Tensor, sides: tuple[int, ...]) -> Tensor:
+    """Maps [rows, channels, *sides]. On a GPU torch's kernel goes over the rows one by one."""
+    if values.device.type == "cpu":
+        return F.interpolate(values, sides)
+    return repeat_halved(values, sides)
+
+
+def repeat_halved(values: Tensor, sides: tuple[int, ...]) -> Tensor:
+    """Each value twice along the sides that were halved, as the nearest value of `interpolate`."""
+    halved = [have < side for have, side in zip(values.shape[2:], sides, strict=True)]
+    lengths = [(n, 1 + half) for n, half in zip(values.shape[2:], halved, strict=True)]
+    rows, channels = values.shape[:2]
+    apart = values.reshape(rows, channels, *(n for have, _ in lengths for n in (have, 1)))
+    spread = apart.expand(rows, channels, *(n for pair in lengths for n in pair))
+    large = spread.reshape(rows, channels, *(have * times for have, times in lengths))
+    for axis, side in enumerate(sides, 2):
+        large = large.narrow(axis, 0, side)
+    return large
 
 
 class Section(NamedTuple):

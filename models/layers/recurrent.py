@@ -1,5 +1,7 @@
 """Run a recurrent cell over the steps of series and tokens."""
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -58,10 +60,11 @@ def run_cell(cell: nn.GRU, steps: Tensor, state: Tensor | None = None) -> tuple[
     if not len(steps):  # torch cannot run a cell over 0 rows
         hidden = cell.hidden_size
         return steps.new_zeros(0, steps.shape[1], hidden), steps.new_zeros(1, 0, hidden)
-    # cuDNN supports gradients in training mode only, and contributions need them in evaluation.
-    explains = torch.is_grad_enabled() and not cell.training
-    with torch.backends.cudnn.flags(enabled=not explains):
-        states, last = cell(steps, state)
+    if torch.is_grad_enabled() and not cell.training:
+        # Contributions need gradients in evaluation, and cuDNN has them in training mode only. The
+        # copy has the same weights; a cell without dropout computes the same in both modes.
+        cell = copy.copy(cell).train()
+    states, last = cell(steps, state)
     return states.float(), last.float()
 
 

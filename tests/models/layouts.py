@@ -46,6 +46,7 @@ SERIES = Layout(
     categories=(),
     signals=(SignalInput("load", "series", (3, 12), masked=True),),
 )
+LONE = Layout((), (), SERIES.signals)
 TOKENS = Layout(
     numeric=(NumericInput("hour", "real"),),
     categories=(),
@@ -114,6 +115,24 @@ def series_rows(rows: int, seed: int) -> Batch:
     age = torch.randn(rows, 1, generator=g)
     codes = torch.zeros(rows, 0, dtype=torch.int64)
     return Batch(age, codes, torch.zeros(rows), (torch.cat([waves * mask, mask], 1),))
+
+
+def lone_series_rows(rows: int, seed: int) -> Batch:
+    """The series alone."""
+    return _leave_numbers_out(series_rows(rows, seed))
+
+
+def far_lone_series_rows(rows: int, seed: int) -> Batch:
+    """The last step of both channels is far out."""
+    return _jump_at_last(lone_series_rows(rows, seed))._replace(label=torch.ones(rows))
+
+
+def _jump_at_last(batch: Batch) -> Batch:
+    return with_signal(batch, lambda load: load[:, :2, -1].fill_(20.0))
+
+
+def _leave_numbers_out(batch: Batch) -> Batch:
+    return batch._replace(numeric=batch.numeric[:, :0])
 
 
 def far_series_rows(rows: int, seed: int) -> Batch:
@@ -212,6 +231,18 @@ GIVEN = {
             far_series_rows,
             odd=_loud_steps,
             odd_feature=1,
+            huge=_last_step,
+            rows=512,
+            epochs=10,
+            padded=256,
+        ),
+        Given(
+            "lone",
+            LONE,
+            lone_series_rows,
+            far_lone_series_rows,
+            odd=_jump_at_last,
+            odd_feature=0,
             huge=_last_step,
             rows=512,
             epochs=10,

@@ -2,8 +2,12 @@
 
 Each runs on every layout of `tests.models.layouts` that fits it: a new detector is tested as soon
 as models/detectors/single.py imports it. OPTIONS only make training short.
+
+It runs on the CPU, and on CUDA where there is a GPU. Without one, `tests.models.pretend_device`
+shows what a detector leaves behind when it moves.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,21 +22,28 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from models.batch import Batch, join
+from models.detectors.bases.sequential import Sequential
 from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
 from models.detectors.isolation_forest import IsolationForest
 from models.layout import Layout, NumericInput
 from models.refusal import Refusal
 from tests.models.layouts import GIVEN, TABLE, Given, far_table_rows, table_rows
+from tests.models.pretend_device import DEVICE, pretending
 
 NAMES = sorted(CATALOG)
-CASES = [
+FITTING = [
     (given, name)
     for given in GIVEN
     for name in NAMES
     if CATALOG[name].unfit(GIVEN[given].layout) is None
 ]
+# A series without other columns is for the detectors that take nothing else.
+_OTHERS = {name for given, name in FITTING if given != "lone"}
+CASES = [(given, name) for given, name in FITTING if given != "lone" or name not in _OTHERS]
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 OPTIONS: dict[str, dict[str, Any]] = {
+    "anomaly_likelihood": {"order": 4},
     "autoencoder": {"widths": [32, 16]},
     "classifier": {"widths": [32, 16]},
     "cnn_classifier": {"channels": 4, "widths": [16]},
@@ -58,19 +69,26 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class Case(NamedTuple):
-    """A detector of the catalogue, trained on rows of a layout."""
+    """A detector of the catalogue, trained on rows of a layout, on a device."""
 
     given: Given
     name: str
+    device: str
 
     @property
     def detector(self) -> Detector:
-        return trained(self.given.name, self.name)
+        return moved(self.given.name, self.name, self.device)
 
     @property
     def rows(self) -> Batch:
         """Normal rows and some far ones, none of which were trained on."""
-        return test_rows(self.given.name)
+        return test_rows(self.given.name).to(self.device)
+
+    def normal(self, rows: int, seed: int) -> Batch:
+        return self.given.normal(rows, seed).to(self.device)
+
+    def far(self, rows: int, seed: int) -> Batch:
+        return self.given.far(rows, seed).to(self.device)
 
 
 def train(detector: Detector, batch: Batch, given: Given, epochs: int) -> Detector:
@@ -89,13 +107,15 @@ def train(detector: Detector, batch: Batch, given: Given, epochs: int) -> Detect
     optimizer = torch.optim.AdamW(detector.parameters(), lr=3e-3)
     detector.train()
     for _ in range(epochs):
-        for rows in torch.split(torch.randperm(len(batch.numeric)), 128):
+        order = torch.randperm(len(batch.numeric)).to(batch.numeric.device)
+        for rows in torch.split(order, 128):
             loss = detector(batch.take(rows)).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     detector.eval()
-    detector.calibrate([given.normal(300, 7), given.normal(200, 8)])
+    device = batch.numeric.device
+    detector.calibrate([given.normal(300, 7).to(device), given.normal(200, 8).to(device)])
     return detector
 
 
@@ -109,6 +129,13 @@ def trained(given_name: str, name: str) -> Detector:
     if detector.labels != "none":
         rows = join([rows, given.far(100, 2)])
     return train(detector, rows, given, given.epochs)
+
+
+@cache
+def moved(given_name: str, name: str, device: str) -> Detector:
+    """The detector trained on the CPU, on another device."""
+    detector = trained(given_name, name)
+    return detector if device == "cpu" else copy.deepcopy(detector).to(device)
 
 
 @cache
@@ -131,10 +158,17 @@ def padded_scores(detector: Detector, batch: Batch, padded: int) -> Tensor:
     for start in range(0, len(batch.numeric), padded):
         piece = batch.take(slice(start, start + padded))._replace(label=None)
         rows = len(piece.numeric)
-        zeros = piece.map(lambda t: torch.zeros(padded, *t.shape[1:], dtype=t.dtype))
+        zeros = piece.map(lambda t: t.new_zeros(padded, *t.shape[1:]))
         filled = join([piece, zeros]).take(slice(0, padded))
         out.append(scores(detector, filled)[:rows])
     return torch.cat(out)
+
+
+def assert_close(found: Tensor, expected: Tensor, device: str, atol: float = 5e-5) -> None:
+    """The same but for rounding. A GPU adds up in another order, and multiplies in TensorFloat-32
+    in convolutions and cells."""
+    rtol, atol = (1e-5, atol) if device == "cpu" else (5e-3, 5e-3)
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
 
 
 @contextmanager
@@ -147,10 +181,20 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(params=CASES, ids="-".join)
-def case(request: pytest.FixtureRequest) -> Case:
+def case(request: pytest.FixtureRequest, device: str) -> Case:
     given, name = request.param
-    return Case(GIVEN[given], name)
+    return Case(GIVEN[given], name, device)
+
+
+@pytest.mark.skipif("cuda" in DEVICES, reason="the contract runs on CUDA")
+def test_the_contract_runs_on_cuda() -> None:
+    pytest.skip("torch finds no CUDA device here")
 
 
 def test_a_score_is_one_finite_float32_a_row(case: Case) -> None:
@@ -185,32 +229,33 @@ def test_a_huge_number_scores_finite_and_above_normal_rows(case: Case, value: fl
 
 def drawn_rows(data: st.DataObject, case: Case, most: int) -> Tensor:
     places = st.integers(0, len(case.rows.numeric) - 1)
-    return torch.tensor(data.draw(st.lists(places, min_size=1, max_size=most)))
+    drawn = data.draw(st.lists(places, min_size=1, max_size=most))
+    return torch.tensor(drawn).to(case.device)
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("given_name", "name"), CASES)
 def test_a_row_scores_the_same_in_any_batch_and_order(
-    given_name: str, name: str, data: st.DataObject
+    given_name: str, name: str, device: str, data: st.DataObject
 ) -> None:
-    case = Case(GIVEN[given_name], name)
+    case = Case(GIVEN[given_name], name, device)
     every = scores(case.detector, case.rows)
     chosen = drawn_rows(data, case, 300)
     # BLAS rounds a product by about 1e-6 differently for another number of rows, and the
     # autoencoder's log(1 + r^2 / v) has a slope of up to 1 / sqrt(v) = 32 in r.
-    torch.testing.assert_close(
-        scores(case.detector, case.rows.take(chosen)), every[chosen], rtol=1e-5, atol=5e-5
-    )
+    assert_close(scores(case.detector, case.rows.take(chosen)), every[chosen], device)
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("given_name", "name"), CASES)
 def test_padded_batches_score_a_row_to_the_same_bit(
-    given_name: str, name: str, data: st.DataObject
+    given_name: str, name: str, device: str, data: st.DataObject
 ) -> None:
-    case = Case(GIVEN[given_name], name)
+    case = Case(GIVEN[given_name], name, device)
     padded = case.given.padded
     every = padded_scores(case.detector, case.rows, padded)
     chosen = drawn_rows(data, case, padded + padded // 2)
@@ -241,7 +286,7 @@ def test_shares_and_the_base_add_up_to_the_score(case: Case) -> None:
     assert found.shares.shape == (len(case.rows.numeric), len(case.given.layout.features))
     score = scores(case.detector, case.rows)
     total = case.detector.base_score() + found.shares.sum(1)
-    torch.testing.assert_close(total, score, rtol=1e-5, atol=1e-4)
+    assert_close(total, score, case.device, atol=1e-4)
 
 
 def test_the_map_of_a_signal_adds_up_to_its_share(case: Case) -> None:
@@ -277,7 +322,7 @@ def test_the_expected_row_has_the_shape_and_types_of_a_batch(case: Case) -> None
 def test_a_feature_that_is_off_has_a_larger_share_than_in_normal_rows(case: Case) -> None:
     if case.detector.labels != "none" and case.given.name != "table":
         pytest.skip("a classifier knows only the anomalies that it was shown")
-    rows = case.given.normal(500, 5)
+    rows = case.normal(500, 5)
     usual = case.detector.contributions(rows).shares[:, case.given.odd_feature]
     odd = case.detector.contributions(case.given.odd(rows)).shares[:, case.given.odd_feature]
     assert odd.median() > usual.quantile(0.99)
@@ -286,7 +331,7 @@ def test_a_feature_that_is_off_has_a_larger_share_than_in_normal_rows(case: Case
 def test_a_detector_is_saved_and_loaded_to_the_bit_without_pickle(case: Case) -> None:
     loaded = CATALOG.build(case.name, case.given.layout, OPTIONS.get(case.name, {}))
     loaded.load_state_dict(load(save(case.detector.state_dict())))
-    loaded.eval()
+    loaded.to(case.device).eval()
     assert torch.equal(scores(loaded, case.rows), scores(case.detector, case.rows))
     ours, theirs = case.detector.contributions(case.rows), loaded.contributions(case.rows)
     assert torch.equal(ours.shares, theirs.shares)
@@ -295,8 +340,8 @@ def test_a_detector_is_saved_and_loaded_to_the_bit_without_pickle(case: Case) ->
 
 
 def test_anomalies_planted_far_away_score_above_normal_rows(case: Case) -> None:
-    usual = scores(case.detector, case.given.normal(700, 3))
-    planted = scores(case.detector, case.given.far(50, 4))
+    usual = scores(case.detector, case.normal(700, 3))
+    planted = scores(case.detector, case.far(50, 4))
     # A forest cannot cut at a code that it never saw, and it isolates a normal row at the edge
     # of the ranges as fast as one far outside (measured here: 0.936).
     least = 0.9 if isinstance(case.detector, IsolationForest) else 0.999
@@ -305,13 +350,17 @@ def test_anomalies_planted_far_away_score_above_normal_rows(case: Case) -> None:
 
 
 def test_training_twice_with_the_same_seed_gives_the_same_scores(case: Case) -> None:
-    rows = join([case.given.normal(256, 1), case.given.far(16, 2)])
+    rows = join([case.normal(256, 1), case.far(16, 2)])
     found = []
     for _ in range(2):
         torch.manual_seed(0)
         fresh = CATALOG.build(case.name, case.given.layout, OPTIONS.get(case.name, {}))
+        fresh = fresh.to(case.device)
         found.append(scores(train(fresh, rows, case.given, epochs=1), case.rows))
-    assert torch.equal(*found)
+    if case.device == "cpu":
+        assert torch.equal(*found)
+    else:  # a GPU adds up gradients in any order
+        assert_close(found[1], found[0], case.device)
 
 
 @pytest.mark.parametrize("method", ["score", "contributions", "loss"])
@@ -347,6 +396,8 @@ def test_signals_and_tokens_of_another_shape_are_refused(case: Case, method: str
 def test_the_state_of_another_layout_is_refused(case: Case) -> None:
     layout = case.given.layout
     renamed = replace(layout, numeric=(NumericInput("elapsed", "real"), *layout.numeric[1:]))
+    if not layout.numeric:
+        renamed = replace(layout, signals=(replace(layout.signals[0], name="elapsed"),))
     fresh = CATALOG.build(case.name, renamed, OPTIONS.get(case.name, {}))
     # The same shapes: only the name tells them apart.
     with pytest.raises(Refusal, match="another layout"):
@@ -399,7 +450,7 @@ def test_a_table_of_numbers_or_of_categories_alone_will_do(name: str, layout: La
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("given", GIVEN)
 def test_a_layout_that_does_not_fit_is_refused_by_name(given: str, name: str) -> None:
-    if (given, name) in CASES:
+    if (given, name) in FITTING:
         return
     with pytest.raises(Refusal, match=f"'{name}' does not fit these columns: expected .*found"):
         CATALOG.build(name, GIVEN[given].layout, {})
@@ -421,3 +472,30 @@ def test_loss_is_one_finite_float32_a_row(case: Case) -> None:
     assert found.shape == (len(case.rows.numeric),)
     assert found.dtype == torch.float32
     assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize(("given_name", "name"), CASES)
+def test_a_detector_that_moves_takes_all_that_it_needs_along(given_name: str, name: str) -> None:
+    detector, rows = trained(given_name, name), test_rows(given_name)
+    rows = rows.take(torch.arange(0, len(rows.numeric), 5))
+    score, explained = scores(detector, rows), detector.contributions(rows)
+    # The blocks of a text are counted where they are read.
+    waits = len(detector.layout.tokens) if isinstance(detector, Sequential) else 0
+    with pretending() as device:
+        there, rows = copy.deepcopy(detector).to(DEVICE), rows.to(DEVICE)
+        with torch.no_grad():  # this device knows no inference mode
+            found = there.score(rows)
+        assert device.waits == waits, "the scores wait for the device"
+        assert_close(found.cpu(), score, "cpu")
+        shares = there.contributions(rows).shares
+        torch.testing.assert_close(shares.cpu(), explained.shares, rtol=1e-3, atol=1e-3)
+        there.calibrate([rows])
+        if there.learns != "gradient":
+            there.fit(rows._replace(label=None), seed=0)
+        if there.learns != "sample":
+            device.waits = 0
+            there.train()(rows).sum().backward()
+            assert device.waits == waits, "a step of the training waits for the device"
+            assert {p.grad.device for p in there.parameters() if p.grad is not None} == {DEVICE}
+        back = there.cpu().eval()
+    assert torch.isfinite(scores(back, test_rows(given_name))).all()

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.batch import Batch
@@ -12,7 +13,7 @@ from models.detectors.catalog import CATALOG
 from models.detectors.deep_svdd import DeepSVDD
 from models.detectors.detector import Detector
 from models.detectors.gan import GAN
-from models.layers.convolution import Painters, Pyramid, Towers
+from models.layers.convolution import Painters, Pyramid, Towers, repeat_halved
 from models.layers.gradient_histograms import Histograms
 from models.layout import Layout, NumericInput, SignalInput
 from models.refusal import Refusal
@@ -28,7 +29,17 @@ SHAPES = {
     "a spectrogram": SignalInput("s", "spectrogram", (1, 40, 51)),
     "a video": SignalInput("s", "video", (1, 5, 9, 12)),
 }
+SIDES = [(n,) for n in range(1, 40)] + [(1, 50), (28, 28), (40, 51), (5, 9, 12), (7, 3, 33)]
 ON_SIGNALS = ["cnn_classifier", "convolutional_autoencoder", "deep_svdd", "gan", "hog_knn"]
+
+
+@pytest.mark.parametrize("sides", SIDES)
+def test_halved_sides_are_enlarged_as_torch_does_to_the_bit(sides: tuple[int, ...]) -> None:
+    kind = {1: "series", 2: "image", 3: "video"}[len(sides)]
+    pyramid = Pyramid.of(SignalInput("s", kind, (1, *sides)), 2)  # type: ignore[arg-type]
+    for large, small in pairwise(pyramid.sides):
+        values = torch.randn(3, 2, *small)
+        assert torch.equal(repeat_halved(values, large), F.interpolate(values, large))
 
 
 def alone(signal: SignalInput, rows: int, seed: int = 0) -> tuple[Layout, Batch]:
