@@ -44,7 +44,8 @@ class Detector(nn.Module, ABC):
 
     The shapes of parameters and buffers follow from layout and config alone, and `__init__` reads
     no element of a tensor: a saved detector is built on the meta device first, to compare shapes,
-    and then filled with `load_state_dict` (`rebuilding.py`).
+    and then filled with `load_state_dict` (`rebuilding.py`). A `fit` may replace the config by one
+    that also says how large the fitted state is.
 
     Two class attributes say how it is trained.
 

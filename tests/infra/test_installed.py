@@ -1,6 +1,7 @@
 """The installed command: it finds its own folders, and nobody else finds them."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -51,6 +52,22 @@ def test_the_installed_command_runs_outside_of_a_checkout(
     run(anomaray, "generate", "lake", "--days", "4", "--scale", "0.01", cwd=tmp_path)
     run(anomaray, "init", "lake/flows", "--output", "flows.yaml", cwd=tmp_path)
     run(anomaray, "check", "flows.yaml", cwd=tmp_path)
+
+
+def test_the_contract_of_detectors_runs_on_one_of_another_package(
+    environment: Path, tmp_path: Path
+) -> None:
+    template = (ROOT / "models" / "detectors" / "template.py").read_text()
+    (tmp_path / "apart.py").write_text(template)
+    python, suite = environment / "python", ("-m", "pytest", "-q", "--pyargs", "anomaray.contract")
+    place = {"PYTHONPATH": str(tmp_path), "ANOMARAY_DETECTORS": "apart:Template"}
+    passed = run(python, *suite, "-p", "no:cacheprovider", cwd=tmp_path, **place)
+    assert re.search(r"\n[3-9]\d passed", passed), passed
+    (tmp_path / "apart.py").write_text(template.replace(".sum(1)", ".sum(1).neg()"))
+    with pytest.raises(
+        AssertionError, match=r"test_shares_and_the_base_add_up_to_the_score\[table"
+    ):
+        run(python, *suite, "-p", "no:cacheprovider", "-k", "shares", cwd=tmp_path, **place)
 
 
 def test_nothing_of_it_is_seen_by_other_programs(environment: Path, tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from models.batch import Batch
+from models.contract.layouts import TABLE, table_rows
 from models.detectors.catalog import CATALOG
 from models.detectors.ensemble import Ensemble
 from models.refusal import Refusal
 from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
-from tests.models.layouts import TABLE, table_rows
 
 FITTED = [{"name": "knn", "sample_rows": 500}, {"name": "pca"}]
 

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.batch import Batch, join
+from models.contract.layouts import GIVEN
 from models.detectors.bases.few_labels import FewLabels
 from models.detectors.catalog import CATALOG
 from models.detectors.classifier import Classifier
 from models.detectors.search_space import Between, OneOf
 from models.layout import Layout, NumericInput
 from tests.models.detectors.test_contract import OPTIONS
-from tests.models.layouts import GIVEN
 
 NUMBERS = Layout((NumericInput("x", "real"),), ())
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from models.batch import join
+from models.contract.layouts import TABLE, far_table_rows, table_rows
 from models.detectors.catalog import CATALOG
 from models.detectors.stacked_devnet import StackedDevNet
 from models.refusal import Refusal
 from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
-from tests.models.layouts import TABLE, far_table_rows, table_rows
 
 MEMBERS = [{"name": "ecod"}, {"name": "knn", "sample_rows": 500}, {"name": "pca"}]
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.batch import Batch
+from models.contract.layouts import IMAGE, SERIES, TABLE, far_image_rows, image_rows, series_rows
 from models.detectors.autoencoder import PRIOR, Autoencoder
 from models.detectors.catalog import CATALOG
 from models.detectors.deep_svdd import DeepSVDD
@@ -19,7 +20,6 @@ from models.layout import Layout, NumericInput, SignalInput
 from models.refusal import Refusal
 from models.training.loop import learn, score_rows
 from models.training.options import TrainingOptions
-from tests.models.layouts import IMAGE, SERIES, TABLE, far_image_rows, image_rows, series_rows
 
 SHAPES = {
     "a series": SignalInput("s", "series", (2, 13)),

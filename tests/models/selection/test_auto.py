@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from models.batch import Batch, join
+from models.contract.layouts import SERIES, TABLE, far_table_rows, series_rows, table_rows
 from models.detectors.catalog import CATALOG
 from models.layout import CategoryInput, Layout, SignalInput, TokenInput
 from models.refusal import Refusal
@@ -23,7 +24,6 @@ from models.selection.ranking import measure_agreement
 from models.selection.standing import find_modality, find_standing
 from models.selection.synthetic_anomalies import KINDS, PLANTINGS
 from models.training.options import TrainingOptions
-from tests.models.layouts import SERIES, TABLE, far_table_rows, series_rows, table_rows
 
 ROOT = Path(__file__).parents[3]
 BRIEFLY = TrainingOptions(epochs=1)

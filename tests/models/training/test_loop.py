@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from models.batch import Batch, join
+from models.contract.layouts import TABLE, far_table_rows, table_rows
 from models.detectors.autoencoder import Autoencoder
 from models.detectors.catalog import CATALOG
 from models.training.loop import learn, measure_held_back_loss, score_rows
@@ -18,7 +19,6 @@ from models.training.options import (
     plan_batches,
 )
 from models.training.progress import EpochResult
-from tests.models.layouts import TABLE, far_table_rows, table_rows
 
 OPTIONS = TrainingOptions(epochs=4, batch_rows=64, learning_rate=3e-3)
 
