@@ -25,7 +25,7 @@ from jobs.alerting import alerts
 from jobs.output import open_output
 from jobs.spec.detector import check_detector
 from jobs.spec.spec import Spec, load
-from models.columns import Text, Timestamp
+from models.columns import Roles, Text, Timestamp
 from models.refusal import Refusal, SchemaMismatch
 from models.schema import USABLE, check_names, find_signature
 from models.suggestion import join_names
@@ -108,13 +108,14 @@ def _find_drift(
 ) -> tuple[Drift, ...]:
     """Files that differ in a column that is read, which is named by its use in the spec."""
     sources = {source.column.name: source for source in encoder.sources} if encoder else {}
+    roles = spec.roles
 
     def fits(name: str, kind: pa.DataType) -> bool:
         source = sources.get(name)
         same = source is None or find_signature(source.column, kind) == source.signature
-        return same and (name not in spec.columns or _find_wanted(spec, name, kind) is None)
+        return same and (name not in spec.columns or _find_wanted(spec, roles, name, kind) is None)
 
-    roles, needed = spec.roles, [*spec.columns, *sources]
+    needed = [*spec.columns, *sources]
     for text in (spec.input_filter, spec.training_filter):
         with suppress(Refusal):  # `check` says what is wrong with a filter
             needed += parse_filter(text, schema.names).columns if text else ()
@@ -220,6 +221,7 @@ def _check_days(spec: Spec, days: tuple[str, ...], training: bool) -> Report:
 
 def _check_columns(spec: Spec, schema: pa.Schema, training: bool) -> list[str]:
     errors: list[str] = []
+    roles = spec.roles
     for name in spec.columns:
         where = spec.where("columns", name)
         if missing := check_names([name], schema):
@@ -229,16 +231,16 @@ def _check_columns(spec: Spec, schema: pa.Schema, training: bool) -> list[str]:
         if pa.types.is_null(found) and training:
             text = f"column '{name}' has no type: every value is null"
             errors.append(f"{where}: {text}; remove it from the spec, or write it with a type")
-        elif wanted := _find_wanted(spec, name, found):
+        elif wanted := _find_wanted(spec, roles, name, found):
             role = join_names(spec.columns[name].role)
             text = f"column '{name}' as {role}: expected {wanted}, found {found}"
             errors.append(f"{where}: {text}; change its role, or cast it in the input")
     return errors
 
 
-def _find_wanted(spec: Spec, name: str, found: pa.DataType) -> str | None:
+def _find_wanted(spec: Spec, roles: Roles, name: str, found: pa.DataType) -> str | None:
     """The types that a column's roles can use, where it has another; None where it has not."""
-    roles, feature = spec.roles, spec.columns[name].feature(name)
+    feature = spec.columns[name].feature(name)
     time = Timestamp(name, roles.time_unit)
     if pa.types.is_null(found):
         return None

@@ -22,7 +22,7 @@ from jobs.report import run_card
 from jobs.report.profile import Clock
 from jobs.scoring import gates
 from jobs.scoring.books import Books, RunBooks, UnbalancedError
-from jobs.scoring.commit import commit_day, count_commits, open_flags
+from jobs.scoring.commit import OutputTables, commit_day
 from jobs.scoring.leader import name_leader
 from jobs.scoring.lost import find_lost_tasks
 from jobs.scoring.plan import Work, open_work
@@ -87,13 +87,13 @@ def score_days(
 ) -> Iterator[tuple[str, RunResult | Exception]]:
     """Score days like `score`, in one stream over their tasks; each day is committed when it is
     complete. A day that fails, with one of `FAILURES`, gives its error, and the others go on."""
-    output = open_own_output(spec)
+    tables = OutputTables(open_own_output(spec))
     group: list[DayWork] = []
     with _LateEngine(address, engine) as late:
         for day in days:
             known = group[-1].run if group else None
             try:
-                opened = _open_day(spec, day, output, single_writer, clock or Clock(), known)
+                opened = _open_day(spec, day, tables, single_writer, clock or Clock(), known)
             except FAILURES as error:
                 yield day, error
                 continue
@@ -128,15 +128,16 @@ class _LateEngine(ExitStack):
 
 
 def _open_day(
-    spec: Spec, day: str, output: Store, single_writer: bool, clock: Clock, known: Run | None
+    spec: Spec, day: str, tables: OutputTables, single_writer: bool, clock: Clock, known: Run | None
 ) -> DayWork | RunResult:
     """What there is to do for a day; the result of a run that was committed before."""
+    output = tables.output
     with clock("list"):
         day = find_day(spec.source(), day)
         # Before the snapshot: a run of newer files that commits from here on is not replaced.
-        commits = count_commits(output, day)
+        commits = tables.count_commits(day)
         run = open_run(spec, day, output, known)
-    require_newest(spec, run.champion, open_flags(run))
+    require_newest(spec, run.champion, tables.open_flags(run))
     journal = Journal(output.child(RUNS), run.run_id)
     if CommittedDays(output).is_run_whole(day, run.run_id):
         recalled = _recall(run, journal)
@@ -145,7 +146,7 @@ def _open_day(
     _require_create_once(output, single_writer)
     with clock("plan"):
         journal.reopen()
-        return DayWork(run, journal, _open_work(run, journal), commits, clock)
+        return DayWork(run, journal, _open_work(run, journal), tables, commits, clock)
 
 
 def _score_group(
@@ -196,7 +197,7 @@ def _end_day(one: DayWork, pool: Pool, metrics: LiveMetrics) -> RunResult | None
         run.spec.gates,
         run.snapshot,
         books,
-        open_flags(run).recent_rows(run.day),
+        one.tables.open_flags(run).recent_rows(run.day),
         lambda: name_leader(run, books),
     )
     passed = all(gate.passed for gate in verdicts)
@@ -215,7 +216,7 @@ def _end_day(one: DayWork, pool: Pool, metrics: LiveMetrics) -> RunResult | None
     )
     with clock("commit"):
         journal.write_ending(ending.to_document())
-        version = commit_day(run, books, one.commits) if passed else None
+        version = commit_day(run, books, one.commits, one.tables) if passed else None
     with clock("card"):
         profile = dict(clock.profile().to_document())
         ending = replace(ending, version=version, finished=datetime.now(UTC), profile=profile)
@@ -274,7 +275,7 @@ def _recall(run: Run, journal: Journal) -> RunResult | None:
         return RunResult.from_document({**stored, "already": True})
     logged = read_commits(run.output.child(FLAGS))
     commit = next((one for one in logged if one.commit.day == run.day), None)
-    version = commit.version if commit else open_flags(run).version()
+    version = commit.version if commit else OutputTables(run.output).open_flags(run).version()
     if not journal.is_begun():
         return RunResult.without_journal(run, commit.commit.facts if commit else {}, version)
     work, ending = _open_work(run, journal), journal.read_ending()

@@ -12,6 +12,7 @@ from cluster.scoring.scorer import Scorer
 from cluster.splits.engine import Engine, Pool
 from jobs.monitoring.live import LiveMetrics
 from jobs.report.profile import WAIT, Clock, find_slowest
+from jobs.scoring.commit import OutputTables
 from jobs.scoring.plan import Work
 from jobs.scoring.run import Run
 from jobs.terminal.console import Fact, say, step
@@ -26,6 +27,7 @@ class DayWork:
     run: Run
     journal: Journal
     work: Work
+    tables: OutputTables
     commits: dict[str, int]  # of the day, in each table, from before the run's snapshot
     clock: Clock
     turn: float = field(default_factory=time.monotonic)  # when it came

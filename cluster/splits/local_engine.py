@@ -31,6 +31,8 @@ from models.masking import masked_errors
 
 # Share of the free memory that kept tables may fill.
 _CACHE_SHARE = 0.3
+# Answers that may wait while a day is ended: small receipts, and about as many days of one task.
+_AHEAD = 32
 _THREAD = "anomaray-task"
 # glibc keeps large blocks: scoring is 1.4 times as fast (docs/decisions/embedded-ray.md). Its
 # parameters M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, of malloc.h.
@@ -87,7 +89,7 @@ class LocalEngine(Engine):
             with masked_errors():
                 return day, one.answer(day, task)
 
-        yield from map_in_threads(answer, work, plan.threads)
+        yield from map_in_threads(answer, work, plan.threads, ahead=_AHEAD)
 
     def make_tables(
         self,
@@ -155,11 +157,12 @@ def map_in_threads(
     items: Sequence[Item],
     threads: int,
     in_order: bool = False,
+    ahead: int = 1,
 ) -> Iterator[Result]:
     """Results of `function` when they are ready, or in the order of the items.
 
-    At most one item more than there are threads is in work or waits to be yielded. The first error
-    is raised, and no item is begun after it. Raises ConnectionError if no result comes for
+    At most `ahead` items more than there are threads are in work or wait to be yielded. The first
+    error is raised, and no item is begun after it. Raises ConnectionError if no result comes for
     ANOMARAY_STALL_SECONDS: a thread cannot be ended, but the same command resumes.
 
     >>> list(map_in_threads(len, ["a", "bc"], threads=2, in_order=True))
@@ -174,6 +177,7 @@ def map_in_threads(
             try:
                 done.put((number, function(items[number]), None))
             except BaseException as error:  # it is raised where the results are read
+                stopped.set()
                 done.put((number, None, error))
 
     crew = [
@@ -182,7 +186,7 @@ def map_in_threads(
     ]
     for thread in crew:
         thread.start()
-    given = min(len(items), threads + 1)
+    given = min(len(items), threads + ahead)
     for number in range(given):
         todo.put(number)
     early: dict[int, Result | None] = {}

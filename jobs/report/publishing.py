@@ -19,6 +19,7 @@ from models.refusal import Refusal
 
 PAGE, INDEX = "run_card.html", "index.html"
 _DOCUMENT, _ENTRY = "run_card.json", "entry.json"
+_read: dict[tuple[str, Object], DayEntry] = {}  # by the URI of the reports and the object
 
 
 def publish(reports: Store, card: Card, entry: DayEntry) -> str:
@@ -43,7 +44,7 @@ def _link(reports: Store, day: str) -> None:
     while (found := _list_entries(reports)) != seen:
         write_page = _draw_page if seen else _link_page
         seen = found
-        entries = [parse_day_entry(reports.read(o.key), f"{reports.uri}/{o.key}") for o in found]
+        entries = [_read_entry(reports, one) for one in found]
         entries.sort(key=lambda entry: day_order(entry["day"]))
         days = [entry["day"] for entry in entries]
         place = days.index(day)
@@ -78,6 +79,15 @@ def _draw_page(reports: Store, day: str, before: DayEntry | None, after: DayEntr
 
 def _list_entries(reports: Store) -> list[Object]:
     return [found for found in reports.list() if found.key.endswith(f"/{_ENTRY}")]
+
+
+def _read_entry(reports: Store, found: Object) -> DayEntry:
+    """The entry of a day. What this process has read, or written, is not read again: a backfill
+    looks at all entries after each day."""
+    place = reports.uri, found
+    if place not in _read:
+        _read[place] = parse_day_entry(reports.read(found.key), f"{reports.uri}/{found.key}")
+    return _read[place]
 
 
 def _encode(document: Mapping[str, Any]) -> bytes:

@@ -1,13 +1,14 @@
 """The flags that a run card shows: the most severe, a line for each, and the entities with most."""
 
 import json
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.lake.types.python_values import list_rows
-from jobs.report.document import EntityFlags, FlagFacts, FlagLine, Picture, TopFlag
+from cluster.lake.types.python_values import to_python
+from jobs.report.document import EntityFlags, FlagFacts, FlagLine, Picture, Reason, TopFlag
 from jobs.terminal.exact_values import list_uuids, restore_uuid, show_exactly, show_moment
 from models.columns import Roles
 
@@ -52,55 +53,91 @@ class FlagSummary:
 
     def list_top(self) -> list[TopFlag]:
         """The most severe flags. Sensitive values are disguised in the shards already."""
-        rows = list_rows(self._top) if self._top is not None else []
+        if (table := self._top) is None:
+            return []
+        pictured = "picture" in table.column_names
+        pictures = to_python(table["picture"]) if pictured else [None] * table.num_rows
+        reasons = to_python(table["reasons"])
         return [
-            {
-                **self._describe(row),
-                "reasons": row["reasons"] or [],
-                "picture": _embed(row.get("picture")),
-            }
-            for row in rows
+            {**facts, "reasons": why or [], "picture": _embed(picture)}
+            for facts, why, picture in zip(self._describe(table), reasons, pictures, strict=True)
         ]
 
     def list_lines(self) -> list[FlagLine]:
         """The `MOST_LINES` most severe flags, each with its first reason alone."""
-        rows = list_rows(self._listed) if self._listed is not None else []
-        return [
-            {**self._describe(row), "reason": next(iter(row["reasons"] or ()), None)}
-            for row in rows
-        ]
+        if (table := self._listed) is None:
+            return []
+        firsts = _list_firsts(table["reasons"].combine_chunks())
+        facts = self._describe(table)
+        return [{**one, "reason": first} for one, first in zip(facts, firsts, strict=True)]
 
-    def _describe(self, row: dict[str, Any]) -> FlagFacts:
+    def _describe(self, table: pa.Table) -> list[FlagFacts]:
+        """Column by column: a page has thousands of flags."""
         roles = self.roles
-        shown = {n: self._show(n, row[n]) for n in roles.flagged}
-        return {
-            "severity": row["severity"],
-            "score": row["score"],
-            "time": shown[roles.time] if roles.time else None,
-            "id": {n: shown[n] for n in roles.id},
-            "entities": {n: shown[n] for n in roles.entity},
-            "kept": {n: shown[n] for n in roles.keep},
-        }
+        shown = {name: self._show(name, table[name]) for name in roles.flagged}
+        columns = (
+            table["severity"].to_pylist(),
+            table["score"].to_pylist(),
+            shown[roles.time] if roles.time else [None] * table.num_rows,
+            *(
+                _join(names, shown, table.num_rows)
+                for names in (roles.id, roles.entity, roles.keep)
+            ),
+        )
+        return [
+            {
+                "severity": severity,
+                "score": score,
+                "time": time,
+                "id": ids,
+                "entities": entities,
+                "kept": kept,
+            }
+            for severity, score, time, ids, entities, kept in zip(*columns, strict=True)
+        ]
 
     def list_entities(self) -> list[EntityFlags]:
         """The entities with most flags, without masked columns (see `add`)."""
         order = [("flags", "descending"), ("severity", "descending")]
-        found: list[EntityFlags] = [
-            {
-                "column": name,
-                "value": self._show(name, row["value"]),
-                "flags": row["flags"],
-                "max_severity": row["severity"],
-            }
-            for name, table in self._entities.items()
-            for row in list_rows(table.sort_by(order)[:_TOP_ENTITIES])
-        ]
+        found: list[EntityFlags] = []
+        for name, table in self._entities.items():
+            most = table.sort_by(order)[:_TOP_ENTITIES]
+            values = self._show(name, most["value"])
+            for value, row in zip(values, most.drop(["value"]).to_pylist(), strict=True):
+                flags, severity = row["flags"], row["severity"]
+                found.append(
+                    {"column": name, "value": value, "flags": flags, "max_severity": severity}
+                )
         return sorted(found, key=lambda e: (-e["flags"], -e["max_severity"]))[:_TOP_ENTITIES]
 
-    def _show(self, name: str, value: Any) -> Any:
+    def _show(self, name: str, column: pa.ChunkedArray) -> list[Any]:
+        values = to_python(column)
         if name == self.roles.time:
-            return show_moment(value, self.roles.time_unit)
-        return _simplify(restore_uuid(value) if name in self._uuids else value)
+            return [show_moment(value, self.roles.time_unit) for value in values]
+        if name in self._uuids:
+            values = [restore_uuid(value) for value in values]
+        elif pa.types.is_string(column.type) or pa.types.is_integer(column.type):
+            return values  # as JSON has them
+        return [_simplify(value) for value in values]
+
+
+def _join(
+    names: Sequence[str], columns: Mapping[str, list[Any]], rows: int
+) -> list[dict[str, Any]]:
+    """For each row, the values of these columns by name."""
+    if not names:
+        return [{} for _ in range(rows)]
+    values = zip(*(columns[name] for name in names), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in values]
+
+
+def _list_firsts(reasons: pa.ListArray) -> list[Reason | None]:
+    """The first reason of each flag; None for a flag without one."""
+    first = pc.list_flatten(pc.list_slice(reasons, 0, 1))
+    names = [field.name for field in first.type]
+    rows = zip(*(part.to_pylist() for part in first.flatten()), strict=True)
+    counts = pc.list_value_length(reasons).to_pylist()
+    return [cast(Reason, dict(zip(names, next(rows), strict=True))) if n else None for n in counts]
 
 
 def _keep_highest(known: pa.Table | None, flags: pa.Table, most: int) -> pa.Table:

@@ -15,29 +15,39 @@ from cluster.lake.output.schemas import (
     score_schema,
 )
 from cluster.lake.output.shard import Shard, shard_key, write_shard
-from cluster.lake.output.table import Commit, LakeTable, read_commit_counter, read_schema
+from cluster.lake.output.table import Commit, LakeTable, count_commits, read_schema
+from cluster.lake.storage.delta import OpenedTable
 from cluster.lake.storage.store import Store
 from jobs.scoring.books import RunBooks
 from jobs.scoring.run import Run
 
 
-def count_commits(output: Store, day: str) -> dict[str, int]:
-    """How often the day was committed so far to each table."""
-    names = (QUARANTINE, SCORES, FLAGS)
-    return {name: read_commit_counter(output.child(name), day) for name in names}
+class OutputTables:
+    """The tables of an output, which the days of a command share."""
+
+    def __init__(self, output: Store) -> None:
+        names = (FLAGS, QUARANTINE, SCORES)
+        self.output = output
+        self._opened = {name: OpenedTable(output.child(name)) for name in names}
+
+    def count_commits(self, day: str) -> dict[str, int]:
+        """How often the day was committed so far to each table."""
+        tables = self._opened.items()
+        return {name: count_commits(opened.refresh(), day) for name, opened in tables}
+
+    def open(self, name: str, schema: pa.Schema) -> LakeTable:
+        opened = self._opened[name]
+        return LakeTable(opened.store, schema, name, opened)
+
+    def open_flags(self, run: Run) -> LakeTable:
+        return self.open(FLAGS, flag_schema(run.snapshot.schema, run.spec.roles))
 
 
-def open_flags(run: Run) -> LakeTable:
-    """The table of flags."""
-    schema = flag_schema(run.snapshot.schema, run.spec.roles)
-    return LakeTable(run.output.child(FLAGS), schema, FLAGS)
-
-
-def commit_day(run: Run, books: RunBooks, commits: Mapping[str, int]) -> int:
+def commit_day(run: Run, books: RunBooks, commits: Mapping[str, int], tables: OutputTables) -> int:
     """Replace the day by the shards in the books; returns the version of the table of flags.
 
-    `commits` is `count_commits` from before the run's snapshot. Raises `Refusal` for a table whose
-    day another run has committed since, so that all tables are of one run.
+    `commits` is `tables.count_commits` from before the run's snapshot. Raises `Refusal` for a table
+    whose day another run has committed since, so that all tables are of one run.
     """
     facts = {name: str(count) for name, count in books.counts.to_document().items()}
     facts |= {"bundle": run.bundle.id, "threshold": run.threshold.id}
@@ -46,10 +56,11 @@ def commit_day(run: Run, books: RunBooks, commits: Mapping[str, int]) -> int:
         facts["input_version"] = str(run.snapshot.version)
     if run.key_id:
         facts["hmac_key"] = run.key_id
-    commit, flags = Commit(run.day, run.run_id, run.snapshot.day_digest, facts), open_flags(run)
+    commit = Commit(run.day, run.run_id, run.snapshot.day_digest, facts)
+    flags = tables.open_flags(run)
     again = flags.is_run_committed(run.day, run.run_id)
     beside = {}
-    for side, shards in _list_sides(run, books, commits):
+    for side, shards in _list_sides(run, books, commits, tables):
         version = side.commit(commit, shards, commits[side.name])
         named = flags.find_beside(run.day, side.name) if again else None
         # What the flags name already is kept, if it is the same: then they need no other commit.
@@ -59,20 +70,19 @@ def commit_day(run: Run, books: RunBooks, commits: Mapping[str, int]) -> int:
 
 
 def _list_sides(
-    run: Run, books: RunBooks, commits: Mapping[str, int]
+    run: Run, books: RunBooks, commits: Mapping[str, int], tables: OutputTables
 ) -> Iterator[tuple[LakeTable, list[Shard]]]:
     """The tables beside the flags, with their shards. Scores of an earlier spec are replaced by
     none, or they would stand beside flags of another run."""
-    quarantine = LakeTable(run.output.child(QUARANTINE), QUARANTINE_SCHEMA, QUARANTINE)
+    quarantine = tables.open(QUARANTINE, QUARANTINE_SCHEMA)
     yield quarantine, [*books.shards(QUARANTINE), *_write_rejected(run)]
-    store = run.output.child(SCORES)
     if run.spec.output.scores == "all":
         schema = score_schema(run.snapshot.schema, run.spec.roles)
-        yield LakeTable(store, schema, SCORES), [*books.shards(SCORES)]
+        yield tables.open(SCORES, schema), [*books.shards(SCORES)]
     elif commits[SCORES]:
-        known = read_schema(store)
+        known = read_schema(run.output.child(SCORES))
         assert known is not None  # as it has commits
-        yield LakeTable(store, known.remove(known.get_field_index("day")), SCORES), []
+        yield tables.open(SCORES, known.remove(known.get_field_index("day"))), []
 
 
 def _write_rejected(run: Run) -> list[Shard]:

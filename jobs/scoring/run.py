@@ -34,7 +34,7 @@ class Run:
         """Id of the key for sensitive columns; "" if none is needed, `Refusal` if it is missing."""
         return Disguise.of(self.spec.roles).key_id
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """16 hexadecimal digits of a digest of the inputs."""
         parts = (

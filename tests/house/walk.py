@@ -115,7 +115,7 @@ def record(root: Path) -> tuple[Walk, Walk]:
         train(spec, TrainRequest(workers=1))
         recorder, workers_part = Recorder(root), slice(0)
 
-        def answer_here(function: Any, work: Any, *_: Any) -> Iterator[Any]:
+        def answer_here(function: Any, work: Any, *_: Any, **__: Any) -> Iterator[Any]:
             """In place of the engine's threads."""
             nonlocal workers_part
             start = len(recorder.steps)

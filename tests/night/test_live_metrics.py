@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.lake.output.table import read_commit_counter
+from cluster.lake.output.table import has_day
+from cluster.lake.storage.delta import open_table
 from cluster.lake.storage.opening import open_store
 from jobs.monitoring.endpoint import Destinations, publish, publish_run
 from jobs.monitoring.live import LiveMetrics
@@ -210,4 +211,4 @@ def test_a_day_that_a_gate_refuses_is_a_run_that_failed(spoilt: Spec) -> None:
     assert answers[-1][f"anomaray_day_committed{label}"] == 0
     assert answers[-1][f"anomaray_quarantine_ratio{label}"] > 0
     assert answers[-1][f"anomaray_last_commit_timestamp_seconds{label}"] == 0
-    assert read_commit_counter(open_store(strict.output.uri).child("flags"), DAY) == 0
+    assert not has_day(open_table(open_store(strict.output.uri).child("flags")), DAY)

@@ -69,7 +69,7 @@ def read_shard(store: Store, shard: Shard) -> pa.Table:
             f"{store.uri}/{shard.key} has changed since it was written: expected {shard.size:,} "
             f"bytes with SHA-256 {shard.sha256[:16]}…, found {len(data):,} with another digest"
         )
-    return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
 
 
 def is_as_written(store: Store, shard: Shard) -> bool:

@@ -34,7 +34,7 @@ from tenacity import RetryCallState, retry, stop_after_attempt, wait_random_expo
 from cluster.lake.days import day_order
 from cluster.lake.output.shard import Shard, shard_key
 from cluster.lake.storage.delta import (
-    flush_version,
+    OpenedTable,
     log_key,
     open_table,
     open_version,
@@ -80,11 +80,15 @@ class LoggedCommit:
 class LakeTable:
     """A Delta table, partitioned by `day`, in the folder of a store."""
 
-    def __init__(self, store: Store, schema: pa.Schema, name: str) -> None:
-        """`schema` is the schema of the shards: without `day`, which is in their path."""
+    def __init__(
+        self, store: Store, schema: pa.Schema, name: str, opened: OpenedTable | None = None
+    ) -> None:
+        """`schema` is the schema of the shards: without `day`, which is in their path. `opened` is
+        the table in this folder, where several days share it."""
         if "day" in schema.names:
             raise ValueError("expected the schema of the shards, which have no column 'day'")
         self.store, self.name = store, name
+        self._opened = opened or OpenedTable(store)
         self.schema = schema.append(pa.field("day", pa.string()))
 
     def is_run_committed(self, day: str, run_id: str) -> bool:
@@ -116,7 +120,7 @@ class LakeTable:
         )
         def attempt() -> int:
             table = self._load() or self._create()
-            counter, present = _counter(table, day), dict[str, int]()
+            counter, present = count_commits(table, day), dict[str, int]()
             if is_last(table, day, f"run={run_id}"):
                 present = select_day(list_files(table), self.store, day)
                 same = present.keys() == keys and _names(table, commit)
@@ -125,8 +129,12 @@ class LakeTable:
             if seen is not None and counter != seen:
                 raise DayTakenMeanwhile(self._taken(table, day, run_id))
             made = table.version() + 1  # no other version can come in between
-            self._write(table, commit, adds, present, counter + 1)
-            flush_version(self.store, made)
+            try:
+                self._write(table, commit, adds, present, counter + 1)
+            except Exception:
+                self._opened.forget()
+                raise
+            self._opened.flush(made)
             if (made + 1) % _CHECKPOINT == 0:  # not before the checkpoint that replaces them lasts
                 table.cleanup_metadata()
             return made
@@ -209,10 +217,10 @@ class LakeTable:
 
     def _load(self) -> DeltaTable | None:
         """The table as it is. Its version lasts: who made it may have been killed before that."""
-        table = open_table(self.store)
+        table = self._opened.refresh()
         if table is not None:
             self._check_schema(table)
-            flush_version(self.store, table.version())
+            self._opened.flush(table.version())
         return table
 
     def _create(self) -> DeltaTable:
@@ -254,17 +262,16 @@ class LakeTable:
         )
 
 
-def read_commit_counter(store: Store, day: str) -> int:
-    """How often the day was committed so far to the table in this folder, whatever its schema.
-
-    `LakeTable.commit` takes it as `seen`.
-    """
-    return _counter(open_table(store), day)
+def count_commits(table: DeltaTable | None, day: str) -> int:
+    """How often the day was committed so far. `LakeTable.commit` takes it as `seen`."""
+    if table is None:
+        return 0
+    return read_transaction(table, f"day={day}") or 0
 
 
 def has_day(table: DeltaTable | None, day: str) -> bool:
     """Whether the day was ever committed to the table."""
-    return _counter(table, day) > 0
+    return count_commits(table, day) > 0
 
 
 def is_last(table: DeltaTable | None, day: str, what: str) -> bool:
@@ -272,7 +279,7 @@ def is_last(table: DeltaTable | None, day: str, what: str) -> bool:
     if table is None:
         return False
     version = read_transaction(table, f"day={day}/{what}")
-    return version is not None and version == _counter(table, day)
+    return version is not None and version == count_commits(table, day)
 
 
 def find_beside(table: DeltaTable, day: str, name: str) -> int | None:
@@ -302,7 +309,7 @@ def list_days(table: DeltaTable) -> list[str]:
 
 def was_committed(table: DeltaTable, day: str) -> bool:
     """Whether a run has ever committed the day."""
-    return _counter(table, day) > 0 or day in list_days(table)
+    return count_commits(table, day) > 0 or day in list_days(table)
 
 
 def read_schema(store: Store) -> pa.Schema | None:
@@ -364,12 +371,6 @@ def list_commits(table: DeltaTable | None) -> tuple[LoggedCommit, ...]:
         for entry in (read_history(table) if table else ())
         if "day" in entry
     )
-
-
-def _counter(table: DeltaTable | None, day: str) -> int:
-    if table is None:
-        return 0
-    return read_transaction(table, f"day={day}") or 0
 
 
 def _is_worth_another(state: RetryCallState) -> bool:

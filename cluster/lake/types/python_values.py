@@ -20,12 +20,6 @@ def to_python(column: pa.Array | pa.ChunkedArray) -> list[Any]:
         return [_to_value(cell) for cell in column]
 
 
-def list_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """The rows of a table, with values as of `to_python`."""
-    columns = [to_python(column) for column in table.columns]
-    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
 def has_far_times(column: pa.ChunkedArray) -> bool:
     """Whether Python has no value for some of the times of a column."""
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):

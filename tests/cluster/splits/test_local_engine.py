@@ -35,12 +35,21 @@ def test_results_come_in_order_although_the_first_is_the_slowest() -> None:
     assert list(map_in_threads(work, range(5), 2, in_order=True)) == [0, 1, 2, 3, 4]
 
 
-def test_no_more_is_begun_than_is_read() -> None:
+@pytest.mark.parametrize("ahead", [1, 20])
+def test_threads_are_ahead_of_who_reads_by_a_bounded_number(ahead: int) -> None:
     begun: list[int] = []
-    results = map_in_threads(lambda item: begun.append(item), range(100), 2)
+    enough = threading.Event()
+
+    def work(item: int) -> None:
+        begun.append(item)
+        if len(begun) >= 10 + ahead:
+            enough.set()
+
+    results = map_in_threads(work, range(100), 2, ahead=ahead)
     for _ in range(10):
         next(results)
-    assert len(begun) <= 10 + 2 + 1
+    assert enough.wait(60)
+    assert len(begun) <= 10 + 2 + ahead
     results.close()  # type: ignore[attr-defined]
 
 
@@ -54,7 +63,7 @@ def test_an_error_is_raised_and_nothing_is_begun_after_it() -> None:
         return item
 
     with pytest.raises(Refusal, match="the third"):
-        list(map_in_threads(work, range(1000), 2))
+        list(map_in_threads(work, range(1000), 2, ahead=100))
     assert len(begun) <= 8
 
 

@@ -6,6 +6,7 @@ from threading import Thread
 from typing import Any
 
 from cluster.lake.storage.local import LocalStore
+from cluster.lake.storage.store import MOST_BYTES
 from jobs.report.document import parse_card, parse_day_entry
 from jobs.report.pages import render_card
 from jobs.report.publishing import publish
@@ -45,6 +46,29 @@ def test_cards_link_to_the_days_beside_them_in_any_order_of_writing(tmp_path: Pa
         write(reports, day)
     assert hang_together(tmp_path)
     assert "data:image/png;base64," in (tmp_path / f"day={DAYS[0]}/run_card.html").read_text()
+
+
+class Counted(LocalStore):
+    """A store that notes what is read."""
+
+    def read(self, key: str, most: int = MOST_BYTES) -> bytes:
+        self.keys.append(key)
+        return super().read(key, most)
+
+    def __init__(self, anchor: Path) -> None:
+        super().__init__(anchor)
+        self.keys: list[str] = []
+
+
+def test_an_entry_is_read_once_and_again_where_another_run_has_changed_it(tmp_path: Path) -> None:
+    reports = Counted(tmp_path)
+    for day in DAYS:
+        write(reports, day)
+    entries = [key for key in reports.keys if key.endswith("entry.json")]
+    assert sorted(entries) == [f"day={day}/entry.json" for day in DAYS]
+    write(LocalStore(tmp_path), DAYS[1], flagged=77)
+    write(reports, DAYS[4])
+    assert "77 flagged" in (tmp_path / "index.html").read_text()
 
 
 class Interrupted(LocalStore):

@@ -1,6 +1,7 @@
 """The flags on a run card do not depend on how they are cut into shards."""
 
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -76,6 +77,35 @@ def test_masked_entities_are_not_counted_and_keyed_ones_are() -> None:
     assert keyed.list_entities() == sum_up(flags(20)).list_entities()
 
 
+def test_a_line_is_its_flag_with_the_first_of_its_reasons() -> None:
+    """Also where a flag has no reason, a kept value is a list, and a key is a UUID."""
+    every = flags(5).drop(["reasons", "note", "who"])
+    reasons = [
+        [{"feature": str(n), "contribution": 1.0 / n} for n in range(1, k)] for k in range(5)
+    ]
+    every = every.append_column("reasons", pa.array([None, *reasons[1:]]))
+    every = every.append_column("note", pa.array([[k] * k for k in range(5)]))
+    keys = pa.array([bytes([k]) * 16 for k in range(5)], pa.binary(16))
+    uuid = pa.field("who", keys.type, metadata={"type": "uuid"})
+    found = sum_up(every.append_column(uuid, keys))
+    top, lines = found.list_top(), found.list_lines()
+    assert [
+        {**line, "reasons": flag["reasons"], "picture": None}
+        for line, flag in zip(lines, top, strict=True)
+    ] == [{**flag, "reason": next(iter(flag["reasons"]), None)} for flag in top]
+    order = np.argsort(-every["score"].to_numpy())
+    assert [flag["reasons"] for flag in top] == [(every["reasons"][k].as_py() or []) for k in order]
+    assert [flag["kept"]["note"] for flag in top] == [str([int(k)] * k) for k in order]
+    assert [flag["entities"]["who"] for flag in top] == [
+        str(UUID(bytes=bytes([k]) * 16)) for k in order
+    ]
+    assert [flag["time"] for flag in top] == [
+        f"{every['at'][int(k)].as_py().isoformat()}+00:00" for k in order
+    ]
+
+
 def test_a_day_without_flags_shows_none() -> None:
     assert not sum_up().list_top()
     assert not sum_up().list_entities()
+    assert not sum_up().list_lines()
+    assert not sum_up(flags(3)[:0]).list_lines()

@@ -7,8 +7,9 @@ from datetime import timedelta
 from cluster.lake.output.journal import Journal
 from cluster.lake.output.schemas import FLAGS, QUARANTINE, RUNS, SCORES
 from cluster.lake.output.shard import Shard, shard_key, write_shard
-from cluster.lake.output.table import Commit, LakeTable, read_commit_counter
+from cluster.lake.output.table import Commit, LakeTable, count_commits
 from cluster.lake.output.vacuum import read_store_time, vacuum
+from cluster.lake.storage.delta import open_table
 from cluster.lake.storage.store import Store
 from tests.cluster.lake.flag_rows import SCHEMA, rows
 
@@ -44,7 +45,7 @@ class Run:
             table = LakeTable(self.output.child(name), SCHEMA, name)
             beside = versions if name == FLAGS else {}
             commit = Commit(self.day, self.run_id, "s1", {"bundle": self.bundle}, beside)
-            seen = read_commit_counter(table.store, self.day)
+            seen = count_commits(open_table(table.store), self.day)
             versions[name] = table.commit(commit, [shards[name]], seen)
 
     def end(self) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime
 import pyarrow as pa
 import pytest
 
-from cluster.lake.types.python_values import has_far_times, list_rows, to_python
+from cluster.lake.types.python_values import has_far_times, to_python
 
 FAR = pa.array([2**63 - 1, 0, None]).cast(pa.timestamp("us", "UTC"))
 TEXT, FIRST = f"{2**63 - 1} us since 1970", datetime(1970, 1, 1, tzinfo=UTC)
@@ -37,8 +37,3 @@ def test_a_time_of_no_calendar_is_text_at_any_depth(column: pa.Array, values: li
     assert has_far_times(pa.chunked_array([column])) == (
         "us since" in str(values) or "days since" in str(values)
     )
-
-
-def test_rows_have_the_values_of_their_columns() -> None:
-    assert list_rows(pa.table({"at": FAR, "n": [1, 2, 3]}))[1] == {"at": FIRST, "n": 2}
-    assert list_rows(pa.table({"at": FAR})[:0]) == []
