@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo quick coverage test test-slow lock lint docs infra bench bench-more bench-growth bench-s3 bench-night bench-backfill bench-plan quality formats chaos nodes audit clean
+.PHONY: help demo quick coverage test test-slow lock lint docs infra pyod bench bench-more bench-growth bench-s3 bench-night bench-backfill bench-plan quality formats chaos nodes audit clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -79,6 +79,10 @@ infra: .venv/.done .venv-infra/.done .venv-airflow/.done ## tests of infra/, the
 	$(PYTHON) infra/install.py .venv-bench --tools
 	.venv-bench/bin/$(INSTALL) tests/bench/requirements.lock --no-deps
 	touch $@
+
+pyod: .venv-bench/.done ## examples/pyod_detectors: PyOD in a package of its own, its contract and a night
+	PYTHONPATH=examples/pyod_detectors .venv-bench/bin/python -m pytest examples/pyod_detectors \
+		tests/night/test_own_detector.py
 
 # $(1): options of the run. The page is written whatever became of single contenders.
 define benchmark

@@ -56,7 +56,8 @@ def _find(name: str, key: Key, kinds: dict[str, type[Detector]]) -> list[tuple[K
     except Refusal as refusal:
         if ":" in name or name in names:
             return [(key, str(refusal))]
-        return [(key, one_of([*names, AUTO] if key[0] == "detector" else names, name))]
+        text = one_of([*names, AUTO] if key[0] == "detector" else names, name)
+        return [(key, f"{text}; no installed package has it" if "." in name else text)]
     return []
 
 
