@@ -53,10 +53,13 @@ def report_errors() -> Iterator[None]:
             sys.exit(75)
         trace = render_trace(error)
         where = "below" if os.environ.get(_TRACE) else f"in {_keep(trace)}"
+        from models.detectors.plugins import find_culprit
+
+        culprit = find_culprit(error)
         warn(
             "failed",
-            f"{describe(error)}. This is a fault of Anomaray: report it with the trace "
-            f"{where}, which holds no value of a column",
+            f"{describe(error)}. This is a fault of {culprit or 'Anomaray'}: report it with the "
+            f"trace {where}, which holds no value of a column",
             "bold red",
         )
         if os.environ.get(_TRACE):

@@ -129,7 +129,10 @@ def leaderboard(
     ] = 50_000,
     detector: Annotated[
         list[str] | None,
-        typer.Option(help="A detector to try. Can be given several times. Default: all."),
+        typer.Option(
+            help="A detector to try, also of another package. Can be given several times. "
+            "Default: all that `python -m models list` shows."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

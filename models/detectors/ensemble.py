@@ -49,6 +49,10 @@ def _complete(member: dict[str, Any]) -> dict[str, Any]:
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise Refusal(f"a member of an ensemble: expected {{name: knn, …}}, found {member!r}")
+    if "." in name or ":" in name:
+        raise Refusal(
+            f"a member of an ensemble: expected a detector of Anomaray itself, found '{name}'"
+        )
     kind = SINGLE.find(name)
     if kind.labels != "none":
         raise Refusal(

@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
 from functools import lru_cache
@@ -57,6 +58,10 @@ class Package:
         return f"{self.name} {self.version}"
 
 
+# By the top-level module that was imported for a detector.
+_LOADED: dict[str, Package] = {}
+
+
 @dataclass(frozen=True)
 class Plugin:
     """A detector of another package, which may run here but is not imported yet."""
@@ -76,6 +81,7 @@ class Plugin:
                 f"detector '{self.name}' of {self.package}: expected to import {self.place}, "
                 f"found {describe(error)}{missing} in {_describe_python()}: install what it needs"
             ) from error
+        _LOADED[module.partition(".")[0]] = self.package
         if problem := _find_problem(found):
             raise Refusal(
                 f"detector '{self.name}' of {self.package}: expected {self.place} to be a "
@@ -127,6 +133,17 @@ def list_packages() -> list[Package]:
     tops = {re.split(r"[.:]", entry)[0] for entry in list_allowed()}
     named |= {package for package in map(_find_package, tops) if package is not None}
     return sorted(named, key=str)
+
+
+def find_culprit(error: BaseException | None) -> Package | None:
+    """The package of another's detector whose code an error, or one before it, came through."""
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            top = str(frame.f_globals.get("__name__")).partition(".")[0]
+            if top in _LOADED:
+                return _LOADED[top]
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def require_package(name: str, trained: Package | None) -> None:

@@ -1,10 +1,14 @@
 """What differs between nodes is said by what it is and where."""
 
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
+
+import pytest
 
 from cluster.runtime.shipping import digest_code, digest_files, stage
 from cluster.runtime.versions import Installed, list_differences, read_installed
+from models.detectors.plugins import read_permission
 
 HERE = Installed("2.60.0", "3.11.7", "2.13.0", "26.0.1", "0123", "none", "token")
 
@@ -24,6 +28,17 @@ def test_each_difference_names_its_nodes() -> None:
         "detectors sliding 1.0 instead of none on 10.0.0.8",
         "authentication off instead of token on 10.0.0.9",
     ]
+
+
+def test_the_nodes_are_asked_for_the_packages_that_this_process_is_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("ANOMARAY_DETECTORS", raising=False)
+    assert read_installed().detectors == "none"
+    assert read_permission() == {}
+    monkeypatch.setenv("ANOMARAY_DETECTORS", "yaml.inner, no_such_package")
+    assert read_installed().detectors == f"PyYAML {version('PyYAML')}"
+    assert read_permission() == {"ANOMARAY_DETECTORS": "yaml.inner, no_such_package"}
 
 
 def test_code_that_was_sent_has_the_digest_of_the_code_here(tmp_path: Path) -> None:

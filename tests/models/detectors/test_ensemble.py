@@ -64,3 +64,8 @@ def test_members_are_kept_with_every_option() -> None:
 def test_a_member_that_cannot_be_is_refused(member: dict[str, object], message: str) -> None:
     with pytest.raises(Refusal, match=message):
         CATALOG.build("ensemble", TABLE, {"members": [member]})
+
+
+def test_a_member_of_another_package_is_refused() -> None:
+    with pytest.raises(Refusal, match="expected a detector of Anomaray itself, found 'my_pkg:X'"):
+        CATALOG.build("ensemble", TABLE, {"members": [{"name": "my_pkg:X"}]})

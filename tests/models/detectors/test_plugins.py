@@ -14,13 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobs.cli.command import report_errors
 from models.bundle import MANIFEST, open_bundle, read_facts, write_directory
 from models.detectors.catalog import CATALOG
 from models.detectors.overview import format_plugins
-from models.detectors.plugins import Package, find_plugin, list_packages
+from models.detectors.plugins import Package, find_culprit, find_plugin, list_packages
 from models.layout import Layout, NumericInput
 from models.refusal import Refusal
-from tests.models.detectors.plugin_packages import Site
+from tests.models.detectors.plugin_packages import TEMPLATE, Site
 from tests.models.flows import batch_of, flows
 from tests.models.test_bundle import forged, trained
 
@@ -271,6 +272,21 @@ def test_another_process_scores_with_the_package_and_refuses_without(
     refused = score()
     assert refused.returncode == 1
     assert "expected the detector 'thirteen' of the package apart-thirteen 1.0" in refused.stderr
+
+
+def test_an_error_in_its_code_names_the_package(
+    site: Site, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = TEMPLATE.read_text().replace("(columns - self.mean).square()", "columns[10**9]")
+    site.write("apart14", text)
+    site.install("apart-fourteen", "1.0", "apart14", fourteen="apart14:Template")
+    monkeypatch.setenv("ANOMARAY_TRACE", "1")
+    with pytest.raises(SystemExit) as ended, report_errors():
+        trained("fourteen")
+    assert ended.value.code == 1
+    said = " ".join(capfd.readouterr().err.split())
+    assert "failed: IndexError. This is a fault of apart-fourteen 1.0: report it" in said
+    assert find_culprit(ValueError("ours")) is None
 
 
 def test_the_manifest_of_a_detector_of_ours_names_no_package() -> None:
