@@ -15,18 +15,22 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cluster.runtime.threads import set_torch_threads
 from cluster.training.row_tables import from_table
-from models.batch import Batch
+from models.batch import Batch, join
 from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
 from models.encoding.encoder import Encoder
-from models.encoding.raw_batch import RawBatch, join
+from models.encoding.raw_batch import RawBatch
 from models.training.loop import Ranks, Training, begin_training, run_epochs
-from models.training.memory import encode_zeros, find_largest_step
+from models.training.memory import encode_zeros, find_largest_step, find_room
 from models.training.options import TrainingOptions, plan_batches
+from models.training.threads import limit_threads
 
-# A worker keeps its share of the rows in memory if it is below this many bytes: streaming it again
-# costs 1 to 2 s an epoch, however small it is.
-_KEPT_BYTES = 512 * 1024**2
+# A worker keeps its share of the rows, encoded, in memory if it is below this many bytes: streaming
+# it again costs 1 to 2 s an epoch, however small it is. On a GPU it is a share of what is free
+# beside a step: two datasets, each for a moment twice, and something is lost between blocks.
+_KEPT_BYTES = 1024**3
+_GPU_SHARE = 0.2
+_COUNTED_ROWS = 32  # whose operations are counted, to choose the threads
 # Batches of rows that a worker takes at once and shuffles: more mix the splits better
 # and need more memory.
 _SHUFFLE_BATCHES = 16
@@ -96,15 +100,20 @@ def train_rank(given: WorkerInput, seat: Seat) -> Training:
     ranks = _join_ranks(detector, seat.ranks, device)
     most, passes = plan_batches(given.rows, options.batch_rows)
     batch_rows = max(1, most // seat.ranks)
-    source = _StreamedRows(encoder, batch_rows, passes, seat, options.seed, ranks.add)
     parts = _count_parts(given, detector, batch_rows, device)
-    run_epochs(
-        training,
-        source,
-        replace(options, accumulate=parts),
-        lambda progress: seat.report(training),
-        ranks,
-    )
+    rows = math.ceil(batch_rows / parts)
+    room = _KEPT_BYTES
+    if device.type == "cuda":
+        room = int(_GPU_SHARE * find_room(encoder, detector, rows, device))
+    source = _StreamedRows(encoder, batch_rows, passes, seat, options.seed, ranks.add, room)
+    with limit_threads(detector, encode_zeros(encoder, _COUNTED_ROWS, device), rows):
+        run_epochs(
+            training,
+            source,
+            replace(options, accumulate=parts),
+            lambda progress: seat.report(training),
+            ranks,
+        )
     return training
 
 
@@ -112,10 +121,12 @@ def _join_ranks(detector: Detector, world: int, device: torch.device) -> Ranks:
     if world == 1:
         return Ranks()
     model = DistributedDataParallel(detector, broadcast_buffers=False)
+    # Counts are added up on the CPU: the GPU is not waited for.
+    group = dist.new_group(backend="gloo") if device.type == "cuda" else None
 
     def add(value: float) -> float:
-        tensor = torch.tensor([value], dtype=torch.float64, device=device)
-        dist.all_reduce(tensor)
+        tensor = torch.tensor([value], dtype=torch.float64)
+        dist.all_reduce(tensor, group=group)
         return float(tensor)
 
     return Ranks(world, model, add, model.no_sync)
@@ -133,45 +144,74 @@ def _count_parts(
     return max(given.training.accumulate, needed)
 
 
-Buffer = tuple[RawBatch, Tensor]  # rows and their labels, float32 [rows]
+@dataclass(frozen=True)
+class _Buffer:
+    """Some rows with their labels, on the device."""
+
+    rows: Batch  # not scaled yet if there is an encoder
+    encoder: Encoder | None = None
+
+    def take(self, chosen: Tensor | slice) -> Batch:
+        """The encoded rows at the given places."""
+        rows = self.rows.take(chosen)
+        return rows if self.encoder is None else _encode(self.encoder, rows)
+
+
+def _encode(encoder: Encoder, raw: Batch) -> Batch:
+    encoded = encoder.scale(raw.numeric, raw.codes, raw.signals, raw.tokens)
+    return encoded._replace(label=raw.label)
+
+
+def _move(raw: RawBatch, label: Tensor, device: torch.device) -> Batch:
+    """Raw rows on the device. To a GPU they go by pinned memory, beside its work."""
+    signals, tokens = (tuple(map(torch.from_numpy, each)) for each in (raw.signals, raw.tokens))
+    values, codes = torch.from_numpy(raw.values), torch.from_numpy(raw.codes)
+    rows = Batch(values, codes, label, signals, tokens)
+    if device.type == "cuda":
+        return rows.map(lambda tensor: tensor.pin_memory().to(device, non_blocking=True))
+    return rows.to(device)
 
 
 @dataclass
 class _Share:
-    """This rank's share of a dataset, in buffers of rows; kept in memory if it is small."""
+    """This rank's share of a dataset, in buffers; kept on the device, encoded, if it fits."""
 
     name: str
     buffer_rows: int
     read_tables: ReadTables
+    encoder: Encoder
+    device: torch.device
     add: Callable[[float], float]  # sums a number over all ranks
-    kept: list[Buffer] | None = field(default_factory=list)  # None if it is streamed each time
+    room: int  # bytes that may be kept
+    kept: list[Batch] | None = field(default_factory=list)  # None if it is streamed each time
     passes: int = 0
 
-    def read(self) -> Iterator[Buffer]:
+    def read(self) -> Iterator[_Buffer]:
         """The rows of one pass. All ranks begin a pass together."""
         self.passes += 1
         if self.passes == 2:
             self._settle()
         if self.passes > 1 and self.kept is not None:
-            yield from self.kept
+            yield from map(_Buffer, self.kept)
             return
         held = 0
         for table in self.read_tables(self.name, self.buffer_rows):
-            buffer = from_table(table)
-            held += buffer[0].nbytes
-            if self.kept is not None:
-                self.kept.append(buffer)
-                if held > _KEPT_BYTES:
-                    self.kept = None
-            yield buffer
+            rows = _move(*from_table(table), self.device)
+            held += len(rows.numeric) * self.encoder.bytes_per_row
+            if held > self.room:
+                self.kept = None
+            if self.kept is None:
+                yield _Buffer(rows, self.encoder)
+                continue
+            self.kept.append(_encode(self.encoder, rows))
+            yield _Buffer(self.kept[-1])
 
     def _settle(self) -> None:
         """Keep the share if all ranks do: a pass of `streaming_split` waits for every rank."""
         if self.add(float(self.kept is None)) > 0:
             self.kept = None
         elif self.kept:
-            rows, labels = zip(*self.kept, strict=True)
-            self.kept = [(join(rows), torch.cat(labels))]
+            self.kept = [join(self.kept)]
 
 
 class _StreamedRows:
@@ -185,11 +225,13 @@ class _StreamedRows:
         seat: Seat,
         seed: int,
         add: Callable[[float], float],
+        room: int,
     ) -> None:
         self.encoder, self.device = encoder, seat.device
         self.batch_rows, self.count, self.seed = batch_rows, passes, (seed, seat.rank)
+        rows = batch_rows * _SHUFFLE_BATCHES
         self.train, self.validation = (
-            _Share(name, batch_rows * _SHUFFLE_BATCHES, seat.read, add)
+            _Share(name, rows, seat.read, encoder, seat.device, add, room)
             for name in ("train", "validation")
         )
 
@@ -197,21 +239,19 @@ class _StreamedRows:
         seed, rank = self.seed
         generator = np.random.default_rng((seed, epoch, rank))
         for _ in range(self.count):
-            yield self._batches(self.train, generator)
+            yield self._shuffle(generator)
 
     def read_held_back(self) -> Iterator[Batch]:
-        return self._batches(self.validation, None)
+        for buffer in self.validation.read():
+            for start in range(0, len(buffer.rows.numeric), self.batch_rows):
+                yield buffer.take(slice(start, start + self.batch_rows))
 
     def make_padding(self) -> Batch:
         return encode_zeros(self.encoder, 1, self.device)
 
-    def _batches(self, share: _Share, generator: np.random.Generator | None) -> Iterator[Batch]:
-        """Encoded batches, shuffled within each buffer if there is a generator."""
-        for rows, label in share.read():
-            order = np.arange(len(label))
-            if generator is not None:
-                order = generator.permutation(len(label))
-            for start in range(0, len(label), self.batch_rows):
-                chosen = order[start : start + self.batch_rows]
-                batch: Batch = self.encoder(rows.take(chosen))
-                yield batch._replace(label=label[chosen].to(self.device))
+    def _shuffle(self, generator: np.random.Generator) -> Iterator[Batch]:
+        """Encoded training batches, shuffled within each buffer."""
+        for buffer in self.train.read():
+            order = torch.from_numpy(generator.permutation(len(buffer.rows.numeric)))
+            for chosen in torch.split(order.to(self.device), self.batch_rows):
+                yield buffer.take(chosen)

@@ -153,7 +153,7 @@ class Detector(nn.Module, ABC):
     ) -> Any:
         """Load a state as torch does. Raises Refusal if it has another layout or config."""
         digest = state_dict.get("layout_digest")
-        if digest is None or bytes(digest.tolist()) != self.layout.digest():
+        if digest is None or bytes(digest.cpu().tolist()) != self.layout.digest():
             raise Refusal(
                 "expected the state of a detector with this encoder's layout, found another "
                 "layout; load it with the encoder that it was trained with"

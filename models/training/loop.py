@@ -5,6 +5,7 @@
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -25,9 +26,12 @@ from models.training.options import (
     plan_batches,
 )
 from models.training.progress import EpochResult, Progress
+from models.training.threads import limit_threads
 
 # Rows that are scored or validated at once: the activations of a wide network stay small.
 _ROWS = 4096
+# Steps after which a GPU's losses are read: to read the last one would wait for the device.
+_UNREAD = 8
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def learn(
     progress = Progress()
     if detector.learns != "gradient":
         order = torch.randperm(len(rows.numeric), generator=generator)
-        chosen = order[: detector.config.sample_rows].sort().values
+        chosen = order[: detector.config.sample_rows].sort().values.to(rows.numeric.device)
         detector.fit(rows.take(chosen)._replace(label=None), options.seed)
     if detector.learns != "sample":
         if detector.labels != "none":
@@ -111,7 +115,8 @@ def learn(
         torch.manual_seed(options.seed)  # for what a loss draws
         training = begin_training(detector, options, len(rows.numeric))
         source = _RowsInMemory(rows, held_back, options.batch_rows, generator)
-        run_epochs(training, source, options, lambda progress: on_epoch(progress.history[-1]))
+        with limit_threads(detector, rows, source.batch_rows):
+            run_epochs(training, source, options, lambda progress: on_epoch(progress.history[-1]))
         progress = training.progress
         detector.load_state_dict(progress.best)
     detector.eval()
@@ -122,8 +127,12 @@ def learn(
 
 def begin_training(detector: Detector, options: TrainingOptions, rows: int) -> Training:
     """A training before its first step, with the schedule for a number of training rows."""
+    parameters = list(detector.parameters())
     optimizer = torch.optim.AdamW(
-        detector.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        parameters,
+        lr=options.learning_rate,
+        weight_decay=options.weight_decay,
+        fused=all(parameter.device.type in ("cpu", "cuda") for parameter in parameters),
     )
     batch_rows, passes = plan_batches(rows, options.batch_rows)
     steps = passes * max(1, math.ceil(rows / batch_rows))
@@ -157,6 +166,26 @@ class NonFiniteElsewhere(NonFiniteLoss):
     """The loss of another rank was NaN or infinite; that rank raises the reason."""
 
 
+class _Number:
+    """A number on its way from a device: only `read` waits for it, and for nothing after it."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value, self.arrived = value, None
+        if value.device.type == "cpu":
+            return
+        cuda = value.device.type == "cuda"
+        self.value = torch.empty((), dtype=value.dtype, pin_memory=cuda)
+        self.value.copy_(value, non_blocking=True)
+        if cuda:
+            self.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self.arrived.record()
+
+    def read(self) -> float:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return float(self.value)
+
+
 class _Loop:
     """The steps of one rank."""
 
@@ -166,6 +195,9 @@ class _Loop:
         self.training, self.source, self.options, self.ranks = training, source, options, ranks
         self.detector = training.detector
         self.model = ranks.model or training.detector
+        # Losses that were not read yet, with the parts of the batch and its place.
+        self.unread: deque[tuple[_Number, list[Batch], str]] = deque()
+        self.start: dict[str, Tensor] = {}  # weights at the start of the epoch, of a GPU
 
     def run_epoch(self, epoch: int) -> EpochResult:
         started = time.monotonic()
@@ -192,7 +224,10 @@ class _Loop:
         """
         self.detector.train()
         add, trim = self.ranks.add, self.options.trim
-        total_loss, total_kept, own_rows, number = 0.0, 0.0, 0, 0
+        state = self.detector.state_dict()
+        self.start = {name: t.clone() for name, t in state.items() if t.device.type != "cpu"}
+        total_loss: Tensor | float = 0.0
+        total_kept, own_rows, number = 0.0, 0, 0
         for batches in self.source.read_passes(epoch):
             while True:
                 number += 1
@@ -202,12 +237,14 @@ class _Loop:
                 rows = add(float(sum(count_kept(size, trim) for size in sizes)))
                 if rows == 0:
                     break
-                total_loss += self._step(parts, rows, f"epoch {epoch + 1}, batch {number}")
+                loss = self._step(parts, rows, f"epoch {epoch + 1}, batch {number}")
+                total_loss = total_loss + loss
                 total_kept += rows
                 own_rows += sum(sizes)
-        return add(total_loss) / max(1.0, total_kept), int(add(float(own_rows)))
+        self._read_losses(0)
+        return add(float(total_loss)) / max(1.0, total_kept), int(add(float(own_rows)))
 
-    def _step(self, parts: list[Batch], rows: float, place: str) -> float:
+    def _step(self, parts: list[Batch], rows: float, place: str) -> Tensor:
         """Make one step with the gradient of the mean loss, over the `rows` of all ranks that are
         not trimmed; the sum of this rank's losses."""
         training, options = self.training, self.options
@@ -229,21 +266,31 @@ class _Loop:
                 (total * self.ranks.count / rows).backward()  # type: ignore[no-untyped-call]
             every.append(per_row.detach().sum())
             learned.append(total.detach())
-        # The sum over ranks is checked, so that all stop together. It has the trimmed rows too: a
-        # row whose loss is NaN is trimmed.
-        own = sum(map(float, every))
-        if not math.isfinite(self.ranks.add(own)):
+        # With the trimmed rows: a row whose loss is NaN is trimmed.
+        self.unread.append((_Number(torch.stack(every).sum()), parts, place))
+        self._read_losses(_UNREAD if every[0].device.type != "cpu" else 0)
+        nn.utils.clip_grad_norm_(self.detector.parameters(), options.clip_gradient)
+        training.optimizer.step()
+        training.schedule.step()
+        return torch.stack(learned).double().sum()
+
+    def _read_losses(self, left: int) -> None:
+        """Read the losses of all steps but the last `left`. Raises NonFiniteLoss if one is not
+        finite, on all ranks, as the sum over them is read."""
+        while len(self.unread) > left:
+            loss, parts, place = self.unread.popleft()
+            own = loss.read()
+            if math.isfinite(self.ranks.add(own)):
+                continue
             if math.isfinite(own):
                 raise NonFiniteElsewhere
+            if self.start:  # the weights have learned from this loss
+                self.detector.load_state_dict(self.start, strict=False)
             raise NonFiniteLoss(
                 f"the training loss is not finite at {place}; caused by "
                 f"{_find_cause(self.detector, join(parts))}: lower training.learning_rate, or "
                 "give that column a range, clip or log1p in the spec"
             )
-        nn.utils.clip_grad_norm_(self.detector.parameters(), options.clip_gradient)
-        training.optimizer.step()
-        training.schedule.step()
-        return sum(map(float, learned))
 
 
 @torch.no_grad()
@@ -271,6 +318,7 @@ class _RowsInMemory:
     def read_passes(self, epoch: int) -> Iterator[Iterator[Batch]]:
         for _ in range(self.count):
             order = torch.randperm(len(self.rows.numeric), generator=self.generator)
+            order = order.to(self.rows.numeric.device)
             yield (self.rows.take(chosen) for chosen in torch.split(order, self.batch_rows))
 
     def read_held_back(self) -> Iterator[Batch]:
@@ -298,11 +346,12 @@ def measure_held_back_loss(
     sums a number over all ranks.
     """
     detector.eval()
-    total, count = 0.0, 0
+    total: Tensor | float = 0.0
+    count = 0
     for batch in batches:
         losses = drop_highest(detector.loss(batch).double(), trim)
-        total, count = total + float(losses.sum()), count + len(losses)
-    return add(total) / max(1.0, add(float(count)))
+        total, count = total + losses.sum(), count + len(losses)
+    return add(float(total)) / max(1.0, add(float(count)))
 
 
 @torch.inference_mode()

@@ -68,6 +68,15 @@ def find_largest_step(encoder: Encoder, detector: Detector, rows: int, device: t
     return find_largest_batch(lambda some: _step(encoder, learner, some, device), rows)
 
 
+def find_room(encoder: Encoder, detector: Detector, rows: int, device: torch.device) -> int:
+    """Bytes of a CUDA device that stay free while a training makes steps of `rows` rows."""
+    learner = copy.deepcopy(detector).train()
+    step = _measure_peak(lambda some: _step(encoder, learner, some, device), rows, device)
+    torch.cuda.empty_cache()
+    free = int(torch.cuda.mem_get_info(device)[0])
+    return max(0, free - step - _COPIES_IN_TRAINING * _count_bytes(detector))
+
+
 def _step(encoder: Encoder, learner: Detector, rows: int, device: torch.device) -> None:
     """Compute the gradients of a batch; the next step frees them."""
     learner.zero_grad(set_to_none=True)

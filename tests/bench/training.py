@@ -76,10 +76,10 @@ def main() -> None:
             out = yaml.safe_load(spec.read_text())["output"]["uri"]
             bundle = f"{out}/registry/bundles/{trained['bundle']}"
             lake = yaml.safe_load(spec.read_text())["training"]["uri"]
-            _, loop = run(["tests.bench.contenders.training_loop", bundle, lake])
+            _, by_hand = run(["tests.bench.contenders.training_loop", bundle, lake])
             walls.append(wall)
-            steps.append(3 * loop["rows"] / trained["rows_per_second"])
-            loops.append(loop["seconds"])
+            steps.append(3 * by_hand["rows"] / trained["rows_per_second"])
+            loops.append(by_hand["seconds"])
     wall, loop = median(walls), median(loops)
     print(
         json.dumps(

@@ -84,7 +84,8 @@ class Pretending(TorchDispatchMode):
             if not here and beside:
                 raise MixedDevices(f"{func}: {[tuple(t.shape) for t in tensors]}")
         back = asked is not None and asked.type == "cpu"
-        self.waits += not here and (back or func in _WAITS)
+        later = func is _AT.copy_.default and len(args) > 2 and args[2]  # without waiting
+        self.waits += not here and (back or func in _WAITS) and not later
         if "device" in kwargs:
             kwargs["device"] = _CPU
         run: Callable[..., Any] = _KERNELS.get(func, func)

@@ -1,5 +1,6 @@
-"""A training by hand: BUNDLE's network, from random weights, on the rows of LAKE, encoded before the
-clock starts. Prints the rows and the seconds of three epochs as JSON."""
+"""A training by hand: the network of BUNDLE, from random weights, on the rows of LAKE.
+
+The rows are encoded before the clock starts. Prints the seconds of three epochs as JSON."""
 
 import itertools
 import json

@@ -1,5 +1,6 @@
 """The loop on one device: what is kept, when it stops, and that it is the same twice."""
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -19,6 +20,7 @@ from models.training.options import (
     plan_batches,
 )
 from models.training.progress import EpochResult
+from tests.models.pretend_device import DEVICE, pretending
 
 OPTIONS = TrainingOptions(epochs=4, batch_rows=64, learning_rate=3e-3)
 
@@ -62,6 +64,31 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
     broken = Batch(rows.numeric * torch.nan, rows.codes)
     with pytest.raises(NonFiniteLoss, match="epoch 1"):
         learn(built("autoencoder", widths=[8]), broken, broken, OPTIONS)
+
+
+def test_a_loss_that_is_not_finite_is_named_on_a_device_too_though_it_is_read_later() -> None:
+    rows = table_rows(2000, seed=1)
+    rows.numeric[700, 2] = torch.nan
+    detector = built("autoencoder", widths=[8])
+    with pretending(), pytest.raises(NonFiniteLoss, match=r"epoch 1, batch .*caused by packets"):
+        learn(detector.to(DEVICE), rows.to(DEVICE), rows.to(DEVICE), OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "devnet"])
+def test_no_step_waits_for_the_device_and_all_learn_as_on_the_cpu(name: str) -> None:
+    waits, losses = [], []
+    for rows in (640, 1280):
+        given = join([table_rows(rows - 32, seed=1), far_table_rows(32, seed=2)])
+        here = built(name, widths=[8]) if name == "autoencoder" else built(name, dropout=0.0)
+        there = copy.deepcopy(here)
+        options = dataclasses.replace(OPTIONS, epochs=1, learning_rate=1e-4)
+        with pretending() as device:
+            moved = learn(there.to(DEVICE), given.to(DEVICE), given.to(DEVICE), options)
+        waits.append(device.waits)
+        losses.append((moved.losses, learn(here, given, given, options).losses))
+    assert waits[0] == waits[1]  # twice as many steps
+    for found, expected in losses:
+        assert found == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.thorough
