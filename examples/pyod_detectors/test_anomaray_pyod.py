@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from anomaray_pyod import MODELS, REFUSED, PyOD, PyODConfig
+from anomaray_pyod.detector import PyOD, PyODConfig
+from anomaray_pyod.models import MODELS, REFUSED
 
 from models.contract.layouts import TABLE, table_rows
 from models.contract.suite import DetectorContract, Subject, trained
@@ -14,6 +15,9 @@ from models.refusal import Refusal
 
 class TestPyOD(DetectorContract):
     subjects = tuple(Subject(name, PyOD, {"model": name, "sample_rows": 1000}) for name in MODELS)
+
+
+FOREST = next(subject for subject in TestPyOD.subjects if subject.name == "IForest")
 
 
 @pytest.mark.parametrize("subject", TestPyOD.subjects, ids=lambda subject: subject.name)
@@ -31,6 +35,22 @@ def test_forged_arrays_are_refused(subject: Subject) -> None:
                 continue
             with pytest.raises(Refusal, match="expected the arrays of PyOD's"):
                 fresh.load_state_dict(with_forged)
+
+
+@pytest.mark.parametrize("column", [0, 1, 2, 4], ids=["left", "right", "feature", "rows"])
+@pytest.mark.parametrize("number", [-7.0, -1.0, 0.0, 0.5, 1e9, 1e300])
+def test_a_forged_node_of_a_tree_is_refused(column: int, number: float) -> None:
+    """The first node is no leaf: -1 and 0 are no child of it, and 0 is a feature."""
+    detector = trained("table", FOREST)
+    state = dict(detector.state_dict())
+    state["state_nodes"] = state["state_nodes"].clone()
+    state["state_nodes"][0, column] = number
+    fresh = PyOD(detector.layout, detector.config)
+    if (column, number) in [(2, 0.0), (4, 1e9)]:
+        fresh.load_state_dict(state)
+        return
+    with pytest.raises(Refusal, match="expected the arrays of PyOD's IForest"):
+        fresh.load_state_dict(state)
 
 
 @pytest.mark.parametrize("name", REFUSED)

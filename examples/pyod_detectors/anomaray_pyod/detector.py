@@ -7,8 +7,6 @@ its scores depend on are saved. An opened bundle makes a new model from them, so
 can run. MODELS are those that this allows, REFUSED the others with the reason.
 """
 
-import importlib
-import inspect
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,82 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anomaray_pyod.models import MODELS, REFUSED, fit, list_arguments, restore
 from models.batch import Batch, Contributions
 from models.detectors.detector import Detector, expect
 from models.layers.dense_inputs import Inputs
 from models.layout import Layout
 from models.refusal import Refusal
 
-Arrays = dict[str, NDArray[np.float64]]
-
-# Rows that a model is made with before its arrays are put in; nothing of them stays.
-_DRAFT_ROWS = 128
-# Numbers in options at most: they decide how long the draft takes.
+# Numbers in options at most: they decide how long the draft of a model takes.
 _MOST_OPTION = 10_000
 # Scores end here, as float32 ends at 3e38 and shares are differences of scores.
 _MOST = 1e30
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Where a model is, and which arrays its scores depend on.
-
-    A model without `arrays` computes its state from the training rows: these are saved, and it is
-    fitted again when a bundle is opened.
-    """
-
-    module: str
-    arrays: tuple[str, ...] = ()  # paths of attributes: "detector_.means_"
-    free: tuple[str, ...] = ()  # those of `arrays` whose length depends on the training rows
-
-
-MODELS = {
-    "GMM": Kind(
-        "gmm", ("detector_.weights_", "detector_.means_", "detector_.precisions_cholesky_")
-    ),
-    "HBOS": Kind("hbos", ("hist_", "bin_edges_")),
-    "INNE": Kind("inne", ("_centroids", "_ratio", "_centroids_radius")),
-    "KDE": Kind("kde"),
-    "KNN": Kind("knn"),
-    "LODA": Kind("loda", ("projections_", "histograms_", "limits_")),
-    "LOF": Kind("lof"),
-    "MCD": Kind("mcd", ("detector_.location_", "detector_.precision_")),
-    "OCSVM": Kind(
-        "ocsvm",
-        (
-            "detector_.support_vectors_",
-            "detector_._dual_coef_",
-            "detector_._intercept_",
-            "detector_._gamma",
-        ),
-        free=("detector_.support_vectors_", "detector_._dual_coef_"),
-    ),
-    "PCA": Kind(
-        "pca",
-        ("scaler_.mean_", "scaler_.scale_", "selected_components_", "selected_w_components_"),
-        free=("selected_components_", "selected_w_components_"),
-    ),
-    "Sampling": Kind("sampling", ("subset",)),
-}
-_OF_BATCH = "the score of a row depends on the other rows of its batch"
-REFUSED = {
-    "ABOD": "its score of a row that equals a training row is no number",
-    "CBLOF": "it finds no clusters in most samples",
-    "CD": _OF_BATCH,
-    "COF": f"{_OF_BATCH}, and one row has none",
-    "COPOD": f"{_OF_BATCH}: use ecod",
-    "DIF": f"{_OF_BATCH}, and it saves networks",
-    "ECOD": f"{_OF_BATCH}: use ecod",
-    "IForest": "its trees are objects of compiled code that follow any number in them, so a forged "
-    "one reads foreign memory: use isolation_forest",
-    "KPCA": "it saves a random generator, and as many numbers as rows times rows",
-    "LMDD": _OF_BATCH,
-    "LOCI": "a fit of 2,000 rows takes more than a minute",
-    "MAD": "it takes one column only",
-    "ROD": _OF_BATCH,
-    "SOD": f"{_OF_BATCH}, and one row has none",
-    "SOS": _OF_BATCH,
-}
 
 
 @dataclass(frozen=True)
@@ -110,10 +43,9 @@ class PyODConfig:
             raise Refusal(f"PyOD's {self.model} is not usable here: {REFUSED[self.model]}")
         expect(self.model in MODELS, self, "model", f"one of {', '.join(MODELS)}")
         expect(self.sample_rows >= 2, self, "sample_rows", "2 or more")
-        allowed = inspect.signature(_load(self.model)).parameters.keys() - {"n_jobs", "verbose"}
-        expect(
-            set(self.options) <= allowed, self, "options", f"some of {', '.join(sorted(allowed))}"
-        )
+        allowed = list_arguments(self.model)
+        known = f"some of {', '.join(sorted(allowed))}"
+        expect(set(self.options) <= allowed, self, "options", known)
         numbers = [v for v in self.options.values() if isinstance(v, int | float)]
         expect(
             all(abs(number) <= _MOST_OPTION for number in numbers),
@@ -168,8 +100,9 @@ class PyOD(Detector):
         """Fit the model. Raises Refusal for rows or options that it cannot use."""
         rows = sample.take(slice(0, self.config.sample_rows))
         columns = _to_numpy(self.inputs(rows))
-        arrays = _fit(self.config, columns, seed)
-        self._model = _restore(self.config, arrays, columns.shape[1])
+        model, options = self.config.model, self.config.options
+        arrays = fit(model, options, columns, seed)
+        self._model = restore(model, options, arrays, columns.shape[1])
         self._make_room({name: array.shape for name, array in arrays.items()})
         for name, array in arrays.items():
             self.get_buffer(_name(name)).copy_(torch.from_numpy(array))
@@ -180,7 +113,8 @@ class PyOD(Detector):
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         loaded = super().load_state_dict(state_dict, strict, assign)
         arrays = {name: self.get_buffer(_name(name)).cpu().numpy() for name in self.config.state}
-        self._model = _restore(self.config, arrays, self.inputs.width)
+        model, options = self.config.model, self.config.options
+        self._model = restore(model, options, arrays, self.inputs.width)
         return loaded
 
     @torch.no_grad()
@@ -237,101 +171,9 @@ class PyOD(Detector):
         self.config = replace(self.config, state=state)
 
 
-def _load(model: str) -> Any:
-    return getattr(importlib.import_module(f"pyod.models.{MODELS[model].module}"), model)
-
-
 def _name(path: str) -> str:
     return f"state_{path.replace('.', '')}"
 
 
 def _to_numpy(columns: Tensor) -> NDArray[np.float64]:
     return columns.detach().cpu().numpy().astype(np.float64)
-
-
-def _make(config: PyODConfig, seed: int = 0) -> Any:
-    """An untrained model.
-
-    Neighbours are looked up in a tree: without one sklearn rounds their distances differently in
-    another batch. PCA leaves out components of no variance, by which it would divide: one-hot
-    columns have some.
-    """
-    kind = _load(config.model)
-    own: dict[str, Any] = {"random_state": seed, "algorithm": "kd_tree"}
-    if config.model == "PCA":
-        own["n_components"] = 0.99
-    known = inspect.signature(kind).parameters
-    return kind(**{name: value for name, value in own.items() if name in known} | config.options)
-
-
-def _fit(config: PyODConfig, columns: NDArray[np.float64], seed: int) -> Arrays:
-    """The arrays of a model that is fitted to the rows."""
-    kind = MODELS[config.model]
-    if not kind.arrays:
-        return {"rows": columns}
-    try:
-        model = _make(config, seed).fit(columns)
-        arrays = {path: np.asarray(_read(model, path), np.float64) for path in kind.arrays}
-    except Exception as error:  # whatever PyOD raises for rows and options
-        raise Refusal(
-            f"PyOD's {config.model} cannot be fitted to {len(columns):,} rows of "
-            f"{columns.shape[1]} columns ({type(error).__name__}): choose another model or options"
-        ) from error
-    return arrays
-
-
-def _restore(config: PyODConfig, arrays: Arrays, width: int) -> Any:
-    """A model with these arrays, which a stranger may have written.
-
-    Raises Refusal for arrays that are not the model's: compiled code would read beyond their ends.
-    """
-    kind = MODELS[config.model]
-    try:
-        if not kind.arrays:
-            _expect_rows(arrays, width)
-            return _make(config).fit(arrays["rows"])
-        rows = max(_DRAFT_ROWS, 2 * width)
-        draft = _make(config).fit(np.random.default_rng(0).normal(size=(rows, width)))
-        for path in kind.arrays:
-            _write(draft, path, arrays[path], path in kind.free)
-        if config.model == "OCSVM":
-            _complete_support(draft.detector_)
-        draft.decision_function(np.zeros((2, width)))
-    except Exception as error:  # of the arrays, or of options that need more rows than the draft's
-        raise Refusal(
-            f"expected the arrays of PyOD's {config.model} with {config.options}, found others "
-            f"({type(error).__name__}: {error}): choose other options, or train again"
-        ) from error
-    return draft
-
-
-def _expect_rows(arrays: Arrays, width: int) -> None:
-    rows = arrays["rows"]
-    if rows.ndim != 2 or rows.shape[1] != width or not np.isfinite(rows).all():
-        raise ValueError(f"rows of {width} finite columns")
-
-
-def _complete_support(machine: Any) -> None:
-    """What libsvm needs beside its vectors; it reads as many coefficients as there are vectors."""
-    vectors = len(machine.support_vectors_)
-    if machine._dual_coef_.shape != (1, vectors):
-        raise ValueError("as many coefficients as support vectors")
-    machine.support_ = np.arange(vectors, dtype=np.int32)
-    machine._n_support = np.array([vectors, vectors], np.int32)
-
-
-def _read(model: Any, path: str) -> Any:
-    for name in path.split("."):
-        model = getattr(model, name)
-    return model
-
-
-def _write(model: Any, path: str, array: NDArray[np.float64], free: bool) -> None:
-    """Put an array where the draft has one of its shape; a `free` one may be longer or shorter."""
-    *outer, last = path.split(".")
-    owner = _read(model, ".".join(outer)) if outer else model
-    draft = np.asarray(getattr(owner, last))
-    fits = array.ndim == draft.ndim if free else array.shape == draft.shape
-    if not fits or not np.isfinite(array).all():
-        raise ValueError(f"{path} of the shape {draft.shape}, finite")
-    setattr(owner, last, array.copy() if array.ndim else float(array))
