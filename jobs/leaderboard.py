@@ -24,6 +24,7 @@ from cluster.splits.admission import CHUNKS, Intake
 from jobs import check, input_rows
 from jobs.spec.spec import Spec
 from jobs.terminal.console import step
+from jobs.terminal.printable import escape_message
 from jobs.training.options import build_filter, build_options
 from jobs.training.plan import choose_days, format_days
 from models.batch import Batch, join
@@ -260,14 +261,18 @@ def render_table(document: dict[str, Any]) -> Table:
         f"{format_days(document['trained_days'])}, measured on {document['rows']:,} labelled rows "
         f"({document['anomalies']:,} anomalies) of {format_days(document['days'])}",
         title_justify="left",
+        caption_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
     )
-    table.add_column("detector")
+    table.add_column("detector", overflow="fold")
     for name in ("AUROC", "AUPRC", "train s", "rows/s"):
         table.add_column(name, justify="right", no_wrap=True)
+    refused = []
     for standing in document["standings"]:
         name = standing["detector"] + (" (the spec's)" if standing["chosen"] else "")
         if standing["refused"]:
-            table.add_row(name, "–", "–", "–", standing["refused"])
+            refused.append(f"{name}: {standing['refused']}")
             continue
         table.add_row(
             name,
@@ -276,6 +281,7 @@ def render_table(document: dict[str, Any]) -> Table:
             f"{standing['train_seconds']:.1f}",
             f"{standing['rows_per_second']:,.0f}",
         )
+    table.caption = escape_message("\n".join(["not measured:", *refused])) if refused else None
     return table
 
 

@@ -1,5 +1,6 @@
 """The leaderboard of a watch: which detectors and days it measures, and when it refuses."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from cluster.lake.days import DayRange
 from jobs.cli.app import app
-from jobs.leaderboard import leaderboard, render_table
+from jobs.leaderboard import Standing, leaderboard, render_table
 from jobs.spec.spec import Spec, load
 from models.refusal import Refusal
 
@@ -130,11 +131,15 @@ def test_a_training_day_is_not_measured(tmp_path: Path) -> None:
 
 def test_the_verb_prints_a_table(tmp_path: Path) -> None:
     found = leaderboard(spec(tmp_path), detectors=["knn"])
-    console = Console(record=True, width=120)
+    lacking = asdict(Standing("my_pkg.sliding", False, refused="needs series, " * 20))
+    found["standings"].append(lacking)
+    console = Console(record=True, width=80)
     console.print(render_table(found))
     text = console.export_text()
     assert "knn (the spec's)" in text
     assert "760 rows" in text
+    assert "\nnot measured:" in text
+    assert "\nmy_pkg.sliding: needs series, needs series" in text
     command = ["leaderboard", str(tmp_path / "flows.yaml"), "--detector", "knn", "--json"]
     ended = CliRunner().invoke(app, command)
     assert ended.exit_code == 0, ended.output
