@@ -111,9 +111,10 @@ def list_plugins() -> list[Plugin]:
     """The detectors of installed packages, by name. Imports none of them."""
     found = []
     for point in entry_points(group=GROUP):
-        package = Package(point.dist.name, point.dist.version) if point.dist else None
-        if package and re.fullmatch(PLACE, point.value):
-            found.append(Plugin(point.name, point.value, package))
+        assert point.dist is not None  # it was read from one
+        package = Package(point.dist.name, point.dist.version)
+        place = point.value.partition("[")[0].strip()  # without extras
+        found.append(Plugin(point.name, place, package))
     return sorted(found, key=lambda plugin: (plugin.name, str(plugin.package)))
 
 

@@ -158,6 +158,27 @@ def test_ours_is_meant_where_a_package_has_the_same_name(site: Site) -> None:
     assert not ran.exists()
 
 
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        ("apart15:Template [extra]", None),
+        ("apart15", "AttributeError"),
+        ("apart15:Template.inner", "AttributeError"),
+        ("no such module:Template", "ModuleNotFoundError"),
+    ],
+)
+def test_an_entry_point_that_names_no_class_is_refused_and_not_passed_over(
+    site: Site, place: str, found: str | None
+) -> None:
+    site.write("apart15")
+    site.install("apart-fifteen", "1", "apart15", fifteen=place)
+    if found is None:
+        assert CATALOG.find("fifteen").__name__ == "Template"
+    else:
+        with pytest.raises(Refusal, match=f"'fifteen' of apart-fifteen 1: .*{found}"):
+            CATALOG.find("fifteen")
+
+
 def test_two_packages_with_the_same_name_are_refused(site: Site) -> None:
     site.write("apart9")
     site.install("apart-a", "1", "apart9", nine="apart9:Template")
