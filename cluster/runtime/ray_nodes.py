@@ -11,8 +11,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster.runtime.nodes import Node
 from models.refusal import Refusal
 
-# Seconds for nodes to report the memory of their GPUs. Starting a process, torch and CUDA takes
-# about 10 s; if all GPUs of a node are in use, the answer comes when one is free.
+# Seconds for nodes to report the memory of their GPUs. An idle worker of a node answers at once; if
+# all its GPUs are in use, the answer comes when one is free.
 _ANSWERED_S = 30.0
 # Share of a GPU that the question reserves: too little to keep an actor out.
 _GLANCE = 0.01
@@ -24,7 +24,7 @@ def list_nodes(ask_gpus: bool = False) -> tuple[Node, ...]:
     """The living nodes of the Ray in use, the largest first.
 
     With `ask_gpus`, each node with GPUs reports the free memory of one of them. Raises Refusal if
-    its torch finds no GPU, since Ray trusts the number that a node was started with.
+    it has no driver, or no torch for GPUs: Ray trusts the number that a node was started with.
     """
     living = [node for node in ray.nodes() if node["Alive"]]
     if not living:
@@ -57,7 +57,7 @@ def _read_gpu_memory(asked: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     for node in asked:
         address, answer = node["NodeManagerAddress"], answers[node["NodeID"]]
         try:
-            free[node["NodeID"]], torch = ray.get(answer, timeout=0)
+            free[node["NodeID"]], lacking = ray.get(answer, timeout=0)
         except RayError as error:  # no answer yet, or the node is gone
             ray.cancel(answer, force=True)
             _log.warning(
@@ -66,19 +66,22 @@ def _read_gpu_memory(asked: Sequence[Mapping[str, Any]]) -> dict[str, int]:
                 type(error).__name__,
             )
         else:
-            if free[node["NodeID"]] == 0:
+            if lacking:
                 count = int(node["Resources"]["GPU"])
                 raise Refusal(
-                    f"node {address} was started with {count} GPU{'s' * (count > 1)}, and torch "
-                    f"{torch} finds none there: install a driver and torch for CUDA, or start the "
-                    "node with --num-gpus 0"
+                    f"node {address} was started with {count} GPU{'s' * (count > 1)}, and has no "
+                    f"{lacking}: install a driver and torch for CUDA, or start the node with "
+                    "--num-gpus 0"
                 )
     return free
 
 
 def _look_at_gpu() -> tuple[int, str]:
-    """Runs on a node: the free bytes of its GPU (0 without one), and the version of torch."""
-    import torch
+    """Runs on a node: the free bytes of its GPU (0 if unknown), and what it lacks to use it."""
+    from cluster.runtime.gpus import has_driver, is_torch_for_gpus, read_free_memory
 
-    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
-    return free, str(torch.__version__)
+    if not has_driver():
+        return 0, "driver of a GPU"
+    if not is_torch_for_gpus():
+        return 0, "torch for GPUs"
+    return min(read_free_memory(), default=0), ""
