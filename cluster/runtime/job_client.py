@@ -22,7 +22,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from cluster.runtime import shipping
 from cluster.runtime.dashboard import DashboardClient
-from cluster.runtime.session import MALLOC
+from cluster.runtime.session import LOADING
 from models.refusal import Refusal
 
 Environment = Literal["lock", "image"]
@@ -95,7 +95,7 @@ class Submission:
         `image` the node's image has it."""
         made: dict[str, Any] = {
             "working_dir": str(self.folder),
-            "env_vars": {**MALLOC, **self.variables},
+            "env_vars": {**LOADING, **self.variables},
             "config": {"setup_timeout_seconds": _INSTALLED_S},
         }
         if self.environment == "lock":

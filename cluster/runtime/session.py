@@ -32,8 +32,14 @@ from models.masking import describe
 _EMBEDDED = "embedded Ray"
 _LOCAL = "local"
 
-# glibc keeps large blocks: scoring is 1.4 times as fast (docs/decisions/embedded-ray.md).
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(64 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+# What libraries read when a worker loads them. glibc keeps large blocks: scoring is 1.4 times as
+# fast (docs/decisions/embedded-ray.md). Threads of torch that wait let go of their core: Ray Train
+# loads torch before our code (docs/decisions/waiting-threads.md).
+LOADING = {
+    "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
 
 # No banners, usage pings and progress bars of Ray beside ours.
 QUIET = {
@@ -122,7 +128,7 @@ def _enter(address: str | None, cpus: int | None = None) -> str:
         _used = (
             _embed(_lifeline, cpus)
             if address == _LOCAL
-            else join(address, MALLOC | read_permission())
+            else join(address, LOADING | read_permission())
         )
     if not is_left_running():
         _lifeline.hold_head(ray.get_runtime_context().gcs_address)
@@ -175,7 +181,7 @@ def _drop_log_level_line() -> Iterator[None]:
 
 
 def _quiet() -> None:
-    for name, value in (QUIET | MALLOC).items():
+    for name, value in (QUIET | LOADING).items():
         os.environ.setdefault(name, value)
     for noisy in ("ray.data", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
