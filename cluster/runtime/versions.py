@@ -36,7 +36,7 @@ class Installed:
     torch: str
     pyarrow: str
     code: str  # digest of models, cluster and jobs
-    detectors: str  # packages that bring detectors
+    detector_packages: str  # those that bring detectors
     authentication: str  # "token", or "off" if the node lets anyone in
 
 
@@ -48,7 +48,7 @@ def read_installed() -> Installed:
         torch=_version("torch"),
         pyarrow=_version("pyarrow"),
         code=shipping.digest_code(),
-        detectors=", ".join(map(str, list_packages())) or "none",
+        detector_packages=", ".join(map(str, list_packages())) or "none",
         authentication="token" if requires_token() else "off",
     )
 
@@ -89,7 +89,7 @@ def list_differences(here: Installed, nodes: Mapping[str, Installed]) -> list[st
             if value != getattr(here, name):
                 places[name, value].append(node)
     return [
-        f"{name} {value} instead of {getattr(here, name)} on {_join_names(where)}"
+        f"{name.replace('_', ' ')} {value} instead of {getattr(here, name)} on {_join_names(where)}"
         for (name, value), where in places.items()
     ]
 

@@ -77,6 +77,40 @@ def test_a_refusal_of_the_job_is_the_exit_status_here(head: RayHead, tmp_path: P
     assert "No such file" not in ended.stderr
 
 
+def test_a_node_without_the_package_of_a_detector_is_named_before_any_work(
+    head: RayHead, tmp_path: Path
+) -> None:
+    script = """
+import sys
+from cluster.runtime.session import session
+from models.refusal import Refusal
+try:
+    with session(sys.argv[1]) as line:
+        print(line)
+except Refusal as refusal:
+    print(refusal)
+"""
+    (tmp_path / "apart.py").touch()
+
+    def join(allowed: str) -> str:
+        path = os.pathsep.join([str(ROOT), str(tmp_path)])
+        ended = subprocess.run(
+            [sys.executable, "-c", script, head.gcs],
+            cwd=tmp_path,
+            env=head.environment | {"PYTHONPATH": path, "ANOMARAY_DETECTORS": allowed},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    assert "joined Ray" in join("yaml")  # the node knows that it may look for it
+    refused = join("yaml, apart")
+    assert "detector packages PyYAML " in refused
+    assert re.search(r"instead of PyYAML \S+, apart files \w+ on \d", refused), refused
+
+
 def test_any_exit_status_of_a_command_comes_back(head: RayHead, tmp_path: Path) -> None:
     script = """
 import sys

@@ -20,12 +20,12 @@ def test_equal_nodes_differ_in_nothing() -> None:
 
 def test_each_difference_names_its_nodes() -> None:
     nodes = {f"10.0.0.{i}": replace(HERE, torch="2.12.0") for i in range(1, 8)}
-    nodes["10.0.0.8"] = replace(HERE, detectors="sliding 1.0")
+    nodes["10.0.0.8"] = replace(HERE, detector_packages="sliding 1.0")
     nodes["10.0.0.9"] = replace(HERE, authentication="off")
     assert list_differences(HERE, nodes) == [
         "torch 2.12.0 instead of 2.13.0 on 10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.4, 10.0.0.5 "
         "and 2 more",
-        "detectors sliding 1.0 instead of none on 10.0.0.8",
+        "detector packages sliding 1.0 instead of none on 10.0.0.8",
         "authentication off instead of token on 10.0.0.9",
     ]
 
@@ -34,10 +34,10 @@ def test_the_nodes_are_asked_for_the_packages_that_this_process_is_allowed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("ANOMARAY_DETECTORS", raising=False)
-    assert read_installed().detectors == "none"
+    assert read_installed().detector_packages == "none"
     assert read_permission() == {}
     monkeypatch.setenv("ANOMARAY_DETECTORS", "yaml.inner, no_such_package")
-    assert read_installed().detectors == f"PyYAML {version('PyYAML')}"
+    assert read_installed().detector_packages == f"PyYAML {version('PyYAML')}"
     assert read_permission() == {"ANOMARAY_DETECTORS": "yaml.inner, no_such_package"}
 
 
