@@ -58,7 +58,8 @@ def commit_day(run: Run, books: RunBooks, commits: Mapping[str, int], tables: Ou
         facts["hmac_key"] = run.key_id
     commit = Commit(run.day, run.run_id, run.snapshot.day_digest, facts)
     flags = tables.open_flags(run)
-    again = flags.is_run_committed(run.day, run.run_id)
+    # Where it is committed since, by another command of this run, nothing is left to do.
+    again = commits[FLAGS] > 0 and flags.is_run_committed(run.day, run.run_id)
     beside = {}
     for side, shards in _list_sides(run, books, commits, tables):
         version = side.commit(commit, shards, commits[side.name])

@@ -119,25 +119,26 @@ class LakeTable:
             reraise=True,
         )
         def attempt() -> int:
-            table = self._load() or self._create()
-            counter, present = count_commits(table, day), dict[str, int]()
-            if is_last(table, day, f"run={run_id}"):
-                present = select_day(list_files(table), self.store, day)
-                same = present.keys() == keys and _names(table, commit)
-                if same or counter != seen:
-                    return table.version()
-            if seen is not None and counter != seen:
-                raise DayTakenMeanwhile(self._taken(table, day, run_id))
-            made = table.version() + 1  # no other version can come in between
-            try:
-                self._write(table, commit, adds, present, counter + 1)
-            except Exception:
-                self._opened.forget()
-                raise
-            self._opened.flush(made)
-            if (made + 1) % _CHECKPOINT == 0:  # not before the checkpoint that replaces them lasts
-                table.cleanup_metadata()
-            return made
+            with self._opened.lock:  # what is read stays so until it is written
+                table = self._load() or self._create()
+                counter, present = count_commits(table, day), dict[str, int]()
+                if counter and is_last(table, day, f"run={run_id}"):
+                    present = select_day(list_files(table), self.store, day)
+                    same = present.keys() == keys and _names(table, commit)
+                    if same or counter != seen:
+                        return table.version()
+                if seen is not None and counter != seen:
+                    raise DayTakenMeanwhile(self._taken(table, day, run_id))
+                made = table.version() + 1  # no other version can come in between
+                try:
+                    self._write(table, commit, adds, present, counter + 1)
+                except Exception:
+                    self._opened.forget()
+                    raise
+                self._opened.flush(made)
+                if (made + 1) % _CHECKPOINT == 0:
+                    table.cleanup_metadata()  # now that the checkpoint in their place lasts
+                return made
 
         return attempt()
 

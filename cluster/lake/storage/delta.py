@@ -1,5 +1,6 @@
 """Opening the Delta table in the folder of a store, and what its log says of its files."""
 
+import threading
 from typing import Any
 from urllib.parse import unquote
 
@@ -49,17 +50,19 @@ class OpenedTable:
         self._table: DeltaTable | None = None
         self._options: dict[str, str] = {}  # it was opened with these
         self._lasting = -1  # version that was flushed
+        self.lock = threading.RLock()  # of who reads something and writes by it
 
     def refresh(self) -> DeltaTable | None:
         """The table as it is now; None if there is none. Raises as `open_table` does."""
-        known, options = self._table, self.store.delta_options
-        same = options == self._options  # credentials expire
-        if known and same and self.store.exists(log_key(known.version())):
-            self.store.refuse_links(_LOG)
-            _update(known)
-        else:  # perhaps another, in the place of the first
-            self._table, self._options = open_table(self.store), options
-        return self._table
+        with self.lock:
+            known, options = self._table, self.store.delta_options
+            same = options == self._options  # credentials expire
+            if known and same and self.store.exists(log_key(known.version())):
+                self.store.refuse_links(_LOG)
+                _update(known)
+            else:  # perhaps another, in the place of the first
+                self._table, self._options = open_table(self.store), options
+            return self._table
 
     def forget(self) -> None:
         """Open it anew next time, as after a write that failed half-way."""

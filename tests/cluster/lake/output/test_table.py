@@ -187,13 +187,17 @@ def test_of_four_processes_racing_for_a_new_day_one_commits_and_so_does_another_
     assert count_commits(open_table(flags(store).store), "d1") == 1
 
 
-def test_ten_threads_commit_ten_days(store: Store) -> None:
+@pytest.mark.parametrize("shared", [True, False], ids=["one table", "a table each"])
+def test_ten_threads_commit_ten_days(store: Store, shared: bool) -> None:
     table = flags(store)
     made = {f"d{i:02}": shards(table, f"d{i:02}", "r", i, 1) for i in range(10)}
+
+    def commit(day: str) -> int:
+        own = table if shared else flags(store)
+        return own.commit(Commit(day, f"r-{day}", "s"), made[day], 0)
+
     with ThreadPoolExecutor(10) as threads:
-        list(
-            threads.map(lambda day: table.commit(Commit(day, f"r-{day}", "s"), made[day], 0), made)
-        )
+        assert sorted(threads.map(commit, made)) == list(range(1, 11))
     assert ids(table) == list(range(10))
 
 
