@@ -105,7 +105,7 @@ def train_rank(given: WorkerInput, seat: Seat) -> Training:
     room = _KEPT_BYTES
     if device.type == "cuda":
         room = int(_GPU_SHARE * find_room(encoder, detector, rows, device))
-    source = _StreamedRows(encoder, batch_rows, passes, seat, options.seed, ranks.add, room)
+    source = StreamedRows(encoder, batch_rows, passes, seat, options.seed, ranks.add, room)
     with limit_threads(detector, encode_zeros(encoder, _COUNTED_ROWS, device), rows):
         run_epochs(
             training,
@@ -214,7 +214,7 @@ class _Share:
             self.kept = [join(self.kept)]
 
 
-class _StreamedRows:
+class StreamedRows:
     """The `RowSource` of one rank: its shares of the rows, encoded on its device."""
 
     def __init__(
