@@ -1,7 +1,9 @@
 """Evidence: why a detector gave rows their scores, as arrays, for `models.explaining`."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
@@ -23,3 +25,13 @@ class Evidence(NamedTuple):
         """The evidence of some of the rows."""
         groups = (tuple(array[rows] for array in group) for group in self[3:])
         return Evidence(self.shares[rows], self.numeric[rows], self.codes[rows], *groups)
+
+
+def join_evidence(parts: Sequence[Evidence]) -> Evidence:
+    """The evidence of all rows of the parts."""
+    shares, numeric, codes = (np.concatenate([part[place] for part in parts]) for place in range(3))
+    groups = (
+        tuple(map(np.concatenate, zip(*(part[place] for part in parts), strict=True)))
+        for place in range(3, len(Evidence._fields))
+    )
+    return Evidence(shares, numeric, codes, *groups)

@@ -101,6 +101,9 @@ def test_scores_do_not_depend_on_how_rows_were_batched(encoder: Encoder, table: 
     assert all(
         reason["observed"] and reason["expected"] for reason in reasons.flatten().to_pylist()
     )
+    places = np.arange(15 * encoder.layout.explained_rows) % 40  # in parts that are joined again
+    many = chunks.explain_rows(model, encoder, extracted.take(places), Roles(), 3, set())
+    assert many.reasons.equals(reasons.take(pa.array(places)))
 
 
 def test_a_picture_shows_the_signal_that_is_most_to_blame_where_it_may_be_shown(
