@@ -111,7 +111,8 @@ class Painter(nn.Module):
 
 
 def _enlarge(values: Tensor, sides: tuple[int, ...]) -> Tensor:
-    """Maps [rows, channels, *sides]. On a GPU torch's kernel goes over the rows one by one."""
+    """Maps [rows, channels, *sides]. On a GPU torch's kernel goes over the rows one by one
+    (docs/decisions/gpu-loops.md)."""
     if values.device.type == "cpu":
         return F.interpolate(values, sides)
     return repeat_halved(values, sides)
