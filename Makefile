@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo quick coverage test test-slow lock lint docs infra pyod bench bench-more bench-growth bench-s3 bench-night bench-backfill bench-training bench-gpu bench-plan quality formats chaos nodes audit clean
+.PHONY: help demo quick coverage test test-slow lock lint docs infra pyod bench bench-more bench-growth bench-s3 bench-night bench-backfill bench-plan quality formats chaos nodes audit clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -110,12 +110,6 @@ bench-night: .venv/.done ## rows per second and peak memory of training and of a
 
 bench-backfill: .venv/.done ## 30 days of 100,000 rows against one day of 3 million, in turn (FOLDER)
 	$(BIN)/python -m tests.bench.backfill --folder $(or $(FOLDER),demo/bench)
-
-bench-training: .venv/.done ## `train` on 400,000 rows against a plain torch loop, in turn (FOLDER)
-	$(BIN)/python -m tests.bench.training --folder $(or $(FOLDER),demo/bench)
-
-bench-gpu: .venv/.done ## nine minutes on a machine with a GPU: contract, detectors, training, days (OUT)
-	$(BIN)/python -m tests.bench.gpu --out $(or $(OUT),demo/gpu)
 
 bench-plan: .venv/.done ## the driver of 10,000 to a million splits, requests to S3; docs/scale.md
 	$(BIN)/python -m tests.bench.plan

@@ -23,15 +23,15 @@ from cluster.scoring.disguise import Disguise
 from jobs import input_rows
 from jobs.alerting import alerts
 from jobs.output import open_output
-from jobs.spec.detector import check_detector
 from jobs.spec.spec import Spec, load
 from models.columns import Roles, Text, Timestamp
+from models.encoding.extractor import Extractor
 from models.refusal import Refusal, SchemaMismatch
 from models.schema import USABLE, check_names, find_signature
 from models.suggestion import join_names
 
 if TYPE_CHECKING:  # imports torch
-    from models.encoding.encoder import Encoder
+    pass
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,16 @@ def agree_on_schema(
     snapshots: Sequence[Snapshot],
     *,
     training: bool = False,
-    encoder: "Encoder | None" = None,
+    extractor: Extractor | None = None,
 ) -> pa.Schema:
     """The schema that all files of the snapshots have in common.
 
-    Raises `Refusal` where a file does not fit it, or where it does not fit the spec or the encoder.
+    Raises `Refusal` where a file does not fit it, or where it does not fit the spec or the
+    extractor of a bundle.
     """
     files = [file for taken in snapshots for file in taken.files]
     schema = find_common_schema(files)
-    if drifts := _find_drift(spec, files, schema, encoder):
+    if drifts := _find_drift(spec, files, schema, extractor):
         lines = list(map(str, drifts))
         if training and any(drift.found is None for drift in drifts):
             lines.append(
@@ -98,16 +99,16 @@ def agree_on_schema(
         days = ", ".join(taken.day for taken in snapshots[:5])
         raise Refusal(f"expected rows in {days} of {spec.input.uri}, found none")
     report.refuse()
-    if encoder:
-        encoder.check_schema(schema)
+    if extractor:
+        extractor.check_schema(schema)
     return schema
 
 
 def _find_drift(
-    spec: Spec, files: Sequence[InputFile], schema: pa.Schema, encoder: "Encoder | None" = None
+    spec: Spec, files: Sequence[InputFile], schema: pa.Schema, extractor: Extractor | None = None
 ) -> tuple[Drift, ...]:
     """Files that differ in a column that is read, which is named by its use in the spec."""
-    sources = {source.column.name: source for source in encoder.sources} if encoder else {}
+    sources = {source.column.name: source for source in extractor.sources} if extractor else {}
     roles = spec.roles
 
     def fits(name: str, kind: pa.DataType) -> bool:
@@ -127,6 +128,8 @@ def run(path: Path | str) -> Report:
     spec = load(path)
     report = Report()
     try:
+        from jobs.spec.detector import check_detector  # imports torch
+
         check_detector(spec)
     except Refusal as refusal:
         report += Report(errors=tuple(str(refusal).splitlines()))

@@ -85,22 +85,21 @@ def _score(
     snapshots = input_rows.take_snapshots(spec, uri, chosen)
     for taken in snapshots:
         splits += [(taken.day, s) for s in cut_splits(taken, SPLIT_ROWS, SPLIT_BYTES)]
-    types = check.agree_on_schema(spec, snapshots, encoder=bundle.encoder)
+    types = check.agree_on_schema(spec, snapshots, extractor=bundle.extractor)
     roles = spec.roles
     carried = tuple(filter(None, [roles.label, roles.kind]))
     # Champion and baselines share the encoder, so the rows are read once.
     intake = Intake(
-        snapshots[0].uri, bundle.encoder, roles, spec.input_filter, carried, types=types
+        snapshots[0].uri, bundle.extractor, roles, spec.input_filter, carried, types=types
     )
-    detectors = {bundle.detector_name: bundle.detector}
-    detectors |= {name: each.detector for name, each in baselines.items()}
+    bundles = {bundle.detector_name: bundle, **baselines}
     with (
         open_engine(address, asked) as engine,
         step(f"score {format_days(chosen)}", sum(s.rows for _, s in splits)) as progress,
     ):
         say(engine.line)
         pool = engine.plan_actors()
-        table = labelled.evaluate(engine, intake, detectors, splits, pool, progress.advance)
+        table = labelled.evaluate(engine, intake, bundles, splits, pool, progress.advance)
     return chosen, table
 
 

@@ -93,7 +93,7 @@ def score_days(
         for day in days:
             known = group[-1].run if group else None
             try:
-                opened = _open_day(spec, day, tables, single_writer, clock or Clock(), known)
+                opened = _open_day(spec, day, tables, single_writer, clock or Clock(), known, late)
             except FAILURES as error:
                 yield day, error
                 continue
@@ -103,11 +103,13 @@ def score_days(
             opened.clock.pause()
             tasks = sum(len(one.work.todo) for one in [*group, opened])
             if group and (tasks > _TASKS or opened.run.bundle is not group[0].run.bundle):
-                yield from _score_group(late.open_for(group[0]), group, metrics)
+                group[0].clock.resume()
+                yield from _score_group(late.open(group[0].clock), group, metrics)
                 group = []
             group.append(opened)
         if group:
-            yield from _score_group(late.open_for(group[0]), group, metrics)
+            group[0].clock.resume()
+            yield from _score_group(late.open(group[0].clock), group, metrics)
 
 
 class _LateEngine(ExitStack):
@@ -118,9 +120,8 @@ class _LateEngine(ExitStack):
         self._address, self._asked = address, asked
         self._opened: Engine | None = None
 
-    def open_for(self, first: DayWork) -> Engine:
-        """The engine; the start of one counts as time of this day."""
-        first.clock.resume()
+    def open(self, clock: Clock) -> Engine:
+        """The engine; the start of one counts as time of the clock's day."""
         if self._opened is None:
             self._opened = self.enter_context(open_engine(self._address, self._asked))
             say(self._opened.line)
@@ -128,7 +129,13 @@ class _LateEngine(ExitStack):
 
 
 def _open_day(
-    spec: Spec, day: str, tables: OutputTables, single_writer: bool, clock: Clock, known: Run | None
+    spec: Spec,
+    day: str,
+    tables: OutputTables,
+    single_writer: bool,
+    clock: Clock,
+    known: Run | None,
+    late: "_LateEngine",
 ) -> DayWork | RunResult:
     """What there is to do for a day; the result of a run that was committed before."""
     output = tables.output
@@ -138,12 +145,15 @@ def _open_day(
         commits = tables.count_commits(day)
         run = open_run(spec, day, output, known)
     require_newest(spec, run.champion, tables.open_flags(run))
-    journal = Journal(output.child(RUNS), run.run_id)
-    if CommittedDays(output).is_run_whole(day, run.run_id):
-        recalled = _recall(run, journal)
-        if recalled is not None:
-            return recalled
+    committed = CommittedDays(output)
+    for form in run.list_forms():
+        if committed.is_run_whole(day, form.run_id):
+            recalled = _recall(form, Journal(output.child(RUNS), form.run_id))
+            if recalled is not None:
+                return recalled
     _require_create_once(output, single_writer)
+    run = replace(run, backend=run.bundle.choose_backend(late.open(clock).has_gpus()))
+    journal = Journal(output.child(RUNS), run.run_id)
     with clock("plan"):
         journal.reopen()
         return DayWork(run, journal, _open_work(run, journal), tables, commits, clock)
@@ -243,9 +253,12 @@ def finish_card(spec: Spec, day: str) -> RunResult | None:
     commit = CommittedDays(output).find_commit(day)
     if commit is None:
         return None
-    run = open_run(spec, day, output, number=int(commit.facts["champion"]))
+    opened = open_run(spec, day, output, number=int(commit.facts["champion"]))
+    run = next((form for form in opened.list_forms() if form.run_id == commit.run_id), None)
+    if run is None:
+        return None
     journal = Journal(output.child(RUNS), run.run_id)
-    return _recall(run, journal) if run.run_id == commit.run_id and journal.is_begun() else None
+    return _recall(run, journal) if journal.is_begun() else None
 
 
 def open_run(
@@ -260,11 +273,12 @@ def open_run(
         files = "; ".join(f"{file.key}: {file.message}" for file in taken.rejected)
         raise Refusal(f"no file of {day} in {spec.input.uri} can be read: {files or 'it has none'}")
     spec = spec.without_answers(taken.schema.names)
-    schema = check.agree_on_schema(spec, [taken], encoder=champion.bundle.encoder)
+    schema = check.agree_on_schema(spec, [taken], extractor=champion.bundle.extractor)
     known = read_schema(output.child(FLAGS))
     taken = replace(taken, schema=adopt_types(schema, spec.roles, known))
     entry, bundle, threshold = champion.entry, champion.bundle, champion.threshold
-    return Run(spec, day, entry, bundle, threshold, taken, output)
+    backend = bundle.choose_backend(gpus=False)
+    return Run(spec, day, entry, bundle, threshold, taken, output, backend)
 
 
 def _recall(run: Run, journal: Journal) -> RunResult | None:

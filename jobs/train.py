@@ -81,7 +81,7 @@ def train(
     with open_engine(request.address, request.engine, workers) as engine:
         say(engine.line)
         made = TrainingRun(engine, spec, plan, workers, given, metrics).run()
-    ids = {name: registry.add_bundle(made_bundle.to_files()) for name, made_bundle in made.items()}
+    ids = {name: registry.add_bundle(made_bundle.files) for name, made_bundle in made.items()}
     champion = made[""]
     threshold = choose_threshold(registry, champion.id, champion.calibration, spec.policy)
     baselines = {name: ids[name] for name in ids if name}

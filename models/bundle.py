@@ -1,4 +1,7 @@
-"""A trained detector on disk: four files, which are verified before any is used. Never pickle."""
+"""A trained detector on disk: a few files, which are verified before any is used. Never pickle.
+
+Nothing here needs torch, unless the encoder or the detector is asked for.
+"""
 
 import hashlib
 import json
@@ -6,26 +9,29 @@ import os
 import platform
 import stat
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import safetensors.torch
+import numpy.typing as npt
+import safetensors.numpy
 from safetensors import SafetensorError
-from torch import Tensor, nn
 
 from models import canonical_json
-from models.detectors.catalog import CATALOG
-from models.detectors.detector import Detector
-from models.detectors.plugins import Package
-from models.detectors.rebuilding import rebuild
-from models.encoding.encoder import Encoder
+from models.compiled import CompiledModel, Graphs, Model
+from models.detectors.plugins import Package, require_package
+from models.encoding.extractor import Extractor, open_extractor
 from models.refusal import Refusal
 from models.scores.severity import Severity
 from models.scores.threshold import Calibration
+
+if TYPE_CHECKING:  # these import torch
+    from models.detectors.detector import Detector
+    from models.encoding.encoder import Encoder
 
 # Goes up when an older version would misread the files.
 FORMAT = 1
@@ -36,6 +42,9 @@ DETECTOR = "detector.safetensors"
 CALIBRATION = "calibration.json"
 CONTENT = (ENCODER, DETECTOR, CALIBRATION)
 FILES = (MANIFEST, *CONTENT)
+SCORER = "scorer.onnx"
+EXPLAINER = "explainer.onnx"
+COMPILED = (SCORER, EXPLAINER)  # of detectors that onnxruntime can run
 
 # A header takes about 100 bytes per tensor, so 10,000 tensors fit. The format allows headers of
 # 100 MB, which would keep the parser of a hostile file busy.
@@ -44,15 +53,25 @@ MAX_HEADER_BYTES = 1 << 20
 # Vocabularies and the losses of a training take tens of kilobytes.
 MAX_JSON_BYTES = 16 << 20
 
-LIBRARIES = ("torch", "numpy", "pyarrow", "scikit-learn", "safetensors", "datasketches")
+# What computes scores: onnxruntime on CPUs, or torch on the device of that name.
+Backend = Literal["onnx", "cpu", "cuda"]
+ONNX: Backend = "onnx"
+
+LIBRARIES = (
+    "torch",
+    "numpy",
+    "pyarrow",
+    "scikit-learn",
+    "safetensors",
+    "datasketches",
+    "onnxruntime",
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A trained detector with everything that scoring needs except the threshold.
-
-    `metadata` holds JSON values: digests of the spec and of the training snapshots, days, metrics
-    and losses. The key "versions" is added if it is missing.
+    """A trained detector with everything that scoring needs except the threshold. Made by
+    `make_bundle` or `open_bundle`.
 
     >>> from pyarrow import record_batch
     >>> from models.columns import Numeric
@@ -66,26 +85,45 @@ class Bundle:
     >>> detector = CATALOG.build("autoencoder", encoder.layout, {})
     >>> scores = ScoreSketch()
     >>> scores.update([0.5, 0.7])  # of held-back rows
-    >>> bundle = Bundle(encoder, detector, "autoencoder", Calibration(scores), {})
-    >>> sorted(bundle.to_files())
+    >>> bundle = make_bundle(encoder, detector, "autoencoder", Calibration(scores), {})
+    >>> sorted(bundle.files)
     ['bundle.json', 'calibration.json', 'detector.safetensors', 'encoder.safetensors']
-    >>> open_bundle(bundle.to_files(), expected=bundle.id).id == bundle.id
+    >>> open_bundle(bundle.files, expected=bundle.id).id == bundle.id
     True
     """
 
-    encoder: Encoder
-    detector: Detector
-    detector_name: str  # its name in the catalogue
+    files: dict[str, bytes]  # by name
+    manifest: dict[str, Any]
+    digest: str  # SHA-256 of `bundle.json`, which holds the hashes of the other files
+    extractor: Extractor
     calibration: Calibration
-    metadata: dict[str, Any]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "metadata", {"versions": versions(), **self.metadata})
+    @property
+    def id(self) -> str:
+        """The first 16 hexadecimal digits of the digest."""
+        return self.digest[:16]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """JSON values: digests of the spec and of the training snapshots, days, metrics, losses."""
+        metadata: dict[str, Any] = self.manifest["metadata"]
+        return metadata
+
+    @property
+    def detector_name(self) -> str:
+        """The name of the detector in the catalogue."""
+        return str(self.manifest["detector"]["name"])
 
     @property
     def options(self) -> dict[str, Any]:
         """All fields of the detector's config, since a later version may have other defaults."""
-        return asdict(self.detector.config)
+        options: dict[str, Any] = self.manifest["detector"]["options"]
+        return options
+
+    @property
+    def parameters(self) -> int:
+        """Learned numbers of the detector."""
+        return int(self.manifest["detector"]["parameters"])
 
     @cached_property
     def severity(self) -> Severity:
@@ -93,45 +131,92 @@ class Bundle:
         return Severity.from_calibration(self.calibration)
 
     @cached_property
-    def digest(self) -> str:
-        """SHA-256 of `bundle.json`, which holds the hashes of the other files."""
-        return _sha256(self.to_files()[MANIFEST])
+    def encoder(self) -> "Encoder":
+        """The encoder, on the CPU and in evaluation mode. Imports torch; raises Refusal for tensors
+        that do not fit."""
+        from models.trained import load_encoder
+
+        with _reading_encoder():
+            return load_encoder(self.manifest["encoder"], ENCODER, self.files[ENCODER])
+
+    @cached_property
+    def detector(self) -> "Detector":
+        """The detector, as `encoder`; refused for options that do not fit, too."""
+        from models.detectors.catalog import CATALOG
+        from models.trained import load_detector
+
+        CATALOG.require_package(self.detector_name, _find_package(self.manifest))
+        described = self.manifest["detector"]
+        return load_detector(described, self.extractor.layout, DETECTOR, self.files[DETECTOR])
 
     @property
-    def id(self) -> str:
-        """The first 16 hexadecimal digits of the digest."""
-        return self.digest[:16]
+    def is_compiled(self) -> bool:
+        """Whether CPUs score with onnxruntime."""
+        return SCORER in self.files
 
-    def to_files(self) -> dict[str, bytes]:
-        """The content of each file, by name. The same bundle always gives the same bytes.
+    def choose_backend(self, gpus: bool) -> Backend:
+        """What runs the detector on machines with or without GPUs."""
+        if gpus:
+            return "cuda"
+        return ONNX if self.is_compiled else "cpu"
 
-        Raises Refusal if the metadata is not JSON.
-        """
-        content = {
-            ENCODER: _save(self.encoder),
-            DETECTOR: _save(self.detector),
-            CALIBRATION: self.calibration.to_bytes(),
-        }
-        document = {
-            "format": FORMAT,
-            "detector": self._describe_detector(),
-            "encoder": self.encoder.to_document(),
-            "files": {
-                name: {"sha256": _sha256(data), "size": len(data)} for name, data in content.items()
-            },
-            "metadata": self.metadata,
-        }
-        return {MANIFEST: _canonical({**document, "checksum": _checksum(document)}), **content}
+    def open_model(self, backend: Backend, prepare_torch: Callable[[], object]) -> Model:
+        """The detector, run by this backend; `prepare_torch` is called before torch computes."""
+        if backend != ONNX:
+            from models.eager import EagerModel
 
-    def _describe_detector(self) -> dict[str, Any]:
-        """Name and options; of another package's detector, the package too."""
-        package = CATALOG.find_package(self.detector_name)
-        described = {"name": self.detector_name, "options": self.options}
-        return described | ({"package": asdict(package)} if package else {})
+            prepare_torch()
+            return EagerModel(self.encoder, self.detector, backend)
+        graphs = Graphs(self.files[SCORER], self.files.get(EXPLAINER))
+        return CompiledModel(self.extractor, graphs, lambda: self.open_model("cpu", prepare_torch))
+
+
+def make_bundle(
+    encoder: "Encoder",
+    detector: "Detector",
+    name: str,
+    calibration: Calibration,
+    metadata: dict[str, Any],
+    graphs: Graphs | None = None,
+) -> Bundle:
+    """The bundle of a detector with this name in the catalogue. The same parts always give the same
+    bytes.
+
+    `metadata` holds JSON values; the key "versions" is added if it is missing. Raises Refusal if it
+    is not JSON.
+    """
+    from models.detectors.catalog import CATALOG
+    from models.trained import save_module
+
+    content = {
+        ENCODER: save_module(encoder),
+        DETECTOR: save_module(detector),
+        CALIBRATION: calibration.to_bytes(),
+    }
+    if graphs is not None:
+        content[SCORER] = graphs.scorer
+        if graphs.explainer is not None:
+            content[EXPLAINER] = graphs.explainer
+    package = CATALOG.find_package(name)
+    described = {
+        "name": name,
+        "options": asdict(detector.config),
+        "parameters": sum(parameter.numel() for parameter in detector.parameters()),
+        **({"package": asdict(package)} if package else {}),
+    }
+    document = {
+        "format": FORMAT,
+        "detector": described,
+        "encoder": encoder.to_document(),
+        "files": {n: {"sha256": _sha256(data), "size": len(data)} for n, data in content.items()},
+        "metadata": {"versions": versions(), **metadata},
+    }
+    manifest = _canonical({**document, "checksum": _checksum(document)})
+    return open_bundle({MANIFEST: manifest, **content})
 
 
 def open_bundle(files: Mapping[str, bytes], expected: str | None = None) -> Bundle:
-    """Open the files that `Bundle.to_files` made, on the CPU and in evaluation mode.
+    """Open the files of a bundle.
 
     Args:
         files: the content of each file, by name.
@@ -139,25 +224,22 @@ def open_bundle(files: Mapping[str, bytes], expected: str | None = None) -> Bund
             checksums were not changed with it.
 
     Raises Refusal for missing, extra, changed or truncated files, an oversized header, another
-    format, tensors or options that do not fit the detector, and a detector of a package that is not
-    here in the version that trained it.
+    format, and a detector of a package that is not here in the version that trained it.
     """
     _check_names(files)
     document = _read_manifest(files[MANIFEST])
     digest = _sha256(files[MANIFEST])
     if expected is not None and (len(expected) < 16 or not digest.startswith(expected)):
         raise Refusal(f"expected the bundle {expected}; found {digest[:16]}: fetch it again")
-    for name in CONTENT:
-        _verify(name, files[name], document["files"][name])
-    name, options = document["detector"]["name"], document["detector"]["options"]
-    CATALOG.require_package(name, _find_package(document))
-    encoder = _open_encoder(document["encoder"], _load(ENCODER, files[ENCODER]))
-    detector = rebuild(name, encoder.layout, options, _load(DETECTOR, files[DETECTOR]))
+    _check_listed(files, document["files"])
+    for name, entry in document["files"].items():
+        _verify(name, files[name], entry)
+    if package := _find_package(document):
+        require_package(document["detector"]["name"], package)
+    arrays = _load_arrays(ENCODER, files[ENCODER])
+    extractor = _open_extractor(document["encoder"], arrays)
     calibration = Calibration.from_bytes(files[CALIBRATION])
-    bundle = Bundle(encoder.eval(), detector.eval(), name, calibration, document["metadata"])
-    # The digest of these bytes: another version of safetensors could write other bytes.
-    object.__setattr__(bundle, "digest", digest)
-    return bundle
+    return Bundle(dict(files), document, digest, extractor, calibration)
 
 
 @dataclass(frozen=True)
@@ -194,7 +276,7 @@ def read_directory(path: Path) -> dict[str, bytes]:
                 f"expected only plain files in a bundle; {entry.name!r} is not: remove it"
             )
     _check_names({entry.name for entry in path.iterdir()})
-    return {name: _read_file(path / name) for name in FILES}
+    return {entry.name: _read_file(entry) for entry in sorted(path.iterdir())}
 
 
 def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
@@ -209,7 +291,7 @@ def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
     draft = path.parent / f".{path.name}-{uuid.uuid4().hex}"
     draft.mkdir()
     try:
-        for name in FILES:
+        for name in files:
             with (draft / name).open("wb") as file:
                 file.write(files[name])
                 file.flush()
@@ -217,7 +299,7 @@ def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
         _flush_folder(draft)
         draft.rename(path)
     except BaseException:
-        for name in FILES:
+        for name in files:
             (draft / name).unlink(missing_ok=True)
         draft.rmdir()
         raise
@@ -243,7 +325,7 @@ def _check_names(names: Mapping[str, bytes] | set[str]) -> None:
         if "/" in name or "\\" in name or name in (".", ".."):
             raise Refusal(f"expected file names without a path in a bundle; found {name!r}")
     missing = [name for name in FILES if name not in names]
-    extra = sorted(set(names) - set(FILES))
+    extra = sorted(set(names) - {*FILES, *COMPILED})
     if missing or extra:
         found = [f"without {name}" for name in missing] + [f"with {name!r}" for name in extra]
         raise Refusal(
@@ -292,13 +374,15 @@ def _has_shape(document: dict[str, Any]) -> bool:
         _find_package(document)
         return (
             document["format"] == FORMAT
-            and set(listed) == set(CONTENT)
+            and set(CONTENT) <= set(listed) <= {*CONTENT, *COMPILED}
+            and (SCORER in listed or EXPLAINER not in listed)
             and all(
                 isinstance(entry["sha256"], str) and type(entry["size"]) is int
                 for entry in listed.values()
             )
             and isinstance(document["detector"]["name"], str)
             and isinstance(document["detector"]["options"], dict)
+            and type(document["detector"]["parameters"]) is int
             and isinstance(document["encoder"], dict)
             and isinstance(document["metadata"], dict)
         )
@@ -313,6 +397,14 @@ def _find_package(document: dict[str, Any]) -> Package | None:
     return Package.from_document(document["detector"]["package"])
 
 
+def _check_listed(files: Mapping[str, bytes], listed: Mapping[str, Any]) -> None:
+    if unlisted := sorted(set(files) ^ {MANIFEST, *listed}):
+        raise Refusal(
+            f"expected a bundle of the files that {MANIFEST} names; {unlisted[0]} is in one of "
+            "them alone: copy the bundle again"
+        )
+
+
 def _verify(name: str, data: bytes, entry: dict[str, Any]) -> None:
     if len(data) != entry["size"]:
         raise Refusal(
@@ -321,7 +413,7 @@ def _verify(name: str, data: bytes, entry: dict[str, Any]) -> None:
         )
     if _sha256(data) != entry["sha256"]:
         raise Refusal(f"{name} was changed or damaged since it was written: copy the bundle again")
-    if name == CALIBRATION:
+    if not name.endswith(".safetensors"):
         return
     header = int.from_bytes(data[:8], "little")
     if header > MAX_HEADER_BYTES:
@@ -332,27 +424,26 @@ def _verify(name: str, data: bytes, entry: dict[str, Any]) -> None:
         raise Refusal(f"expected {name} to hold its header; it ends before that: train again")
 
 
-def _save(module: nn.Module) -> bytes:
-    tensors = {
-        name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in module.state_dict().items()
-    }
-    return safetensors.torch.save(tensors)
-
-
-def _load(name: str, data: bytes) -> dict[str, Tensor]:
+def _load_arrays(name: str, data: bytes) -> dict[str, npt.NDArray[Any]]:
     try:
-        return safetensors.torch.load(data)
-    except (SafetensorError, ValueError, KeyError) as error:
+        return safetensors.numpy.load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise Refusal(f"expected {name} to be safetensors; it cannot be read ({error})") from error
 
 
-def _open_encoder(document: dict[str, Any], tensors: dict[str, Tensor]) -> Encoder:
+def _open_extractor(document: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> Extractor:
+    with _reading_encoder():
+        return open_extractor(document, arrays)
+
+
+@contextmanager
+def _reading_encoder() -> Iterator[None]:
+    """Refuse a document of another's making, whatever it leads to."""
     try:
-        return Encoder.from_document(document, tensors)
+        yield
     except Refusal:
         raise
-    except Exception as error:  # whatever a document of another's making leads to
+    except Exception as error:
         raise Refusal(
             f"expected an encoder in {MANIFEST}; it cannot be read ({type(error).__name__}): "
             "copy the bundle again, or train again"

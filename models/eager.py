@@ -18,7 +18,7 @@ class EagerModel:
     """An encoder and a detector on one device. Rows are scored and explained in chunks of one size,
     so that a row's score does not depend on how rows were batched."""
 
-    def __init__(self, encoder: Encoder, detector: Detector, device: torch.device) -> None:
+    def __init__(self, encoder: Encoder, detector: Detector, device: torch.device | str) -> None:
         self.encoder, self.detector = encoder.to(device).eval(), detector.to(device).eval()
 
     def score(self, raw: RawBatch) -> Floats:

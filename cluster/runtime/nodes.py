@@ -15,6 +15,9 @@ from models.refusal import Refusal
 MEMORY = "ANOMARAY_MEMORY_MB"
 _GROUP = Path("/sys/fs/cgroup")
 
+# The devices of drivers: NVIDIA's, the one of Windows below WSL, AMD's.
+_DEVICES = ("nvidia[0-9]*", "dxg", "kfd")
+
 
 @dataclass(frozen=True)
 class Node:
@@ -79,7 +82,12 @@ def find_this_node(ask_gpus: bool = True) -> Node:
 
 
 def count_gpus() -> int:
-    """The GPUs that torch finds. Their memory is not asked for: that takes some of it."""
+    """The GPUs that torch finds. Their memory is not asked for: that takes some of it.
+
+    Torch is not imported where there is no driver of a GPU.
+    """
+    if not any(path for name in _DEVICES for path in Path("/dev").glob(name)):
+        return 0
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -1,7 +1,6 @@
 """Threads of torch in Ray's workers: as planned, unless the operator has set OMP_NUM_THREADS."""
 
 import psutil  # type: ignore[import-untyped]
-import torch
 
 VARIABLE = "OMP_NUM_THREADS"
 
@@ -12,6 +11,8 @@ def set_torch_threads(planned: int) -> int:
     The variable counts as it was when this process started: Ray sets it later in each worker where
     nobody has, to the worker's CPUs.
     """
+    import torch
+
     text = psutil.Process().environ().get(VARIABLE, "").partition(",")[0].strip()
     threads = int(text) if text.isdigit() and int(text) > 0 else planned
     torch.set_num_threads(threads)

@@ -11,23 +11,22 @@ from cluster.runtime.resources import ActorPlan
 from cluster.splits.admission import AdmittedRows, Intake
 from cluster.splits.engine import DaySplit, Engine, OnSplit
 from cluster.splits.worker import TableWorker
+from models.bundle import Bundle
 from models.columns import Roles
 from models.decoding.labels import decode_labels
-from models.detectors.detector import Detector
-from models.eager import score_rows
 
 
 class _Evaluator(TableWorker):
-    def __init__(self, plan: ActorPlan, intake: Intake, detectors: dict[str, Detector]) -> None:
+    def __init__(self, plan: ActorPlan, intake: Intake, bundles: dict[str, Bundle]) -> None:
         super().__init__(plan)
         self.intake = intake
-        self.encoder = intake.encoder.to(self.device).eval()
-        self.detectors = {n: d.to(self.device).eval() for n, d in detectors.items()}
+        self.detectors = {name: self.open_model(bundle) for name, bundle in bundles.items()}
 
     def read(self, day: str, split: Split) -> pa.Table:
         parts = []
         for admitted in self.intake.admit(split):
-            scores = score_rows(self.encoder, self.detectors, admitted.extracted)
+            found = admitted.extracted
+            scores = {name: one.score(found) for name, one in self.detectors.items()}
             table = label_scores(admitted, scores, self.intake.roles)
             parts.append(table.append_column("day", pa.array([day] * table.num_rows)))
         return pa.concat_tables(parts) if parts else self._empty_table()
@@ -43,7 +42,7 @@ class _Evaluator(TableWorker):
 def evaluate(
     engine: Engine,
     intake: Intake,
-    detectors: dict[str, Detector],
+    bundles: dict[str, Bundle],
     splits: Sequence[DaySplit],
     plan: ActorPlan,
     on_split: OnSplit,
@@ -53,7 +52,7 @@ def evaluate(
     The caller gets the whole table: about 10 bytes a row.
     """
     tables = []
-    for table in engine.make_tables(splits, _Evaluator, (intake, detectors), plan):
+    for table in engine.make_tables(splits, _Evaluator, (intake, bundles), plan):
         tables.append(table)
         on_split(table.num_rows)
     return pa.concat_tables(tables)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from cluster.lake.input.looks import Looks, UnsettledInput
 from cluster.lake.input.splits import Split, Task
@@ -46,9 +45,8 @@ from cluster.splits.admission import AdmittedRows, Intake
 from cluster.splits.counts import Counts
 from cluster.splits.stages import Stages
 from cluster.splits.worker import SplitWorker
-from models.bundle import open_bundle
+from models.bundle import Backend, open_bundle
 from models.columns import Roles
-from models.eager import EagerModel
 from models.encoding.raw_batch import join
 
 # Attempts at a task in a process that it shares with others. A night may well lose two nodes under
@@ -74,6 +72,7 @@ class ScoringJob:
     roles: Roles
     filter: str | None
     bundle: str
+    backend: Backend  # that computes all scores of the run
     digest: str  # of the bundle: a worker opens only the one that the driver has verified
     threshold: float
     top_reasons: int
@@ -89,7 +88,7 @@ class Scorer(SplitWorker[Task, Receipt]):
 
     def __init__(self, plan: ActorPlan, jobs: Sequence[ScoringJob]) -> None:
         super().__init__(plan)
-        self.model = Model(plan, jobs[0], self.device)
+        self.model = Model(self, jobs[0])
         self.runs = {job.day: RunScorer(self.model, job) for job in jobs}
 
     def answer(self, day: str, task: Task) -> Receipt:
@@ -97,22 +96,22 @@ class Scorer(SplitWorker[Task, Receipt]):
 
 
 class Model:
-    """A bundle on the device of a worker, and the room to compute with it."""
+    """A bundle in a worker, and the room to compute with it."""
 
-    def __init__(self, plan: ActorPlan, job: ScoringJob, device: torch.device) -> None:
-        self.plan, self.device = plan, device
+    def __init__(self, worker: "Scorer", job: ScoringJob) -> None:
+        self.plan = worker.plan
         self.output = open_store(job.output_uri)
         bundle = open_bundle(
             Registry(self.output.child(REGISTRY)).read_bundle(job.bundle), job.digest
         )
-        self.encoder = bundle.encoder
-        self.scores: chunks.Model = EagerModel(bundle.encoder, bundle.detector, device)
+        self.extractor = bundle.extractor
+        self.detector = worker.open_model(bundle, job.backend)
         self.severity = bundle.severity
         self.room = Room()
         # On CPUs a few threads compute at a time, and others fetch or write meanwhile.
         self.turn: AbstractContextManager[Any] = nullcontext()
-        if not plan.gpus:
-            self.turn = threading.BoundedSemaphore(plan.computing)
+        if not self.plan.gpus:
+            self.turn = threading.BoundedSemaphore(self.plan.computing)
 
 
 class RunScorer:
@@ -120,7 +119,7 @@ class RunScorer:
 
     def __init__(self, model: Model, job: ScoringJob) -> None:
         self.model, self.job, self.output = model, job, model.output
-        self.encoder, self.severity = model.encoder, model.severity
+        self.extractor, self.severity = model.extractor, model.severity
         self.looks = Looks()
         self.disguise = Disguise.of(job.roles).require_key(job.key_id)
         self.journal = Journal(self.output.child(RUNS), job.run_id)
@@ -136,7 +135,7 @@ class RunScorer:
             carried = (*roles.id, *time, *roles.entity, *carried)
         return Intake(
             job.input_uri,
-            self.encoder,
+            self.extractor,
             roles,
             job.filter,
             carried,
@@ -294,7 +293,7 @@ class RunScorer:
             return
         with stages("score"):
             extracted = join([admitted.extracted for admitted, _ in parts])
-            scored = self.model.scores.score(extracted)
+            scored = self.model.detector.score(extracted)
         roles = self.job.roles
         with stages("filter"):
             edges = np.cumsum([len(admitted.numbers) for admitted, _ in parts])[:-1]
@@ -333,8 +332,8 @@ class RunScorer:
         with stages("reasons"):
             extracted = join([one for _, found in parts for one in found.extracted])
             explained = chunks.explain_rows(
-                self.model.scores,
-                self.encoder,
+                self.model.detector,
+                self.extractor,
                 extracted,
                 job.roles,
                 job.top_reasons,

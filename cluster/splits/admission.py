@@ -21,7 +21,7 @@ from cluster.splits.counts import Counts
 from cluster.splits.key_sample import KeySample, hash_keys, keep_smallest
 from cluster.splits.stages import Stages
 from models.columns import Categorical, Roles
-from models.encoding.encoder import Encoder
+from models.encoding.extractor import Extractor
 from models.encoding.raw_batch import RawBatch
 from models.layout import CHUNK
 
@@ -60,7 +60,7 @@ class Intake:
     """How the rows of a watch are read. It holds no state of a split, so threads may share it."""
 
     input_uri: str
-    encoder: Encoder
+    extractor: Extractor
     roles: Roles
     filter: str | None = None
     carried: tuple[str, ...] = ()  # columns that admitted rows have beside the features
@@ -72,12 +72,12 @@ class Intake:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of `AdmittedRows.rows`."""
-        return tuple(dict.fromkeys((*self.encoder.required, *self.carried)))
+        return tuple(dict.fromkeys((*self.extractor.required, *self.carried)))
 
     @property
     def batch_rows(self) -> int:
         """Rows of a batch."""
-        return CHUNKS * self.encoder.layout.chunk_rows
+        return CHUNKS * self.extractor.layout.chunk_rows
 
     def reads_at_once(self, split: Split) -> bool:
         """Whether the split fits one batch."""
@@ -136,7 +136,7 @@ class Admission:
         while (read := _next(batches, stages)) is not None:
             batch, numbers = read
             with stages("encode"):
-                extracted = intake.encoder.extract(batch)
+                extracted = intake.extractor.extract(batch)
             with stages("filter"):
                 admitted = AdmittedRows(batch, numbers, extracted)
                 if bad := self._find_bad(admitted):
@@ -178,7 +178,7 @@ class Admission:
     def _batches(self) -> Iterator[Rows]:
         intake = self.intake
         if not self.whole:
-            texts = [c.name for c in intake.encoder.columns if isinstance(c, Categorical)]
+            texts = [c.name for c in intake.extractor.columns if isinstance(c, Categorical)]
             yield from self.source.read_rows(intake.columns, intake.batch_rows, texts)
         elif self.ahead is not None:
             place = 0
@@ -234,7 +234,7 @@ class Admission:
                 continue
             column = table.column(name)
             # The encoder has the rules of features.
-            if name not in self.intake.encoder.required or may_change(column.type):
+            if name not in self.intake.extractor.required or may_change(column.type):
                 whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
                 for mask, rule in find_broken(name, whole, roles):
                     for number in numbers[mask].tolist():

@@ -5,29 +5,18 @@ is padded, so a row's score does not depend on how rows were batched.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from models.columns import Roles
+from models.compiled import Model
 from models.encoding.extractor import Extractor
 from models.encoding.raw_batch import RawBatch, join
 from models.evidence import Evidence, join_evidence
 from models.explaining.explainer import Explainer
 from models.explaining.pictures import Picture, draw_largest_share
 from models.explaining.reasons import REASONS
-
-
-class Model(Protocol):
-    """A detector with its encoder, on one device."""
-
-    def score(self, raw: RawBatch) -> npt.NDArray[np.float32]:
-        """The score of each row, [rows]."""
-
-    def explain(self, raw: RawBatch) -> Iterator[tuple[RawBatch, Evidence]]:
-        """Yield the rows in parts, each with the evidence for its scores."""
 
 
 class Explained(NamedTuple):

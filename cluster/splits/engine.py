@@ -67,6 +67,10 @@ class Engine(ABC):
     line: str  # names the engine, and why it was chosen
 
     @abstractmethod
+    def has_gpus(self) -> bool:
+        """Whether its pools of actors have GPUs."""
+
+    @abstractmethod
     def plan_actors(
         self, demand: Demand | None = None, remote: bool = False, gpus: bool = False
     ) -> ActorPlan:

@@ -54,6 +54,9 @@ class LocalEngine(Engine):
             for parameter, size in _MALLOC.items():
                 ctypes.CDLL(None).mallopt(parameter, size)
 
+    def has_gpus(self) -> bool:
+        return find_this_node().gpus > 0
+
     def plan_actors(
         self, demand: Demand | None = None, remote: bool = False, gpus: bool = False
     ) -> ActorPlan:

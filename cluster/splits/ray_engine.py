@@ -54,6 +54,9 @@ class RayEngine(Engine):
     def __init__(self, line: str) -> None:
         self.line = line
 
+    def has_gpus(self) -> bool:
+        return any(node.gpus for node in list_nodes())
+
     def plan_actors(
         self, demand: Demand | None = None, remote: bool = False, gpus: bool = False
     ) -> ActorPlan:

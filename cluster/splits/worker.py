@@ -2,14 +2,16 @@
 threads at once."""
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import pyarrow as pa
-import torch
 
 from cluster.lake.input.splits import Split
 from cluster.runtime.resources import ActorPlan
 from cluster.runtime.threads import set_torch_threads
+from models.bundle import Backend, Bundle
+from models.compiled import Model
 
 
 class Document(Protocol):
@@ -26,11 +28,22 @@ Answer = TypeVar("Answer", bound=Document)
 
 
 class _Worker:
-    """Has the threads of torch and the device of its plan."""
-
     def __init__(self, plan: ActorPlan) -> None:
-        set_torch_threads(plan.torch_threads)
-        self.device = torch.device("cuda" if plan.gpus else "cpu")
+        self.plan = plan
+
+    @cached_property
+    def device(self) -> str:
+        """The device of the plan, for torch, which has the plan's threads from then on."""
+        self._prepare_torch()
+        return "cuda" if self.plan.gpus else "cpu"
+
+    def open_model(self, bundle: Bundle, backend: Backend | None = None) -> Model:
+        """The detector of a bundle, run by its backend, or else by the plan's."""
+        backend = backend or bundle.choose_backend(self.plan.gpus > 0)
+        return bundle.open_model(backend, self._prepare_torch)
+
+    def _prepare_torch(self) -> None:
+        set_torch_threads(self.plan.torch_threads)
 
 
 class SplitWorker(_Worker, ABC, Generic[Work, Answer]):

@@ -13,6 +13,7 @@ from cluster.splits.worker import SplitWorker
 from models.decoding.labels import decode_labels
 from models.detectors.detector import Detector
 from models.eager import score_rows
+from models.encoding.encoder import Encoder
 from models.scores.sketch import ScoreSketch
 from models.scores.threshold import Calibration
 
@@ -64,10 +65,12 @@ class _Calibrator(SplitWorker[Split, _CalibrationPart]):
 
     work_type, answer_type = Split, _CalibrationPart
 
-    def __init__(self, plan: ActorPlan, intake: Intake, detectors: dict[str, Detector]) -> None:
+    def __init__(
+        self, plan: ActorPlan, intake: Intake, encoder: Encoder, detectors: dict[str, Detector]
+    ) -> None:
         super().__init__(plan)
         self.intake = intake
-        self.encoder = intake.encoder.to(self.device).eval()
+        self.encoder = encoder.to(self.device).eval()
         self.detectors = {n: d.to(self.device).eval() for n, d in detectors.items()}
 
     def answer(self, day: str, split: Split) -> _CalibrationPart:
@@ -94,6 +97,7 @@ class _Calibrator(SplitWorker[Split, _CalibrationPart]):
 def calibrate(
     engine: Engine,
     intake: Intake,
+    encoder: Encoder,
     detectors: dict[str, Detector],
     splits: Sequence[DaySplit],
     days: float,
@@ -107,7 +111,7 @@ def calibrate(
     """
     merged = _empty_sketches(detectors)
     entities: dict[str, KeySample] = {}
-    for _, part in engine.stream(splits, _Calibrator, (intake, detectors), plan):
+    for _, part in engine.stream(splits, _Calibrator, (intake, encoder, detectors), plan):
         for name, three in part.sketches.items():
             for whole, sketch in zip(merged[name], three, strict=True):
                 whole.merge(sketch)

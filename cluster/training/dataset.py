@@ -1,10 +1,11 @@
 """The rows of splits as tables of raw encoder inputs, and samples of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from torch import Tensor
 
 from cluster.lake.input.splits import Split
 from cluster.runtime.resources import ActorPlan
@@ -16,6 +17,8 @@ from models.batch import Batch, join
 from models.columns import Roles
 from models.decoding.labels import decode_labels
 from models.encoding.encoder import Encoder
+from models.encoding.raw_batch import RawBatch
+from models.encoding.raw_batch import join as join_raw
 
 # Largest encoded sample: 80,000 colour images of 32 x 32, or 200,000 rows of a usual table.
 _SAMPLE_BYTES = 1024**3
@@ -35,7 +38,7 @@ class _Extract(TableWorker):
         ]
         if parts:
             return pa.concat_tables(parts)
-        return to_table(self.intake.encoder.make_empty(), np.empty(0, np.float32))
+        return to_table(self.intake.extractor.make_empty(), np.empty(0, np.float32))
 
 
 def _table(admitted: AdmittedRows, roles: Roles, all_labelled: bool) -> pa.Table:
@@ -65,6 +68,11 @@ class TrainingData:
         """About `most` of the held-back rows, drawn uniformly without replacement, encoded."""
         return _sample(self.encoder, self.held_back, self.held_back.count(), most, seed)
 
+    def draw_held_back(self, most: int, seed: int) -> RawBatch:
+        """The rows of `sample_held_back`, before they are encoded."""
+        rows = self.held_back.count()
+        return join_raw([raw for raw, _ in _draw(self.encoder, self.held_back, rows, most, seed)])
+
     def known_anomalies(self, most: int) -> Batch:
         """The first `most` training rows that are labelled as anomalies, encoded."""
         parts: list[Batch] = []
@@ -92,14 +100,20 @@ def make_rows(
 
 
 def _sample(encoder: Encoder, data: Tables, rows: int, most: int, seed: int) -> Batch:
+    drawn = _draw(encoder, data, rows, most, seed)
+    return join([encoder(raw)._replace(label=label) for raw, label in drawn])
+
+
+def _draw(
+    encoder: Encoder, data: Tables, rows: int, most: int, seed: int
+) -> Iterator[tuple[RawBatch, Tensor]]:
+    """About `most` of the rows with their labels, in parts."""
     most = min(most, max(1, _SAMPLE_BYTES // encoder.bytes_per_row))
     share = min(1.0, most / max(1, rows))
-    parts: list[Batch] = []
     for number, table in enumerate(data):
-        extracted, label = from_table(table)
+        raw, label = from_table(table)
         if share < 1.0:
             generator = np.random.default_rng((seed, number))
             chosen = np.flatnonzero(generator.random(len(label)) < share)
-            extracted, label = extracted.take(chosen), label[chosen]
-        parts.append(encoder(extracted)._replace(label=label))
-    return join(parts)
+            raw, label = raw.take(chosen), label[chosen]
+        yield raw, label

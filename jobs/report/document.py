@@ -75,6 +75,7 @@ class BundleFacts(TypedDict):
     versions: dict[str, str]
     features: int
     parameters: int
+    computed_by: str  # "onnx", or the device of torch: "cpu" or "cuda"
     started_from: str | None  # id of the bundle whose weights its training started from
     # `models.selection.auto.Choice.to_document()`, where the spec has `detector: auto`
     chosen: dict[str, Any] | None

@@ -30,7 +30,7 @@ from jobs.scoring.books import RunBooks
 from jobs.scoring.result import Ending
 from jobs.scoring.run import Run
 from jobs.terminal.exact_values import format_time
-from models.bundle import Bundle
+from models.bundle import Backend, Bundle
 from models.refusal import Refusal
 from models.scores.drift import measure_drift
 from models.scores.quality import evaluate_table
@@ -91,7 +91,7 @@ def assemble(run: Run, books: RunBooks, ending: Ending) -> Card:
             "policy": run.threshold.policy,
             "id": run.threshold.id,
         },
-        "bundle": _describe_bundle(run.bundle),
+        "bundle": _describe_bundle(run.bundle, run.backend),
         "score_histogram": _count_scores(run.bundle, books),
         "flags_over_time": _count_over_time(books),
         "entities": flagged.list_entities(),
@@ -124,7 +124,7 @@ def _describe_rule(rule: QuarantineRule) -> QuarantineEntry:
     }
 
 
-def _describe_bundle(bundle: Bundle) -> BundleFacts:
+def _describe_bundle(bundle: Bundle, backend: Backend) -> BundleFacts:
     return {
         "id": bundle.id,
         "digest": bundle.digest,
@@ -133,8 +133,9 @@ def _describe_bundle(bundle: Bundle) -> BundleFacts:
         "trained_days": bundle.metadata["training"]["days"],
         "created": bundle.metadata["created"],
         "versions": bundle.metadata["versions"],
-        "features": len(bundle.encoder.layout.features),
-        "parameters": sum(p.numel() for p in bundle.detector.parameters()),
+        "features": len(bundle.extractor.layout.features),
+        "parameters": bundle.parameters,
+        "computed_by": backend,
         "started_from": (bundle.metadata.get("from") or {}).get("bundle"),
         "chosen": bundle.metadata.get("chosen"),
     }

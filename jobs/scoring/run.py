@@ -1,7 +1,8 @@
 """A run: the scoring of one day with one bundle, one threshold and one spec."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cluster.lake.input.snapshot import Snapshot
@@ -12,9 +13,9 @@ from cluster.scoring.disguise import Disguise
 from cluster.scoring.scorer import ScoringJob
 from cluster.splits.admission import CHUNKS
 from jobs.spec.spec import Spec
-from models.bundle import Bundle
+from models.bundle import Backend, Bundle
+from models.footprint import Footprint
 from models.scores.threshold import Threshold
-from models.training.memory import Footprint
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Run:
     threshold: Threshold
     snapshot: Snapshot
     output: Store
+    backend: Backend  # that computes its scores: one run never mixes two
 
     @cached_property
     def key_id(self) -> str:
@@ -42,9 +44,15 @@ class Run:
             self.bundle.digest,
             self.threshold.id,
             self.spec.scoring_digest,
+            self.backend,
             *([self.key_id] if self.key_id else []),
         )
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def list_forms(self) -> Iterator["Run"]:
+        """The run by each backend that can compute its scores."""
+        for backend in sorted({self.bundle.choose_backend(gpus) for gpus in (False, True)}):
+            yield replace(self, backend=backend)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -55,6 +63,7 @@ class Run:
             "snapshot": self.snapshot.digest,
             "bundle": self.bundle.id,
             "threshold": self.threshold.id,
+            "backend": self.backend,
         }
 
     @property
@@ -70,6 +79,7 @@ class Run:
             filter=self.spec.input_filter,
             bundle=self.bundle.id,
             digest=self.bundle.digest,
+            backend=self.backend,
             threshold=self.threshold.value,
             top_reasons=self.spec.output.reasons,
             all_scores=self.spec.output.scores == "all",
@@ -83,7 +93,7 @@ class Run:
         measured = self.bundle.metadata.get("memory")
         if measured is None:
             return Demand(split)
-        footprint, chunk = Footprint(**measured), self.bundle.encoder.layout.chunk_rows
+        footprint, chunk = Footprint(**measured), self.bundle.extractor.layout.chunk_rows
         batch = footprint.bytes_of(chunk) - footprint.weights
-        batch += CHUNKS * chunk * self.bundle.encoder.bytes_per_row
+        batch += CHUNKS * chunk * self.bundle.extractor.bytes_per_row
         return Demand(split, footprint.weights, batch)

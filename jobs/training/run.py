@@ -24,12 +24,14 @@ from jobs.training.auto import choose_detector
 from jobs.training.options import build_filter, build_options
 from jobs.training.plan import TrainingPlan, format_days
 from jobs.training.warm_start import Start
-from models.bundle import Bundle
+from models.bundle import Bundle, make_bundle
 from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
 from models.encoding.encoder import Encoder
+from models.encoding.raw_batch import RawBatch
+from models.exporting import Compiled, compile_detector
 from models.refusal import Refusal
-from models.scores.threshold import Calibration
+from models.scores.threshold import Calibration, choose
 from models.selection.auto import AUTO, Candidate, Choice
 from models.training.memory import measure_scoring, measure_training
 from models.training.progress import EpochResult
@@ -38,6 +40,8 @@ TRAININGS = "_trainings"
 # Held-back rows that a detector is calibrated on, such as its residual scales; more rows change the
 # fourth digit.
 _CALIBRATION_ROWS = 200_000
+# Held-back rows whose scores are compared with those of the compiled detector.
+_COMPARED_ROWS = 20_000
 # Labelled anomalies for a detector that learns from a few; each worker holds them all.
 _SHOWN_ROWS = 10_000
 
@@ -92,8 +96,9 @@ class TrainingRun:
         calibrations = self._calibrations(
             encoder, {name: one.detector for name, one in trained.items()}
         )
+        compared = data.draw_held_back(_COMPARED_ROWS, self.spec.training.seed)
         return {
-            name: self._bundle(encoder, name, one, calibrations[name])
+            name: self._bundle(encoder, name, one, calibrations[name], compared)
             for name, one in trained.items()
         }
 
@@ -265,6 +270,7 @@ class TrainingRun:
             return calibrate(
                 self.engine,
                 intake,
+                encoder,
                 detectors,
                 held_back,
                 self.plan.held_back_days,
@@ -272,8 +278,25 @@ class TrainingRun:
                 progress.advance,
             )
 
+    def _compile(
+        self, name: str, encoder: Encoder, trained: _Trained, threshold: float, rows: RawBatch
+    ) -> Compiled:
+        """The detector as ONNX, if it gives the scores and the flags that torch gives."""
+        # The exporter may crash on code that no test of ours has seen.
+        if package := CATALOG.find_package(name):
+            return Compiled(None, f"its detector is of the package {package}", None)
+        compiled = compile_detector(encoder, trained.detector, rows, threshold)
+        if compiled.reason:
+            say(f"{name} is run by torch, not by onnxruntime: {compiled.reason}")
+        return compiled
+
     def _bundle(
-        self, encoder: Encoder, name: str, trained: _Trained, calibration: Calibration
+        self,
+        encoder: Encoder,
+        name: str,
+        trained: _Trained,
+        calibration: Calibration,
+        rows: RawBatch,
     ) -> Bundle:
         history, best = trained.history, trained.best_epoch
         detector = trained.detector.cpu()
@@ -282,11 +305,14 @@ class TrainingRun:
             metrics["validation_loss"] = history[best - 1].validation_loss
             rates = sorted(epoch.rows_per_second for epoch in history)
             metrics["rows_per_second"] = rates[len(rates) // 2]
-        return Bundle(
-            encoder=encoder.cpu(),
+        detector_name, threshold = name or self.detector.name, choose(self.spec.policy, calibration)
+        compiled = self._compile(detector_name, encoder.cpu(), trained, threshold, rows)
+        return make_bundle(
+            encoder=encoder,
             detector=detector,
-            detector_name=name or self.detector.name,
+            name=detector_name,
             calibration=calibration,
+            graphs=compiled.graphs,
             metadata={
                 "watch": self.spec.name,
                 "spec": self.spec.digest,
@@ -304,8 +330,9 @@ class TrainingRun:
                 "chosen": self.choice.to_document() if self.choice and not name else None,
                 "from": self.start.metadata if self.start and not name else None,
                 "metrics": metrics,
+                "compiled": {"reason": compiled.reason, "difference": compiled.difference},
                 "memory": dataclasses.asdict(
-                    measure_scoring(encoder.cpu(), detector, torch.device("cpu"))
+                    measure_scoring(encoder, detector, torch.device("cpu"))
                 ),
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
             },

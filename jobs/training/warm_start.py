@@ -1,5 +1,6 @@
 """Warm start: a training that starts from the encoder and weights of a bundle."""
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,14 +47,14 @@ def load_start(spec: Spec, registry: Registry, given: str) -> Start:
         found = registry.find_bundle(given)
         bundle = open_bundle(registry.read_bundle(found), found)
     name = bundle.id
-    if bundle.encoder.columns != spec.features:
+    if bundle.extractor.columns != spec.features:
         raise Refusal(
             f"{_find_difference(spec, bundle)} bundle {name}, so the training cannot start from "
             "it: train without --from, or restore the column"
         )
     if spec.detector.name != AUTO:
         _require_same_detector(spec, name, bundle)
-    if not list(bundle.detector.parameters()):
+    if not bundle.parameters:
         raise Refusal(
             f"expected a detector that learns by gradient to start from; {bundle.detector_name} "
             "is fitted to a new sample each time: train without --from"
@@ -62,7 +63,8 @@ def load_start(spec: Spec, registry: Registry, given: str) -> Start:
 
 
 def _require_same_detector(spec: Spec, name: str, bundle: Bundle) -> None:
-    options = asdict(CATALOG.configure(spec.detector.name, spec.detector.options))
+    configured = asdict(CATALOG.configure(spec.detector.name, spec.detector.options))
+    options = json.loads(json.dumps(configured))  # lists for tuples, as a bundle has them
     wanted, found = (spec.detector.name, options), (bundle.detector_name, bundle.options)
     if wanted != found:
         raise Refusal(
@@ -74,7 +76,7 @@ def _require_same_detector(spec: Spec, name: str, bundle: Bundle) -> None:
 
 def _find_difference(spec: Spec, bundle: Bundle) -> str:
     ours = {column.name: column for column in spec.features}
-    theirs = {column.name: column for column in bundle.encoder.columns}
+    theirs = {column.name: column for column in bundle.extractor.columns}
     differing = [n for n in ours | theirs if ours.get(n) != theirs.get(n)]
     if not differing:
         return "the order of the columns differs from"

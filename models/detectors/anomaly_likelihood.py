@@ -62,6 +62,7 @@ class AnomalyLikelihood(Detector):
     """
 
     Config = AnomalyLikelihoodConfig
+    eager = "ONNX has no logarithm of the normal tail"
     learns = "sample"
 
     def __init__(self, layout: Layout, config: AnomalyLikelihoodConfig) -> None:

@@ -62,6 +62,10 @@ class Detector(nn.Module, ABC):
     Config: ClassVar[type[Any]]
     learns: Literal["gradient", "sample", "both"] = "gradient"
     labels: ClassVar[Literal["none", "some", "all"]] = "none"
+    # Why a CPU scores it with torch though it could be exported to ONNX; None if it is exported.
+    eager: ClassVar[str | None] = None
+    # Whether `contributions` needs gradients, which ONNX does not have.
+    explains_by_gradients: ClassVar[bool] = False
 
     def __init__(self, layout: Layout, config: Any) -> None:
         super().__init__()

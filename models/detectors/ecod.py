@@ -10,6 +10,7 @@ from models.detectors.detector import Detector, expect
 from models.layers.dense_inputs import Inputs, stack_codes
 from models.layout import Layout
 from models.refusal import Refusal
+from models.searching import search_sorted
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ class ECOD(Detector):
     def _measure_tails(self, batch: Batch) -> Tensor:
         """-log of the tail of each value: [features, rows]."""
         columns, rows = self._make_columns(batch), self.rows
-        below = torch.searchsorted(self.ordered, columns, right=True)
-        above = rows - torch.searchsorted(self.ordered, columns)
+        below = search_sorted(self.ordered, columns, right=True)
+        above = rows - search_sorted(self.ordered, columns)
         rarest = torch.minimum(below, above).float()
         parts = [
             rarest,

@@ -13,6 +13,7 @@ from models.detectors.detector import Detector, expect
 from models.detectors.single import SINGLE
 from models.layout import Layout
 from models.refusal import Refusal
+from models.searching import search_sorted
 
 # Points of each member's calibration. With 200,000 rows each power of ten has 24 of them.
 _KNOTS = 128
@@ -173,7 +174,7 @@ class Ensemble(Detector):
 
     def _to_rarity(self, scores: Tensor) -> Tensor:
         """The rarity of each score, for scores [members, rows]."""
-        place = torch.searchsorted(self.knots, scores.contiguous(), right=True)
+        place = search_sorted(self.knots, scores.contiguous(), right=True)
         place = place.clamp(1, _KNOTS - 1)
         low, high = self.knots.gather(1, place - 1), self.knots.gather(1, place)
         tiny = torch.finfo(scores.dtype).tiny
@@ -237,6 +238,8 @@ def _pick_rows(batches: list[Batch], which: Tensor) -> Batch:
     rows = torch.arange(len(which), device=which.device)
 
     def choose(tensors: Sequence[Tensor]) -> Tensor:
+        if not tensors[0].numel():  # torch's exporter divides by its size
+            return tensors[0]
         return torch.stack(list(tensors))[which, rows]
 
     return Batch(

@@ -45,6 +45,7 @@ class IsolationForest(Detector):
     """
 
     Config = IsolationForestConfig
+    eager = "torch finds the leaves of its trees in two thirds of the time"
     learns = "sample"
     cut: Tensor
     value: Tensor

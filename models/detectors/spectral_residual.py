@@ -51,6 +51,7 @@ class SpectralResidual(Detector):
     """
 
     Config = SpectralResidualConfig
+    eager = "torch's exporter has no Fourier transform"
     learns = "sample"
 
     @classmethod

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.encoding.scale import SMALLEST, Scale, read_scales
+from models.searching import search_sorted
 
 # Bound on a scaled number of a column without clipping. The sum of a thousand squares of it fits in
 # float32, so a score stays finite.
@@ -87,7 +88,7 @@ class Scaling(nn.Module):
         points, scores = self.knots[0], self.knots[1]
         columns = columns.contiguous()
         last = self.last[:, None]
-        right = torch.searchsorted(points, columns).clamp(min=1).minimum(last)
+        right = search_sorted(points, columns).clamp(min=1).minimum(last)
         left = right - 1
         start, floor = points.gather(1, left), scores.gather(1, left)
         share = (columns - start) / (points.gather(1, right) - start)

@@ -54,6 +54,7 @@ def _can_fuse(values: Tensor) -> bool:
         and len(values) > 0
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
+        and not torch.onnx.is_in_onnx_export()
         and HAS_FUSED_LINEAR
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     )

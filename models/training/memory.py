@@ -3,7 +3,6 @@
 import copy
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from models.batch import Batch
 from models.detectors.detector import Detector
 from models.encoding.encoder import Encoder
+from models.footprint import Footprint
 from models.private_torch import TorchDispatchMode, tree_leaves
 
 # Rows of the larger of two measured batches, at most a chunk. With fewer than some hundred rows the
@@ -19,27 +19,6 @@ from models.private_torch import TorchDispatchMode, tree_leaves
 _ROWS = 512
 # Of each weight: a gradient, and the two moments of AdamW.
 _COPIES_IN_TRAINING = 3
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """The most bytes that are allocated while a batch is computed.
-
-    >>> Footprint(weights=1_000, fixed=200, row=10).rows_in(2_000)
-    80
-    """
-
-    weights: int  # of encoder and detector, with their gradients and moments in training
-    fixed: int  # of any batch
-    row: int  # of each row in the batch
-
-    def bytes_of(self, rows: int) -> int:
-        """Bytes while a batch of this many rows is computed."""
-        return self.weights + self.fixed + self.row * rows
-
-    def rows_in(self, room: int) -> int:
-        """Rows of the largest batch that fits into `room` bytes; 0 if none does."""
-        return max(0, room - self.weights - self.fixed) // max(1, self.row)
 
 
 def measure_scoring(encoder: Encoder, detector: Detector, device: torch.device) -> Footprint:

@@ -16,8 +16,6 @@ from models.bundle import open_bundle, read_directory
 from tests.bench import agreement, measure, prepare, report, results, stages, workloads
 from tests.bench.agreement import Flags
 from tests.bench.contenders import fused
-from tests.bench.gpu import __main__ as gpu
-from tests.bench.gpu.__main__ import Part
 from tests.bench.measure import ROOT
 from tests.bench.results import Line, Results, Run
 from tests.bench.workloads import Workload
@@ -113,8 +111,6 @@ def test_the_folded_network_scores_as_the_detector_does(folder: Path) -> None:
 
 
 def test_the_onnx_graph_scores_as_eager_torch_does(folder: Path) -> None:
-    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (make bench)")
-    pytest.importorskip("onnx", reason="onnx is not installed (make bench)")
     case = prepare.case(folder, workloads.W2.scaled(SCALE))
     folded = fused.read(case.bundle)
     rows = pq.ParquetFile(next(case.local_lake.rglob("*.parquet"))).read()
@@ -199,18 +195,3 @@ def test_a_lake_is_written_once_and_its_ids_are_unique(tmp_path: Path) -> None:
     assert ids == list(range(1_001))
     workloads.write(tmp_path, workload)
     assert [file.stat().st_mtime_ns for file in files] == before
-
-
-def test_a_part_on_a_gpu_machine_that_takes_too_long_is_ended_and_keeps_what_it_printed(
-    tmp_path: Path,
-) -> None:
-    def part(program: str, seconds: float) -> Part:
-        return Part("a part, of two", [sys.executable, "-uc", program], seconds)
-
-    whole = gpu.run(part("print('{\"rows\": 3}')", 60), 60, tmp_path)
-    assert (whole.status, whole.found) == (0, {"rows": 3})
-    hangs = 'import time; print(\'{"row": 1}\\n{"row": 2}\'); time.sleep(600)'
-    ended = gpu.run(part(hangs, 60), gpu.LEAST_S, tmp_path)
-    assert (ended.status, ended.found) == (None, [{"row": 1}, {"row": 2}])
-    late = gpu.run(part(hangs, 60), gpu.LEAST_S / 2, tmp_path)
-    assert (late.status, late.found) == (None, "no time was left")

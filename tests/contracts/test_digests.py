@@ -130,9 +130,9 @@ def test_a_spec_and_its_run_keep_their_digests(spec: Spec) -> None:
         spec.training_digest == "5d7d60b73b252f20fbbe886e76f2a0fe2b1407689a3298ab36f5a8a44a3f3c77"
     )
     bundle, threshold = SimpleNamespace(digest="b" * 64), SimpleNamespace(id="c" * 16)
-    parts: list[Any] = [None, bundle, threshold, DAY, None]
+    parts: list[Any] = [None, bundle, threshold, DAY, None, "onnx"]
     run = Run(spec, DAY.day, *parts)
-    assert run.run_id == "5639a697b1b6f431"
+    assert run.run_id == "53b4713a76dafdbb"
 
 
 def test_a_layout_keeps_its_digest() -> None:

@@ -33,7 +33,7 @@ from jobs.demo import data as demo
 from jobs.nightly import backfill
 from jobs.spec.spec import load
 from jobs.train import TrainRequest, train
-from models.bundle import Bundle, open_bundle
+from models.bundle import Bundle, make_bundle, open_bundle
 from models.scores.threshold import Threshold
 from tests.conftest import S3Server
 from tests.night.conftest import DAYS, write_spec
@@ -158,8 +158,8 @@ def _add_bundles(output: Path) -> dict[str, str]:
     registry = Registry(open_store(str(output)).child(REGISTRY))
     champion = registry.require_champion().bundle
     bundle = open_bundle(registry.read_bundle(champion), champion)
-    other = registry.add_bundle(_with_weights(bundle, lambda w: w * 1.05).to_files())
-    broken = registry.add_bundle(_with_weights(bundle, lambda w: w * float("nan")).to_files())
+    other = registry.add_bundle(_with_weights(bundle, lambda w: w * 1.05).files)
+    broken = registry.add_bundle(_with_weights(bundle, lambda w: w * float("nan")).files)
     return {"champion": champion, "other": other, "broken": broken}
 
 
@@ -168,7 +168,7 @@ def _with_weights(bundle: Bundle, change: Callable[[torch.Tensor], torch.Tensor]
     with torch.no_grad():
         for weights in detector.parameters():
             weights.copy_(change(weights))
-    return Bundle(
+    return make_bundle(
         bundle.encoder, detector, bundle.detector_name, bundle.calibration, bundle.metadata
     )
 

@@ -24,6 +24,7 @@ from models.bundle import (
     FILES,
     MANIFEST,
     Bundle,
+    make_bundle,
     open_bundle,
     read_directory,
     write_directory,
@@ -60,7 +61,15 @@ def trained(name: str) -> Bundle:
     scores = ScoreSketch()
     scores.update(detector.score(batch).detach().numpy())
     metadata = {"spec": "00ff", "metrics": {"auroc": 0.9}, "history": [{"loss": 0.5}]}
-    return Bundle(encoder, detector, name, Calibration(scores), metadata)
+    return make_bundle(encoder, detector, name, Calibration(scores), metadata)
+
+
+def open_whole(files: Files) -> Bundle:
+    """An opened bundle whose encoder and detector were built, too."""
+    opened = open_bundle(files)
+    assert opened.encoder
+    assert opened.detector
+    return opened
 
 
 def scores_of(bundle: Bundle, encoder: Encoder) -> torch.Tensor:
@@ -75,7 +84,7 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="module")
 def files(bundle: Bundle) -> Files:
-    return bundle.to_files()
+    return bundle.files
 
 
 def canonical(document: dict[str, Any]) -> bytes:
@@ -103,7 +112,7 @@ def test_an_opened_bundle_gives_the_scores_of_the_saved_one(name: str) -> None:
     if lacking := CATALOG[name].unfit(fit(flows()).layout):
         pytest.skip(f"flows are a table: {lacking}")
     saved = trained(name)
-    opened = open_bundle(saved.to_files(), expected=saved.id)
+    opened = open_bundle(saved.files, expected=saved.id)
     assert torch.equal(scores_of(opened, opened.encoder), scores_of(saved, saved.encoder))
     assert not opened.detector.training
     assert opened.detector_name == name
@@ -115,8 +124,9 @@ def test_an_opened_bundle_gives_the_scores_of_the_saved_one(name: str) -> None:
 
 def test_the_same_content_has_the_same_bytes_and_id(bundle: Bundle, files: Files) -> None:
     opened = open_bundle(files)
-    assert bundle.to_files() == files
-    assert opened.to_files() == files
+    assert opened.files == files
+    again = make_bundle(opened.encoder, opened.detector, "pca", opened.calibration, opened.metadata)
+    assert again.files == files
     assert opened.digest == bundle.digest == hashlib.sha256(files[MANIFEST]).hexdigest()
     assert opened.id == bundle.digest[:16]
     assert set(files) == set(FILES)
@@ -131,11 +141,10 @@ def test_metadata_is_kept_and_names_the_versions(bundle: Bundle) -> None:
 
 def test_metadata_that_is_not_json_is_refused(bundle: Bundle) -> None:
     for bad in (float("nan"), {1, 2}, Path("x")):
-        spoiled = Bundle(
-            bundle.encoder, bundle.detector, "pca", bundle.calibration, {"metrics": bad}
-        )
         with pytest.raises(Refusal, match="expected JSON values in a bundle's metadata"):
-            spoiled.to_files()
+            make_bundle(
+                bundle.encoder, bundle.detector, "pca", bundle.calibration, {"metrics": bad}
+            )
 
 
 @given(st.sampled_from(FILES), st.integers(0, 1 << 30), st.integers(1, 255))
@@ -220,7 +229,7 @@ def test_a_misshapen_part_is_refused(files: Files, part: str, value: Any) -> Non
     if (part, value) == ("metadata", {}):
         return  # metadata may be empty
     with pytest.raises(Refusal):
-        open_bundle(forged(files, lambda document: document.update({part: value})))
+        open_whole(forged(files, lambda document: document.update({part: value})))
 
 
 def test_an_oversized_header_is_refused_before_it_is_parsed(files: Files) -> None:
@@ -241,23 +250,23 @@ def test_a_header_longer_than_its_file_is_refused(files: Files, data: bytes) -> 
 
 def test_rubbish_with_valid_hashes_is_refused(files: Files) -> None:
     with pytest.raises(Refusal, match=r"to be safetensors; it cannot be read"):
-        open_bundle(forged(files, nothing, encoder_safetensors=b"\x02\0\0\0\0\0\0\0[]"))
+        open_whole(forged(files, nothing, encoder_safetensors=b"\x02\0\0\0\0\0\0\0[]"))
     with pytest.raises(Refusal, match="expected a calibration with the fields"):
-        open_bundle(forged(files, nothing, calibration_json=b"{}"))
+        open_whole(forged(files, nothing, calibration_json=b"{}"))
     with pytest.raises(Refusal, match=r"expected an encoder in bundle.json; it cannot be read"):
-        open_bundle(forged(files, lambda document: document.update(encoder={"sources": 1})))
+        open_whole(forged(files, lambda document: document.update(encoder={"sources": 1})))
     with pytest.raises(Refusal, match="unknown detector 'pcaa'; did you mean 'pca'"):
-        open_bundle(forged(files, lambda document: document["detector"].update(name="pcaa")))
+        open_whole(forged(files, lambda document: document["detector"].update(name="pcaa")))
 
 
 def test_tensors_of_another_detector_are_refused(files: Files) -> None:
-    other = trained("isolation_forest").to_files()[DETECTOR]
+    other = trained("isolation_forest").files[DETECTOR]
     with pytest.raises(Refusal, match="expected the state of a PCA with"):
-        open_bundle(forged(files, nothing, detector_safetensors=other))
+        open_whole(forged(files, nothing, detector_safetensors=other))
     fewer = safetensors.torch.load(files[DETECTOR])
     del fewer["mean"]
     with pytest.raises(Refusal, match="expected the state of a PCA with"):
-        open_bundle(forged(files, nothing, detector_safetensors=safetensors.torch.save(fewer)))
+        open_whole(forged(files, nothing, detector_safetensors=safetensors.torch.save(fewer)))
 
 
 def set_option(name: str, value: Any, document: dict[str, Any]) -> None:
@@ -269,7 +278,7 @@ def test_an_option_that_asks_for_other_tensors_is_refused_before_memory_is_taken
     if lacking := CATALOG[name].unfit(fit(flows()).layout):
         pytest.skip(f"flows are a table: {lacking}")
     saved = trained(name)
-    whole = saved.to_files()
+    whole = saved.files
     for option, value in saved.options.items():
         if type(value) is not int and not isinstance(value, list | tuple):
             continue
@@ -278,7 +287,7 @@ def test_an_option_that_asks_for_other_tensors_is_refused_before_memory_is_taken
             changed = forged(whole, ask)
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             with contextlib.suppress(Refusal):  # some options shape no tensor
-                open_bundle(changed)
+                open_whole(changed)
             grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
             assert grown < 100_000, f"{option}={huge}: {grown:,} kB"
 
@@ -317,7 +326,7 @@ def test_any_value_of_a_forged_document_is_accepted_or_refused(files: Files, dat
         change(document)
         changed = forged(files, nothing, calibration_json=canonical(document))
     with contextlib.suppress(Refusal):
-        open_bundle(changed)
+        open_whole(changed)
 
 
 def test_deep_or_huge_json_is_refused(files: Files) -> None:

@@ -17,6 +17,7 @@ MODULES = [
     "models.encoding.scale",
     "models.explaining.numbers",
     "models.explaining.places",
+    "models.footprint",
     "models.layers.integrated_gradients",
     "models.layout",
     "models.schema",
@@ -29,7 +30,6 @@ MODULES = [
     "models.selection.auto",
     "models.suggestion",
     "models.training.loop",
-    "models.training.memory",
     "models.training.options",
 ]
 

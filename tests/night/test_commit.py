@@ -23,7 +23,7 @@ from jobs.report import run_card
 from jobs.score import score
 from jobs.spec.spec import Spec, load
 from jobs.vacuum import vacuum
-from models.bundle import Bundle, open_bundle
+from models.bundle import make_bundle, open_bundle
 from tests.night.conftest import cut_into_files, watch_at
 from tests.night.test_score import DAY, day_folder, spoil
 
@@ -82,10 +82,10 @@ def promote_another(spec: Spec) -> None:
     found = open_bundle(there.read_bundle(champion), champion)
     for weights in found.detector.parameters():
         weights.data.mul_(1.05)
-    other = Bundle(
+    other = make_bundle(
         found.encoder, found.detector, found.detector_name, found.calibration, found.metadata
     )
-    registry.promote(spec, there.add_bundle(other.to_files()))
+    registry.promote(spec, there.add_bundle(other.files))
 
 
 def shards_of(spec: Spec, name: str) -> list[Path]:

@@ -14,7 +14,7 @@ from jobs.spec.spec import Spec, load
 from jobs.threshold import choose_threshold
 from jobs.train import TrainRequest, train
 from jobs.training.warm_start import load_start
-from models.bundle import Bundle, open_bundle
+from models.bundle import make_bundle, open_bundle
 from models.detectors.catalog import CATALOG
 from models.encoding.fit import EncoderFit
 from models.refusal import Refusal
@@ -50,9 +50,9 @@ def champion(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Spec:
         "best_epoch": learned.best_epoch,
         "training": {"days": [DAYS[0]]},
     }
-    bundle = Bundle(encoder, detector, "autoencoder", Calibration(scores), facts)
+    bundle = make_bundle(encoder, detector, "autoencoder", Calibration(scores), facts)
     registry = registry_of(spec)
-    registry.add_bundle(bundle.to_files())
+    registry.add_bundle(bundle.files)
     threshold = choose_threshold(registry, bundle.id, bundle.calibration, spec.policy)
     registry.promote(Promotion(bundle.id, threshold.id))
     return spec
@@ -82,7 +82,7 @@ def test_a_training_from_the_champion_starts_at_its_weights_and_keeps_encoder_an
 @pytest.mark.parametrize(
     ("detector", "message"),
     [
-        ({"name": "autoencoder", "widths": [8]}, r"autoencoder \(widths: \(8,\)"),
+        ({"name": "autoencoder", "widths": [8]}, r"autoencoder \(widths: \[8\]"),
         ({"name": "pca"}, "expected a bundle of the spec's detector"),
     ],
 )

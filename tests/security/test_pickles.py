@@ -149,7 +149,7 @@ def test_a_first_look_at_a_file_unpickles_nothing(tmp_path: Path, marker: Path) 
 def test_a_pickle_in_place_of_a_bundles_file_is_refused(
     name: str, saved_by: str, tmp_path: Path, marker: Path
 ) -> None:
-    files = trained("pca").to_files()
+    files = trained("pca").files
     data = pickle.dumps(Payload(marker))
     if saved_by == "torch":
         torch.save({"weights": Payload(marker)}, tmp_path / "weights")
@@ -160,6 +160,6 @@ def test_a_pickle_in_place_of_a_bundles_file_is_refused(
 
 
 def test_a_pickle_beside_a_bundles_files_is_refused(marker: Path) -> None:
-    files = {**trained("pca").to_files(), "detector.pkl": pickle.dumps(Payload(marker))}
+    files = {**trained("pca").files, "detector.pkl": pickle.dumps(Payload(marker))}
     with pytest.raises(Refusal, match=r"with 'detector\.pkl'"):
         open_bundle(files)

@@ -42,7 +42,7 @@ class Watch:
 
     def add(self, detector: str) -> Bundle:
         bundle = trained(detector)
-        self.registry.add_bundle(bundle.to_files())
+        self.registry.add_bundle(bundle.files)
         return bundle
 
     def spec(self, **policy: Any) -> Spec:
@@ -157,7 +157,7 @@ def test_another_bundle_in_the_place_of_a_signed_one_is_refused(watch: Watch) ->
     watch.change(1, lambda entry: entry.update(bundle=watch.second.id))
     assert "champion 1 does not match its signature" in watch.refusal()
     folder = watch.folder / "out" / "registry" / "bundles"
-    for name, data in watch.second.to_files().items():  # its files under the first one's id
+    for name, data in watch.second.files.items():  # its files under the first one's id
         (folder / watch.first.id / name).write_bytes(data)
     watch.change(1, lambda entry: entry.update(bundle=watch.first.id))
     assert f"expected the bundle {watch.first.digest}" in watch.refusal()

@@ -24,6 +24,7 @@ class IntegratedGradientsDetector(Detector):
     The config must have a field `steps`, the number of nodes of the integral.
     """
 
+    explains_by_gradients = True
     reference: Tensor
     usual_codes: Tensor
 

@@ -114,6 +114,7 @@ def sample_card() -> Card:
             "versions": {"torch": "2.13.0", "ray": "2.60.0", "pyarrow": "26.0.1"},
             "features": 47,
             "parameters": 11_823,
+            "computed_by": "onnx",
             "started_from": "0123456789abcdef",
             "chosen": {
                 "winner": "autoencoder",

@@ -206,15 +206,15 @@ def test_a_bundle_is_opened_only_with_the_package_and_version_that_trained_it(si
     site.write("apart11")
     metadata = site.install("apart-eleven", "1.0", "apart11", eleven="apart11:Template")
     bundle = trained("eleven")
-    files = bundle.to_files()
+    files = bundle.files
     package = Package("apart-eleven", "1.0")
     assert json.loads(files[MANIFEST])["detector"]["package"] == asdict(package)
-    assert open_bundle(files, bundle.digest).to_files() == files
+    assert open_bundle(files, bundle.digest).files == files
     assert read_facts(files, bundle.id).package == package
 
     nameless = forged(files, lambda document: document["detector"].pop("package"))
     with pytest.raises(Refusal, match="to name the package of its detector 'eleven', found none"):
-        open_bundle(nameless)
+        assert open_bundle(nameless).detector
     for odd in ({"name": "a"}, {"name": "a", "version": "\x1b[31m"}, "a 1", {"name": 1}, None):
         changed = forged(files, claim(odd))
         with pytest.raises(Refusal, match="misshapen"):
@@ -238,7 +238,7 @@ def test_a_bundle_is_opened_only_with_the_package_and_version_that_trained_it(si
 def test_a_bundle_of_a_class_is_refused_where_it_is_not_allowed_or_was_changed(site: Site) -> None:
     ran = site.write("apart12")
     site.allow("apart12")
-    files = trained("apart12:Template").to_files()
+    files = trained("apart12:Template").files
     open_bundle(files)
     ran.unlink()
     site.allow("another")
@@ -249,7 +249,7 @@ def test_a_bundle_of_a_class_is_refused_where_it_is_not_allowed_or_was_changed(s
 
 
 def test_a_bundle_of_ours_that_claims_a_package_is_refused(site: Site) -> None:
-    files = forged(trained("pca").to_files(), claim({"name": "evil", "version": "1"}))
+    files = forged(trained("pca").files, claim({"name": "evil", "version": "1"}))
     with pytest.raises(Refusal, match="'pca' of the package evil 1, found no such package"):
         open_bundle(files)
 
@@ -276,7 +276,7 @@ def test_another_process_scores_with_the_package_and_refuses_without(
     site.write("apart13")
     site.install("apart-thirteen", "1.0", "apart13", thirteen="apart13:Template")
     bundle = trained("thirteen")
-    write_directory(tmp_path / "bundle", bundle.to_files())
+    write_directory(tmp_path / "bundle", bundle.files)
 
     def score(*paths: Path) -> subprocess.CompletedProcess[str]:
         path = os.pathsep.join(map(str, (Path.cwd(), *paths)))
@@ -311,4 +311,6 @@ def test_an_error_in_its_code_names_the_package(
 
 
 def test_the_manifest_of_a_detector_of_ours_names_no_package() -> None:
-    assert set(json.loads(trained("pca").to_files()[MANIFEST])["detector"]) == {"name", "options"}
+    assert set(json.loads(trained("pca").files[MANIFEST])["detector"]) == {
+        *("name", "options", "parameters")
+    }

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from models.bundle import Bundle, open_bundle
+from models.bundle import make_bundle, open_bundle
 from models.columns import Audio, FeatureColumn, Image, Sequence, Text, Vector, Video
 from models.detectors.catalog import CATALOG
 from models.encoding.encoder import Encoder
@@ -100,9 +100,9 @@ def test_an_opened_bundle_gives_the_same_bits(encoder: Encoder, table: pa.Table,
         detector.fit(batch, seed=0)
     scores = ScoreSketch()
     scores.update(detector.eval().score(batch).detach().numpy())
-    saved = Bundle(encoder, detector, name, Calibration(scores), {})
-    opened = open_bundle(saved.to_files(), expected=saved.id)
-    assert opened.to_files() == saved.to_files()
+    saved = make_bundle(encoder, detector, name, Calibration(scores), {})
+    opened = open_bundle(saved.files, expected=saved.id)
+    assert opened.files == saved.files
     again = encode(opened.encoder, table)
     for left, right in zip(batch.signals + batch.tokens, again.signals + again.tokens, strict=True):
         assert torch.equal(left, right)
