@@ -11,7 +11,7 @@ import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -92,11 +92,15 @@ class Bundle:
     True
     """
 
-    files: dict[str, bytes]  # by name
-    manifest: dict[str, Any]
+    files: dict[str, bytes] = field(repr=False)  # by name
+    manifest: dict[str, Any] = field(repr=False)
     digest: str  # SHA-256 of `bundle.json`, which holds the hashes of the other files
     extractor: Extractor
     calibration: Calibration
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A bundle travels between processes as its files."""
+        return open_bundle, (self.files, self.digest)
 
     @property
     def id(self) -> str:

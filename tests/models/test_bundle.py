@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+import pickle
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +131,14 @@ def test_the_same_content_has_the_same_bytes_and_id(bundle: Bundle, files: Files
     assert opened.digest == bundle.digest == hashlib.sha256(files[MANIFEST]).hexdigest()
     assert opened.id == bundle.digest[:16]
     assert set(files) == set(FILES)
+
+
+def test_a_bundle_travels_between_processes_as_its_files(files: Files) -> None:
+    opened = open_whole(files)
+    copy = pickle.loads(pickle.dumps(opened))
+    assert copy.files == files
+    assert "detector" not in vars(copy)
+    assert repr(opened).count("safetensors") == 0
 
 
 def test_metadata_is_kept_and_names_the_versions(bundle: Bundle) -> None:
