@@ -11,7 +11,7 @@ from torch import Tensor
 from models.batch import Batch, Contributions
 from models.detectors.detector import Detector, expect, expect_widths
 from models.detectors.search_space import WIDTHS, OneOf, Space
-from models.layers.dense_inputs import Inputs, stack_codes
+from models.layers.dense_inputs import Inputs, one_hot, stack_codes
 from models.layers.mlp import mlp, run
 from models.layout import Layout
 from models.refusal import Refusal
@@ -203,9 +203,12 @@ class Autoencoder(Detector):
             squares[0].mul_(counted)
         for j, block in enumerate(logits):
             # Not sum p^2 - 2 p_hit + 1, which cancels near 0, where the score is most sensitive.
-            code = batch.codes[:, j][None]
-            hit = torch.ones_like(code, dtype=block.dtype)
-            misses = block.softmax(0).scatter_add(0, code, -hit)
+            misses = block.softmax(0)
+            if torch.onnx.is_in_onnx_export():
+                misses = misses - one_hot(batch.codes[:, j], len(block))
+            else:
+                code = batch.codes[:, j][None]
+                misses.scatter_add_(0, code, -torch.ones_like(code, dtype=block.dtype))
             squares.append(misses.square().sum(0, keepdim=True))
         return torch.cat(squares), numeric, logits
 

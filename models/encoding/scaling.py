@@ -77,7 +77,12 @@ class Scaling(nn.Module):
             scores = self._to_normal_scores(numbers.index_select(0, self.ranked))
             scaled.index_copy_(0, self.ranked, scores)
         clip = self.clip[:, None]
-        scaled.clamp_(-clip, clip).nan_to_num_(0.0)  # NaN is null; infinity was clipped
+        scaled.clamp_(-clip, clip)
+        # NaN is null; infinity was clipped, but an exported `nan_to_num_` would look for it.
+        if torch.onnx.is_in_onnx_export():
+            scaled = torch.where(scaled.isnan(), 0.0, scaled)
+        else:
+            scaled.nan_to_num_(0.0)
         if len(self.nulls):
             missing = columns.index_select(0, self.nulls).isnan().float()
             scaled = torch.cat([scaled, missing])

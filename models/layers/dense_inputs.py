@@ -71,7 +71,7 @@ class Inputs(nn.Module):
             codes = torch.where(codes < self.caps[:, None], codes, 0)
         tables = iter(self.embeddings)
         blocks = [
-            next(tables)(codes[j]).T if embedded else _one_hot(codes[j], size)
+            next(tables)(codes[j]).T if embedded else one_hot(codes[j], size)
             for j, (size, embedded) in enumerate(zip(self.sizes, self.embedded, strict=True))
         ]
         signals = [s.flatten(1).T.clamp(-LIMIT, LIMIT) for s in batch.signals]
@@ -196,8 +196,10 @@ def _share_among_places(token_input: TokenInput, tokens: Tensor, shares: Tensor)
     return torch.where(codes > 0, each, 0)
 
 
-def _one_hot(codes: Tensor, size: int) -> Tensor:
-    """One-hot columns [size, rows]; three times as fast as comparing codes."""
+def one_hot(codes: Tensor, size: int) -> Tensor:
+    """One-hot columns [size, rows]; three times as fast as comparing codes, but in onnxruntime."""
+    if torch.onnx.is_in_onnx_export():
+        return (torch.arange(size)[:, None] == codes).float()
     columns = torch.zeros(size, len(codes), device=codes.device)
     return columns.scatter_(0, codes[None], 1.0)
 
