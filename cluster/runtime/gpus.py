@@ -4,9 +4,9 @@ The library answers in some milliseconds, starts no CUDA and takes no memory of 
 five seconds for the same question, and keeps some of the memory for its process.
 """
 
+import ast
 import ctypes
 import os
-import runpy
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -36,8 +36,15 @@ def is_torch_for_gpus() -> bool:
     torch = find_spec("torch")
     if torch is None or torch.origin is None:
         return False
-    built = runpy.run_path(str(Path(torch.origin).with_name("version.py")))
-    return any(built.get(name) is not None for name in ("cuda", "hip"))
+    facts = ast.parse(Path(torch.origin).with_name("version.py").read_text(encoding="utf-8"))
+    return any(
+        isinstance(fact, ast.AnnAssign)
+        and isinstance(fact.target, ast.Name)
+        and fact.target.id in ("cuda", "hip")
+        and isinstance(fact.value, ast.Constant)
+        and fact.value.value is not None
+        for fact in facts.body
+    )
 
 
 def read_free_memory(library: str = _LIBRARY) -> list[int]:

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
+from cluster.runtime.gpus import has_driver
 from models.refusal import Refusal
 
 # Megabytes that this process may use for rows; by default what the machine has free.
 MEMORY = "ANOMARAY_MEMORY_MB"
 _GROUP = Path("/sys/fs/cgroup")
-
-# The devices of drivers: NVIDIA's, the one of Windows below WSL, AMD's.
-_DEVICES = ("nvidia[0-9]*", "dxg", "kfd")
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def count_gpus() -> int:
 
     Torch is not imported where there is no driver of a GPU.
     """
-    if not any(path for name in _DEVICES for path in Path("/dev").glob(name)):
+    if not has_driver():
         return 0
     import torch
 
