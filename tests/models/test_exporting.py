@@ -69,9 +69,19 @@ TABLES = {
 ENCODERS = {
     kind: fit(table, {"table": FLOWS, **NARROW, **WIDE}[kind]) for kind, table in TABLES.items()
 }
-SLOW = ("text", "vector", "signals")  # which the other kinds cover but for their sizes
+# Elsewhere than on a table, those that fit no table, and one of each way to compute.
+QUICK = ("autoencoder", "deep_svdd", "ecod", "ensemble", "gaussian", "knn")
+
+
+def is_quick(kind: str, name: str) -> bool:
+    fits_tables = CATALOG[name].unfit(ENCODERS["table"].layout) is None
+    return kind == "table" or (
+        kind in ("image", "series", "categories") and (name in QUICK or not fits_tables)
+    )
+
+
 CASES = [
-    pytest.param(kind, name, marks=[pytest.mark.slow] if kind in SLOW else [])
+    pytest.param(kind, name, marks=[] if is_quick(kind, name) else [pytest.mark.slow])
     for kind in ENCODERS
     for name in sorted(CATALOG)
     if CATALOG[name].unfit(ENCODERS[kind].layout) is None
