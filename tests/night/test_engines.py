@@ -44,13 +44,16 @@ import gc, sys
 usual = gc.get_threshold()
 from jobs.cli.command import main
 _, spec, day = sys.argv
-for arguments in (["train", spec], ["score", spec, "--day", day], ["nightly", spec]):
+unneeded = {"ray", "s3fs", "duckdb"}
+for arguments in (["score", spec, "--day", day], ["train", spec], ["nightly", spec]):
     sys.argv[1:] = [*arguments, "--json"]
     try:
         main()
     except SystemExit as end:
         assert not end.code, arguments
-    assert not {"ray", "s3fs", "duckdb"} & sys.modules.keys(), arguments
+    assert not unneeded & sys.modules.keys(), arguments
+    if arguments[0] == "score":  # with onnxruntime
+        assert "torch" not in sys.modules
     assert gc.get_threshold() == usual and gc.get_freeze_count()
 """
 
