@@ -5,7 +5,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import torch
 
+from models.batch import Batch
 from models.columns import (
     Boolean,
     Categorical,
@@ -17,6 +19,7 @@ from models.columns import (
 )
 from models.encoding.encoder import Encoder
 from models.encoding.fit import EncoderFit
+from models.encoding.raw_batch import RawBatch
 
 COLUMNS: tuple[FeatureColumn, ...] = (
     Numeric("duration", scale="robust", log1p=True),
@@ -74,3 +77,25 @@ def fit(table: pa.Table, columns: tuple[FeatureColumn, ...] = COLUMNS) -> Encode
 def one_column(values: Any, column: FeatureColumn) -> Encoder:
     """An encoder fitted on a single column."""
     return fit(pa.table({column.name: values}), (column,))
+
+
+def encode(encoder: Encoder, table: pa.Table) -> Batch:
+    extracted = encoder.extract(batch_of(table))
+    encoded: Batch = encoder(extracted)
+    return encoded
+
+
+def column_of(encoder: Encoder, table: pa.Table, name: str) -> list[float]:
+    names = [i.name for i in encoder.layout.numeric]
+    values: list[float] = encode(encoder, table).numeric[:, names.index(name)].tolist()
+    return values
+
+
+def extract_one(encoder: Encoder, values: Any) -> RawBatch:
+    """The raw values of its only column."""
+    return encoder.extract(batch_of(pa.table({encoder.required[0]: values})))
+
+
+def assert_same(left: Batch, right: Batch) -> None:
+    assert torch.equal(left.numeric, right.numeric)
+    assert torch.equal(left.codes, right.codes)

@@ -1,7 +1,6 @@
 """All kinds of signals in one encoder: bundles, chunks, independent rows, sizes."""
 
 import json
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,7 @@ from models.layout import CHUNK, Layout, SignalInput, TokenInput, count_chunk_ro
 from models.refusal import Refusal
 from models.scores.sketch import ScoreSketch
 from models.scores.threshold import Calibration
-from tests.models.flows import batch_of, fit
+from tests.models.flows import batch_of, encode, fit
 from tests.models.media import mixed
 
 # Not in alphabetical order, in which JSON sorts keys.
@@ -48,10 +47,6 @@ def table() -> pa.Table:
 @pytest.fixture(scope="module")
 def encoder(table: pa.Table) -> Encoder:
     return fit(table, COLUMNS)
-
-
-def encode(encoder: Encoder, table: pa.Table) -> Any:
-    return encoder(encoder.extract(batch_of(table)))
 
 
 def test_the_layout_has_the_order_of_the_columns(encoder: Encoder) -> None:
