@@ -53,10 +53,10 @@ class CompiledModel:
         self.layout = extractor.layout
         self._open_eager, self._lock = open_eager, threading.Lock()
         self._eager: Model | None = None
-        self._scorer = _Graph("scorer.onnx", graphs.scorer)
+        self._scorer = Graph("scorer.onnx", graphs.scorer)
         self._explainer = None
         if graphs.explainer is not None:
-            self._explainer = _Graph("explainer.onnx", graphs.explainer)
+            self._explainer = Graph("explainer.onnx", graphs.explainer)
 
     def score(self, raw: RawBatch) -> Floats:
         """The score of each row, float32 [rows]."""
@@ -88,7 +88,7 @@ def make_feed(raw: RawBatch) -> dict[str, Array]:
     return feed | {f"tokens{i}": np.ascontiguousarray(one) for i, one in enumerate(raw.tokens)}
 
 
-class _Graph:
+class Graph:
     """An ONNX model in onnxruntime, in the thread that calls it."""
 
     def __init__(self, name: str, data: bytes) -> None:

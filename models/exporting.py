@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx.shape_inference
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from models.compiled import (
     EVIDENCE,
     SCORE,
     CompiledModel,
+    Graph,
     Graphs,
     make_feed,
 )
@@ -32,6 +32,7 @@ OPSET = 20  # the first with Gelu
 # Scores that differ by more from those of torch are not taken: relative to the score, or to the
 # median of all where a score is near zero.
 TOLERANCE = 1e-4
+_SUMS = ("ReduceSum", "ReduceMean")
 # Places by which rows are moved to see that their scores stay the same, bit for bit: no multiple of
 # the numbers that a CPU computes at once.
 _SHIFT = 7
@@ -131,7 +132,8 @@ def _make_tensors(encoder: Encoder, rows: int) -> tuple[Tensor, ...]:
 
 def _export(graph: nn.Module, encoder: Encoder, rows: int, outputs: list[str]) -> bytes:
     file = io.BytesIO()
-    feed = make_feed(encoder.make_empty().pad(rows))
+    chunk = encoder.make_empty().pad(rows)
+    feed = make_feed(chunk)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that shapes are constants, which they are
         torch.onnx.export(
@@ -143,31 +145,31 @@ def _export(graph: nn.Module, encoder: Encoder, rows: int, outputs: list[str]) -
             input_names=list(feed),
             output_names=outputs,
         )
-    return _sum_by_products(file.getvalue())
+    return _sum_by_products(file.getvalue(), chunk)
 
 
-def _sum_by_products(data: bytes) -> bytes:
-    """Replace sums and means over the last axes of an ONNX model by products with a vector.
+def _sum_by_products(data: bytes, rows: RawBatch) -> bytes:
+    """Replace sums and means over the last axes of an ONNX model by products with a vector. `rows`
+    are a chunk, which says what shapes the arrays have.
 
     onnxruntime sums the numbers of a row in an order that depends on where the row lies in memory,
     so that its last bit depends on its place in the chunk; a product's does not.
     """
-    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(data))
+    model = onnx.load_from_string(data)
     graph = model.graph
-    known = [
-        one
-        for one in (*graph.input, *graph.value_info)
-        if one.type.tensor_type.elem_type == onnx.TensorProto.FLOAT  # integers are exact
-    ]
-    shapes = {one.name: [d.dim_value for d in one.type.tensor_type.shape.dim] for one in known}
+    summed = {node.input[0] for node in graph.node if node.op_type in _SUMS}
+    more = sorted(summed - {one.name for one in graph.output})
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in more)
+    arrays = Graph("the exported graph", model.SerializeToString()).run(rows)
+    del graph.output[len(graph.output) - len(more) :]
     constants = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
             constants[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
     nodes = []
     for node in graph.node:
-        shape = shapes.get(node.input[0], []) if node.input else []
-        if node.op_type in ("ReduceSum", "ReduceMean") and shape and len(node.input) == 2:
+        if node.op_type in _SUMS and arrays[node.input[0]].dtype == np.float32:
+            shape = list(arrays[node.input[0]].shape)
             axes = sorted(int(axis) % len(shape) for axis in constants[node.input[1]])
             if axes == list(range(len(shape) - len(axes), len(shape))):
                 made = _multiply(node, shape, len(axes))
@@ -177,7 +179,6 @@ def _sum_by_products(data: bytes) -> bytes:
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
-    del graph.value_info[:]
     return bytes(model.SerializeToString())
 
 

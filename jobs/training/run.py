@@ -286,7 +286,7 @@ class TrainingRun:
         if package := CATALOG.find_package(name):
             return Compiled(None, f"its detector is of the package {package}", None)
         compiled = compile_detector(encoder, trained.detector, rows, threshold)
-        if compiled.reason:
+        if compiled.reason != trained.detector.eager:  # that is so for all data
             say(f"{name} is run by torch, not by onnxruntime: {compiled.reason}")
         return compiled
 

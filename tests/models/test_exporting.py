@@ -25,7 +25,7 @@ from models.detectors.catalog import CATALOG
 from models.detectors.detector import Detector
 from models.eager import EagerModel
 from models.encoding.encoder import Encoder
-from models.evidence import Evidence
+from models.evidence import Evidence, join_evidence
 from models.exporting import TOLERANCE, compile_detector
 from models.refusal import Refusal
 from models.searching import search_sorted
@@ -137,6 +137,10 @@ def test_a_compiled_detector_has_the_scores_and_the_evidence_of_torch(kind: str,
     whole = model.score(raw)
     parts = [model.score(raw.take(slice(a, b))) for a, b in ((0, 7), (7, raw.rows))]
     assert whole.tobytes() == np.concatenate(parts).tobytes()
+    explained = flatten(join_evidence([evidence for _, evidence in model.explain(raw)]))
+    moved = flatten(join_evidence([one for _, one in model.explain(raw.take(slice(7, None)))]))
+    for all_rows, some in zip(explained, moved, strict=True):
+        assert all_rows[7:].tobytes() == some.tobytes()
     for (rows, ours), (_, theirs) in zip(model.explain(raw), eager.explain(raw), strict=True):
         assert rows.rows == len(ours.shares)
         if name == "ensemble":  # which member names what it expected is a matter of rounding
